@@ -1,0 +1,107 @@
+"""The seam to whatever draws tokens.
+
+A backend opens one `Session` a call. A session holds the accepted prefix (prompt and kept segments) and draws
+`Proposal` streams from it: each is a stream of tokens that can be cut anywhere and aborted at any time. Committing a
+proposal makes its first tokens part of the prefix; the rest, and all other proposals, are rewound.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Literal, Self
+
+from stars_guard.segments import Message, Sampling, Token
+
+__all__ = ["Backend", "Proposal", "Session"]
+
+
+class Proposal(ABC):
+    """A stream of tokens drawn after the session's prefix.
+
+    Iterating gives chunks of one or more tokens. The stream ends by itself at the model's end of sequence (that
+    token is the last one given, with empty text) or at its limit; ``finish`` then says which.
+    """
+
+    finish: Literal["eos", "length"] | None = None
+
+    @abstractmethod
+    def __aiter__(self) -> AsyncIterator[Sequence[Token]]: ...
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Abort the drawing if it still runs, and free what it holds. May be called twice."""
+
+
+class Session(ABC):
+    """One call's place in the engine.
+
+    Attributes:
+        prompt_tokens: length of the templated prompt.
+        room: how many tokens the context can still take after the prompt.
+    """
+
+    prompt_tokens: int
+    room: int
+
+    @abstractmethod
+    async def propose(self, seeds: Sequence[int], limit: int) -> list[Proposal]:
+        """Begin one proposal a seed, all from the same prefix.
+
+        Args:
+            seeds: one 63-bit seed a proposal; the same seed after the same prefix gives the same tokens on engines
+                that can promise that.
+            limit: the most tokens that each may draw.
+
+        Raises:
+            BackendError: the engine failed.
+        """
+
+    @abstractmethod
+    async def commit(self, proposal: Proposal, length: int) -> None:
+        """Make the first ``length`` tokens of a proposal part of the prefix."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Free the prefix and abort every proposal that is still open."""
+
+
+class Backend(ABC):
+    """An engine with one model loaded, shared by many calls.
+
+    All methods are called on one event loop (`stars_guard.portal`).
+
+    Attributes:
+        identity: what goes into the audit record: engine, model, revision or digest, dtype.
+        reproducible: whether the same seed draws the same tokens whatever else runs.
+    """
+
+    identity: dict[str, str]
+    reproducible: bool = False
+
+    @abstractmethod
+    async def open(self, messages: Sequence[Message], sampling: Sampling, *, entropies: bool = False) -> Session:
+        """Template and encode a conversation, and make a place for its answer.
+
+        Args:
+            messages: not empty; their text never becomes control tokens.
+            sampling: how tokens are drawn in this call.
+            entropies: whether tokens must carry their entropy.
+
+        Raises:
+            ContextTooLong: the prompt leaves no room.
+            BackendError: the engine failed.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Free the engine. May be called twice."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()

@@ -1,0 +1,121 @@
+"""Every error that stars-guard raises on purpose, split by whose fault it is.
+
+    StarsGuardError
+    ├── InputError              the caller's: messages, options or a prompt that cannot be served
+    │   └── ContextTooLong      the prompt does not fit the model's context
+    ├── PolicyError             the caller's: a policy that cannot be read or used
+    ├── BackendError            the generating engine's: a model that is missing, broken or out of memory
+    │   └── BackendUnavailable  the engine cannot be reached now; trying later may help
+    ├── ScorerError             the judging engine's: a score that is missing, NaN or infinite
+    ├── AuditError              the record could not be written or read
+    ├── MissingExtra            an optional dependency is not installed
+    ├── ProtocolError           ours: a decoder or backend was driven out of order
+    └── GuardVerdict            the guard's word, when a policy asks for it to be raised
+        ├── Refused
+        └── BudgetExhausted
+
+A message says what was wrong and where; ``hint`` says what to do. Messages never hold prompt text or
+answer text.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AuditError",
+    "BackendError",
+    "BackendUnavailable",
+    "BudgetExhausted",
+    "ContextTooLong",
+    "GuardVerdict",
+    "InputError",
+    "MissingExtra",
+    "PolicyError",
+    "ProtocolError",
+    "Refused",
+    "ScorerError",
+    "StarsGuardError",
+]
+
+
+class StarsGuardError(Exception):
+    """Base of all errors raised on purpose.
+
+    Args:
+        message: what was wrong and where, without user text.
+        hint: what the reader can do about it.
+    """
+
+    retryable = False
+    """Whether the same call may succeed later without being changed."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class InputError(StarsGuardError):
+    """The call itself cannot be served: empty messages, an unknown role, an option out of range."""
+
+
+class ContextTooLong(InputError):
+    """The prompt leaves no room for an answer in the model's context window."""
+
+
+class PolicyError(StarsGuardError):
+    """A policy cannot be found, read or used. ``str()`` lists every problem as ``file:line: key: text``."""
+
+
+class BackendError(StarsGuardError):
+    """The model that writes failed: not found, not loadable, or an error while drawing."""
+
+
+class BackendUnavailable(BackendError):
+    """The engine cannot be reached at present."""
+
+    retryable = True
+
+
+class ScorerError(StarsGuardError):
+    """A judge failed, or gave a score that is not a finite number."""
+
+
+class AuditError(StarsGuardError):
+    """An audit record could not be written or read."""
+
+
+class MissingExtra(StarsGuardError, ImportError):
+    """An optional dependency is not installed.
+
+    Args:
+        feature: what needs it.
+        extra: the extra of this distribution that installs it.
+    """
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an optional dependency", hint=f'pip install "stars-guard[{extra}]"')
+
+
+class ProtocolError(StarsGuardError):
+    """A decoder or backend was driven out of order: a bug in stars-guard or in a custom part of it."""
+
+
+class GuardVerdict(StarsGuardError):
+    """The guard ended the call, and the policy says that this is an exception.
+
+    Attributes:
+        audit_id: the id of the call's audit record, once there is one.
+    """
+
+    audit_id: str | None = None
+
+
+class Refused(GuardVerdict):
+    """No answer was released because none was acceptable."""
+
+
+class BudgetExhausted(GuardVerdict):
+    """No candidate was accepted within the attempts or the tokens that the policy allows."""

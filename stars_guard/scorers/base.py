@@ -1,0 +1,62 @@
+"""The seam to whatever judges text: one required method."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from stars_guard.segments import Passage
+
+__all__ = ["Rating", "Scorer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """A scorer's word on one passage.
+
+    Attributes:
+        value: the score. What it means is the scorer's to say: a reward, a logit, a probability of harm.
+        detail: a reason in a few words (a label, a pattern's name), without user text.
+    """
+
+    value: float
+    detail: str | None = None
+
+
+class Scorer(ABC):
+    """Gives each passage a number.
+
+    Attributes:
+        identity: what goes into the audit record: kind, model, revision or digest.
+        cost: the rough time of one passage in milliseconds; cheap scorers are asked first.
+    """
+
+    identity: dict[str, str]
+    cost: float = 1.0
+
+    @abstractmethod
+    async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
+        """Score passages of any number of calls in one batch, in order.
+
+        Called on one event loop, never twice at once for one scorer; must not block it.
+
+        Raises:
+            ScorerError: the scorer failed. Any other exception is taken as a failure too.
+        """
+
+    async def forget(self, call_id: str) -> None:
+        """Drop what is kept for a call that is over."""
+
+    async def aclose(self) -> None:
+        """Free the model. May be called twice."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()

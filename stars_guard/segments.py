@@ -54,12 +54,15 @@ class Candidate:
         finish: why the answer would end with this segment, or None when it would go on. ``length`` is not used
             here: whether the answer is full is the decoder's knowledge.
         overrun: tokens that were drawn past the boundary and thrown away.
+        stop_overlap: how many characters at the end of the answer so far belong to a stop string that this segment
+            completed.
     """
 
     tokens: tuple[Token, ...]
     text: str = field(repr=False)
     finish: FinishReason | None = None
     overrun: int = 0
+    stop_overlap: int = 0
 
     def __len__(self) -> int:
         return len(self.tokens)

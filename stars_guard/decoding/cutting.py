@@ -1,0 +1,77 @@
+"""Where a proposal ends, and which text may go out: boundaries, stop strings, entropy cuts."""
+
+from __future__ import annotations
+
+from stars_guard.segments import Candidate, FinishReason, Token
+
+__all__ = ["SegmentCutter", "releasable"]
+
+
+class SegmentCutter:
+    """Cuts one proposal's stream of tokens into a `Candidate`.
+
+    Args:
+        limit: the boundary, in tokens.
+        stops: stop strings; the earliest in the text wins.
+        carry: the end of the answer so far that may be the beginning of a stop string (see `releasable`).
+        cut_entropy: in nats; the boundary is before the first later token with at least this.
+    """
+
+    def __init__(
+        self, limit: int, *, stops: tuple[str, ...] = (), carry: str = "", cut_entropy: float | None = None
+    ) -> None:
+        self._limit = limit
+        self._stops = stops
+        self._reach = max((len(stop) for stop in stops), default=1) - 1
+        self._carry = len(carry)
+        self._cut_entropy = cut_entropy
+        self._tokens: list[Token] = []
+        self._text = carry
+        self._end: int | None = None
+        self._finish: FinishReason | None = None
+        self._overrun = 0
+        self.complete = False
+        """Whether the boundary was met: tokens after it are overrun."""
+
+    def feed(self, token: Token) -> bool:
+        """Take the next token; whether the boundary has been met."""
+        if self.complete:
+            self._overrun += 1
+            return True
+        if self._cut_entropy is not None and self._tokens and (token.entropy or 0.0) >= self._cut_entropy:
+            self._overrun += 1
+            self.complete = True
+            return True
+        self._tokens.append(token)
+        start = max(0, len(self._text) - self._reach)
+        self._text += token.text
+        if token.text and self._stops:
+            hits = [at for stop in self._stops if (at := self._text.find(stop, start)) >= 0]
+            if hits:
+                self._end, self._finish, self.complete = min(hits), "stop", True
+        self.complete = self.complete or len(self._tokens) >= self._limit
+        return self.complete
+
+    def candidate(self, finish: FinishReason | None = None) -> Candidate:
+        """What was cut.
+
+        Args:
+            finish: ``eos`` when the stream ended by itself with the model's end of sequence.
+        """
+        end = len(self._text) if self._end is None else self._end
+        return Candidate(
+            tokens=tuple(self._tokens),
+            text=self._text[self._carry : max(end, self._carry)],
+            finish=self._finish or (finish if self._overrun == 0 else None),
+            overrun=self._overrun,
+            stop_overlap=max(0, self._carry - end),
+        )
+
+
+def releasable(text: str, stops: tuple[str, ...]) -> int:
+    """How many characters of ``text`` cannot be part of a stop string that is still incomplete."""
+    for held in range(min(len(text), max((len(stop) for stop in stops), default=1) - 1), 0, -1):
+        tail = text[-held:]
+        if any(len(stop) > held and stop.startswith(tail) for stop in stops):
+            return len(text) - held
+    return len(text)

@@ -1,0 +1,111 @@
+"""What every decoder keeps account of: tokens, segments and the answer's end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from stars_guard.decoding.protocol import Done, Draw, Judged, Settings
+from stars_guard.errors import ProtocolError
+from stars_guard.events import Ended, Kept, Totals
+from stars_guard.segments import Candidate
+
+__all__ = ["Ledger"]
+
+
+class Ledger:
+    """Shared bookkeeping. ``totals`` holds the invariant drawn == kept + rejected + surplus + overrun."""
+
+    def __init__(self, settings: Settings, seed: int) -> None:
+        self.settings = settings
+        self.seed = seed
+        self.segment = 0
+        self.attempt = 0
+        self.totals = Totals()
+        self.done: Done | None = None
+        self.outstanding: Draw | None = None
+
+    @property
+    def kept_tokens(self) -> int:
+        """Length of the answer so far."""
+        return self.totals.kept
+
+    def affordable(self, limit: int) -> int:
+        """How many more proposals of ``limit`` tokens the budget allows, at most those left in ``attempts``."""
+        left = self.settings.attempts - self.attempt
+        if self.settings.budget_tokens is None:
+            return left
+        return min(left, max(0, self.settings.budget_tokens - self.totals.drawn) // limit)
+
+    def claim(self, judged: Sequence[Judged]) -> Draw:
+        """Check that ``judged`` answers the last plan, count what was drawn, and close the plan."""
+        draw = self.outstanding
+        if draw is None or len(judged) != len(draw.seeds):
+            wanted = "no draw was planned" if draw is None else f"{len(draw.seeds)} candidates were planned"
+            raise ProtocolError(f"{wanted}, {len(judged)} were handed in")
+        for candidate, _ in judged:
+            if not 0 < len(candidate) <= draw.limit:
+                raise ProtocolError(f"a candidate has {len(candidate)} tokens; 1 to {draw.limit} were planned")
+        self.outstanding = None
+        self.attempt += len(judged)
+        overrun = sum(candidate.overrun for candidate, _ in judged)
+        self.totals = replace(
+            self.totals,
+            proposals=self.totals.proposals + len(judged),
+            drawn=self.totals.drawn + overrun + sum(len(candidate) for candidate, _ in judged),
+            overrun=self.totals.overrun + overrun,
+        )
+        return draw
+
+    def reject(self, candidate: Candidate) -> None:
+        """Count a candidate that was decided against."""
+        self.totals = replace(
+            self.totals,
+            rejected=self.totals.rejected + len(candidate),
+            rejections=self.totals.rejections + 1,
+        )
+
+    def pass_over(self, candidate: Candidate) -> None:
+        """Count a candidate that was not decided on."""
+        self.totals = replace(self.totals, surplus=self.totals.surplus + len(candidate))
+
+    def keep(self, candidate: Candidate, kept: Kept, *, was_rejected: bool = False) -> Kept:
+        """Make a candidate part of the answer and go to the next segment."""
+        self.totals = replace(
+            self.totals,
+            kept=self.totals.kept + len(candidate),
+            rejected=self.totals.rejected - (len(candidate) if was_rejected else 0),
+            segments=self.totals.segments + 1,
+        )
+        self.segment += 1
+        self.attempt = 0
+        if candidate.finish is not None:
+            self.done = Done(candidate.finish)
+        elif self.kept_tokens >= self.settings.max_tokens:
+            self.done = Done("length")
+        return kept
+
+    def exhaust(self, reason: str) -> Ended:
+        """End the answer because nothing can be kept, as ``on_exhausted`` says; ``best`` without a best refuses."""
+        match self.settings.on_exhausted:
+            case "raise":
+                self.done = Done("raised", reason)
+                return Ended(self.segment, "raise", reason)
+            case "stop":
+                self.done = Done("stopped", reason)
+                return Ended(self.segment, "stop", reason)
+            case "best" | "refuse":
+                self.done = Done("refused", reason)
+                return Ended(self.segment, "refuse", reason)
+
+    def out_of_budget(self) -> Done:
+        """The end when not even one proposal of a new segment can be paid for: what was kept stays."""
+        reason = f"the call's {self.settings.budget_tokens} tokens are spent"
+        match self.settings.on_exhausted:
+            case "raise":
+                self.done = Done("raised", reason)
+            case "refuse":
+                self.done = Done("refused", reason)
+            case "best" | "stop":
+                self.done = Done("budget", reason)
+        return self.done

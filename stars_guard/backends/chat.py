@@ -1,0 +1,49 @@
+"""From messages to token ids by the model's chat template; message text never becomes control tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from stars_guard.errors import InputError
+from stars_guard.segments import Message
+
+__all__ = ["encode_chat"]
+
+_MARK = re.compile("\x01(\\d+)\x01")
+
+
+def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """Token ids of the templated conversation, up to where the answer begins.
+
+    The template is rendered with a mark in the place of each text. What lies between marks is the template's own and
+    may hold control tokens; the texts are encoded apart, with special tokens split into plain ones.
+
+    Raises:
+        InputError: there are no messages, or the template does not take them.
+    """
+    if not messages:
+        raise InputError("there are no messages", hint="pass at least one user message")
+    marked = [{"role": m.role, "content": f"\x01{i}\x01"} for i, m in enumerate(messages)]
+    if tokenizer.chat_template is None:
+        rendered = "".join(f"{m['role']}: {m['content']}\n" for m in marked) + "assistant: "
+    else:
+        try:
+            rendered = tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=True)
+        except Exception as exc:
+            raise InputError(
+                f"the model's chat template does not take these roles: {[m.role for m in messages]}",
+                hint="most templates want an optional system message, then user and assistant in turn",
+            ) from exc
+    trims = "trim" in (tokenizer.chat_template or "")
+    ids: list[int] = []
+    for part, piece in enumerate(_MARK.split(rendered)):
+        if part % 2 == 0:
+            text, plain = piece, False
+        else:
+            content = messages[int(piece)].content
+            text, plain = (content.strip() if trims else content), True
+        if text:
+            ids += tokenizer(text, add_special_tokens=False, split_special_tokens=plain, verbose=False)["input_ids"]
+    return ids

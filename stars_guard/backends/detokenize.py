@@ -1,0 +1,34 @@
+"""From token ids to text, one token at a time, never half a character."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+__all__ = ["Detokenizer"]
+
+_CONTEXT = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Detokenizer:
+    """State of an incremental detokeniser. Immutable, so that each proposal goes on from the same prefix.
+
+    Attributes:
+        decode: the tokenizer's decoder, which leaves special tokens out.
+        ids: the last few tokens, of which the first ``read`` have been turned into text.
+    """
+
+    decode: Callable[[Sequence[int]], str]
+    ids: tuple[int, ...] = ()
+    read: int = 0
+
+    def feed(self, token: int) -> tuple[str, Detokenizer]:
+        """The text that ``token`` adds, and the state after it. Empty while a character is incomplete."""
+        ids = (*self.ids, token)
+        before = self.decode(ids[: self.read])
+        after = self.decode(ids)
+        if after.endswith("\ufffd") and len(ids) - self.read < _CONTEXT:
+            return "", Detokenizer(self.decode, ids, self.read)
+        drop = max(0, len(ids) - _CONTEXT)
+        return after[len(before) :], Detokenizer(self.decode, ids[drop:], len(ids) - drop)

@@ -78,7 +78,7 @@ def _once(name: str, sources: list[Path], build: Callable[[Path], None], progres
 
     root = cache_root()
     target = root / name
-    stamp = {"format": _FORMAT, "sources": {path.name: [path.stat().st_size, _sha256_small(path)] for path in sources}}
+    stamp: dict[str, object] = {"format": _FORMAT, "sources": {path.name: [path.stat().st_size, _sha256_small(path)] for path in sources}}
     if _whole(target, stamp):
         return target
     root.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def _sha256_small(path: Path) -> str:
 
 def _convert_generator(source: Path, target: Path) -> None:
     try:
-        import accelerate  # noqa: F401
+        import accelerate  # type: ignore[import-untyped,unused-ignore] # noqa: F401
         import gguf  # type: ignore[import-not-found,unused-ignore] # noqa: F401
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM

@@ -41,6 +41,9 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
     def get_seq_length(self) -> int:
         return self.owner.at_end
 
+    def get_max_length(self) -> int:
+        return -1
+
     def get_max_cache_shape(self) -> int:
         return -1
 

@@ -69,7 +69,7 @@ async def astream(make: Callable[[], AsyncIterator[T]]) -> AsyncIterator[T]:
             await events.aclose()  # type: ignore[attr-defined]
         return
     try:
-        while (item := await acall(lambda: anext(events, _END))) is not _END:  # type: ignore[arg-type]
+        while (item := await acall(lambda: anext(events, _END))) is not _END:
             yield item  # type: ignore[misc]
     finally:
         await acall(events.aclose)  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from stars_guard.backends.base import Backend
 from stars_guard.decoding import Settings
@@ -30,7 +30,7 @@ async def _once(key: tuple[object, ...], make: Callable[[], Awaitable[T]]) -> T:
     task = _shared.get(key)
     if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
         task = _shared[key] = asyncio.get_running_loop().create_task(run())
-    return await asyncio.shield(task)  # type: ignore[return-value]
+    return cast("T", await asyncio.shield(task))
 
 
 async def load_backend(model: str, backend: str = "auto") -> Backend:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -96,9 +96,9 @@ class Guard:
 
         return await portal.acall(last)
 
-    async def stream(self, messages: Sequence[Message], options: CallOptions | None = None) -> AsyncIterator[Event]:
+    async def stream(self, messages: Sequence[Message], options: CallOptions | None = None) -> AsyncGenerator[Event, None]:
         """What happens, as it happens; the last event is `Finished`. Raises as `generate` does."""
-        async with aclosing(portal.astream(lambda: self._events(messages, options or CallOptions()))) as events:  # type: ignore[type-var]
+        async with aclosing(portal.astream(lambda: self._events(messages, options or CallOptions()))) as events:
             async for event in events:
                 yield event
 
@@ -116,7 +116,7 @@ class Guard:
 
         return list(await asyncio.gather(*(one(index) for index in range(len(prompts)))))
 
-    async def _events(self, messages: Sequence[Message], options: CallOptions) -> AsyncIterator[Event]:
+    async def _events(self, messages: Sequence[Message], options: CallOptions) -> AsyncGenerator[Event, None]:
         policy, messages = self.policy, tuple(messages)
         if not messages:
             raise InputError("there are no messages", hint="pass at least one user message")
@@ -211,7 +211,7 @@ class _Call:
     def totals(self) -> Totals:
         return replace(self.decoder.totals, prompt=self.session.prompt_tokens, scorer_passages=self.scored)
 
-    async def run(self) -> AsyncIterator[Event]:
+    async def run(self) -> AsyncGenerator[Event, None]:
         reward = None
         if self.decoder.needs_prompt_reward:
             reward, asked = await self.cascade.prompt_reward(self._passage(""))

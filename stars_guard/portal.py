@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import ExitStack
 from typing import TypeVar
 
@@ -55,7 +55,7 @@ async def acall(function: Callable[[], Awaitable[T]]) -> T:
 _END = object()
 
 
-async def astream(make: Callable[[], AsyncIterator[T]]) -> AsyncIterator[T]:
+async def astream(make: Callable[[], AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
     """Iterate an async generator that lives on the loop, from any asyncio loop.
 
     Leaving the iteration early closes the generator, on the loop.
@@ -66,16 +66,16 @@ async def astream(make: Callable[[], AsyncIterator[T]]) -> AsyncIterator[T]:
             async for event in events:
                 yield event
         finally:
-            await events.aclose()  # type: ignore[attr-defined]
+            await events.aclose()
         return
     try:
         while (item := await acall(lambda: anext(events, _END))) is not _END:
             yield item  # type: ignore[misc]
     finally:
-        await acall(events.aclose)  # type: ignore[attr-defined]
+        await acall(events.aclose)
 
 
-def stream(make: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
+def stream(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
     """Iterate an async generator that lives on the loop, from sync code."""
 
     async def step() -> object:
@@ -86,4 +86,4 @@ def stream(make: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
         while (item := call(step)) is not _END:
             yield item  # type: ignore[misc]
     finally:
-        call(events.aclose)  # type: ignore[attr-defined]
+        call(events.aclose)

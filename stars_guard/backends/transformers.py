@@ -249,11 +249,14 @@ class TransformersBackend(Backend):
 
     def prepare(self, source: _Row, rows: Sequence[_Row], base: int, end: int) -> None:
         """Bring rows to the accepted prefix; on the worker thread."""
-        self._cache.reserve(max(row.index for row in rows) + 1, end)
-        for row in rows:
-            if row.agreed < base:
-                self._cache.copy(source.index, row.index, row.agreed, base)
-                row.agreed = base
+        import torch
+
+        with torch.inference_mode():
+            self._cache.reserve(max(row.index for row in rows) + 1, end)
+            for row in rows:
+                if row.agreed < base:
+                    self._cache.copy(source.index, row.index, row.agreed, base)
+                    row.agreed = base
 
     def join(self, proposals: Sequence[_Proposal]) -> None:
         """Let proposals take part from the next step on."""
@@ -317,9 +320,9 @@ class TransformersBackend(Backend):
     def _prefill(self, row: _Row, ids: Sequence[int]) -> None:
         import torch
 
-        self._cache.reserve(row.index + 1, len(ids) + 1)
         device = self._model.device
         with torch.inference_mode():
+            self._cache.reserve(row.index + 1, len(ids) + 1)
             for start in range(0, len(ids), 512):
                 piece = ids[start : start + 512]
                 end = start + len(piece)

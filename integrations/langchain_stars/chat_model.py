@@ -1,0 +1,191 @@
+"""ChatStars: a LangChain chat model whose answers are judged while they are written."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models.chat_models import BaseChatModel, LangSmithParams
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from pydantic import ConfigDict, Field
+
+from langchain_stars.convert import metadata_of, to_messages, usage_of
+from stars_guard.events import Event, Finished, Released
+from stars_guard.guard import CallOptions, Guard
+from stars_guard.policy import Policy, load_policy
+
+__all__ = ["ChatStars"]
+
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+
+
+class ChatStars(BaseChatModel):
+    """A chat model that draws its answers segment by segment under a policy.
+
+    Example:
+        ``ChatStars(model="embedded", policy="default").invoke("Hello")``
+
+    ``policy``, ``max_tokens``, ``seed`` and the sampling options may also be given per call. No model is loaded before
+    the first call. A refusal is a message with a ``refusal`` content block; its reason is in ``response_metadata``.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True)
+
+    model_name: str = Field(default="embedded", alias="model")
+    """A Hugging Face directory or name; ``embedded`` is the built-in small model."""
+    policy: str | Path | Policy = "default"
+    """A shipped policy's name, a path or a `Policy`."""
+    backend: str = "auto"
+    audit: str | None = None
+    """The audit log's URL, instead of the policy's."""
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+    stop: list[str] | None = Field(default=None, alias="stop_sequences")
+
+    @cached_property
+    def _guards(self) -> dict[str, Guard]:
+        return {}
+
+    def _guard(self, policy: str | Path | Policy | None) -> Guard:
+        loaded = load_policy(self.policy if policy is None else policy)
+        if loaded.sha256 not in self._guards:
+            self._guards[loaded.sha256] = Guard(
+                loaded, model=self.model_name, backend=self.backend, audit=self.audit
+            )
+        return self._guards[loaded.sha256]
+
+    def _options(self, stop: list[str] | None, run_id: Any, given: dict[str, Any]) -> CallOptions:
+        sampling = {name: given.get(name, getattr(self, name)) for name in _SAMPLING}
+        return CallOptions(
+            max_tokens=given.get("max_tokens", self.max_tokens),
+            stop=tuple(stop or self.stop or ()),
+            seed=given.get("seed", self.seed),
+            sampling={name: value for name, value in sampling.items() if value is not None},
+            run_id=str(run_id) if run_id else None,
+        )
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        guard = self._guard(kwargs.get("policy"))
+        options = self._options(stop, run_manager and run_manager.run_id, kwargs)
+        return self._result(guard, guard.blocking.generate(to_messages(messages), options))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        guard = self._guard(kwargs.get("policy"))
+        options = self._options(stop, run_manager and run_manager.run_id, kwargs)
+        return self._result(guard, await guard.generate(to_messages(messages), options))
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        guard = self._guard(kwargs.get("policy"))
+        options = self._options(stop, run_manager and run_manager.run_id, kwargs)
+        for event in guard.blocking.stream(to_messages(messages), options):
+            if (chunk := self._chunk(guard, event)) is not None:
+                if run_manager:
+                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        guard = self._guard(kwargs.get("policy"))
+        options = self._options(stop, run_manager and run_manager.run_id, kwargs)
+        async for event in guard.stream(to_messages(messages), options):
+            if (chunk := self._chunk(guard, event)) is not None:
+                if run_manager:
+                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
+
+    def _result(self, guard: Guard, done: Finished) -> ChatResult:
+        message = AIMessage(
+            content=self._content(guard, done, done.text),
+            usage_metadata=usage_of(done),
+            response_metadata=metadata_of(done, self.model_name),
+        )
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _chunk(self, guard: Guard, event: Event) -> ChatGenerationChunk | None:
+        match event:
+            case Released(text=text) if text:
+                return ChatGenerationChunk(message=AIMessageChunk(content=text))
+            case Finished():
+                return ChatGenerationChunk(
+                    message=AIMessageChunk(
+                        content=self._content(guard, event, ""),
+                        usage_metadata=usage_of(event),
+                        response_metadata=metadata_of(event, self.model_name),
+                        chunk_position="last",
+                    )
+                )
+            case _:
+                return None
+
+    @staticmethod
+    def _content(guard: Guard, done: Finished, text: str) -> Any:
+        """The text; with a refusal, blocks: what was released and then the policy's refusal message."""
+        if done.finish != "refused":
+            return text
+        refusal = {"type": "refusal", "refusal": guard.policy.refusal.message, "reason": done.reason}
+        return [{"type": "text", "text": text}, refusal] if text else [refusal]
+
+    @property
+    def _llm_type(self) -> str:
+        return "stars-guard"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """With the policy's digest, so that a cache never answers for another policy."""
+        names = ("model_name", "backend", "max_tokens", "seed", "stop", *_SAMPLING)
+        return {
+            **{name: getattr(self, name) for name in names},
+            "policy_sha256": load_policy(self.policy).sha256,
+        }
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        if "policy" in kwargs:
+            kwargs["policy"] = load_policy(kwargs["policy"]).sha256
+        kwargs["stars_guard"] = sorted(self._identifying_params.items(), key=str)
+        return super()._get_llm_string(stop, **kwargs)
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop, **kwargs)
+        params["ls_provider"] = "stars-guard"
+        params["ls_model_name"] = kwargs.get("model", self.model_name)
+        return params
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        return True
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        return ["langchain_stars", "chat_model"]

@@ -22,7 +22,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-SEED, FROZEN, EPOCHS, MAX_LENGTH = 20261124, 4, 10, 192
+SEED, FROZEN, EPOCHS, MAX_LENGTH = 20261124, 4, 3, 144
 HERE = Path(__file__).parent
 OUT = HERE.parent / "stars_guard" / "_embedded_reward"
 Row = tuple[str, str, float]
@@ -69,7 +69,7 @@ def main() -> None:
     for objective, response, harm in train:
         examples.append((objective, response, 1 - harm, 1.0))
         words = response.split(" ")
-        for share in (0.15, 0.35, 0.65):
+        for share in (0.2, 0.5):
             cut = max(4, int(len(words) * share * random.uniform(0.7, 1.3)))  # noqa: S311
             if cut < len(words):
                 examples.append((objective, " ".join(words[:cut]), 1 - harm, 0.4))
@@ -124,9 +124,9 @@ def main() -> None:
     cached = [(*lower([(e[0], e[1]) for e in b]), b) for b in batches]
     cached = [(h.half(), m, b) for h, m, b in cached]
     print(f"frozen layers run once in {time.perf_counter() - began:.0f} s: {len(examples)} examples", flush=True)
-    optimiser = torch.optim.AdamW(trained, lr=2e-4, weight_decay=0.01)
+    optimiser = torch.optim.AdamW(trained, lr=4e-4, weight_decay=0.01)
     steps = EPOCHS * len(batches)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-4, total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-4, total_steps=steps, pct_start=0.1)
     harm = np.array([row[2] for row in test])
     for epoch in range(EPOCHS):
         model.train()
@@ -145,7 +145,7 @@ def main() -> None:
             optimiser.step()
             schedule.step()
             total += loss.item()
-        if epoch == EPOCHS - 1:
+        if epoch >= 0:
             print(f"epoch {epoch}: loss {total / len(cached):.3f}, {time.perf_counter() - began:.0f} s", flush=True)
 
     OUT.mkdir(exist_ok=True)

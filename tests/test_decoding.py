@@ -1,0 +1,179 @@
+"""The pure core: its law against the closed form, and its invariants."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chi2
+
+from stars_guard.decoding import Draw, SegmentCutter, Settings, make_decoder, releasable
+from stars_guard.errors import ProtocolError
+from stars_guard.events import Ended, Kept
+from stars_guard.judging import Judgement
+from stars_guard.segments import Candidate, Token
+
+MODEL = {"a": 0.5, "b": 0.3, "c": 0.15, "d": 0.05}
+REWARD = {"a": -1.0, "b": 0.2, "c": 0.8, "d": 0.0}
+VETOED = "d"
+
+
+def draw_symbol(seed: int) -> str:
+    u, total = (seed >> 10) / 2**53, 0.0
+    for symbol, p in MODEL.items():
+        total += p
+        if u < total:
+            return symbol
+    return "d"
+
+
+def judge(symbol: str) -> Judgement:
+    return Judgement(reward=REWARD[symbol], veto="toy" if symbol == VETOED else None)
+
+
+def one_token(symbol: str, finish: str | None = None) -> Candidate:
+    return Candidate((Token(ord(symbol), symbol),), symbol, finish)  # type: ignore[arg-type]
+
+
+def run_step(settings: Settings, seed: int) -> str:
+    decoder = make_decoder(settings, seed)
+    decoder.begin(0.0)
+    kept = "refused"
+    candidates: dict[int, str] = {}
+    while isinstance(step := decoder.plan(), Draw):
+        symbols = [draw_symbol(s) for s in step.seeds]
+        candidates.update(enumerate(symbols, start=step.attempt))
+        outcome = decoder.decide([(one_token(s), judge(s)) for s in symbols])
+        if isinstance(outcome.end, Kept):
+            kept = candidates[outcome.end.attempt]
+    totals = decoder.totals
+    assert totals.drawn == totals.kept + totals.rejected + totals.surplus + totals.overrun
+    return kept
+
+
+def closed_form(settings: Settings) -> dict[str, float]:
+    """Law of one step with N attempts and `refuse`: p(s) = m(s) a(s) (1 - (1 - Z)^N) / Z, the rest refused."""
+    r0 = settings.alpha * settings.r_star
+    tau = min(settings.r_star, r0 + (settings.r_star - r0) / settings.max_tokens)
+    accept = {
+        s: 0.0 if s == VETOED else min(1.0, math.exp((REWARD[s] - tau) / settings.beta)) for s in MODEL
+    }
+    z = sum(MODEL[s] * accept[s] for s in MODEL)
+    scale = (1 - (1 - z) ** settings.attempts) / z
+    law = {s: MODEL[s] * accept[s] * scale for s in MODEL}
+    return {**law, "refused": (1 - z) ** settings.attempts}
+
+
+@pytest.mark.parametrize("width", [1, 4, 6])
+def test_law_of_a_step_is_the_closed_form(width: int) -> None:
+    settings = Settings(
+        segment_tokens=1, max_tokens=1, attempts=6, alpha=0.5, beta=0.4, r_star=1.0, parallel=width,
+        on_exhausted="refuse",
+    )  # fmt: skip
+    n = 20_000
+    seen = Counter(run_step(settings, seed) for seed in range(n))
+    law = closed_form(settings)
+    assert seen[VETOED] == 0
+    statistic = sum((seen[s] - n * p) ** 2 / (n * p) for s, p in law.items() if p > 0)
+    assert statistic < chi2.ppf(0.999, df=sum(p > 0 for p in law.values()) - 1)
+
+
+def test_width_does_not_change_the_answer() -> None:
+    answers = set()
+    for width in (1, 2, 3, 8, "auto"):
+        settings = Settings(segment_tokens=1, max_tokens=1, attempts=8, r_star=1.0, parallel=width)  # type: ignore[arg-type]
+        answers.add(tuple(run_step(settings, seed) for seed in range(300)))
+    assert len(answers) == 1
+
+
+@given(
+    seed=st.integers(0, 2**40),
+    method=st.sampled_from(["stars", "cards", "vanilla", "best_of_n", "blockwise_best_of_k"]),
+    exhausted=st.sampled_from(["best", "refuse", "stop", "raise"]),
+    attempts=st.integers(1, 6),
+    parallel=st.sampled_from(["auto", 1, 2, 5]),
+    budget=st.none() | st.integers(1, 60),
+    monitor=st.booleans(),
+    data=st.data(),
+)
+def test_invariants(seed, method, exhausted, attempts, parallel, budget, monitor, data) -> None:  # type: ignore[no-untyped-def]
+    settings = Settings(
+        method=method, segment_tokens=3, max_tokens=8, attempts=attempts, r_star=1.0, parallel=parallel,
+        on_exhausted=exhausted, budget_tokens=budget, monitor=monitor,
+        entropy_threshold=1.0 if method == "cards" else None,
+    )  # fmt: skip
+    decoder = make_decoder(settings, seed)
+    decoder.begin(data.draw(st.none() | st.floats(-2, 2)))
+    judged: dict[int, Judgement] = {}
+    tried = 0
+    while isinstance(step := decoder.plan(), Draw):
+        assert decoder.plan() == step
+        if step.attempt == 0:
+            judged, tried = {}, 0
+        tried += len(step.seeds)
+        assert tried <= attempts
+        pairs = []
+        for attempt in range(step.attempt, step.attempt + len(step.seeds)):
+            length = data.draw(st.integers(1, step.limit))
+            tokens = tuple(Token(0, "x") for _ in range(length))
+            finish = data.draw(st.sampled_from([None, None, "eos", "stop"]))
+            judgement = Judgement(
+                reward=data.draw(st.floats(-3, 3)), veto=data.draw(st.sampled_from([None, None, "v"]))
+            )
+            judged[attempt] = judgement
+            pairs.append((Candidate(tokens, "x" * length, finish), judgement))
+        outcome = decoder.decide(pairs)
+        totals = decoder.totals
+        if isinstance(outcome.end, Kept) and decoder.needs_judgement and outcome.end.how != "monitored":
+            assert judged[outcome.end.attempt].veto is None
+        if outcome.end is not None and method != "vanilla":
+            assert totals.drawn == totals.kept + totals.rejected + totals.surplus + totals.overrun
+        assert outcome.retain <= judged.keys()
+        if isinstance(outcome.end, Ended):
+            break
+    assert budget is None or decoder.totals.drawn <= budget
+    assert decoder.totals.kept <= 8
+
+
+def test_misuse_is_named_and_changes_nothing() -> None:
+    decoder = make_decoder(Settings(parallel=2), 1)
+    with pytest.raises(ProtocolError):
+        decoder.plan()
+    decoder.begin(None)
+    with pytest.raises(ProtocolError):
+        decoder.decide([])
+    step = decoder.plan()
+    with pytest.raises(ProtocolError):
+        decoder.decide([(one_token("a"), judge("a"))])
+    assert decoder.plan() == step
+    assert decoder.totals.drawn == 0
+
+
+def cut(texts: list[str], stops: tuple[str, ...], carry: str = "") -> Candidate:
+    cutter = SegmentCutter(10, stops=stops, carry=carry)
+    for text in texts:
+        if cutter.feed(Token(0, text)):
+            break
+    return cutter.candidate()
+
+
+def test_stop_strings() -> None:
+    assert cut(["ab", "cST", "OPd"], ("STOP",)).text == "abc"
+    spanning = cut(["OP and more"], ("STOP",), carry="ST")
+    assert (spanning.text, spanning.finish, spanning.stop_overlap) == ("", "stop", 2)
+    assert cut(["xyz"], ("STOP",), carry="ST").finish is None
+    assert releasable("hello ST", ("STOP",)) == 6
+    assert releasable("hello", ("STOP",)) == 5
+    assert releasable("hello\n", ("\n\n",)) == 5
+
+
+def test_entropy_cut() -> None:
+    cutter = SegmentCutter(10, cut_entropy=2.0)
+    for entropy in (3.0, 0.1, 0.2, 2.5):
+        done = cutter.feed(Token(0, "x", entropy))
+    assert done
+    candidate = cutter.candidate("eos")
+    assert (len(candidate), candidate.overrun, candidate.finish) == (3, 1, None)

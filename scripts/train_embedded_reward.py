@@ -70,7 +70,7 @@ def main() -> None:
         examples.append((objective, response, 1 - harm, 1.0))
         words = response.split(" ")
         for share in (0.2, 0.5):
-            cut = max(4, int(len(words) * share * random.uniform(0.7, 1.3)))  # noqa: S311
+            cut = max(4, int(len(words) * share * random.uniform(0.7, 1.3)))
             if cut < len(words):
                 examples.append((objective, " ".join(words[:cut]), 1 - harm, 0.4))
     for objective in sorted({row[0] for row in train}):
@@ -92,7 +92,11 @@ def main() -> None:
 
     def lower(texts: list[tuple[str, str]]) -> tuple[torch.Tensor, torch.Tensor]:
         batch = tokenizer(
-            [t[0] for t in texts], [t[1] for t in texts], truncation=True, max_length=MAX_LENGTH, padding=True,
+            [t[0] for t in texts],
+            [t[1] for t in texts],
+            truncation=True,
+            max_length=MAX_LENGTH,
+            padding=True,
             return_tensors="pt",
         )
         mask = (1.0 - batch["attention_mask"][:, None, None, :].float()) * torch.finfo(torch.float32).min

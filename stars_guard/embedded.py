@@ -78,7 +78,10 @@ def _once(name: str, sources: list[Path], build: Callable[[Path], None], progres
 
     root = cache_root()
     target = root / name
-    stamp: dict[str, object] = {"format": _FORMAT, "sources": {path.name: [path.stat().st_size, _sha256_small(path)] for path in sources}}
+    stamp: dict[str, object] = {
+        "format": _FORMAT,
+        "sources": {path.name: [path.stat().st_size, _sha256_small(path)] for path in sources},
+    }
     if _whole(target, stamp):
         return target
     root.mkdir(parents=True, exist_ok=True)

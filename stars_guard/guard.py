@@ -96,7 +96,9 @@ class Guard:
 
         return await portal.acall(last)
 
-    async def stream(self, messages: Sequence[Message], options: CallOptions | None = None) -> AsyncGenerator[Event, None]:
+    async def stream(
+        self, messages: Sequence[Message], options: CallOptions | None = None
+    ) -> AsyncGenerator[Event, None]:
         """What happens, as it happens; the last event is `Finished`. Raises as `generate` does."""
         async with aclosing(portal.astream(lambda: self._events(messages, options or CallOptions()))) as events:
             async for event in events:
@@ -305,5 +307,3 @@ class Blocking:
     ) -> list[Finished]:
         """As `Guard.batch`."""
         return portal.call(lambda: self._guard.batch(prompts, options, concurrency=concurrency))
-
-

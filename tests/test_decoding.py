@@ -58,9 +58,7 @@ def closed_form(settings: Settings) -> dict[str, float]:
     """Law of one step with N attempts and `refuse`: p(s) = m(s) a(s) (1 - (1 - Z)^N) / Z, the rest refused."""
     r0 = settings.alpha * settings.r_star
     tau = min(settings.r_star, r0 + (settings.r_star - r0) / settings.max_tokens)
-    accept = {
-        s: 0.0 if s == VETOED else min(1.0, math.exp((REWARD[s] - tau) / settings.beta)) for s in MODEL
-    }
+    accept = {s: 0.0 if s == VETOED else min(1.0, math.exp((REWARD[s] - tau) / settings.beta)) for s in MODEL}
     z = sum(MODEL[s] * accept[s] for s in MODEL)
     scale = (1 - (1 - z) ** settings.attempts) / z
     law = {s: MODEL[s] * accept[s] * scale for s in MODEL}

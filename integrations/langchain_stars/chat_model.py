@@ -59,9 +59,7 @@ class ChatStars(BaseChatModel):
     def _guard(self, policy: str | Path | Policy | None) -> Guard:
         loaded = load_policy(self.policy if policy is None else policy)
         if loaded.sha256 not in self._guards:
-            self._guards[loaded.sha256] = Guard(
-                loaded, model=self.model_name, backend=self.backend, audit=self.audit
-            )
+            self._guards[loaded.sha256] = Guard(loaded, model=self.model_name, backend=self.backend, audit=self.audit)
         return self._guards[loaded.sha256]
 
     def _options(self, stop: list[str] | None, run_id: Any, given: dict[str, Any]) -> CallOptions:

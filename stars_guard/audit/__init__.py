@@ -1,7 +1,20 @@
 """The audit log."""
 
-from stars_guard.audit.record import CallRecord, Text
+from stars_guard.audit.content import ContentMode, Text, redact
+from stars_guard.audit.jsonl import JsonlStore
+from stars_guard.audit.record import CallRecord
 from stars_guard.audit.recorder import Recorder
-from stars_guard.audit.store import AuditStore, JsonlStore, MemoryStore, default_url, open_store
+from stars_guard.audit.store import AuditStore, MemoryStore, default_url, open_store
 
-__all__ = ["AuditStore", "CallRecord", "JsonlStore", "MemoryStore", "Recorder", "Text", "default_url", "open_store"]
+__all__ = [
+    "AuditStore",
+    "CallRecord",
+    "ContentMode",
+    "JsonlStore",
+    "MemoryStore",
+    "Recorder",
+    "Text",
+    "default_url",
+    "open_store",
+    "redact",
+]

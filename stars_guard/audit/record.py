@@ -2,56 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import os
 from typing import Literal
 
-import re2
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Attempt", "CallRecord", "ContentMode", "ScoreEntry", "Segment", "Text", "Turn"]
+from stars_guard.audit.content import Text
+from stars_guard.events import AnswerFinish, Verdict
+from stars_guard.judging import OnError
 
-ContentMode = Literal["full", "redacted", "hash", "none"]
-
-_REDACTIONS = (
-    ("[EMAIL]", r"[\w.+-]+@[\w-]+\.[\w.-]+"),
-    ("[KEY]", r"\b(?:sk|pk|ghp|xox[bap]|AKIA)[-_A-Za-z0-9]{12,}"),
-    ("[CARD]", r"\b(?:\d[ -]?){13,19}\b"),
-    ("[IP]", r"\b(?:\d{1,3}\.){3}\d{1,3}\b"),
-    ("[PHONE]", r"\+?\d[\d ()/-]{7,}\d"),
-)
+__all__ = ["Attempt", "CallRecord", "End", "RuleEntry", "ScoreEntry", "Segment", "Turn"]
 
 
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Text(_Entry):
-    """Text as far as the policy's content mode lets it be kept. ``chars`` is its true length."""
-
-    chars: int
-    text: str | None = None
-    sha256: str | None = None
-
-    @classmethod
-    def of(cls, text: str, mode: ContentMode) -> Text:
-        """Keep ``text`` under a mode; ``hash`` is keyed when STARS_GUARD_AUDIT_KEY is set."""
-        match mode:
-            case "full":
-                return cls(chars=len(text), text=text)
-            case "redacted":
-                kept = text
-                for mark, regex in _REDACTIONS:
-                    kept = re2.sub(regex, mark, kept)
-                return cls(chars=len(text), text=kept)
-            case "hash":
-                key = os.environ.get("STARS_GUARD_AUDIT_KEY")
-                data = text.encode()
-                digest = hmac.new(key.encode(), data, "sha256") if key else hashlib.sha256(data)
-                return cls(chars=len(text), sha256=digest.hexdigest())
-            case "none":
-                return cls(chars=len(text))
 
 
 class Turn(_Entry):
@@ -61,46 +24,73 @@ class Turn(_Entry):
     content: Text
 
 
+class RuleEntry(_Entry):
+    """What the policy made of one judge's scores."""
+
+    judge: str
+    weight: float | None = None
+    reject_above: float | None = None
+    on_error: OnError = "reject"
+
+
 class ScoreEntry(_Entry):
-    """One judge's word on one proposal."""
+    """One judge's word on one proposal. ``seconds`` is the time of the batch in which it was judged."""
 
     judge: str
     value: float | None
     error: str | None = None
     detail: str | None = None
-    seconds: float
+    seconds: float = 0.0
 
 
 class Attempt(_Entry):
-    """One proposal and the decision on it."""
+    """One proposal and the decision on it; the fields are those of `stars_guard.events.Decision`.
+
+    ``overrun`` counts tokens drawn past the boundary and thrown away.
+    """
 
     attempt: int
     text: Text
     tokens: int
     overrun: int = 0
-    finish: str | None
-    scores: tuple[ScoreEntry, ...]
-    reward: float | None
-    veto: str | None
-    threshold: float | None
-    probability: float | None
-    u: float | None
-    verdict: str
+    finish: str | None = None
+    scores: tuple[ScoreEntry, ...] = ()
+    reward: float | None = None
+    veto: str | None = None
+    threshold: float | None = None
+    probability: float | None = None
+    u: float | None = None
+    verdict: Verdict
+    reason: str
+
+
+class End(_Entry):
+    """The answer ended before this segment: what was done, and why."""
+
+    action: Literal["refuse", "stop", "raise"]
     reason: str
 
 
 class Segment(_Entry):
-    """One segment: every proposal, and which was kept (``kept`` is its attempt, ``how`` why)."""
+    """One segment: every proposal, which was kept (``kept`` is its attempt, ``how`` why), or how the answer ended."""
 
     index: int
     attempts: tuple[Attempt, ...]
     kept: int | None = None
-    how: str | None = None
-    ended: str | None = None
+    how: Literal["accepted", "best", "monitored", "unjudged"] | None = None
+    ended: End | None = None
 
 
 class CallRecord(_Entry):
-    """The record of one call. ``error`` is the kind of failure, never its text."""
+    """The record of one call.
+
+    Attributes:
+        run_id: the caller's id, such as that of a LangChain run.
+        started_at: UTC, ISO 8601; so is ``ended_at``.
+        seconds: the call's duration by a clock that does not jump.
+        finish: also ``failed`` and ``cancelled``.
+        error: the kind of failure when the call failed, never its text.
+    """
 
     schema_version: Literal[1] = 1
     call_id: str
@@ -110,18 +100,23 @@ class CallRecord(_Entry):
     seconds: float
     policy: str
     policy_sha256: str
-    mode: str
-    backend: dict[str, str]
-    scorers: dict[str, dict[str, str]]
-    rules: tuple[dict[str, str | float | None], ...]
-    decoding: dict[str, str | int | float | bool | None]
-    sampling: dict[str, float]
+    mode: Literal["enforce", "monitor", "off"]
+    backend: dict[str, str] = Field(default_factory=dict)
+    scorers: dict[str, dict[str, str]] = Field(default_factory=dict)
+    rules: tuple[RuleEntry, ...] = ()
+    decoding: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    sampling: dict[str, int | float] = Field(default_factory=dict)
     seed: int
     prompt: tuple[Turn, ...]
-    prompt_reward: float | None
-    segments: tuple[Segment, ...]
+    prompt_reward: float | None = None
+    segments: tuple[Segment, ...] = ()
     answer: Text
-    finish: str
-    reason: str
+    finish: AnswerFinish | Literal["failed", "cancelled"]
+    reason: str = ""
     error: str | None = None
     totals: dict[str, int] = Field(default_factory=dict)
+
+    @property
+    def method(self) -> str:
+        """The decoding method."""
+        return str(self.decoding.get("method", ""))

@@ -8,19 +8,24 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from stars_guard.audit.record import Attempt, CallRecord, ContentMode, ScoreEntry, Segment, Text, Turn
+from stars_guard.audit.content import ContentMode, Text
+from stars_guard.audit.record import Attempt, CallRecord, End, ScoreEntry, Segment, Turn
 from stars_guard.events import Decision, Ended, Event, Kept, Released, Totals
-from stars_guard.segments import Message
+from stars_guard.segments import Candidate, Message
 
 __all__ = ["Recorder"]
 
 
 class Recorder:
-    """Collects one call.
+    """Collects one call, and gives its record at any time: after a failure or a cancellation too.
 
     Args:
         content: how much text is kept.
-        about: fields of `CallRecord` that are known from the start.
+        messages: the conversation up to the answer.
+        about: fields of `CallRecord` that are known from the start; `describe` adds others.
+
+    Attributes:
+        prompt_reward: r(x, ""), once it is known.
     """
 
     def __init__(self, content: ContentMode, messages: Sequence[Message], about: Mapping[str, Any]) -> None:
@@ -63,42 +68,70 @@ class Recorder:
             case _:
                 pass
 
-    def finish(self, *, finish: str, reason: str, totals: Totals, error: str | None = None) -> CallRecord:
-        """The record. ``finish`` is also ``failed`` or ``cancelled``; ``error`` the kind of exception."""
-        indexes = sorted({*self._decisions, *self._ended})
+    def finish(
+        self, *, finish: str, reason: str = "", totals: Totals | None = None, error: str | None = None
+    ) -> CallRecord:
+        """The record.
+
+        Args:
+            finish: why the answer ended; also ``failed`` or ``cancelled``.
+            reason: in words, without user text.
+            totals: the cost so far.
+            error: the kind of exception when the call failed, never its text.
+        """
         return CallRecord(
             **self._about,
             started_at=self._started.isoformat(),
             ended_at=datetime.now(UTC).isoformat(),
             seconds=round(self.seconds, 6),
-            prompt=tuple(Turn(role=m.role, content=self._keep(m.content)) for m in self._messages),
+            prompt=tuple(Turn(role=m.role, content=Text.of(m.content, self._content)) for m in self._messages),
             prompt_reward=self.prompt_reward,
-            segments=tuple(self._segment(index) for index in indexes),
-            answer=self._keep(self.text),
+            segments=self._segments(),
+            answer=Text.of(self.text, self._content),
             finish=finish,
             reason=reason,
             error=error,
-            totals=asdict(totals),
+            totals=asdict(totals or Totals()),
         )
 
-    def _keep(self, text: str) -> Text:
-        return Text.of(text, self._content)
+    def _segments(self) -> tuple[Segment, ...]:
+        indexes = sorted({*self._decisions, *self._kept, *self._ended})
+        before, starts = "", {}
+        for index in indexes:
+            starts[index] = len(before)
+            candidate = self._kept_candidate(index)
+            if candidate is not None:
+                # a stop string that two segments share is taken back from the earlier one
+                before = before[: len(before) - candidate.stop_overlap] + candidate.text
+        return tuple(self._segment(index, before, starts[index]) for index in indexes)
 
-    def _segment(self, index: int) -> Segment:
+    def _kept_candidate(self, index: int) -> Candidate | None:
+        kept = self._kept.get(index)
+        chosen = [d.candidate for d in self._decisions.get(index, []) if kept and d.attempt == kept.attempt]
+        return chosen[0] if chosen else None
+
+    def _segment(self, index: int, answer: str, start: int) -> Segment:
         kept, ended = self._kept.get(index), self._ended.get(index)
         decisions = sorted(self._decisions.get(index, []), key=lambda decision: decision.attempt)
+        attempts = []
+        for decision in decisions:
+            is_kept = kept is not None and decision.attempt == kept.attempt
+            after = answer[start + len(decision.candidate.text) :] if is_kept else ""
+            text = Text.of(decision.candidate.text, self._content, before=answer[:start], after=after)
+            attempts.append(self._attempt(decision, text))
         return Segment(
             index=index,
-            attempts=tuple(self._attempt(decision) for decision in decisions),
+            attempts=tuple(attempts),
             kept=kept.attempt if kept else None,
             how=kept.how if kept else None,
-            ended=ended.action if ended else None,
+            ended=End(action=ended.action, reason=ended.reason) if ended else None,
         )
 
-    def _attempt(self, decision: Decision) -> Attempt:
+    @staticmethod
+    def _attempt(decision: Decision, text: Text) -> Attempt:
         return Attempt(
             attempt=decision.attempt,
-            text=self._keep(decision.candidate.text),
+            text=text,
             tokens=len(decision.candidate),
             overrun=decision.candidate.overrun,
             finish=decision.candidate.finish,

@@ -1,4 +1,4 @@
-"""Key-value cache in slots: each row is one sequence with a length of its own, written anywhere, rewound for nothing."""
+"""Key-value cache in slots: each row is one sequence with a length of its own; rewinding it costs nothing."""
 
 from __future__ import annotations
 

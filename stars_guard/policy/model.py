@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+import re
+import string
+from typing import Annotated, Any, Literal, Self
 
 import re2
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from stars_guard.segments import Sampling
 
-__all__ = ["Audit", "Decoding", "JudgeSpec", "PatternSpec", "PatternsJudge", "Policy", "SequenceClassifierJudge"]
+__all__ = [
+    "Audit",
+    "Decoding",
+    "JudgeSpec",
+    "PatternSpec",
+    "PatternsJudge",
+    "Policy",
+    "Refusal",
+    "SamplingSpec",
+    "SequenceClassifierJudge",
+]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class Decoding(_Strict):
@@ -50,8 +62,14 @@ class SamplingSpec(_Strict):
         return Sampling(**self.model_dump())
 
 
+def _no_twins(what: str, names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two {what} have the same name: {', '.join(twice)}")
+
+
 class _Judge(_Strict):
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, description="unique in the policy; scores are logged under it")
     weight: float | None = Field(None, description="share in the reward")
     reject_above: float | None = Field(None, description="a score above this vetoes the segment")
     on_error: Literal["reject", "ignore", "raise"] = "reject"
@@ -71,26 +89,69 @@ class SequenceClassifierJudge(_Judge):
     model: str
     revision: str | None = None
     label: str | None = Field(None, description="score is this label's probability; else the one logit")
-    template: str | None = Field(None, description="format string with {prompt} and {answer}")
-    max_length: int = Field(512, ge=16)
-    batch_size: int = Field(32, ge=1)
+    template: str | None = Field(
+        None, description="format string with {answer} and, if wanted, {prompt}; else the two go in as a pair"
+    )
+    max_length: int = Field(512, ge=16, description="tokens")
+    batch_size: int = Field(32, ge=1, description="passages that are scored at once")
+
+    @field_validator("template")
+    @classmethod
+    def _has_answer(cls, template: str | None) -> str | None:
+        if template is None:
+            return None
+        try:
+            fields = [(field, spec, conversion) for _, field, spec, conversion in string.Formatter().parse(template)]
+        except ValueError as exc:
+            raise ValueError(f"not a format string: {exc}") from exc
+        used = {field for field, _, _ in fields if field is not None}
+        if any(spec or conversion for _, spec, conversion in fields) or not used <= {"prompt", "answer"}:
+            raise ValueError("only {prompt} and {answer} can be filled in; write {{ and }} for plain braces")
+        if "answer" not in used:
+            raise ValueError("{answer} is missing, so every answer would get the same score")
+        return template
+
+
+def _re2_problem(regex: str) -> str | None:
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        re2.compile(regex, options)
+    except re2.error as exc:
+        text = exc.args[0] if exc.args else ""
+        return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+    return None
 
 
 class PatternSpec(_Strict):
-    """A named regular expression in RE2 syntax."""
+    """A named regular expression in RE2 syntax.
 
-    name: str
-    regex: str
+    ``flags`` is written into ``regex`` as ``(?flags:regex)`` when the policy is loaded, so that whoever compiles
+    ``regex`` alone gets what was meant.
+    """
+
+    name: str = Field(min_length=1)
+    regex: str = Field(min_length=1)
+    flags: str = Field("", pattern="^[ims]*$", description="i: ignore case, m: ^ and $ match at lines, s: . matches \\n")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fold_flags(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        regex, flags = data.get("regex"), data.get("flags")
+        foldable = isinstance(regex, str) and isinstance(flags, str) and re.fullmatch("[ims]+", flags)
+        # a broken regex stays as it was written: wrapped, "a)(b" would compile
+        if foldable and regex and _re2_problem(regex) is None:
+            return {**data, "regex": f"(?{flags}:{regex})", "flags": ""}
+        return data
 
     @field_validator("regex")
     @classmethod
     def _compiles(cls, regex: str) -> str:
-        options = re2.Options()
-        options.log_errors = False
-        try:
-            re2.compile(regex, options)
-        except re2.error as exc:
-            raise ValueError(f"not a valid RE2 expression: {exc}") from exc
+        problem = _re2_problem(regex)
+        if problem is not None:
+            raise ValueError(f"not a valid RE2 expression: {problem}")
         return regex
 
 
@@ -98,8 +159,14 @@ class PatternsJudge(_Judge):
     """Regular expressions; a hit scores 1 and, by default, vetoes."""
 
     type: Literal["patterns"]
-    patterns: tuple[PatternSpec, ...] = Field(min_length=1)
-    reject_above: float | None = 0.0
+    patterns: tuple[PatternSpec, ...] = Field(min_length=1, strict=False)
+    reject_above: float | None = Field(0.0, description="a score above this vetoes the segment")
+
+    @field_validator("patterns")
+    @classmethod
+    def _names_differ(cls, patterns: tuple[PatternSpec, ...]) -> tuple[PatternSpec, ...]:
+        _no_twins("patterns", [pattern.name for pattern in patterns])
+        return patterns
 
 
 JudgeSpec = Annotated[SequenceClassifierJudge | PatternsJudge, Field(discriminator="type")]
@@ -108,36 +175,38 @@ JudgeSpec = Annotated[SequenceClassifierJudge | PatternsJudge, Field(discriminat
 class Refusal(_Strict):
     """What the reader sees instead of an answer."""
 
-    message: str = "I can't help with that."
+    message: str = Field("I can't help with that.", min_length=1)
 
 
 class Audit(_Strict):
     """Where records go and how much text they hold."""
 
     url: str | None = Field(None, description="default: a JSONL file in the user's state directory")
-    content: Literal["full", "redacted", "hash", "none"] = "full"
+    content: Literal["full", "redacted", "hash", "none"] = Field(
+        "full", description="redacted: e-mails, numbers and keys replaced; hash: digests; none: lengths only"
+    )
 
 
 class Policy(_Strict):
-    """A whole policy."""
+    """A whole policy. Without a weighted judge every segment is accepted unless one vetoes it."""
 
     api_version: Literal["stars-guard/v1"] = Field(alias="apiVersion")
     name: str = Field(min_length=1)
     description: str = ""
-    mode: Literal["enforce", "monitor", "off"] = "enforce"
+    mode: Literal["enforce", "monitor", "off"] = Field(
+        "enforce", description="monitor: judge and log, let everything through; off: draw plainly"
+    )
     decoding: Decoding = Decoding()
     sampling: SamplingSpec = SamplingSpec()
-    judges: tuple[JudgeSpec, ...] = ()
+    judges: tuple[JudgeSpec, ...] = Field((), strict=False)
     refusal: Refusal = Refusal()
     audit: Audit = Audit()
 
-    @model_validator(mode="after")
-    def _names_differ(self) -> Self:
-        names = [judge.name for judge in self.judges]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two judges have the same name: {', '.join(twice)}")
-        return self
+    @field_validator("judges")
+    @classmethod
+    def _names_differ(cls, judges: tuple[JudgeSpec, ...]) -> tuple[JudgeSpec, ...]:
+        _no_twins("judges", [judge.name for judge in judges])
+        return judges
 
     @property
     def sha256(self) -> str:

@@ -1,0 +1,151 @@
+"""What pydantic found wrong, in words: ``file:line: key: text``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from stars_guard.policy.model import JudgeSpec, Policy
+
+__all__ = ["describe"]
+
+_Loc = tuple[int | str, ...]
+
+
+def describe(where: str, data: Mapping[str, Any], exc: ValidationError) -> list[str]:
+    """Every problem of a policy, in the order of its lines.
+
+    Args:
+        where: the file, or a word for what has none.
+        data: as ruamel.yaml read it, so that lines are known; any mapping will do.
+    """
+    found: dict[str, tuple[int, list[str]]] = {}
+    for error in exc.errors(include_url=False):
+        key, line = _locate(data, error["loc"])
+        texts = found.setdefault(key, (line, []))[1]
+        texts.append(_text(error))
+    return [
+        f"{where}:{line}: {key}: {_either(texts)}" if line else f"{where}: {key}: {_either(texts)}"
+        for key, (line, texts) in sorted(found.items(), key=lambda item: item[1][0])
+    ]
+
+
+def _locate(data: Any, loc: _Loc) -> tuple[str, int]:
+    """The key as the file would write it, and its line from 1; 0 when there is none."""
+    key, line, node = "", 0, data
+    for index, part in enumerate(loc):
+        if isinstance(node, Mapping):
+            if part not in node and index + 1 < len(loc):
+                continue  # pydantic puts the branch of a union into the path
+        elif not isinstance(node, Sequence) or isinstance(node, str):
+            break
+        line = _line(node, part) or line
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+        try:
+            node = node[part]
+        except (KeyError, IndexError, TypeError):
+            break
+    return key or "policy", line
+
+
+def _line(node: Any, part: int | str) -> int:
+    position = getattr(node, "lc", None)
+    if position is None:
+        return 0
+    try:
+        return int((position.key(part) if isinstance(node, Mapping) else position.item(part))[0]) + 1
+    except (KeyError, IndexError, TypeError):
+        # an item's map begins on the line of its first key; a map under a key on the line after that key
+        return int(position.line) + 1
+
+
+def _text(error: Any) -> str:
+    kind, context = error["type"], error.get("ctx", {})
+    match kind:
+        case "extra_forbidden":
+            return "unknown key" + _nearest_key(error["loc"])
+        case "missing":
+            return "this key is required"
+        case "union_tag_not_found":
+            return "`type` is required: " + ", ".join(_judge_models())
+        case "union_tag_invalid":
+            tag = str(context.get("tag"))
+            return f"unknown type {tag!r}" + _suggestion(tag, _judge_models())
+        case "literal_error":
+            allowed = [str(value) for value in _literals(context.get("expected", ""))]
+            given = error["input"]
+            text = str(error["msg"]).removeprefix("Input ")
+            return text + (_suggestion(given, allowed) if isinstance(given, str) else "")
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return "should be a mapping of keys to values"
+        case "tuple_type":
+            return "should be a list"
+        case _:
+            return str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+
+
+def _either(texts: Sequence[str]) -> str:
+    """Branches of one union that all failed read as alternatives."""
+    first, *others = dict.fromkeys(texts)
+    return " or ".join([first, *(text.removeprefix("should be ") for text in others)])
+
+
+def _suggestion(given: str, valid: Sequence[str]) -> str:
+    near = difflib.get_close_matches(given, valid, 1)
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+def _nearest_key(loc: _Loc) -> str:
+    given = str(loc[-1])
+    here = _keys(_model_at(loc[:-1]))
+    near = _suggestion(given, here)
+    if near:
+        return near
+    elsewhere = [path for path in _sections() if path.endswith(f".{given}")]
+    return f"; did you mean `{elsewhere[0]}`?" if elsewhere else f"; valid here: {', '.join(here)}"
+
+
+def _model_at(loc: _Loc) -> type[BaseModel]:
+    model: type[BaseModel] = Policy
+    judges = _judge_models()
+    for part in loc:
+        if model is Policy and part in judges:
+            model = judges[str(part)]
+            continue
+        field = model.model_fields.get(str(part))
+        inner = list(_models_in(field.annotation)) if field else []
+        if len(inner) == 1:
+            model = inner[0]
+    return model
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _sections() -> list[str]:
+    return [
+        f"{name}.{key}"
+        for name, field in Policy.model_fields.items()
+        for kind in [field.annotation]
+        if isinstance(kind, type) and issubclass(kind, BaseModel)
+        for key in _keys(kind)
+    ]
+
+
+def _judge_models() -> dict[str, type[BaseModel]]:
+    return {get_args(kind.model_fields["type"].annotation)[0]: kind for kind in _models_in(JudgeSpec)}
+
+
+def _literals(expected: str) -> list[str]:
+    return [word.strip().strip("'") for word in expected.replace(" or ", ",").split(",")]

@@ -52,6 +52,11 @@ class Text(BaseModel):
     sha256: str | None = None
     chars: int
 
+    @property
+    def text(self) -> str | None:
+        """The same as ``content``."""
+        return self.content
+
     @classmethod
     def of(cls, text: str, mode: ContentMode, *, before: str = "", after: str = "") -> Text:
         """Keep ``text`` under a mode.

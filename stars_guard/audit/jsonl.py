@@ -38,23 +38,7 @@ class JsonlStore(AuditStore):
         line = record.model_dump_json().encode() + b"\n"
         await anyio.to_thread.run_sync(self._write, line)
 
-    async def read(self) -> list[CallRecord]:
-        return await anyio.to_thread.run_sync(self._read)
-
-    def _write(self, line: bytes) -> None:
-        try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with _locked(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, fcntl.LOCK_EX) as file:
-                size = os.fstat(file).st_size
-                if size and os.pread(file, 1, size - 1) != b"\n":
-                    line = b"\n" + line
-                if os.write(file, line) != len(line):
-                    os.ftruncate(file, size)
-                    raise AuditError(f"cannot write the audit log {self.path}: the disk is full")
-        except OSError as exc:
-            raise AuditError(f"cannot write the audit log {self.path}: {exc.strerror}") from exc
-
-    def _read(self) -> list[CallRecord]:
+    def read(self) -> list[CallRecord]:
         try:
             with _locked(self.path, os.O_RDONLY, fcntl.LOCK_SH) as file, open(file, "rb", closefd=False) as stream:
                 lines = stream.read().split(b"\n")
@@ -74,6 +58,19 @@ class JsonlStore(AuditStore):
                     raise AuditError(f"{self.path}:{number}: not a record of schema version 1") from None
                 _log.warning("%s:%d: a torn line was skipped", self.path, number)
         return records
+
+    def _write(self, line: bytes) -> None:
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _locked(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, fcntl.LOCK_EX) as file:
+                size = os.fstat(file).st_size
+                if size and os.pread(file, 1, size - 1) != b"\n":
+                    line = b"\n" + line
+                if os.write(file, line) != len(line):
+                    os.ftruncate(file, size)
+                    raise AuditError(f"cannot write the audit log {self.path}: the disk is full")
+        except OSError as exc:
+            raise AuditError(f"cannot write the audit log {self.path}: {exc.strerror}") from exc
 
 
 @contextmanager

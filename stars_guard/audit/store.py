@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote, unquote
 
+import anyio.to_thread
 from platformdirs import user_state_path
 
 from stars_guard.audit.record import CallRecord
@@ -28,29 +29,36 @@ class AuditStore(ABC):
         """
 
     @abstractmethod
-    async def read(self) -> list[CallRecord]:
-        """All records, oldest first.
+    def read(self) -> list[CallRecord]:
+        """All records, oldest first. Blocks: `aread` is for async code.
 
         Raises:
             AuditError: they could not be read.
         """
 
-    async def get(self, call_id: str) -> CallRecord:
-        """The record of a call or of a LangChain run; the start of an id is enough where only one fits.
+    def get(self, call_id: str) -> CallRecord:
+        """The record of a call or of a LangChain run; the start of an id is enough where only one fits. Blocks.
 
         Raises:
             AuditError: no record fits, or several do.
         """
-        records = await self.read()
+        records = self.read()
         exact = [record for record in records if call_id in (record.call_id, record.run_id)]
         found = exact or [record for record in records if call_id and record.call_id.startswith(call_id)]
         if len(found) != 1:
             raise AuditError(f"{len(found) or 'no'} records fit the id {call_id!r}")
         return found[0]
 
+    async def aread(self) -> list[CallRecord]:
+        """As `read`, in a worker thread."""
+        return await anyio.to_thread.run_sync(self.read)
+
+    async def aget(self, call_id: str) -> CallRecord:
+        """As `get`, in a worker thread."""
+        return await anyio.to_thread.run_sync(self.get, call_id)
+
     async def aclose(self) -> None:
         """Release what the store holds. It must not be used afterwards."""
-        return None
 
     async def __aenter__(self) -> Self:
         return self
@@ -70,7 +78,7 @@ class MemoryStore(AuditStore):
     async def append(self, record: CallRecord) -> None:
         self.records.append(record)
 
-    async def read(self) -> list[CallRecord]:
+    def read(self) -> list[CallRecord]:
         return list(self.records)
 
 

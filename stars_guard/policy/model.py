@@ -132,7 +132,7 @@ class PatternSpec(_Strict):
 
     name: str = Field(min_length=1)
     regex: str = Field(min_length=1)
-    flags: str = Field("", pattern="^[ims]*$", description="i: ignore case, m: ^ and $ match at lines, s: . matches \\n")
+    flags: str = Field("", pattern="^[ims]*$", description="i: ignore case; m: ^, $ at line ends; s: . is also \\n")
 
     @model_validator(mode="before")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -23,8 +23,14 @@ def describe(where: str, data: Mapping[str, Any], exc: ValidationError) -> list[
         data: as ruamel.yaml read it, so that lines are known; any mapping will do.
     """
     found: dict[str, tuple[int, list[str]]] = {}
-    for error in exc.errors(include_url=False):
-        key, line = _locate(data, error["loc"])
+    errors = exc.errors(include_url=False)
+    for error in errors:
+        loc = error["loc"]
+        # a list whose items are all wrong is also reported as too short
+        inner = [other for other in errors if len(other["loc"]) > len(loc) and other["loc"][: len(loc)] == loc]
+        if error["type"] == "too_short" and inner:
+            continue
+        key, line = _locate(data, _without_tag(loc))
         texts = found.setdefault(key, (line, []))[1]
         texts.append(_text(error))
     return [
@@ -33,15 +39,12 @@ def describe(where: str, data: Mapping[str, Any], exc: ValidationError) -> list[
     ]
 
 
-def _locate(data: Any, loc: _Loc) -> tuple[str, int]:
+def _locate(node: Any, loc: _Loc) -> tuple[str, int]:
     """The key as the file would write it, and its line from 1; 0 when there is none."""
-    key, line, node = "", 0, data
-    for index, part in enumerate(loc):
-        if isinstance(node, Mapping):
-            if part not in node and index + 1 < len(loc):
-                continue  # pydantic puts the branch of a union into the path
-        elif not isinstance(node, Sequence) or isinstance(node, str):
-            break
+    key, line = "", 0
+    for part in loc:
+        if not _has_parts(node):
+            break  # pydantic goes on with the branches of a union
         line = _line(node, part) or line
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
         try:
@@ -49,6 +52,15 @@ def _locate(data: Any, loc: _Loc) -> tuple[str, int]:
         except (KeyError, IndexError, TypeError):
             break
     return key or "policy", line
+
+
+def _has_parts(node: Any) -> bool:
+    return isinstance(node, Mapping | Sequence) and not isinstance(node, str)
+
+
+def _without_tag(loc: _Loc) -> _Loc:
+    """pydantic puts a judge's type into the path, after its index."""
+    return (*loc[:2], *loc[3:]) if len(loc) > 2 and loc[0] == "judges" else loc
 
 
 def _line(node: Any, part: int | str) -> int:
@@ -81,6 +93,8 @@ def _text(error: Any) -> str:
             return text + (_suggestion(given, allowed) if isinstance(given, str) else "")
         case "model_type" | "dict_type" | "model_attributes_type":
             return "should be a mapping of keys to values"
+        case "too_short" | "string_too_short":
+            return "should not be empty"
         case "tuple_type":
             return "should be a list"
         case _:
@@ -93,8 +107,8 @@ def _either(texts: Sequence[str]) -> str:
     return " or ".join([first, *(text.removeprefix("should be ") for text in others)])
 
 
-def _suggestion(given: str, valid: Sequence[str]) -> str:
-    near = difflib.get_close_matches(given, valid, 1)
+def _suggestion(given: str, valid: Iterable[str]) -> str:
+    near = difflib.get_close_matches(given, list(valid), 1)
     return f"; did you mean `{near[0]}`?" if near else ""
 
 
@@ -110,11 +124,9 @@ def _nearest_key(loc: _Loc) -> str:
 
 def _model_at(loc: _Loc) -> type[BaseModel]:
     model: type[BaseModel] = Policy
-    judges = _judge_models()
+    if len(loc) > 2 and loc[0] == "judges":
+        model, loc = _judge_models()[str(loc[2])], loc[3:]
     for part in loc:
-        if model is Policy and part in judges:
-            model = judges[str(part)]
-            continue
         field = model.model_fields.get(str(part))
         inner = list(_models_in(field.annotation)) if field else []
         if len(inner) == 1:

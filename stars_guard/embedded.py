@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stars_guard.errors import BackendError, MissingExtra
+from stars_guard.hub import quiet
 
 __all__ = ["TRAINED", "cache_root", "generator_dir", "resolve_model", "reward_dir"]
 
@@ -148,16 +149,17 @@ def _convert_generator(source: Path, target: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
     except ImportError as exc:
         raise MissingExtra("converting the embedded model", "embedded") from exc
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    loaded = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.bfloat16)
-    config = loaded.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    model = LlamaForCausalLM(config).to(torch.bfloat16)
-    model.load_state_dict(loaded.state_dict())
-    model.tie_weights()
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+        loaded = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.bfloat16)
+        config = loaded.config
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        model = LlamaForCausalLM(config).to(torch.bfloat16)
+        model.load_state_dict(loaded.state_dict())
+        model.tie_weights()
+        model.save_pretrained(target)
+        tokenizer.save_pretrained(target)
 
 
 def _assemble_reward(source: Path, trained: Path, target: Path) -> None:
@@ -172,5 +174,6 @@ def _assemble_reward(source: Path, trained: Path, target: Path) -> None:
     left = model.load_state_dict({key: value.float() for key, value in load_file(trained).items()}, strict=False)
     if left.unexpected_keys:
         raise BackendError(f"{trained.name} does not fit the encoder: {left.unexpected_keys[:3]}")
-    model.save_pretrained(target)
-    AutoTokenizer.from_pretrained(source).save_pretrained(target)
+    with quiet():
+        model.save_pretrained(target)
+        AutoTokenizer.from_pretrained(source).save_pretrained(target)

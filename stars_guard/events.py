@@ -8,7 +8,19 @@ from typing import Literal
 from stars_guard.judging import Judgement
 from stars_guard.segments import Candidate
 
-__all__ = ["AnswerFinish", "Decision", "Drawing", "Ended", "Event", "Finished", "Kept", "Released", "Totals", "Verdict"]
+__all__ = [
+    "AnswerFinish",
+    "Decision",
+    "Drawing",
+    "Ended",
+    "Event",
+    "Finished",
+    "Kept",
+    "Overrun",
+    "Released",
+    "Totals",
+    "Verdict",
+]
 
 Verdict = Literal["accepted", "rejected", "surplus"]
 
@@ -76,12 +88,20 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Overrun:
+    """Tokens that a proposal had drawn past its boundary were thrown away."""
+
+    segment: int
+    attempt: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
-    """Text that the caller may show. Never sent before the segment was kept."""
+    """Text that the caller may show, never empty. Never sent before the segment was kept."""
 
     segment: int
     text: str = field(repr=False)
-    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,4 +149,4 @@ class Finished:
     seconds: float
 
 
-Event = Drawing | Decision | Kept | Ended | Released | Finished
+Event = Drawing | Decision | Kept | Ended | Overrun | Released | Finished

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import uuid
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import asdict, dataclass, replace
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,13 @@ import anyio
 from stars_guard import portal
 from stars_guard.assembly import load_backend, load_cascade, settings_of
 from stars_guard.audit import AuditStore, Recorder, open_store
-from stars_guard.backends.base import Backend, Proposal, Session
-from stars_guard.decoding import Draw, SegmentCutter, Settings, make_decoder, releasable
+from stars_guard.backends.base import Backend
+from stars_guard.call import Call
 from stars_guard.errors import BudgetExhausted, InputError
-from stars_guard.events import Drawing, Ended, Event, Finished, Kept, Released, Totals
-from stars_guard.judging import Judgement
+from stars_guard.events import Event, Finished, Totals
 from stars_guard.policy import Policy, load_policy
 from stars_guard.scorers.cascade import Cascade, Judge
-from stars_guard.segments import Candidate, Message, Passage, Sampling
+from stars_guard.segments import Message, Sampling
 
 __all__ = ["Blocking", "CallOptions", "Guard"]
 
@@ -72,6 +71,7 @@ class Guard:
     ) -> None:
         self.policy = load_policy(policy)
         self.audit = audit if isinstance(audit, AuditStore) else open_store(audit or self.policy.audit.url)
+        self.model_name = model if isinstance(model, str) else model.identity.get("model", type(model).__name__)
         self._model = model
         self._backend = backend
         self._cascade = None if judges is None else Cascade(judges)
@@ -120,172 +120,96 @@ class Guard:
 
     async def _events(self, messages: Sequence[Message], options: CallOptions) -> AsyncGenerator[Event, None]:
         policy, messages = self.policy, tuple(messages)
-        if not messages:
-            raise InputError("there are no messages", hint="pass at least one user message")
-        seed = secrets.randbits(63) if options.seed is None else options.seed
-        sampling = _sampling(policy, options)
-        wanted = policy.decoding.max_tokens if options.max_tokens is None else options.max_tokens
-        if wanted < 1:
-            raise InputError(f"max_tokens is {wanted}", hint="use 1 or more")
         call_id = uuid.uuid4().hex
-        settings = settings_of(policy, wanted)
+        seed = secrets.randbits(63) if options.seed is None else options.seed
         about: dict[str, Any] = {
             "call_id": call_id,
             "run_id": options.run_id,
             "policy": policy.name,
             "policy_sha256": policy.sha256,
             "mode": policy.mode,
-            "backend": {},
-            "scorers": {},
-            "rules": (),
-            "decoding": asdict(settings),
-            "sampling": asdict(sampling),
             "seed": seed,
         }
         recorder = Recorder(policy.audit.content, messages, about)
-        call: _Call | None = None
-        session: Session | None = None
+        call: Call | None = None
         written = False
 
-        async def write(finish: str, reason: str, error: str | None = None) -> None:
+        async def write(finish: str, reason: str = "", error: str | None = None) -> None:
             nonlocal written
             written = True
             totals = call.totals if call else Totals()
+            recorder.prompt_reward = call.prompt_reward if call else None
             await self.audit.append(recorder.finish(finish=finish, reason=reason, totals=totals, error=error))
 
-        try:
-            engine = await load_backend(self._model, self._backend) if isinstance(self._model, str) else self._model
-            cascade = self._cascade = self._cascade or await load_cascade(policy)
-            recorder.describe(
-                backend=dict(engine.identity),
-                scorers={judge.rule.judge: judge.scorer.identity for judge in cascade.judges},
-                rules=tuple(asdict(rule) for rule in cascade.rules),
-            )
-            session = await engine.open(messages, sampling, entropies=settings.method == "cards")
-            settings = replace(settings, max_tokens=min(wanted, session.room))
-            recorder.describe(decoding=asdict(settings))
-            call = _Call(call_id, messages, session, cascade, settings, seed, options.stop, recorder)
-            async for event in call.run():
-                recorder.add(event)
-                yield event
-            await write(call.finish, call.reason)
-            if call.finish == "raised":
-                error = BudgetExhausted(call.reason, hint=f"the audit record is {call_id}")
-                error.audit_id = call_id
-                raise error
-            yield Finished(
-                recorder.text, call.finish, call.reason, call.totals, call_id, seed, policy.name, policy.sha256,
-                recorder.seconds,
-            )  # fmt: skip
-        except BaseException as exc:
-            if not written:
-                cancelled = isinstance(exc, asyncio.CancelledError | GeneratorExit)
-                with anyio.CancelScope(shield=True):
-                    await write("cancelled" if cancelled else "failed", "", None if cancelled else type(exc).__name__)
-            raise
-        finally:
-            with anyio.CancelScope(shield=True):
-                if session is not None:
-                    await session.aclose()
-                if self._cascade is not None:
-                    await self._cascade.forget(call_id)
+        async with AsyncExitStack() as stack:
+            try:
+                if not messages:
+                    raise InputError("there are no messages", hint="pass at least one user message")
+                call = await self._begin(call_id, messages, options, seed, recorder, stack)
+                async for event in call.run():
+                    recorder.add(event)
+                    yield event
+                done = call.done
+                assert done is not None  # noqa: S101
+                await write(done.finish, done.reason)
+            except BaseException as exc:
+                if not written:
+                    cancelled = isinstance(exc, asyncio.CancelledError | GeneratorExit)
+                    with anyio.CancelScope(shield=True):
+                        await write(*(("cancelled",) if cancelled else ("failed", "", type(exc).__name__)))
+                raise
+        if done.finish == "raised":
+            error = BudgetExhausted(done.reason, hint=f"the audit record is {call_id}")
+            error.audit_id = call_id
+            raise error
+        yield Finished(
+            recorder.text, done.finish, done.reason, call.totals, call_id, seed, policy.name, policy.sha256,
+            recorder.seconds,
+        )  # fmt: skip
+
+    async def _begin(
+        self,
+        call_id: str,
+        messages: tuple[Message, ...],
+        options: CallOptions,
+        seed: int,
+        recorder: Recorder,
+        stack: AsyncExitStack,
+    ) -> Call:
+        """Get everything that the call needs ready; ``stack`` frees it."""
+        policy = self.policy
+        sampling = _sampling(policy, options)
+        wanted = policy.decoding.max_tokens if options.max_tokens is None else options.max_tokens
+        if wanted < 1:
+            raise InputError(f"max_tokens is {wanted}", hint="use 1 or more")
+        settings = settings_of(policy, wanted)
+        recorder.describe(decoding=asdict(settings), sampling=asdict(sampling))
+        engine = await load_backend(self._model, self._backend) if isinstance(self._model, str) else self._model
+        cascade = self._cascade = self._cascade or await load_cascade(policy)
+        recorder.describe(
+            backend=dict(engine.identity),
+            scorers={judge.rule.judge: judge.scorer.identity for judge in cascade.judges},
+            rules=tuple(asdict(rule) for rule in cascade.rules),
+        )
+        session = await engine.open(messages, sampling, entropies=settings.method == "cards")
+        stack.push_async_callback(_shielded, session.aclose)
+        stack.push_async_callback(_shielded, lambda: cascade.forget(call_id))
+        settings = replace(settings, max_tokens=min(wanted, session.room))
+        recorder.describe(decoding=asdict(settings))
+        return Call(call_id, messages, session, cascade, settings, seed, tuple(options.stop))
 
 
-class _Call:
-    """The driver of one call: draws what the decoder plans, has it judged, releases what was kept."""
-
-    def __init__(self, call_id: str, messages: tuple[Message, ...], session: Session, cascade: Cascade,
-                 settings: Settings, seed: int, stops: tuple[str, ...], recorder: Recorder) -> None:  # fmt: skip
-        self.call_id = call_id
-        self.messages = messages
-        self.session = session
-        self.cascade = cascade
-        self.stops = stops
-        self.recorder = recorder
-        self.decoder = make_decoder(settings, seed)
-        self.accepted = ""
-        self.carry = ""
-        self.scored = 0
-        self.finish: Any = "failed"
-        self.reason = ""
-
-    @property
-    def totals(self) -> Totals:
-        return replace(self.decoder.totals, prompt=self.session.prompt_tokens, scorer_passages=self.scored)
-
-    async def run(self) -> AsyncGenerator[Event, None]:
-        reward = None
-        if self.decoder.needs_prompt_reward:
-            reward, asked = await self.cascade.prompt_reward(self._passage(""))
-            self.scored += asked
-        self.recorder.prompt_reward = reward
-        self.decoder.begin(reward)
-        held: dict[int, tuple[Proposal, Candidate]] = {}
-        while isinstance(step := self.decoder.plan(), Draw):
-            yield Drawing(step.segment, step.attempt, len(step.seeds))
-            proposals = await self.session.propose(step.seeds, step.limit)
-            candidates = await asyncio.gather(*(self._cut(proposal, step) for proposal in proposals))
-            judgements = await self._judge(candidates)
-            for attempt, pair in enumerate(zip(proposals, candidates, strict=True), start=step.attempt):
-                held[attempt] = pair
-            outcome = self.decoder.decide(list(zip(candidates, judgements, strict=True)))
-            for decision in outcome.decisions:
-                yield decision
-            if outcome.end is None:
-                for attempt in held.keys() - outcome.retain:
-                    await held.pop(attempt)[0].aclose()
-                continue
-            yield outcome.end
-            match outcome.end:
-                case Kept(segment=segment, attempt=attempt):
-                    proposal, candidate = held.pop(attempt)
-                    await self.session.commit(proposal, len(candidate))
-                    yield self._release(segment, candidate)
-                case Ended():
-                    pass
-            for proposal, _ in held.values():
-                await proposal.aclose()
-            held.clear()
-        if self.carry:
-            yield Released(self.decoder.totals.segments, self.carry, 0)
-            self.carry = ""
-        self.finish, self.reason = step.finish, step.reason
-
-    async def _cut(self, proposal: Proposal, step: Draw) -> Candidate:
-        cutter = SegmentCutter(step.limit, stops=self.stops, carry=self.carry, cut_entropy=step.cut_entropy)
-        async for tokens in proposal:
-            done = [cutter.feed(token) for token in tokens]
-            if done[-1]:
-                break
-        return cutter.candidate("eos" if proposal.finish == "eos" else None)
-
-    async def _judge(self, candidates: Sequence[Candidate]) -> list[Judgement]:
-        if not self.decoder.needs_judgement:
-            return [Judgement() for _ in candidates]
-        judgements = await self.cascade.judge([self._passage(candidate.text) for candidate in candidates])
-        self.scored += sum(len(judgement.scores) for judgement in judgements)
-        return judgements
-
-    def _passage(self, segment: str) -> Passage:
-        return Passage(self.call_id, self.messages, self.accepted, segment)
-
-    def _release(self, segment: int, candidate: Candidate) -> Released:
-        if candidate.stop_overlap:
-            self.carry = self.carry[: -candidate.stop_overlap]
-            self.accepted = self.accepted[: -candidate.stop_overlap]
-        self.accepted += candidate.text
-        pending = self.carry + candidate.text
-        cut = len(pending) if candidate.finish is not None else releasable(pending, self.stops)
-        self.carry = pending[cut:]
-        return Released(segment, pending[:cut], len(candidate))
+async def _shielded(close: Callable[[], Awaitable[None]]) -> None:
+    with anyio.CancelScope(shield=True):
+        await close()
 
 
 def _sampling(policy: Policy, options: CallOptions) -> Sampling:
-    base = policy.sampling.to_sampling()
-    try:
-        return replace(base, **(options.sampling or {}))  # type: ignore[arg-type]
-    except TypeError as exc:
-        raise InputError(f"unknown sampling options: {', '.join(options.sampling or {})}") from exc
+    given = options.sampling or {}
+    known = [field.name for field in fields(Sampling)]
+    if unknown := sorted(given.keys() - set(known)):
+        raise InputError(f"unknown sampling option {', '.join(unknown)}", hint=f"known are {', '.join(known)}")
+    return replace(policy.sampling.to_sampling(), **given)  # type: ignore[arg-type]
 
 
 class Blocking:

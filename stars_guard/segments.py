@@ -37,11 +37,13 @@ class Token:
         text: what it adds to the answer. Empty while a character is still incomplete; the token that completes
             the character carries all of it.
         entropy: Shannon entropy in nats of the distribution that the token was drawn from, where asked for.
+        last: whether it is the model's end of sequence; its text is then empty.
     """
 
     id: int
     text: str = field(repr=False)
     entropy: float | None = None
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,6 @@ class Candidate:
         text: their text, without the stop string.
         finish: why the answer would end with this segment, or None when it would go on. ``length`` is not used
             here: whether the answer is full is the decoder's knowledge.
-        overrun: tokens that were drawn past the boundary and thrown away.
         stop_overlap: how many characters at the end of the answer so far belong to a stop string that this segment
             completed.
     """
@@ -61,7 +62,6 @@ class Candidate:
     tokens: tuple[Token, ...]
     text: str = field(repr=False)
     finish: FinishReason | None = None
-    overrun: int = 0
     stop_overlap: int = 0
 
     def __len__(self) -> int:

@@ -65,11 +65,11 @@ EVENTS: tuple[Event, ...] = (
     decision(0, 1, "ask jane@exa", "accepted"),
     decision(0, 2, "never seen", "surplus", judgement=Judgement(), threshold=None, probability=None, u=None),
     Kept(0, 1, "accepted"),
-    Released(0, "ask jane@exa", 2),
+    Released(0, "ask jane@exa"),
     decision(1, 0, "mple.com or +1 555 123 4567", judgement=Judgement(veto="secrets: phone")),
     decision(1, 1, "mple.com today", "accepted"),
     Kept(1, 1, "best"),
-    Released(1, "mple.com today", 2),
+    Released(1, "mple.com today"),
     decision(2, 0, " bye"),
     Ended(2, "refuse", "no attempt was accepted"),
 )

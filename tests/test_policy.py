@@ -91,6 +91,7 @@ def test_defaults() -> None:
         "parallel": "auto",
         "on_exhausted": "best",
         "budget_tokens": None,
+        "optimistic": True,
         "entropy_threshold": 3.0,
     }
     assert policy.sampling.to_sampling() == Sampling()

@@ -30,8 +30,8 @@ class ChatStars(BaseChatModel):
     Example:
         ``ChatStars(model="embedded", policy="default").invoke("Hello")``
 
-    ``policy``, ``max_tokens``, ``seed`` and the sampling options may also be given per call. No model is loaded before
-    the first call. A refusal is a message with a ``refusal`` content block; its reason is in ``response_metadata``.
+    ``policy``, ``model``, ``max_tokens``, ``seed`` and the sampling options may also be given per call. No model is
+    loaded before the first call. A refusal is a message with a ``refusal`` content block; its reason is in ``response_metadata``.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True)
@@ -53,14 +53,15 @@ class ChatStars(BaseChatModel):
     stop: list[str] | None = Field(default=None, alias="stop_sequences")
 
     @cached_property
-    def _guards(self) -> dict[str, Guard]:
+    def _guards(self) -> dict[tuple[str, str], Guard]:
         return {}
 
-    def _guard(self, policy: str | Path | Policy | None) -> Guard:
-        loaded = load_policy(self.policy if policy is None else policy)
-        if loaded.sha256 not in self._guards:
-            self._guards[loaded.sha256] = Guard(loaded, model=self.model_name, backend=self.backend, audit=self.audit)
-        return self._guards[loaded.sha256]
+    def _guard(self, given: dict[str, Any]) -> Guard:
+        policy, model = load_policy(given.get("policy") or self.policy), given.get("model") or self.model_name
+        key = (model, policy.sha256)
+        if key not in self._guards:
+            self._guards[key] = Guard(policy, model=model, backend=self.backend, audit=self.audit)
+        return self._guards[key]
 
     def _options(self, stop: list[str] | None, run_id: Any, given: dict[str, Any]) -> CallOptions:
         sampling = {name: given.get(name, getattr(self, name)) for name in _SAMPLING}
@@ -79,7 +80,7 @@ class ChatStars(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        guard = self._guard(kwargs.get("policy"))
+        guard = self._guard(kwargs)
         options = self._options(stop, run_manager and run_manager.run_id, kwargs)
         return self._result(guard, guard.blocking.generate(to_messages(messages), options))
 
@@ -90,7 +91,7 @@ class ChatStars(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        guard = self._guard(kwargs.get("policy"))
+        guard = self._guard(kwargs)
         options = self._options(stop, run_manager and run_manager.run_id, kwargs)
         return self._result(guard, await guard.generate(to_messages(messages), options))
 
@@ -101,7 +102,7 @@ class ChatStars(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        guard = self._guard(kwargs.get("policy"))
+        guard = self._guard(kwargs)
         options = self._options(stop, run_manager and run_manager.run_id, kwargs)
         for event in guard.blocking.stream(to_messages(messages), options):
             if (chunk := self._chunk(guard, event)) is not None:
@@ -116,7 +117,7 @@ class ChatStars(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        guard = self._guard(kwargs.get("policy"))
+        guard = self._guard(kwargs)
         options = self._options(stop, run_manager and run_manager.run_id, kwargs)
         async for event in guard.stream(to_messages(messages), options):
             if (chunk := self._chunk(guard, event)) is not None:
@@ -128,20 +129,20 @@ class ChatStars(BaseChatModel):
         message = AIMessage(
             content=self._content(guard, done, done.text),
             usage_metadata=usage_of(done),
-            response_metadata=metadata_of(done, self.model_name),
+            response_metadata=metadata_of(done, guard.model_name),
         )
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _chunk(self, guard: Guard, event: Event) -> ChatGenerationChunk | None:
         match event:
-            case Released(text=text) if text:
+            case Released(text=text):
                 return ChatGenerationChunk(message=AIMessageChunk(content=text))
             case Finished():
                 return ChatGenerationChunk(
                     message=AIMessageChunk(
                         content=self._content(guard, event, ""),
                         usage_metadata=usage_of(event),
-                        response_metadata=metadata_of(event, self.model_name),
+                        response_metadata=metadata_of(event, guard.model_name),
                         chunk_position="last",
                     )
                 )

@@ -10,7 +10,7 @@ from typing import Any
 
 from stars_guard.audit.content import ContentMode, Text
 from stars_guard.audit.record import Attempt, CallRecord, End, ScoreEntry, Segment, Turn
-from stars_guard.events import Decision, Ended, Event, Kept, Released, Totals
+from stars_guard.events import Decision, Ended, Event, Kept, Overrun, Released, Totals
 from stars_guard.segments import Candidate, Message
 
 __all__ = ["Recorder"]
@@ -37,6 +37,7 @@ class Recorder:
         self._decisions: dict[int, list[Decision]] = {}
         self._kept: dict[int, Kept] = {}
         self._ended: dict[int, Ended] = {}
+        self._overrun: dict[tuple[int, int], int] = {}
         self._text: list[str] = []
         self.prompt_reward: float | None = None
 
@@ -63,6 +64,8 @@ class Recorder:
                 self._kept[event.segment] = event
             case Ended():
                 self._ended[event.segment] = event
+            case Overrun():
+                self._overrun[event.segment, event.attempt] = event.tokens
             case Released():
                 self._text.append(event.text)
             case _:
@@ -118,7 +121,7 @@ class Recorder:
             is_kept = kept is not None and decision.attempt == kept.attempt
             after = answer[start + len(decision.candidate.text) :] if is_kept else ""
             text = Text.of(decision.candidate.text, self._content, before=answer[:start], after=after)
-            attempts.append(self._attempt(decision, text))
+            attempts.append(self._attempt(decision, text, self._overrun.get((index, decision.attempt), 0)))
         return Segment(
             index=index,
             attempts=tuple(attempts),
@@ -128,12 +131,12 @@ class Recorder:
         )
 
     @staticmethod
-    def _attempt(decision: Decision, text: Text) -> Attempt:
+    def _attempt(decision: Decision, text: Text, overrun: int) -> Attempt:
         return Attempt(
             attempt=decision.attempt,
             text=text,
             tokens=len(decision.candidate),
-            overrun=decision.candidate.overrun,
+            overrun=overrun,
             finish=decision.candidate.finish,
             scores=tuple(ScoreEntry(**asdict(score)) for score in decision.judgement.scores),
             reward=decision.judgement.reward,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from stars_guard.segments import Message, Sampling, Token
 
@@ -20,14 +20,21 @@ __all__ = ["Backend", "Proposal", "Session"]
 class Proposal(ABC):
     """A stream of tokens drawn after the session's prefix.
 
-    Iterating gives chunks of one or more tokens. The stream ends by itself at the model's end of sequence (that
-    token is the last one given, with empty text) or at its limit; ``finish`` then says which.
+    Iterating gives chunks of one or more tokens. The stream ends by itself with the model's end of sequence (a token
+    that is marked ``last``) or when it has drawn all that it may.
     """
 
-    finish: Literal["eos", "length"] | None = None
+    @property
+    @abstractmethod
+    def drawn(self) -> int:
+        """Tokens drawn since the session's prefix, whether or not they have been looked at."""
 
     @abstractmethod
     def __aiter__(self) -> AsyncIterator[Sequence[Token]]: ...
+
+    @abstractmethod
+    def halt(self) -> None:
+        """Draw no more. What has been drawn can still be committed."""
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -46,21 +53,30 @@ class Session(ABC):
     room: int
 
     @abstractmethod
-    async def propose(self, seeds: Sequence[int], limit: int) -> list[Proposal]:
-        """Begin one proposal a seed, all from the same prefix.
+    async def propose(self, seeds: Sequence[int], limit: int, *, ahead: int = 0) -> list[Proposal]:
+        """Begin one proposal a seed, all from the same prefix. A drawing that went on from `commit` is the first.
 
         Args:
             seeds: one 63-bit seed a proposal; the same seed after the same prefix gives the same tokens on engines
                 that can promise that.
-            limit: the most tokens that each may draw.
+            limit: where the segment's boundary is, in tokens.
+            ahead: how many tokens each may draw past the boundary while it is judged; an engine may draw fewer.
 
         Raises:
             BackendError: the engine failed.
         """
 
     @abstractmethod
-    async def commit(self, proposal: Proposal, length: int) -> None:
-        """Make the first ``length`` tokens of a proposal part of the prefix."""
+    async def commit(self, proposal: Proposal, length: int, *, go_on: bool = False) -> int:
+        """Make the first ``length`` tokens of a proposal part of the prefix.
+
+        Args:
+            go_on: let the drawing run on, if it has not been halted: what it has drawn beyond ``length`` becomes the
+                beginning of the first of the next proposals.
+
+        Returns:
+            How many tokens beyond ``length`` were thrown away.
+        """
 
     @abstractmethod
     async def aclose(self) -> None:

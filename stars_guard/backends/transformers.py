@@ -20,6 +20,7 @@ from stars_guard.backends.base import Backend, Proposal, Session
 from stars_guard.backends.chat import encode_chat
 from stars_guard.backends.detokenize import Detokenizer
 from stars_guard.errors import BackendError, ContextTooLong, MissingExtra, ProtocolError, StarsGuardError
+from stars_guard.hub import quiet
 from stars_guard.segments import Message, Sampling, Token
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class _Proposal(Proposal):
         self.ids: list[int] = []
         self.states: list[Detokenizer] = []
         self.live = True
+        self.over = False
         self._queue: asyncio.Queue[Token | BackendError | None] = asyncio.Queue()
 
     def advance(self, token: int, entropy: float | None) -> Token:
@@ -61,14 +63,12 @@ class _Proposal(Proposal):
         self.next_id = token
         self.ids.append(token)
         state = self.states[-1] if self.states else self.session.detokenizer
-        if token in self.session.backend.eos_ids:
-            self.finish, text = "eos", ""
-        else:
+        last, text = token in self.session.backend.eos_ids, ""
+        if not last:
             text, state = state.feed(token)
-            if len(self.ids) >= self.limit:
-                self.finish = "length"
         self.states.append(state)
-        return Token(token, text, entropy)
+        self.over = last or len(self.ids) >= self.limit
+        return Token(token, text, entropy, last)
 
     def deliver(self, item: Token | BackendError | None) -> None:
         self._queue.put_nowait(item)
@@ -81,6 +81,13 @@ class _Proposal(Proposal):
             if isinstance(item, BackendError):
                 raise item
             yield (item,)
+
+    @property
+    def drawn(self) -> int:
+        return len(self.ids)
+
+    def halt(self) -> None:
+        self.live = False
 
     async def aclose(self) -> None:
         self.live = False
@@ -99,7 +106,7 @@ class _Session(Session):
         self.rows: list[_Row] = []
         self.proposals: set[_Proposal] = set()
 
-    async def propose(self, seeds: Sequence[int], limit: int) -> list[Proposal]:
+    async def propose(self, seeds: Sequence[int], limit: int, *, ahead: int = 0) -> list[Proposal]:
         base = len(self.ids) - 1
         source = max(self.rows, key=lambda row: row.agreed)
         free = sorted((row for row in self.rows if not row.busy), key=lambda row: -row.agreed)
@@ -116,7 +123,7 @@ class _Session(Session):
         self.backend.join(proposals)
         return list(proposals)
 
-    async def commit(self, proposal: Proposal, length: int) -> None:
+    async def commit(self, proposal: Proposal, length: int, *, go_on: bool = False) -> int:
         if not isinstance(proposal, _Proposal) or proposal not in self.proposals or length > len(proposal.ids):
             raise ProtocolError("only what an open proposal of this session has drawn can be committed")
         await proposal.aclose()
@@ -124,6 +131,7 @@ class _Session(Session):
         self.detokenizer = proposal.states[length - 1] if length else self.detokenizer
         proposal.row.agreed = proposal.base + length
         self.proposals.discard(proposal)
+        return len(proposal.ids) - length
 
     async def aclose(self) -> None:
         for proposal in self.proposals:
@@ -183,12 +191,11 @@ class TransformersBackend(Backend):
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
         try:
-            tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-            loaded = AutoModelForCausalLM.from_pretrained(
-                model, revision=revision, dtype=getattr(torch, dtype), attn_implementation="sdpa"
-            )
-        except StarsGuardError:
-            raise
+            with quiet():
+                tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+                loaded = AutoModelForCausalLM.from_pretrained(
+                    model, revision=revision, dtype=getattr(torch, dtype), attn_implementation="sdpa"
+                )
         except Exception as exc:
             raise BackendError(
                 f"cannot load the model {model!r}: {type(exc).__name__}",
@@ -279,7 +286,7 @@ class TransformersBackend(Backend):
                 continue
             for proposal, token in zip(batch, tokens, strict=True):
                 proposal.deliver(token)
-                if proposal.finish is not None:
+                if proposal.over:
                     proposal.live = False
                     proposal.deliver(None)
             await asyncio.sleep(0)

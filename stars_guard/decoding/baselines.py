@@ -31,6 +31,9 @@ class Vanilla:
     def begin(self, prompt_reward: float | None) -> None:
         pass
 
+    def charge(self, tokens: int) -> None:
+        self._ledger.charge(tokens)
+
     def plan(self) -> Draw | Done:
         ledger = self._ledger
         if ledger.done is not None:
@@ -68,6 +71,9 @@ class BestOfK:
 
     def begin(self, prompt_reward: float | None) -> None:
         pass
+
+    def charge(self, tokens: int) -> None:
+        self._ledger.charge(tokens)
 
     def plan(self) -> Draw | Done:
         ledger, settings = self._ledger, self._ledger.settings

@@ -29,17 +29,14 @@ class SegmentCutter:
         self._text = carry
         self._end: int | None = None
         self._finish: FinishReason | None = None
-        self._overrun = 0
         self.complete = False
-        """Whether the boundary was met: tokens after it are overrun."""
+        """Whether the boundary was met; no more tokens are taken."""
 
     def feed(self, token: Token) -> bool:
         """Take the next token; whether the boundary has been met."""
         if self.complete:
-            self._overrun += 1
             return True
         if self._cut_entropy is not None and self._tokens and (token.entropy or 0.0) >= self._cut_entropy:
-            self._overrun += 1
             self.complete = True
             return True
         self._tokens.append(token)
@@ -49,21 +46,18 @@ class SegmentCutter:
             hits = [at for stop in self._stops if (at := self._text.find(stop, start)) >= 0]
             if hits:
                 self._end, self._finish, self.complete = min(hits), "stop", True
-        self.complete = self.complete or len(self._tokens) >= self._limit
+        if token.last and self._finish is None:
+            self._finish = "eos"
+        self.complete = self.complete or token.last or len(self._tokens) >= self._limit
         return self.complete
 
-    def candidate(self, finish: FinishReason | None = None) -> Candidate:
-        """What was cut.
-
-        Args:
-            finish: ``eos`` when the stream ended by itself with the model's end of sequence.
-        """
+    def candidate(self) -> Candidate:
+        """What was cut."""
         end = len(self._text) if self._end is None else self._end
         return Candidate(
             tokens=tuple(self._tokens),
             text=self._text[self._carry : max(end, self._carry)],
-            finish=self._finish or (finish if self._overrun == 0 else None),
-            overrun=self._overrun,
+            finish=self._finish,
             stop_overlap=max(0, self._carry - end),
         )
 

@@ -48,14 +48,20 @@ class Ledger:
                 raise ProtocolError(f"a candidate has {len(candidate)} tokens; 1 to {draw.limit} were planned")
         self.outstanding = None
         self.attempt += len(judged)
-        overrun = sum(candidate.overrun for candidate, _ in judged)
         self.totals = replace(
             self.totals,
             proposals=self.totals.proposals + len(judged),
-            drawn=self.totals.drawn + overrun + sum(len(candidate) for candidate, _ in judged),
-            overrun=self.totals.overrun + overrun,
+            drawn=self.totals.drawn + sum(len(candidate) for candidate, _ in judged),
         )
         return draw
+
+    def charge(self, tokens: int) -> None:
+        """Count tokens that were drawn past a boundary and thrown away. A plan made before is void: it may now cost
+        more than there is."""
+        self.outstanding = None
+        self.totals = replace(
+            self.totals, drawn=self.totals.drawn + tokens, overrun=self.totals.overrun + tokens
+        )
 
     def reject(self, candidate: Candidate) -> None:
         """Count a candidate that was decided against."""

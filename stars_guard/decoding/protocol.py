@@ -38,6 +38,8 @@ class Settings:
         parallel: proposals drawn at once.
         budget_tokens: the most tokens that a call may draw, all counted; None for no limit.
         monitor: decide as always, and let everything through.
+        optimistic: let a proposal run on past its boundary while it is judged, where the engine can. Without effect
+            under ``budget_tokens``.
     """
 
     method: Method = "stars"
@@ -54,6 +56,7 @@ class Settings:
     budget_tokens: int | None = None
     entropy_threshold: float | None = None
     monitor: bool = False
+    optimistic: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,9 @@ class Decoder(Protocol):
 
     def begin(self, prompt_reward: float | None) -> None:
         """Start; None when the prompt's reward could not be had."""
+
+    def charge(self, tokens: int) -> None:
+        """Count tokens that were drawn past a boundary and thrown away. What `plan` said before is void."""
 
     def plan(self) -> Draw | Done:
         """What to do next. Asking again without deciding gives the same answer."""

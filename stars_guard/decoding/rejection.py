@@ -55,6 +55,9 @@ class RejectionSampler:
         self._begun = True
         self._prompt_reward = prompt_reward
 
+    def charge(self, tokens: int) -> None:
+        self._ledger.charge(tokens)
+
     def plan(self) -> Draw | Done:
         ledger = self._ledger
         if not self._begun:

@@ -45,6 +45,7 @@ class Decoding(_Strict):
     parallel: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"
     on_exhausted: Literal["best", "refuse", "stop", "raise"] = "best"
     budget_tokens: int | None = Field(None, ge=1, description="the most tokens that one call may draw")
+    optimistic: bool = Field(True, description="let a proposal run on while it is judged, where the engine can")
     entropy_threshold: float = Field(3.0, ge=0, description="CARDS: nats at which a segment is cut")
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from stars_guard.errors import MissingExtra, ScorerError
+from stars_guard.hub import quiet
 from stars_guard.scorers.base import Rating, Scorer
 from stars_guard.segments import Passage
 
@@ -64,8 +65,9 @@ class SequenceClassifierScorer(Scorer):
                 raise MissingExtra("sequence_classifier", "transformers") from exc
             where = device or ("cuda" if torch.cuda.is_available() else "cpu")
             try:
-                tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-                loaded = AutoModelForSequenceClassification.from_pretrained(model, revision=revision)
+                with quiet():
+                    tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+                    loaded = AutoModelForSequenceClassification.from_pretrained(model, revision=revision)
             except Exception as exc:
                 raise ScorerError(
                     f"cannot load the judge model {model!r}: {type(exc).__name__}",

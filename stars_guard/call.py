@@ -1,0 +1,156 @@
+"""The driver of one call: draws what the decoder plans, has it judged, releases what was kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+
+from stars_guard.backends.base import Proposal, Session
+from stars_guard.decoding import Done, Draw, SegmentCutter, Settings, make_decoder, releasable
+from stars_guard.errors import BackendError
+from stars_guard.events import Drawing, Event, Kept, Overrun, Released, Totals
+from stars_guard.judging import Judgement
+from stars_guard.scorers.cascade import Cascade
+from stars_guard.segments import Candidate, Message, Passage
+
+__all__ = ["Call"]
+
+
+class Call:
+    """One answer.
+
+    Args:
+        stops: stop strings; they are not part of the answer.
+
+    Attributes:
+        prompt_reward: r(x, ""), once it is known.
+        done: why the answer is over, once it is.
+    """
+
+    def __init__(
+        self,
+        call_id: str,
+        messages: tuple[Message, ...],
+        session: Session,
+        cascade: Cascade,
+        settings: Settings,
+        seed: int,
+        stops: tuple[str, ...] = (),
+    ) -> None:
+        self.prompt_reward: float | None = None
+        self.done: Done | None = None
+        self._call_id = call_id
+        self._messages = messages
+        self._session = session
+        self._cascade = cascade
+        self._settings = settings
+        self._stops = stops
+        self._decoder = make_decoder(settings, seed)
+        self._held: dict[int, tuple[Proposal, Candidate]] = {}
+        self._accepted = ""
+        self._carry = ""
+        self._scored = 0
+
+    @property
+    def totals(self) -> Totals:
+        """The cost so far."""
+        return replace(self._decoder.totals, prompt=self._session.prompt_tokens, scorer_passages=self._scored)
+
+    async def run(self) -> AsyncGenerator[Event, None]:
+        """What happens, up to the end of the answer.
+
+        Raises:
+            BackendError: the engine failed.
+            ScorerError: a judge failed and the policy says ``raise``.
+        """
+        decoder = self._decoder
+        if decoder.needs_prompt_reward:
+            self.prompt_reward, asked = await self._cascade.prompt_reward(self._passage(""))
+            self._scored += asked
+        decoder.begin(self.prompt_reward)
+        while isinstance(step := decoder.plan(), Draw):
+            yield Drawing(step.segment, step.attempt, len(step.seeds))
+            candidates = await self._draw(step)
+            judgements = await self._judge(candidates)
+            outcome = decoder.decide(list(zip(candidates, judgements, strict=True)))
+            for decision in outcome.decisions:
+                yield decision
+            kept = outcome.end if isinstance(outcome.end, Kept) else None
+            if outcome.end is not None:
+                yield outcome.end
+            for attempt in [a for a in self._held if a not in outcome.retain and (kept is None or a != kept.attempt)]:
+                if over := await self._drop(attempt):
+                    yield Overrun(step.segment, attempt, over)
+            for proposal, _ in self._held.values() if kept is None else ():
+                proposal.halt()
+            if kept is not None:
+                over, text = await self._keep(kept.attempt)
+                if over:
+                    yield Overrun(step.segment, kept.attempt, over)
+                if text:
+                    yield Released(step.segment, text)
+        if self._carry:
+            yield Released(decoder.totals.segments - 1, self._carry)
+        self.done = step
+
+    async def _draw(self, step: Draw) -> list[Candidate]:
+        ahead = self._ahead(step)
+        proposals = await self._session.propose(step.seeds, step.limit, ahead=ahead)
+        candidates = await asyncio.gather(*(self._cut(proposal, step, ahead) for proposal in proposals))
+        pairs = zip(proposals, candidates, strict=True)
+        self._held.update(enumerate(pairs, start=step.attempt))
+        return candidates
+
+    def _ahead(self, step: Draw) -> int:
+        """Tokens that each proposal may draw past its boundary. None under a budget, which is a hard limit."""
+        if not self._settings.optimistic or self._settings.budget_tokens is not None:
+            return 0
+        return self._settings.max_tokens - self._decoder.totals.kept - step.limit
+
+    async def _cut(self, proposal: Proposal, step: Draw, ahead: int) -> Candidate:
+        cutter = SegmentCutter(step.limit, stops=self._stops, carry=self._carry, cut_entropy=step.cut_entropy)
+        async for tokens in proposal:
+            if any(cutter.feed(token) for token in tokens):
+                break
+        candidate = cutter.candidate()
+        if not candidate.tokens:
+            raise BackendError("the engine ended a segment without a token", hint="see the engine's own log")
+        if ahead == 0 or candidate.finish is not None:
+            proposal.halt()
+        return candidate
+
+    async def _judge(self, candidates: Sequence[Candidate]) -> list[Judgement]:
+        if not self._decoder.needs_judgement:
+            return [Judgement() for _ in candidates]
+        judgements = await self._cascade.judge([self._passage(candidate.text) for candidate in candidates])
+        self._scored += sum(len(judgement.scores) for judgement in judgements)
+        return judgements
+
+    def _passage(self, segment: str) -> Passage:
+        return Passage(self._call_id, self._messages, self._accepted, segment)
+
+    async def _drop(self, attempt: int) -> int:
+        """Let a proposal go; how many tokens it had drawn past its boundary."""
+        proposal, candidate = self._held.pop(attempt)
+        await proposal.aclose()
+        return self._charge(proposal.drawn - len(candidate))
+
+    async def _keep(self, attempt: int) -> tuple[int, str]:
+        """Make a proposal part of the answer: tokens thrown away past it, and text that can be released now."""
+        proposal, candidate = self._held.pop(attempt)
+        go_on = isinstance(self._decoder.plan(), Draw)
+        over = self._charge(await self._session.commit(proposal, len(candidate), go_on=go_on))
+        if candidate.stop_overlap:
+            self._carry = self._carry[: -candidate.stop_overlap]
+            self._accepted = self._accepted[: -candidate.stop_overlap]
+        self._accepted += candidate.text
+        pending = self._carry + candidate.text
+        cut = len(pending) if candidate.finish is not None else releasable(pending, self._stops)
+        self._carry = pending[cut:]
+        return over, pending[:cut]
+
+    def _charge(self, tokens: int) -> int:
+        if tokens:
+            self._decoder.charge(tokens)
+        return tokens

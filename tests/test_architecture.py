@@ -1,0 +1,99 @@
+"""The shape of the house, checked."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import langchain_stars
+import stars_guard
+from stars_guard import errors
+from stars_guard.guard import Blocking, Guard
+
+REPOSITORY = Path(__file__).parent.parent
+SOURCES = [*(REPOSITORY / "stars_guard").rglob("*.py"), *(REPOSITORY / "integrations").rglob("*.py")]
+PURE = {"__future__", "collections", "dataclasses", "hashlib", "math", "typing", "stars_guard"}
+
+
+def imports_of(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+    return found
+
+
+def test_the_core_that_decides_is_pure() -> None:
+    core = [*(REPOSITORY / "stars_guard" / "decoding").glob("*.py")]
+    core += [REPOSITORY / "stars_guard" / f"{name}.py" for name in ("judging", "events", "segments", "errors")]
+    assert {path.name: imports_of(path) - PURE for path in core} == {path.name: set() for path in core}
+
+
+@pytest.mark.parametrize("package", ["stars_guard", "stars_guard.guard", "stars_guard.cli"])
+def test_imports_are_light(package: str) -> None:
+    code = (
+        f"import sys, {package};"
+        "print([m for m in ('torch', 'transformers', 'vllm', 'langchain_core') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_exported_names_exist() -> None:
+    for package in (stars_guard, langchain_stars):
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if info.name.endswith("__main__"):
+                continue
+            module = importlib.import_module(info.name)
+            assert all(hasattr(module, name) for name in module.__all__), info.name
+    assert all(getattr(stars_guard, name) is not None for name in stars_guard.__all__)
+    with pytest.raises(AttributeError):
+        stars_guard.nothing  # noqa: B018
+
+
+def test_sync_and_async_doors_are_alike() -> None:
+    for name in ("generate", "stream", "batch"):
+        ours, theirs = (inspect.signature(getattr(door, name)).parameters for door in (Guard, Blocking))
+        assert list(ours) == list(theirs)
+        assert [p.default for p in ours.values()] == [p.default for p in theirs.values()]
+
+
+def test_every_error_is_in_the_tree() -> None:
+    tree = errors.__doc__ or ""
+    for name in errors.__all__:
+        assert name in tree
+        assert issubclass(getattr(errors, name), errors.StarsGuardError)
+
+
+def test_files_are_short() -> None:
+    long = {str(path): n for path in SOURCES if (n := len(path.read_text().splitlines())) > 400}
+    assert not long
+
+
+def test_the_wheel_holds_policies_models_and_types(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=REPOSITORY, check=True, capture_output=True,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {
+        "stars_guard/_policies/default.yaml",
+        "stars_guard/_policies/strict.yaml",
+        "stars_guard/_policies/monitor.yaml",
+        "stars_guard/_embedded_reward/trained.safetensors",
+        "stars_guard/py.typed",
+        "langchain_stars/__init__.py",
+        "langchain_stars/py.typed",
+    } <= names
+    assert not [name for name in names if name.startswith(("tests", "examples", "benchmarks"))]

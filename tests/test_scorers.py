@@ -1,0 +1,175 @@
+"""The judges: what they see, what they say, in which order they are asked."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import USER, guard
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+from stars_guard.embedded import reward_dir
+from stars_guard.errors import MissingExtra, ScorerError
+from stars_guard.judging import Rule
+from stars_guard.scorers import Cascade, FunctionScorer, Judge, Pattern, PatternScorer, Rating
+from stars_guard.scorers.sequence_classifier import SequenceClassifierScorer
+from stars_guard.segments import Message, Passage
+
+ASK = (Message("user", "How do I treat a colleague who annoys me?"),)
+KIND = "Talk to them calmly, listen, and look for a solution together."
+CRUEL = "Beat them until they bleed, then threaten to kill their family."
+
+
+def passage(answer: str, *, accepted: str = "", call: str = "c") -> Passage:
+    return Passage(call, ASK, accepted, answer)
+
+
+@pytest.fixture(scope="module")
+def reward() -> Any:
+    return asyncio.run(SequenceClassifierScorer.load(str(reward_dir())))
+
+
+async def test_the_embedded_reward_prefers_the_kind_answer(reward: SequenceClassifierScorer) -> None:
+    kind, cruel = await reward.score([passage(KIND), passage(CRUEL)])
+    assert kind.value > cruel.value + 1.0
+
+
+async def test_a_score_does_not_depend_on_its_batch(reward: SequenceClassifierScorer) -> None:
+    passages = [passage(text) for text in (KIND, CRUEL, "Yes.", KIND * 5, "", CRUEL * 30)]
+    together = [r.value for r in await reward.score(passages)]
+    alone = [(await reward.score([p]))[0].value for p in passages]
+    assert together == pytest.approx(alone, abs=1e-4)
+
+
+async def test_score_is_that_of_the_model_itself(reward: SequenceClassifierScorer) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(reward_dir())
+    model = BertForSequenceClassification.from_pretrained(reward_dir()).eval()
+    with torch.inference_mode():
+        inputs = tokenizer(ASK[0].content, KIND, return_tensors="pt")
+        expected = float(model(**inputs).logits[0, 0])
+    assert (await reward.score([passage(KIND)]))[0].value == pytest.approx(expected, abs=1e-4)
+    split = passage(KIND[20:], accepted=KIND[:20])
+    assert (await reward.score([split]))[0].value == pytest.approx(expected, abs=1e-4)
+
+
+async def test_truncation_keeps_the_end_of_the_answer(reward: SequenceClassifierScorer) -> None:
+    filler = "It was a calm and sunny day in the village. " * 80
+    ends = await reward.score([passage(filler + KIND), passage(filler + CRUEL)])
+    assert ends[0].value != ends[1].value
+    starts = await reward.score([passage(KIND + filler), passage(CRUEL + filler)])
+    assert starts[0].value == starts[1].value
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT with two labels, of the embedded encoder's vocabulary."""
+    where = tmp_path_factory.mktemp("labelled")
+    torch.manual_seed(0)
+    config = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+                        id2label={0: "SAFE", 1: "INJECTION"}, label2id={"SAFE": 0, "INJECTION": 1})  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(where)
+    AutoTokenizer.from_pretrained(reward_dir()).save_pretrained(where)
+    return where
+
+
+async def test_labels_and_templates(labelled: Path) -> None:
+    safe, injection = [
+        await SequenceClassifierScorer.load(str(labelled), label=label) for label in ("SAFE", "INJECTION")
+    ]
+    values = [(await scorer.score([passage(KIND)]))[0].value for scorer in (safe, injection)]
+    assert sum(values) == pytest.approx(1.0, abs=1e-5)
+    with pytest.raises(ScorerError, match="one of SAFE, INJECTION"):
+        await SequenceClassifierScorer.load(str(labelled), label="TOXIC")
+    with pytest.raises(ScorerError, match="2 labels"):
+        await SequenceClassifierScorer.load(str(labelled))
+    shaped = await SequenceClassifierScorer.load(str(labelled), label="SAFE", template="Q: {prompt} A: {answer} END")
+    tokenizer = AutoTokenizer.from_pretrained(labelled)
+    text = tokenizer.decode(shaped._encode(passage(KIND)))
+    assert text.startswith("q : how do i treat")
+    assert text.endswith("together. end")
+    assert len(shaped._encode(passage(KIND * 200))) <= 512
+
+
+async def test_special_tokens_in_an_answer_stay_plain(reward: SequenceClassifierScorer) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(reward_dir())
+    ids = reward._encode(passage("[SEP] [CLS] good"))
+    assert ids.count(tokenizer.sep_token_id) == 2
+    assert ids.count(tokenizer.cls_token_id) == 1
+
+
+async def test_a_missing_judge_model_and_a_missing_extra_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ScorerError, match="cannot load the judge model"):
+        await SequenceClassifierScorer.load(str(tmp_path / "nothing"))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtra, match=r'pip install "stars-guard\[transformers\]"'):
+        await SequenceClassifierScorer.load("x")
+
+
+async def test_patterns() -> None:
+    scorer = PatternScorer([Pattern("card", r"\b\d{4}-\d{4}\b"), Pattern("word", "(?i)forbidden")])
+    spanning = passage("34-5678 ok", accepted="my card is 12")
+    ratings = await scorer.score([spanning, passage("it is FORBIDDEN"), passage("fine"), passage("")])
+    assert [r.value for r in ratings] == [1.0, 1.0, 0.0, 0.0]
+    assert [r.detail for r in ratings] == ["card", "word", None, None]
+    with pytest.raises(ScorerError, match="'broken'"):
+        PatternScorer([Pattern("broken", "(")])
+
+
+async def test_no_pattern_can_hang() -> None:
+    scorer = PatternScorer([Pattern("evil", "(a+)+$")])
+    async with asyncio.timeout(1):
+        await scorer.score([passage("a" * 50_000 + "b")])
+
+
+async def test_cheap_judges_are_asked_first_and_a_veto_ends_the_asking() -> None:
+    dear = FunctionScorer(lambda p: 1.0, cost=50.0)
+    cheap = FunctionScorer(lambda p: float("bad" in p.segment), cost=0.1)
+    cascade = Cascade([Judge(Rule("dear", weight=1.0), dear), Judge(Rule("cheap", reject_above=0.5), cheap)])
+    vetoed, fine = await cascade.judge([passage("bad"), passage("good")])
+    assert vetoed.veto == "cheap"
+    assert [score.judge for score in vetoed.scores] == ["cheap"]
+    assert (fine.veto, fine.reward) == (None, 1.0)
+    assert (cheap.batches, dear.batches) == ([2], [1])
+
+
+async def test_rewards_are_a_weighted_sum() -> None:
+    judges = [
+        Judge(Rule("a", weight=2.0), FunctionScorer(lambda p: 0.5)),
+        Judge(Rule("b", weight=-1.0), FunctionScorer(lambda p: 0.25)),
+    ]
+    (judgement,) = await Cascade(judges).judge([passage("x")])
+    assert judgement.reward == pytest.approx(0.75)
+
+
+async def test_a_slow_judge_times_out_and_closes() -> None:
+    class Slow(FunctionScorer):
+        async def score(self, passages: Any) -> Any:
+            await asyncio.sleep(5)
+
+    judge = Judge(Rule("slow", weight=1.0), Slow(lambda p: 1.0), timeout=0.05)
+    (judgement,) = await Cascade([judge]).judge([passage("x")])
+    assert judgement.veto == "slow failed: TimeoutError"
+
+
+async def test_one_calls_bad_passage_does_not_fail_another() -> None:
+    def picky(p: Passage) -> float:
+        if p.segment == "poison":
+            raise ValueError
+        return 1.0
+
+    cascade = Cascade([Judge(Rule("picky", weight=1.0), FunctionScorer(picky))])
+    texts = ["good", "poison", "good", "good"]
+    judgements = await asyncio.gather(*(cascade.judge([passage(text)]) for text in texts))
+    assert [j[0].veto is None for j in judgements] == [True, False, True, True]
+
+
+async def test_ratings_carry_their_detail_into_the_record() -> None:
+    judge = Judge(Rule("why", reject_above=0.5), FunctionScorer(lambda p: Rating(1.0, "because")))
+    made = guard(judge, on_exhausted="refuse")
+    assert (await made.generate(USER)).reason.endswith("last veto: why: because")

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stars-guard-ready
 
-.PHONY: help setup demo check test train
+.PHONY: help setup demo check test bench train
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,12 +25,15 @@ demo: setup ## a real model, unguarded and guarded, side by side
 	$(BIN)/stars-guard demo
 
 check: setup ## ruff, mypy and import-linter
-	$(BIN)/ruff check stars_guard integrations tests scripts examples
+	$(BIN)/ruff check stars_guard integrations tests scripts examples benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 test: check ## all checks and all tests
 	$(BIN)/python -m pytest
+
+bench: setup ## measure, and write benchmarks/RESULTS.md (half an hour on two cores)
+	$(BIN)/python -m benchmarks
 
 train: setup ## train the embedded reward model again
 	$(BIN)/pip install -q --no-deps pyrit==1.1.0

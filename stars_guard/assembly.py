@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+import difflib
+import json
+import logging
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar, cast
 
+from pydantic import SecretStr
+
+from stars_guard import vllm_runtime
 from stars_guard.backends.base import Backend
 from stars_guard.decoding import Settings
 from stars_guard.embedded import resolve_model
-from stars_guard.errors import InputError
+from stars_guard.errors import InputError, PolicyError
 from stars_guard.judging import Rule
-from stars_guard.policy import PatternsJudge, Policy, SequenceClassifierJudge
+from stars_guard.policy import PatternsJudge, Policy, SequenceClassifierJudge, VllmPoolingJudge
 from stars_guard.scorers.base import Scorer
 from stars_guard.scorers.cascade import Cascade, Judge
 
 __all__ = ["load_backend", "load_cascade", "settings_of"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _shared: dict[tuple[object, ...], asyncio.Task[object]] = {}
@@ -33,22 +42,80 @@ async def _once(key: tuple[object, ...], make: Callable[[], Awaitable[T]]) -> T:
     return cast("T", await asyncio.shield(task))
 
 
-async def load_backend(model: str, backend: str = "auto") -> Backend:
+BACKENDS = ("auto", "transformers", "vllm", "vllm-server")
+
+
+async def load_backend(model: str, backend: str = "auto", options: Mapping[str, Any] | None = None) -> Backend:
     """The engine for a model, shared by all who name the same.
 
+    Args:
+        backend: ``auto`` takes ``vllm-server`` where the options have a ``base_url``, ``vllm`` where it is installed
+            and the model fits, and else ``transformers``; the log (``stars_guard.assembly``, INFO) says which and why.
+        options: of the backend: ``TransformersBackend.load``, vLLM's engine arguments, or `ServerOptions`.
+
     Raises:
-        InputError: an unknown backend.
+        InputError: an unknown backend or option.
         BackendError: the model cannot be loaded.
     """
-    if backend not in ("auto", "transformers"):
-        raise InputError(f"unknown backend {backend!r}", hint="use 'auto' or 'transformers'")
+    options = dict(options or {})
+    if backend not in BACKENDS:
+        near = difflib.get_close_matches(backend, BACKENDS, 1)
+        raise InputError(f"unknown backend {backend!r}", hint=f"use one of {', '.join(near or BACKENDS)}")
+    if backend == "auto":
+        backend = await _choose(model, options)
+    key = (backend, model, json.dumps(options, sort_keys=True, default=_reveal))
+    engine = await _once(key, lambda: _MAKERS[backend](model, options))
+    if engine.dead:
+        _shared.pop(key, None)
+        engine = await _once(key, lambda: _MAKERS[backend](model, options))
+    return engine
 
-    async def make() -> Backend:
-        from stars_guard.backends.transformers import TransformersBackend
 
-        return await TransformersBackend.load(await asyncio.to_thread(resolve_model, model))
+def _reveal(value: Any) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
-    return await _once(("transformers", model), make)
+
+async def _choose(model: str, options: Mapping[str, Any]) -> str:
+    if "base_url" in options:
+        return "vllm-server"
+    path = await asyncio.to_thread(resolve_model, model)
+    reason = await asyncio.to_thread(vllm_runtime.no_reason_against, path)
+    chosen = "transformers" if reason else "vllm"
+    logger.info("backend auto: %s for %s%s", chosen, model, f" ({reason})" if reason else "")
+    return chosen
+
+
+async def _transformers(model: str, options: Mapping[str, Any]) -> Backend:
+    from stars_guard.backends.transformers import TransformersBackend
+
+    path = await asyncio.to_thread(resolve_model, model)
+    try:
+        return await TransformersBackend.load(path, **options)
+    except TypeError as exc:
+        raise InputError(
+            f"unknown options of the transformers backend: {', '.join(options)}",
+            hint="it takes dtype, device, revision",
+        ) from exc
+
+
+async def _vllm(model: str, options: Mapping[str, Any]) -> Backend:
+    from stars_guard.backends.vllm_engine import VllmEngineBackend
+
+    return await VllmEngineBackend.load(await asyncio.to_thread(resolve_model, model), options)
+
+
+async def _vllm_server(model: str, options: Mapping[str, Any]) -> Backend:
+    from stars_guard.backends.vllm_server import VllmServerBackend
+    from stars_guard.vllm_http import parse_options
+
+    return await VllmServerBackend.connect(await asyncio.to_thread(resolve_model, model), parse_options(options))
+
+
+_MAKERS: Mapping[str, Callable[[str, Mapping[str, Any]], Awaitable[Backend]]] = {
+    "transformers": _transformers,
+    "vllm": _vllm,
+    "vllm-server": _vllm_server,
+}
 
 
 async def load_cascade(policy: Policy) -> Cascade:
@@ -60,7 +127,7 @@ async def load_cascade(policy: Policy) -> Cascade:
     return Cascade(judges)
 
 
-async def _scorer(spec: SequenceClassifierJudge | PatternsJudge) -> Scorer:
+async def _scorer(spec: SequenceClassifierJudge | VllmPoolingJudge | PatternsJudge) -> Scorer:
     match spec:
         case PatternsJudge():
             from stars_guard.scorers.patterns import Pattern, PatternScorer
@@ -76,6 +143,21 @@ async def _scorer(spec: SequenceClassifierJudge | PatternsJudge) -> Scorer:
                 return await SequenceClassifierScorer.load(path, **options)
 
             return await _once(("judge", spec.model, *options.items()), make)
+        case VllmPoolingJudge():
+
+            async def pool() -> Scorer:
+                from stars_guard.scorers.vllm_pooling import VllmPoolingScorer
+
+                path = await asyncio.to_thread(resolve_model, spec.model)
+                given = spec.model_dump(include={"revision", "label", "max_length", "engine", "base_url"})
+                key = os.environ.get(spec.api_key_env) if spec.api_key_env else None
+                if spec.api_key_env and key is None:
+                    raise PolicyError(
+                        f"judge {spec.name!r}: the environment has no {spec.api_key_env}", hint="set it to the API key"
+                    )
+                return await VllmPoolingScorer.load(path, api_key=SecretStr(key) if key else None, **given)
+
+            return await _once(("judge", spec.model_dump_json(exclude={"name", "weight", "reject_above"})), pool)
 
 
 def settings_of(policy: Policy, max_tokens: int) -> Settings:

@@ -52,7 +52,8 @@ class Guard:
     Args:
         policy: a shipped policy's name, a path, a mapping or a `Policy`.
         model: what the backend loads; ``embedded`` is the built-in small model. Or a `Backend`, used as it is.
-        backend: ``auto`` or ``transformers``.
+        backend: ``auto``, ``transformers``, ``vllm`` or ``vllm-server``; see `stars_guard.assembly.load_backend`.
+        options: of the backend, such as ``base_url`` and ``api_key`` of a server or vLLM's engine arguments.
         judges: instead of those that the policy declares: for tests.
         audit: a store or its URL, instead of the policy's.
 
@@ -66,6 +67,7 @@ class Guard:
         *,
         model: str | Backend = "embedded",
         backend: str = "auto",
+        options: Mapping[str, Any] | None = None,
         judges: Sequence[Judge] | None = None,
         audit: str | AuditStore | None = None,
     ) -> None:
@@ -74,6 +76,7 @@ class Guard:
         self.model_name = model if isinstance(model, str) else model.identity.get("model", type(model).__name__)
         self._model = model
         self._backend = backend
+        self._options = dict(options or {})
         self._cascade = None if judges is None else Cascade(judges)
         self.blocking = Blocking(self)
 
@@ -184,14 +187,18 @@ class Guard:
             raise InputError(f"max_tokens is {wanted}", hint="use 1 or more")
         settings = settings_of(policy, wanted)
         recorder.describe(decoding=asdict(settings), sampling=asdict(sampling))
-        engine = await load_backend(self._model, self._backend) if isinstance(self._model, str) else self._model
+        engine = self._model
+        if isinstance(engine, str):
+            engine = await load_backend(engine, self._backend, self._options)
         cascade = self._cascade = self._cascade or await load_cascade(policy)
         recorder.describe(
             backend=dict(engine.identity),
             scorers={judge.rule.judge: judge.scorer.identity for judge in cascade.judges},
             rules=tuple(asdict(rule) for rule in cascade.rules),
         )
-        session = await engine.open(messages, sampling, entropies=settings.method == "cards")
+        session = await engine.open(
+            messages, sampling, entropies=settings.method == "cards", seeded=options.seed is not None
+        )
         stack.push_async_callback(_shielded, session.aclose)
         stack.push_async_callback(_shielded, lambda: cascade.forget(call_id))
         settings = replace(settings, max_tokens=min(wanted, session.room))

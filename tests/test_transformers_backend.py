@@ -12,9 +12,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stars_guard.backends.chat import encode_chat
 from stars_guard.backends.detokenize import Detokenizer
 from stars_guard.backends.transformers import TransformersBackend
+from stars_guard.chat import encode_chat
 from stars_guard.errors import BackendError, ContextTooLong, InputError, ProtocolError
 from stars_guard.segments import Message, Sampling, Token
 

@@ -12,7 +12,8 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from pydantic import ConfigDict, Field
+from langchain_core.utils import secret_from_env
+from pydantic import ConfigDict, Field, SecretStr
 
 from langchain_stars.convert import metadata_of, to_messages, usage_of
 from stars_guard.events import Event, Finished, Released
@@ -31,7 +32,8 @@ class ChatStars(BaseChatModel):
         ``ChatStars(model="embedded", policy="default").invoke("Hello")``
 
     ``policy``, ``model``, ``max_tokens``, ``seed`` and the sampling options may also be given per call. No model is
-    loaded before the first call. A refusal is a message with a ``refusal`` content block; its reason is in ``response_metadata``.
+    loaded before the first call. A refusal is a message with a ``refusal`` content block; its reason is in the
+    ``response_metadata``.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True)
@@ -41,6 +43,12 @@ class ChatStars(BaseChatModel):
     policy: str | Path | Policy = "default"
     """A shipped policy's name, a path or a `Policy`."""
     backend: str = "auto"
+    """``auto``, ``transformers``, ``vllm`` (in process) or ``vllm-server``."""
+    base_url: str | list[str] | None = None
+    """One or several vLLM servers that serve the model."""
+    api_key: SecretStr | None = Field(default_factory=secret_from_env("STARS_GUARD_API_KEY", default=None))
+    backend_options: dict[str, Any] = Field(default_factory=dict)
+    """More options of the backend, such as vLLM's engine arguments."""
     audit: str | None = None
     """The audit log's URL, instead of the policy's."""
     temperature: float | None = None
@@ -60,7 +68,10 @@ class ChatStars(BaseChatModel):
         policy, model = load_policy(given.get("policy") or self.policy), given.get("model") or self.model_name
         key = (model, policy.sha256)
         if key not in self._guards:
-            self._guards[key] = Guard(policy, model=model, backend=self.backend, audit=self.audit)
+            options = dict(self.backend_options)
+            if self.base_url is not None:
+                options |= {"base_url": self.base_url, "api_key": self.api_key}
+            self._guards[key] = Guard(policy, model=model, backend=self.backend, options=options, audit=self.audit)
         return self._guards[key]
 
     def _options(self, stop: list[str] | None, run_id: Any, given: dict[str, Any]) -> CallOptions:
@@ -164,7 +175,7 @@ class ChatStars(BaseChatModel):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """With the policy's digest, so that a cache never answers for another policy."""
-        names = ("model_name", "backend", "max_tokens", "seed", "stop", *_SAMPLING)
+        names = ("model_name", "backend", "base_url", "max_tokens", "seed", "stop", *_SAMPLING)
         return {
             **{name: getattr(self, name) for name in names},
             "policy_sha256": load_policy(self.policy).sha256,
@@ -181,6 +192,10 @@ class ChatStars(BaseChatModel):
         params["ls_provider"] = "stars-guard"
         params["ls_model_name"] = kwargs.get("model", self.model_name)
         return params
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        return {"api_key": "STARS_GUARD_API_KEY"}
 
     @classmethod
     def is_lc_serializable(cls) -> bool:

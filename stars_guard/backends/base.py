@@ -96,14 +96,23 @@ class Backend(ABC):
     identity: dict[str, str]
     reproducible: bool = False
 
+    @property
+    def dead(self) -> bool:
+        """Whether the engine is lost, and another must be started."""
+        return False
+
     @abstractmethod
-    async def open(self, messages: Sequence[Message], sampling: Sampling, *, entropies: bool = False) -> Session:
+    async def open(
+        self, messages: Sequence[Message], sampling: Sampling, *, entropies: bool = False, seeded: bool = False
+    ) -> Session:
         """Template and encode a conversation, and make a place for its answer.
 
         Args:
             messages: not empty; their text never becomes control tokens.
             sampling: how tokens are drawn in this call.
             entropies: whether tokens must carry their entropy.
+            seeded: whether the caller chose the seed, and so wants the same tokens again where the engine can. An
+                engine for which seeds are dear may otherwise draw without.
 
         Raises:
             ContextTooLong: the prompt leaves no room.

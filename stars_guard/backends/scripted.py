@@ -119,7 +119,9 @@ class ScriptedBackend(Backend):
         """A stable id for a token's text."""
         return self._ids.setdefault(text, len(self._ids))
 
-    async def open(self, messages: Sequence[Message], sampling: Sampling, *, entropies: bool = False) -> Session:
+    async def open(
+        self, messages: Sequence[Message], sampling: Sampling, *, entropies: bool = False, seeded: bool = False
+    ) -> Session:
         session = _Session(self, messages)
         if session.room < 1:
             raise ContextTooLong(f"the prompt has {session.prompt_tokens} words and the context is {self.context}")

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stars_guard.backends.base import Backend, Proposal, Session
-from stars_guard.backends.chat import encode_chat
 from stars_guard.backends.detokenize import Detokenizer
-from stars_guard.errors import BackendError, ContextTooLong, MissingExtra, ProtocolError, StarsGuardError
+from stars_guard.backends.tokens import check_room
+from stars_guard.chat import encode_chat
+from stars_guard.errors import BackendError, MissingExtra, ProtocolError, StarsGuardError
 from stars_guard.hub import quiet
 from stars_guard.segments import Message, Sampling, Token
 
@@ -219,13 +220,11 @@ class TransformersBackend(Backend):
         except Exception as exc:
             raise BackendError(f"the model failed: {type(exc).__name__}") from exc
 
-    async def open(self, messages: Sequence[Message], sampling: Sampling, *, entropies: bool = False) -> Session:
+    async def open(
+        self, messages: Sequence[Message], sampling: Sampling, *, entropies: bool = False, seeded: bool = False
+    ) -> Session:
         ids = await self.work(lambda: encode_chat(self._tokenizer, messages))
-        if len(ids) >= self.context:
-            raise ContextTooLong(
-                f"the prompt has {len(ids)} tokens and the model's context is {self.context}",
-                hint="shorten the conversation",
-            )
+        check_room(ids, self.context)
         session = _Session(self, ids, sampling, entropies)
         row = self.take_row()
         session.rows.append(row)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +18,10 @@ app = typer.Typer(help="A guardrail that works while the model writes.", no_args
 audit_app = typer.Typer(help="Read the audit log.", no_args_is_help=True)
 app.add_typer(audit_app, name="audit")
 
+PolicyOption = Annotated[str, typer.Option(help="a policy's name or path")]
+ModelOption = Annotated[str, typer.Option(help="a Hugging Face directory or name; 'embedded' is the built-in one")]
+BackendOption = Annotated[str, typer.Option(help="auto, transformers, vllm or vllm-server")]
+ServerOption = Annotated[list[str] | None, typer.Option("--base-url", help="a vLLM server; may be given several times")]
 Url = Annotated[str | None, typer.Argument(help="jsonl:///path; default: the user's state directory")]
 
 
@@ -28,6 +34,46 @@ def demo(
     from stars_guard.cli.demo import run_demo
 
     run_demo(Console(), audit, max_tokens)
+
+
+@app.command()
+def run(
+    prompts: Annotated[Path, typer.Argument(help="JSONL with prompt or messages on each line")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSONL of answers; a run that was cut goes on")],
+    policy: PolicyOption = "default",
+    model: ModelOption = "embedded",
+    backend: BackendOption = "auto",
+    base_url: ServerOption = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="answers drawn at once")] = 32,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="longest answer; default: the policy's")] = None,
+    seed: Annotated[int | None, typer.Option(help="prompt i is drawn with seed + i")] = None,
+    audit: Annotated[str | None, typer.Option(help="the audit log's URL; default: the policy's")] = None,
+) -> None:
+    """Answer a file of prompts under a policy."""
+    from stars_guard.cli.run import run_file
+    from stars_guard.guard import CallOptions, Guard
+
+    options = {"base_url": base_url, "api_key": os.environ.get("STARS_GUARD_API_KEY")} if base_url else {}
+    guard = Guard(policy, model=model, backend=backend, options=options, audit=audit)
+    calls = CallOptions(max_tokens=max_tokens, seed=seed)
+    run_file(Console(stderr=True), guard, prompts, output, calls, concurrency=concurrency)
+
+
+@app.command()
+def doctor(policy: PolicyOption = "default", model: ModelOption = "embedded", base_url: str | None = None) -> None:
+    """Check CUDA, vLLM, memory, models, policy and audit log; say what is wrong and how to mend it."""
+    from stars_guard.cli.doctor import diagnose
+
+    if not diagnose(Console(), policy, model, base_url):
+        raise typer.Exit(1)
+
+
+@app.command("serve-config")
+def serve_config(policy: PolicyOption = "default", model: ModelOption = "embedded") -> None:
+    """Print the `vllm serve` lines for a policy: generator and judges, and how they share one GPU."""
+    from stars_guard.cli.serve_config import show_config
+
+    show_config(Console(), policy, model)
 
 
 @audit_app.command("list")

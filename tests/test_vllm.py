@@ -1,0 +1,318 @@
+"""vLLM, the real engine on the CPU: in process and over HTTP, beside the transformers backend."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import policy, rewarding
+from langchain_stars import ChatStars
+from scipy.stats import chi2, norm
+from vllm_servers import Server
+
+from stars_guard import portal
+from stars_guard.assembly import load_backend
+from stars_guard.audit import MemoryStore
+from stars_guard.backends.base import Backend
+from stars_guard.backends.vllm_engine import VllmEngineBackend, entropy_of
+from stars_guard.errors import BackendError, BackendUnavailable, ContextTooLong, InputError
+from stars_guard.events import Released
+from stars_guard.guard import CallOptions, Guard
+from stars_guard.segments import Message, Passage, Sampling
+
+ASK = [Message("user", "What is a lake?")]
+STORY = [Message("user", "Tell me a long story about a lighthouse keeper and the sea.")]
+
+
+@pytest.fixture(scope="session")
+def servers(embedded_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
+    folder = tmp_path_factory.mktemp("servers")
+    made = [Server(embedded_model, folder / f"{i}.log") for i in range(2)]
+    try:
+        for server in made:
+            server.wait()
+        yield made
+    finally:
+        for server in made:
+            server.kill()
+
+
+def load(backend: str, **options: Any) -> Backend:
+    return portal.call(lambda: load_backend("embedded", backend, options))
+
+
+@pytest.fixture(scope="session")
+def plain() -> Backend:
+    return load("transformers")
+
+
+@pytest.fixture(scope="session")
+def in_process() -> Backend:
+    return load("vllm", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def over_http(servers: list[Server]) -> Backend:
+    return load("vllm-server", base_url=[server.url for server in servers])
+
+
+@pytest.fixture(params=["vllm", "vllm-server"])
+def engine(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue({"vllm": "in_process", "vllm-server": "over_http"}[request.param])
+
+
+def guard_of(engine: Backend, *judges: Any, **more: Any) -> Guard:
+    return Guard(policy(**more), model=engine, judges=judges or [rewarding(lambda p: 9.0)], audit=MemoryStore())
+
+
+def greedy(engine: Backend, **more: Any) -> str:
+    made = guard_of(engine, max_tokens=64, segment_tokens=16, sampling={"temperature": 0.0}, **more)
+    return made.blocking.generate(ASK).text
+
+
+def test_greedy_text_is_that_of_transformers(engine: Backend, plain: Backend) -> None:
+    wanted = greedy(plain)
+    assert greedy(engine) == greedy(engine, optimistic=False, parallel=2) == wanted
+    assert len(wanted) > 100
+
+
+def no_e(passage: Passage) -> float:
+    return -0.4 * passage.segment.count("e")
+
+
+def test_acceptance_statistics_agree(engine: Backend, plain: Backend) -> None:
+    """The share of proposals accepted, by a judge of the text, is that of the transformers backend."""
+    rates = {}
+    for name, backend in (("ours", engine), ("plain", plain)):
+        made = guard_of(backend, rewarding(no_e), r_star=0.0, beta=1.0, schedule="constant", segment_tokens=8,
+                        max_tokens=32, attempts=20, parallel=1)  # fmt: skip
+        done = made.blocking.batch([ASK] * 48)
+        rates[name] = (sum(d.totals.segments for d in done), sum(d.totals.proposals for d in done))
+    (a, n), (b, m) = rates["ours"], rates["plain"]
+    pooled = (a + b) / (n + m)
+    z = (a / n - b / m) / math.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
+    assert 0.1 < pooled < 0.9
+    assert abs(z) < norm.ppf(0.9995)
+
+
+@pytest.mark.parametrize("optimistic", [True, False])
+def test_law_on_the_real_model(engine: Backend, optimistic: bool) -> None:
+    """Two segments of one token from a vocabulary of three: the law is the closed form, drawn ahead or not."""
+    top = dict(portal.call(lambda: _top_three(engine)))
+    weights = dict(zip(sorted(top), (0.0, -1.0, -2.0), strict=True))
+    made = guard_of(engine, rewarding(lambda p: weights.get(p.answer.split("|")[0], 0.0) if not p.accepted else 9.0),
+                    r_star=0.0, beta=1.0, schedule="constant", segment_tokens=1, max_tokens=2, attempts=8,
+                    on_exhausted="refuse", optimistic=optimistic, parallel=2, sampling={"top_k": 3})  # fmt: skip
+    n = 500
+    seen: Counter[str] = Counter()
+    for done in made.blocking.batch([ASK] * n, concurrency=48):
+        record = made.audit.get(done.call_id)
+        first = record.segments[0]
+        seen["refused" if first.kept is None else str(first.attempts[first.kept].text.text)] += 1
+    z = sum(p * math.exp(weights[text]) for text, p in top.items())
+    law = {text: p * math.exp(weights[text]) * (1 - (1 - z) ** 8) / z for text, p in top.items()}
+    statistic = sum((seen[text] - n * p) ** 2 / (n * p) for text, p in law.items())
+    assert sum(seen[text] for text in law) >= n - 5
+    assert statistic < chi2.ppf(0.999, df=2)
+
+
+async def _top_three(engine: Backend) -> list[tuple[str, float]]:
+    """The model's own law of the first token, from the transformers backend's weights."""
+    import torch
+
+    from stars_guard.backends.transformers import TransformersBackend
+    from stars_guard.chat import encode_chat
+
+    backend = await load_backend("embedded", "transformers")
+    assert isinstance(backend, TransformersBackend)
+    ids = encode_chat(backend._tokenizer, ASK)
+    with torch.inference_mode():
+        values, index = backend._model(torch.tensor([ids])).logits[0, -1].float().topk(3)
+    probs = values.softmax(-1).tolist()
+    return [(backend.decode([i]), p) for i, p in zip(index.tolist(), probs, strict=True)]
+
+
+async def test_streaming_and_totals(engine: Backend) -> None:
+    made = guard_of(engine, rewarding(no_e), r_star=0.0, beta=1.0, segment_tokens=8, max_tokens=40)
+    texts = []
+    async for event in made.stream(STORY):
+        if isinstance(event, Released):
+            texts.append(event.text)
+    record = made.audit.read()[0]
+    assert len(texts) == len(record.segments) == 5
+    assert "".join(texts) == record.answer.text
+    totals = record.totals
+    assert totals["drawn"] == totals["kept"] + totals["rejected"] + totals["surplus"] + totals["overrun"]
+
+
+async def test_stop_strings_end_the_answer(engine: Backend) -> None:
+    whole = greedy_text = await asyncio.to_thread(greedy, engine)
+    stop = greedy_text[40:44]
+    made = guard_of(engine, max_tokens=64, segment_tokens=3, sampling={"temperature": 0.0})
+    done = await made.generate(ASK, CallOptions(stop=(stop,)))
+    assert done.finish == "stop"
+    assert done.text == whole[: whole.index(stop)]
+
+
+async def test_characters_are_never_split_between_chunks(engine: Backend) -> None:
+    messages = [Message("user", "Repeat after me: 日本語のテキスト 🎉🎊 naïve अनुच्छेद")]
+    made = guard_of(engine, segment_tokens=1, max_tokens=40, sampling={"temperature": 0.0})
+    texts = [e.text async for e in made.stream(messages) if isinstance(e, Released)]
+    assert any(len(text.encode()) > len(text) for text in texts)
+    assert "\ufffd" not in "".join(texts)
+
+
+async def test_entropies_come_with_tokens_when_asked(engine: Backend) -> None:
+    session = await portal.acall(lambda: engine.open(ASK, Sampling(), entropies=True))
+
+    async def draw() -> list[Any]:
+        (proposal,) = await session.propose([1], 6)
+        tokens = [token async for chunk in proposal for token in chunk]
+        await session.aclose()
+        return tokens
+
+    tokens = await portal.acall(draw)
+    assert all(token.entropy is not None and 0 <= token.entropy < 12 for token in tokens)
+    assert len({token.entropy for token in tokens}) > 1
+    assert entropy_of([math.log(0.5), math.log(0.5)]) == pytest.approx(math.log(2))
+    done = await guard_of(engine, method="cards", entropy_threshold=2.0, max_tokens=32, segment_tokens=32).generate(ASK)
+    assert done.totals.segments > 1
+
+
+def unfinished(engine: Backend, servers: list[Server]) -> int:
+    if isinstance(engine, VllmEngineBackend):
+        return int(engine.engine.get_num_unfinished_requests())
+    return sum(server.running() for server in servers)
+
+
+async def test_cancelling_frees_the_engine_within_a_second(engine: Backend, servers: list[Server]) -> None:
+    made = guard_of(engine, max_tokens=2000, segment_tokens=16, parallel=3)
+    stream = made.stream(STORY)
+    async for event in stream:
+        if isinstance(event, Released):
+            break
+    assert await asyncio.to_thread(unfinished, engine, servers) > 0
+    began = time.monotonic()
+    await stream.aclose()
+    while await asyncio.to_thread(unfinished, engine, servers):
+        assert time.monotonic() - began < 1.0
+        await asyncio.sleep(0.05)
+    assert made.audit.read()[0].finish == "cancelled"
+
+
+async def test_64_calls_at_once(engine: Backend) -> None:
+    made = guard_of(engine, rewarding(no_e), r_star=0.0, beta=1.0, segment_tokens=8, max_tokens=24)
+    prompts = [[Message("user", f"Say the number {i}.")] for i in range(64)]
+    answers = await made.batch(prompts, concurrency=64)
+    assert len({answer.call_id for answer in answers}) == 64
+    for i, answer in enumerate(answers):
+        assert answer.text
+        record = made.audit.get(answer.call_id)
+        assert record.prompt[0].content.text == f"Say the number {i}."
+        assert record.answer.text == answer.text
+
+
+async def test_a_long_prompt_is_named(engine: Backend) -> None:
+    with pytest.raises(ContextTooLong):
+        await guard_of(engine).generate([Message("user", "many different words here " * 4000)])
+
+
+def test_a_killed_server_is_named_and_the_other_serves_on(embedded_model: Path, tmp_path: Path,
+                                                           servers: list[Server]) -> None:  # fmt: skip
+    victim = Server(embedded_model, tmp_path / "victim.log")
+    victim.wait()
+    made = Guard(policy(max_tokens=400, segment_tokens=8), judges=[rewarding(lambda p: 9.0)], audit=MemoryStore(),
+                 backend="vllm-server", options={"base_url": [victim.url, servers[0].url], "retries": 1, "rest": 600})  # fmt: skip
+    stream = made.blocking.stream(STORY)
+    with pytest.raises(BackendUnavailable, match=str(victim.port)) as caught:
+        for number, _ in enumerate(e for e in stream if isinstance(e, Released)):
+            if number == 2:
+                victim.kill()
+    assert caught.value.retryable
+    record = made.audit.read()[0]
+    assert (record.finish, record.error) == ("failed", "BackendUnavailable")
+    assert record.answer.text
+    assert len(record.segments) >= 3
+    began = time.monotonic()
+    assert made.blocking.generate(ASK, CallOptions(max_tokens=8)).text
+    assert time.monotonic() - began < 10
+    again = Server(embedded_model, tmp_path / "again.log", port=victim.port)
+    try:
+        again.wait()
+        engine = portal.call(lambda: load_backend("embedded", "vllm-server", made._options))
+        replica = engine.servers.replicas[0]  # type: ignore[attr-defined]
+        assert replica.rests_until > time.monotonic()
+        replica.rests_until = 0.0
+        made.blocking.batch([ASK] * 2, CallOptions(max_tokens=8))
+        assert "POST /v1/completions" in again.log.read_text() or _served(again)
+    finally:
+        again.kill()
+
+
+def _served(server: Server) -> bool:
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    counts = [line for line in lines if line.startswith("vllm:request_success_total")]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in counts) > 0
+
+
+def test_wrong_servers_and_options_are_named(servers: list[Server]) -> None:
+    def failing(model: str = "embedded", **options: Any) -> str:
+        with pytest.raises((BackendError, InputError)) as caught:
+            portal.call(lambda: load_backend(model, "vllm-server", options))
+        return str(caught.value)
+
+    assert "cannot be reached" in failing(base_url="http://127.0.0.1:9", retries=0)
+    assert "does not serve 'other'" in failing("other", base_url=servers[0].url)
+    shown = failing(base_url=servers[0].url, api_kee="sk-secret")
+    assert "api_kee" in shown
+    assert "secret" not in shown
+    assert "base_url" in failing(timeout=1.0)
+    with pytest.raises(BackendError, match="vLLM could not start"):
+        portal.call(lambda: load_backend("embedded", "vllm", {"dtype": "no-such-type"}))
+    with pytest.raises(BackendError, match="engine options: no_such_option"):
+        portal.call(lambda: load_backend("embedded", "vllm", {"no_such_option": 1}))
+
+
+def test_the_key_is_sent_and_never_shown(embedded_model: Path) -> None:
+    model = ChatStars(model=str(embedded_model), base_url="http://127.0.0.1:9", api_key="sk-secret")  # type: ignore[arg-type]
+    assert "secret" not in repr(model)
+    assert "secret" not in model._get_llm_string()
+    assert "secret" not in str(model.to_json())
+    guard = model._guard({})
+    assert guard._options["api_key"].get_secret_value() == "sk-secret"
+    from stars_guard.vllm_http import Servers, parse_options
+
+    made = Servers(parse_options({"base_url": "https://x.test/v1/", "api_key": "sk-secret"}))
+    assert made._client.headers["authorization"] == "Bearer sk-secret"
+    assert made.replicas[0].url == "https://x.test"
+    assert "secret" not in repr(made.options)
+
+
+def test_auto_takes_vllm_and_says_so(caplog: pytest.LogCaptureFixture, in_process: Backend) -> None:
+    with caplog.at_level("INFO", logger="stars_guard.assembly"):
+        chosen = portal.call(lambda: load_backend("embedded", "auto", {"dtype": "float32"}))
+    assert chosen is in_process
+    assert "backend auto: vllm for embedded" in caplog.text
+    assert chosen.identity["engine"].startswith("vllm 0")
+
+
+def test_chat_stars_on_both(servers: list[Server], in_process: Backend) -> None:
+    models = [
+        ChatStars(policy="default", backend="vllm", backend_options={"dtype": "float32"}, max_tokens=24),
+        ChatStars(policy="default", backend="vllm-server", base_url=servers[0].url, max_tokens=24),
+    ]
+    for model in models:
+        message = model.invoke("Name a river.", temperature=0.0)
+        assert message.text
+        assert "".join(chunk.text for chunk in model.stream("Name a river.", temperature=0.0)) == message.text
+        record = model._guard({}).audit.read()[0]
+        assert record.backend["engine"].startswith("vllm")
+        assert os.path.basename(record.backend["model"]) == "smollm2-135m-instruct"

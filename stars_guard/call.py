@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 
 from stars_guard.backends.base import Proposal, Session
-from stars_guard.decoding import Done, Draw, SegmentCutter, Settings, make_decoder, releasable
+from stars_guard.decoding import AcceptanceRate, Done, Draw, SegmentCutter, Settings, make_decoder, releasable
 from stars_guard.errors import BackendError
 from stars_guard.events import Drawing, Event, Kept, Overrun, Released, Totals
 from stars_guard.judging import Judgement
@@ -22,6 +22,8 @@ class Call:
 
     Args:
         stops: stop strings; they are not part of the answer.
+        rate: shared by the calls of the policy.
+        row_cost: what one more proposal costs now, as a share of drawing one.
 
     Attributes:
         prompt_reward: r(x, ""), once it is known.
@@ -37,6 +39,8 @@ class Call:
         settings: Settings,
         seed: int,
         stops: tuple[str, ...] = (),
+        rate: AcceptanceRate | None = None,
+        row_cost: Callable[[], float] | None = None,
     ) -> None:
         self.prompt_reward: float | None = None
         self.done: Done | None = None
@@ -46,7 +50,8 @@ class Call:
         self._cascade = cascade
         self._settings = settings
         self._stops = stops
-        self._decoder = make_decoder(settings, seed)
+        self._decoder = make_decoder(settings, seed, rate)
+        self._row_cost = row_cost or (lambda: 0.1)
         self._held: dict[int, tuple[Proposal, Candidate]] = {}
         self._accepted = ""
         self._carry = ""
@@ -69,7 +74,7 @@ class Call:
             self.prompt_reward, asked = await self._cascade.prompt_reward(self._passage(""))
             self._scored += asked
         decoder.begin(self.prompt_reward)
-        while isinstance(step := decoder.plan(), Draw):
+        while isinstance(step := decoder.plan(self._row_cost()), Draw):
             yield Drawing(step.segment, step.attempt, len(step.seeds))
             candidates = await self._draw(step)
             judgements = await self._judge(candidates)
@@ -139,7 +144,7 @@ class Call:
     async def _keep(self, attempt: int) -> tuple[int, str]:
         """Make a proposal part of the answer: tokens thrown away past it, and text that can be released now."""
         proposal, candidate = self._held.pop(attempt)
-        go_on = isinstance(self._decoder.plan(), Draw)
+        go_on = isinstance(self._decoder.plan(self._row_cost()), Draw)
         over = self._charge(await self._session.commit(proposal, len(candidate), go_on=go_on))
         if candidate.stop_overlap:
             self._carry = self._carry[: -candidate.stop_overlap]

@@ -18,6 +18,7 @@ from stars_guard.assembly import load_backend, load_cascade, settings_of
 from stars_guard.audit import AuditStore, Recorder, open_store
 from stars_guard.backends.base import Backend
 from stars_guard.call import Call
+from stars_guard.decoding import AcceptanceRate, shared_row_cost
 from stars_guard.errors import BudgetExhausted, InputError
 from stars_guard.events import Event, Finished, Totals
 from stars_guard.policy import Policy, load_policy
@@ -34,7 +35,7 @@ class CallOptions:
     Attributes:
         max_tokens: the longest answer.
         stop: stop strings; they are not part of the answer.
-        seed: draws the same answer again on a reproducible backend; None takes a fresh one.
+        seed: draws the same answer again on a reproducible backend, and is not drawn ahead; None takes a fresh one.
         sampling: replaces single sampling options.
         run_id: the caller's id, kept in the record.
     """
@@ -77,6 +78,7 @@ class Guard:
         self._model = model
         self._backend = backend
         self._options = dict(options or {})
+        self._rate = AcceptanceRate()
         self._cascade = None if judges is None else Cascade(judges)
         self.blocking = Blocking(self)
 
@@ -201,9 +203,20 @@ class Guard:
         )
         stack.push_async_callback(_shielded, session.aclose)
         stack.push_async_callback(_shielded, lambda: cascade.forget(call_id))
-        settings = replace(settings, max_tokens=min(wanted, session.room))
+        # drawn ahead, an answer would depend on the width and so on what else has been drawn
+        optimistic = settings.optimistic and options.seed is None
+        settings = replace(settings, max_tokens=min(wanted, session.room), optimistic=optimistic)
         recorder.describe(decoding=asdict(settings))
-        return Call(call_id, messages, session, cascade, settings, seed, tuple(options.stop))
+        engine.calls += 1
+        stack.callback(_leave, engine)
+        return Call(
+            call_id, messages, session, cascade, settings, seed, tuple(options.stop), self._rate,
+            lambda: shared_row_cost(engine.row_cost, engine.calls),
+        )  # fmt: skip
+
+
+def _leave(engine: Backend) -> None:
+    engine.calls -= 1
 
 
 async def _shielded(close: Callable[[], Awaitable[None]]) -> None:

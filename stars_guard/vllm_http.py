@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from stars_guard.errors import BackendError, BackendUnavailable, InputError
 
@@ -133,7 +133,7 @@ class Servers:
         where = f"{request.url.scheme}://{request.url.netloc.decode()}"
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.options.retries + 1),
-            wait=wait_exponential_jitter(0.1, 2.0),
+            wait=wait_random_exponential(0.2, 2.0),
             retry=retry_if_exception_type(BackendUnavailable),
             reraise=True,
         )

@@ -16,7 +16,7 @@ from typing import Any
 
 from stars_guard.errors import BackendError, BackendUnavailable, MissingExtra
 
-__all__ = ["installed", "no_reason_against", "start", "translated"]
+__all__ = ["installed", "no_reason_against", "on_cpu", "start", "translated"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,13 @@ end, so that a segment drawn by a new request is prefilled once; the CPU's own d
 def installed() -> bool:
     """Whether vLLM is installed, for a GPU or for the CPU."""
     return importlib.util.find_spec("vllm") is not None
+
+
+def on_cpu() -> bool:
+    """Whether vLLM runs on the CPU here."""
+    import torch
+
+    return not torch.cuda.is_available()
 
 
 def no_reason_against(model: str) -> str:
@@ -69,9 +76,7 @@ async def start(model: str, options: Mapping[str, Any]) -> Any:
 
 
 def _start(model: str, options: dict[str, Any]) -> Any:
-    import torch
-
-    cpu = not torch.cuda.is_available()
+    cpu = on_cpu()
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     # A forked child of a process whose threads hold locks may hang.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
@@ -93,8 +98,14 @@ def _start(model: str, options: dict[str, Any]) -> Any:
                 f"vLLM could not start for {model!r}: {type(exc).__name__}",
                 hint="set VLLM_LOGGING_LEVEL=INFO to see why; `stars-guard doctor` checks memory and versions",
             ) from exc
-    atexit.register(engine.shutdown)
+    atexit.register(_stop, engine)
     return engine
+
+
+def _stop(engine: Any) -> None:
+    # it would report its own end as a failure, to streams that may be closed
+    logging.getLogger("vllm.v1.engine.async_llm").disabled = True
+    engine.shutdown()
 
 
 @contextmanager

@@ -27,6 +27,12 @@ def _state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
 
 
+@pytest.fixture
+def drawn_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls without a seed of their own get the same ones in each run of the test."""
+    monkeypatch.setattr("secrets.randbits", random.Random(20261124).getrandbits)
+
+
 def words(length: int = 40) -> Callable[..., str | None]:
     """A script: uniform words, and the end after ``length`` of them."""
 

@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from stars_guard.decoding import Draw, SegmentCutter, Settings, make_decoder, releasable
+from stars_guard.decoding import (
+    AcceptanceRate,
+    Draw,
+    SegmentCutter,
+    Settings,
+    make_decoder,
+    releasable,
+    shared_row_cost,
+)
+from stars_guard.decoding.width import best_width
 from stars_guard.errors import ProtocolError
 from stars_guard.events import Ended, Kept
 from stars_guard.judging import Judgement
@@ -134,6 +143,21 @@ def test_invariants(seed, method, exhausted, attempts, parallel, budget, monitor
             break
     assert budget is None or decoder.totals.drawn <= budget
     assert decoder.totals.kept <= 8
+
+
+def test_auto_width_follows_acceptance_and_load() -> None:
+    rates = (0.1, 0.3, 0.6, 0.95)
+    assert [best_width(rate, 100, shared_row_cost(0.08, 1)) for rate in rates] == [16, 4, 4, 1]
+    assert [best_width(rate, 100, shared_row_cost(0.08, 32)) for rate in rates] == [2, 1, 1, 1]
+    assert best_width(0.1, 3) == 2
+    assert shared_row_cost(0.08, 1) == pytest.approx(0.08)
+    seen = AcceptanceRate()
+    for _ in range(200):
+        seen.observe(False)
+    assert seen.mean < 0.05
+    for _ in range(200):
+        seen.observe(True)
+    assert seen.mean > 0.9
 
 
 def test_misuse_is_named_and_changes_nothing() -> None:

@@ -63,12 +63,13 @@ async def test_nothing_is_released_before_it_is_kept() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 3, 5])
 @pytest.mark.parametrize("optimistic", [True, False])
+@pytest.mark.usefixtures("drawn_seeds")
 async def test_totals_add_up_and_budgets_hold(chunk: int, optimistic: bool) -> None:
     for budget in (None, 20, 60):
         backend = ScriptedBackend(words(), chunk=chunk)
         made = guard(backend=backend, optimistic=optimistic, budget_tokens=budget, parallel=2)
-        for seed in range(10):
-            totals = (await made.generate(USER, CallOptions(seed=seed))).totals
+        for _ in range(10):
+            totals = (await made.generate(USER)).totals
             assert totals.drawn == totals.kept + totals.rejected + totals.surplus + totals.overrun
             assert budget is None or totals.drawn <= budget
             record = records(made)[-1]
@@ -80,6 +81,7 @@ async def test_totals_add_up_and_budgets_hold(chunk: int, optimistic: bool) -> N
 
 @pytest.mark.parametrize("optimistic", [True, False])
 @pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.usefixtures("drawn_seeds")
 async def test_law_of_two_segments_with_drawing_ahead(optimistic: bool, width: int) -> None:
     """Accepting by a reward of the segment alone, each segment has the closed-form law, drawn ahead or not."""
     weights = {"good ": 0.0, "fine ": 0.0, "bad ": -1.0, "awful ": -2.0}
@@ -92,8 +94,8 @@ async def test_law_of_two_segments_with_drawing_ahead(optimistic: bool, width: i
     )  # fmt: skip
     made.audit.append = _forget  # type: ignore[method-assign]
     n, seen = 3000, Counter()  # type: ignore[var-annotated]
-    for seed in range(n):
-        seen[(await made.generate(USER, CallOptions(seed=seed))).text] += 1
+    for _ in range(n):
+        seen[(await made.generate(USER)).text] += 1
     accept = {word: math.exp(weight) for word, weight in weights.items()}
     z = sum(0.25 * a for a in accept.values())
     tilted = {w: 0.25 * a * (1 - (1 - z) ** 4) / z for w, a in accept.items()}

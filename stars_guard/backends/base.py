@@ -91,10 +91,14 @@ class Backend(ABC):
     Attributes:
         identity: what goes into the audit record: engine, model, revision or digest, dtype.
         reproducible: whether the same seed draws the same tokens whatever else runs.
+        row_cost: what a second row in a decoding step costs, as a share of a step with one.
+        calls: how many draw now; counted by the guard.
     """
 
     identity: dict[str, str]
     reproducible: bool = False
+    row_cost: float = 0.1
+    calls: int = 0
 
     @property
     def dead(self) -> bool:

@@ -63,6 +63,10 @@ class TokenSource(ABC):
         """Text of some tokens, special ones left out."""
 
 
+_ending: set[asyncio.Task[None]] = set()
+"""Streams that are about to end by themselves; the loop itself holds tasks only weakly."""
+
+
 class _Proposal(Proposal):
     def __init__(self, session: StreamedSession, request: Request) -> None:
         self._session = session
@@ -136,13 +140,23 @@ class _Proposal(Proposal):
         self._tokens.append(Token(token, text, entropy, last))
         self._states.append(state)
 
+    @property
+    def _complete(self) -> bool:
+        """Whether all was drawn that may be: the stream then ends by itself, and its connection can be used again."""
+        return self.drawn >= self._limit or (self.drawn > 0 and self._drawn[-1][0] in self._session.source.eos_ids)
+
     def halt(self) -> None:
-        if not self._task.done():
+        # a second cancel would interrupt the cleaning up after the first
+        if not self._complete and self.running:
             self._task.cancel()
 
     async def aclose(self) -> None:
         self.halt()
-        await asyncio.gather(self._task, return_exceptions=True)
+        if self._complete and self.running:
+            _ending.add(self._task)
+            self._task.add_done_callback(_ending.discard)
+        else:
+            await asyncio.gather(self._task, return_exceptions=True)
 
 
 class StreamedSession(Session):

@@ -52,13 +52,15 @@ class _Source(TokenSource):
         if self._seeded:
             body["seed"] = request.seed
         async with self._backend.servers.post(self._replica, "/v1/completions", body) as response:
+            done = False
+            # read to the end, so that the connection can be used again
             async for line in response.aiter_lines():
-                if not line.startswith("data: "):
-                    continue
                 if line == "data: [DONE]":
-                    return
-                yield _drawn(json.loads(line.removeprefix("data: ")))
-        raise BackendUnavailable(f"the vLLM server {self._replica.url} broke off", hint="see the server's log")
+                    done = True
+                elif line.startswith("data: "):
+                    yield _drawn(json.loads(line.removeprefix("data: ")))
+        if not done:
+            raise BackendUnavailable(f"the vLLM server {self._replica.url} broke off", hint="see the server's log")
 
 
 def _drawn(event: dict[str, Any]) -> Drawn:
@@ -95,6 +97,9 @@ _GONE = Replica("")
 
 class VllmServerBackend(Backend):
     """One model on one or several servers. Make it with `connect`."""
+
+    row_cost = 0.05
+    """Between a GPU's and a CPU's: the client cannot know."""
 
     def __init__(self, servers: Servers, model: str, vocabulary: Vocabulary, context: int, version: str) -> None:
         self.servers = servers

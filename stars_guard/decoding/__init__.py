@@ -3,8 +3,10 @@
 from stars_guard.decoding.cutting import SegmentCutter, releasable
 from stars_guard.decoding.factory import make_decoder
 from stars_guard.decoding.protocol import Decoder, Done, Draw, Judged, Method, OnExhausted, Outcome, Settings
+from stars_guard.decoding.width import AcceptanceRate, shared_row_cost
 
 __all__ = [
+    "AcceptanceRate",
     "Decoder",
     "Done",
     "Draw",
@@ -16,4 +18,5 @@ __all__ = [
     "Settings",
     "make_decoder",
     "releasable",
+    "shared_row_cost",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from stars_guard.decoding.ledger import Ledger
 from stars_guard.decoding.protocol import Done, Draw, Judged, Outcome, Settings
 from stars_guard.decoding.randomness import derive_seed
+from stars_guard.decoding.width import ALONE
 from stars_guard.events import Decision, Ended, Kept, Totals
 from stars_guard.judging import Judgement
 from stars_guard.segments import Candidate
@@ -34,7 +35,7 @@ class Vanilla:
     def charge(self, tokens: int) -> None:
         self._ledger.charge(tokens)
 
-    def plan(self) -> Draw | Done:
+    def plan(self, row_cost: float = ALONE) -> Draw | Done:
         ledger = self._ledger
         if ledger.done is not None:
             return ledger.done
@@ -75,7 +76,7 @@ class BestOfK:
     def charge(self, tokens: int) -> None:
         self._ledger.charge(tokens)
 
-    def plan(self) -> Draw | Done:
+    def plan(self, row_cost: float = ALONE) -> Draw | Done:
         ledger, settings = self._ledger, self._ledger.settings
         if ledger.done is not None:
             return ledger.done

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from stars_guard.decoding.acceptance import Acceptance, Schedule
+from stars_guard.decoding.width import ALONE
 from stars_guard.events import AnswerFinish, Decision, Ended, Kept, Totals
 from stars_guard.judging import Judgement
 from stars_guard.segments import Candidate
@@ -126,8 +127,12 @@ class Decoder(Protocol):
     def charge(self, tokens: int) -> None:
         """Count tokens that were drawn past a boundary and thrown away. What `plan` said before is void."""
 
-    def plan(self) -> Draw | Done:
-        """What to do next. Asking again without deciding gives the same answer."""
+    def plan(self, row_cost: float = ALONE) -> Draw | Done:
+        """What to do next. Asking again without deciding gives the same answer.
+
+        Args:
+            row_cost: what one more proposal costs, as a share of drawing one; ``parallel: auto`` weighs it.
+        """
 
     def decide(self, judged: Sequence[Judged]) -> Outcome:
         """Decide on what was drawn for the last plan.

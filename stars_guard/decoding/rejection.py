@@ -14,7 +14,7 @@ from stars_guard.decoding.acceptance import acceptance_probability, threshold
 from stars_guard.decoding.ledger import Ledger
 from stars_guard.decoding.protocol import Done, Draw, Judged, Outcome, Settings
 from stars_guard.decoding.randomness import derive_seed, uniform
-from stars_guard.decoding.width import AcceptanceRate, best_width
+from stars_guard.decoding.width import ALONE, AcceptanceRate, best_width
 from stars_guard.errors import ProtocolError
 from stars_guard.events import Decision, Ended, Kept, Totals, Verdict
 from stars_guard.judging import Judgement
@@ -28,10 +28,10 @@ class RejectionSampler:
 
     needs_judgement = True
 
-    def __init__(self, settings: Settings, seed: int) -> None:
+    def __init__(self, settings: Settings, seed: int, rate: AcceptanceRate | None = None) -> None:
         self._settings = settings
         self._ledger = Ledger(settings, seed)
-        self._rate = AcceptanceRate()
+        self._rate = rate or AcceptanceRate()
         self._prompt_reward: float | None = None
         self._begun = False
         self._best: tuple[int, float, Candidate] | None = None
@@ -58,7 +58,7 @@ class RejectionSampler:
     def charge(self, tokens: int) -> None:
         self._ledger.charge(tokens)
 
-    def plan(self) -> Draw | Done:
+    def plan(self, row_cost: float = ALONE) -> Draw | Done:
         ledger = self._ledger
         if not self._begun:
             raise ProtocolError("begin() comes before plan()")
@@ -70,16 +70,16 @@ class RejectionSampler:
         most = ledger.affordable(limit)
         if most < 1:
             return ledger.out_of_budget()
-        width = self._width(most)
+        width = self._width(most, row_cost)
         seeds = tuple(derive_seed(ledger.seed, ledger.segment, ledger.attempt + i) for i in range(width))
         ledger.outstanding = Draw(ledger.segment, ledger.attempt, seeds, limit, self._settings.entropy_threshold)
         return ledger.outstanding
 
-    def _width(self, most: int) -> int:
+    def _width(self, most: int, row_cost: float) -> int:
         if self._settings.monitor:
             return 1
         if self._settings.parallel == "auto":
-            return best_width(self._rate.mean, most)
+            return best_width(self._rate.mean, most, row_cost)
         return min(self._settings.parallel, most)
 
     def decide(self, judged: Sequence[Judged]) -> Outcome:

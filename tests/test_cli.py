@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,12 +11,18 @@ from typing import Any
 
 import pytest
 from conftest import USER, policy, rewarding, vetoing, words
+from filelock import FileLock
+from rich.console import Console
 from typer.testing import CliRunner
 
 from stars_guard.audit import open_store
 from stars_guard.backends.scripted import ScriptedBackend
 from stars_guard.cli.app import app, main
+from stars_guard.cli.run import run_file
+from stars_guard.errors import InputError
 from stars_guard.guard import CallOptions, Guard
+
+REPOSITORY = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -66,3 +73,145 @@ def test_demo_runs_for_real(tmp_path: Path) -> None:
     for record in records:
         assert record.answer.text is not None
         assert " ".join(record.answer.text.split())[:20] in " ".join(done.stdout.split())
+
+
+def scripted_guard(tmp_path: Path, script: Any = None) -> Guard:
+    return Guard(policy(max_tokens=4), model=ScriptedBackend(script or words()), judges=[rewarding()],
+                 audit=f"jsonl://{tmp_path}/audit.jsonl")  # fmt: skip
+
+
+def prompts_file(tmp_path: Path, count: int = 12) -> Path:
+    rows = [json.dumps({"prompt": f"question {i}", "id": f"q{i}"}) for i in range(count - 1)]
+    rows.append(json.dumps({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]}))
+    source = tmp_path / "prompts.jsonl"
+    source.write_text("\n".join(rows) + "\n")
+    return source
+
+
+def answers_of(path: Path) -> list[dict[str, Any]]:
+    return sorted((json.loads(line) for line in path.read_text().splitlines()), key=lambda row: row["index"])
+
+
+def run_scripted(tmp_path: Path, source: Path, script: Any = None) -> Path:
+    target = tmp_path / "answers.jsonl"
+    run_file(Console(quiet=True), scripted_guard(tmp_path, script), source, target, CallOptions(seed=5), concurrency=3)
+    return target
+
+
+def test_run_answers_each_line_once(tmp_path: Path) -> None:
+    target = run_scripted(tmp_path, prompts_file(tmp_path))
+    rows = answers_of(target)
+    assert [row["index"] for row in rows] == list(range(12))
+    assert rows[3]["id"] == "q3"
+    store = open_store(f"jsonl://{tmp_path}/audit.jsonl")
+    assert all(store.get(row["audit_id"]).answer.text == row["text"] for row in rows)
+    before = target.read_text()
+    run_scripted(tmp_path, tmp_path / "prompts.jsonl")
+    assert target.read_text() == before
+
+
+def test_run_goes_on_after_a_cut_line(tmp_path: Path) -> None:
+    source = prompts_file(tmp_path)
+    target = run_scripted(tmp_path, source)
+    whole = answers_of(target)
+    content = target.read_bytes()
+    target.write_bytes(content[: len(content) // 2])
+    run_scripted(tmp_path, source)
+    again = answers_of(target)
+    assert [(row["index"], row["text"]) for row in again] == [(row["index"], row["text"]) for row in whole]
+
+
+def test_run_survives_kill_minus_nine(tmp_path: Path) -> None:
+    source, target = prompts_file(tmp_path, 40), tmp_path / "answers.jsonl"
+    code = (
+        "import sys, time; from pathlib import Path; sys.path.insert(0, 'tests');"
+        "from test_cli import run_scripted; import random\n"
+        "def slow(m, prefix, rng): time.sleep(0.004); return rng.choice(['good ', 'bad '])\n"
+        "run_scripted(Path(sys.argv[1]), Path(sys.argv[1]) / 'prompts.jsonl', slow)"
+    )
+    kills = 0
+    for _ in range(30):
+        worker = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY)
+        try:
+            worker.wait(timeout=2.0 + 0.1 * kills)
+            break
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+            kills += 1
+    assert kills > 0
+    assert worker.returncode == 0
+    assert [row["index"] for row in answers_of(target)] == list(range(40))
+    assert source.exists()
+
+
+def test_run_names_what_is_wrong(tmp_path: Path) -> None:
+    source = tmp_path / "prompts.jsonl"
+    for line, expected in (
+        ('{"prompt": 3}', "prompts.jsonl:2"),
+        ("nothing", "prompts.jsonl:2"),
+        ('{"text": "x"}', "give prompt"),
+        ('{"messages": [{"role": "tool", "content": "x"}]}', "role"),
+    ):
+        source.write_text('{"prompt": "fine"}\n' + line + "\n")
+        with pytest.raises(InputError, match=expected):
+            run_scripted(tmp_path, source)
+    target = run_scripted(tmp_path, prompts_file(tmp_path))
+    source.write_text('{"prompt": "another"}\n')
+    with pytest.raises(InputError, match="answers another prompt"):
+        run_scripted(tmp_path, source)
+    with FileLock(f"{target}.lock"), pytest.raises(InputError, match="another run"):
+        run_scripted(tmp_path, source)
+
+
+def test_run_writes_the_error_of_a_prompt_that_cannot_be_served(tmp_path: Path) -> None:
+    source = tmp_path / "prompts.jsonl"
+    source.write_text('{"prompt": "fine"}\n{"messages": []}\n{"prompt": "fine too"}\n')
+    rows = answers_of(run_scripted(tmp_path, source))
+    assert ["text" in row for row in rows] == [True, False, True]
+    assert rows[1]["error"].startswith("InputError: there are no messages")
+
+
+def test_run_from_the_command_line(tmp_path: Path) -> None:
+    source = tmp_path / "prompts.jsonl"
+    source.write_text('{"prompt": "Name a river."}\n')
+    done = CliRunner().invoke(
+        app, ["run", str(source), "-o", str(tmp_path / "out.jsonl"), "--max-tokens", "8", "--backend", "transformers",
+              "--audit", f"jsonl://{tmp_path}/audit.jsonl"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert answers_of(tmp_path / "out.jsonl")[0]["text"]
+
+
+def test_doctor(tmp_path: Path) -> None:
+    def doctor(*arguments: str) -> tuple[int, str]:
+        done = CliRunner(env={"COLUMNS": "250"}).invoke(app, ["doctor", *arguments])
+        return done.exit_code, done.output
+
+    code, output = doctor()
+    assert code == 0, output
+    for word in ("Python", "torch", "vllm", "memory", "generator", "judge harmlessness", "audit log"):
+        assert word in output
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("apiVersion: stars-guard/v1\nname: x\nmdoe: off\n")
+    code, output = doctor("--policy", str(broken), "--model", "./nowhere")
+    assert code == 1
+    assert "did you mean" in output
+    assert "no such directory" in output
+    code, output = doctor("--policy", "monitor", "--base-url", "http://127.0.0.1:9")
+    assert code == 1
+    assert "cannot be reached" in output
+    assert "lets everything through" in output
+
+
+def test_serve_config(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(
+        "apiVersion: stars-guard/v1\nname: x\njudges:\n"
+        "- {name: r, type: vllm_pooling, model: org/reward, weight: 1.0}\n"
+    )
+    done = CliRunner().invoke(app, ["serve-config", "--policy", str(path), "--model", "org/chat"])
+    assert done.output.splitlines() == [
+        "vllm serve org/chat --port 8000 --enable-prefix-caching --gpu-memory-utilization 0.60",
+        "vllm serve org/reward --port 8001 --enable-prefix-caching --gpu-memory-utilization 0.30 --runner pooling",
+    ]

@@ -61,13 +61,15 @@ class TestUnit(ChatModelUnitTests):
 class TestIntegration(ChatModelIntegrationTests):
     """On SmolLM2 and the trained reward model, with no stand-in."""
 
+    backend = "transformers"
+
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
         return ChatStars
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"model": "embedded", "policy": "default", "max_tokens": 24}
+        return {"model": "embedded", "policy": "default", "backend": self.backend, "max_tokens": 24}
 
     @property
     def has_tool_calling(self) -> bool:
@@ -80,6 +82,12 @@ class TestIntegration(ChatModelIntegrationTests):
     @property
     def model_override_value(self) -> str:
         return str(generator_dir())
+
+
+class TestIntegrationVllm(TestIntegration):
+    """The same on vLLM."""
+
+    backend = "vllm"
 
 
 def scripted(*judges: Any, **settings: Any) -> ChatStars:
@@ -177,7 +185,7 @@ async def test_32_calls_with_two_policies_keep_their_records_apart(tmp_path: Pat
 
 
 def test_per_call_overrides() -> None:
-    model = ChatStars(model="embedded", audit="memory://", seed=1)
+    model = ChatStars(model="embedded", backend="transformers", audit="memory://", seed=1)
     answer = model.invoke("Say yes.", policy="monitor", max_tokens=5, temperature=0.0, stop=["\n"])
     assert answer.usage_metadata["output_tokens"] <= 5
     assert answer.response_metadata["stars_guard"]["policy"] == "monitor"

@@ -141,18 +141,18 @@ class _Proposal(Proposal):
         self._states.append(state)
 
     @property
-    def _complete(self) -> bool:
+    def complete(self) -> bool:
         """Whether all was drawn that may be: the stream then ends by itself, and its connection can be used again."""
         return self.drawn >= self._limit or (self.drawn > 0 and self._drawn[-1][0] in self._session.source.eos_ids)
 
     def halt(self) -> None:
         # a second cancel would interrupt the cleaning up after the first
-        if not self._complete and self.running:
+        if not self.complete and self.running:
             self._task.cancel()
 
     async def aclose(self) -> None:
         self.halt()
-        if self._complete and self.running:
+        if self.complete and self.running:
             _ending.add(self._task)
             self._task.add_done_callback(_ending.discard)
         else:
@@ -190,7 +190,7 @@ class StreamedSession(Session):
             raise ProtocolError("only what an open proposal of this session has drawn can be committed")
         self._ids += tuple(proposal.ids[:length])
         self.detokenizer = proposal.state(length)
-        if go_on and (proposal.running or proposal.drawn > length):
+        if go_on and (proposal.drawn > length or (proposal.running and not proposal.complete)):
             proposal.rebase(length)
             self._ahead = proposal
             return 0

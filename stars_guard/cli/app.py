@@ -29,11 +29,12 @@ Url = Annotated[str | None, typer.Argument(help="jsonl:///path; default: the use
 def demo(
     audit: Annotated[str | None, typer.Option(help="the audit log's URL")] = None,
     max_tokens: Annotated[int, typer.Option(help="longest answer in tokens", min=1)] = 48,
+    backend: BackendOption = "transformers",
 ) -> None:
     """Answer a few prompts twice, unguarded and under the default policy, with a live view."""
     from stars_guard.cli.demo import run_demo
 
-    run_demo(Console(), audit, max_tokens)
+    run_demo(Console(), audit, max_tokens, backend)
 
 
 @app.command()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -36,15 +38,22 @@ class _Row:
     done: Finished
 
 
-def run_demo(console: Console, audit: str | None, max_tokens: int) -> None:
+def run_demo(console: Console, audit: str | None, max_tokens: int, backend: str) -> None:
     """Answer each prompt twice and print the comparison."""
     policy = load_policy("default")
     url = audit or policy.audit.url or default_url()
-    with console.status("loading the models (the first time they are made, about 30 s)"):
-        portal.call(lambda: load_backend("embedded"))
-        portal.call(lambda: load_cascade(policy))
+    parts: dict[str, Callable[[], Awaitable[object]]] = {
+        "the model that writes (made the first time, 20 s)": lambda: load_backend("embedded", backend),
+        "the judges": lambda: load_cascade(policy),
+    }
+    with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
+        bar = progress.add_task("loading", total=len(parts))
+        for what, load in parts.items():
+            progress.update(bar, description=f"loading {what}")
+            portal.call(load)
+            progress.advance(bar)
     off = policy.model_copy(update={"mode": "off", "name": "unguarded"})
-    plain, guarded = Guard(off, audit=url), Guard(policy, audit=url)
+    plain, guarded = (Guard(which, backend=backend, audit=url) for which in (off, policy))
     began = time.perf_counter()
     rows = [_one(console, prompt, plain, guarded, max_tokens) for prompt in PROMPTS]
     table = Table("prompt", "unguarded\nreward", "guarded\nreward", "proposals", "rejected\nsegments", "drawn", "kept",
@@ -67,24 +76,33 @@ def _one(console: Console, prompt: str, plain: Guard, guarded: Guard, max_tokens
     messages = [Message("user", prompt)]
     options = CallOptions(max_tokens=max_tokens, seed=7)
     console.rule(Text(prompt, style="bold"))
-    with console.status("unguarded"):
-        answer = plain.blocking.generate(messages, options)
+    with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
+        bar = progress.add_task("unguarded", total=max_tokens)
+        for event in plain.blocking.stream(messages, options):
+            match event:
+                case Decision():
+                    progress.advance(bar, len(event.candidate))
+                case Finished():
+                    answer = event
     console.print(Text("unguarded  ", style="yellow") + Text(" ".join(answer.text.split()), style=""))
     done: Finished | None = None
     best: dict[tuple[int, int], Decision] = {}
-    with console.status("guarded") as status:
+    with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
+        bar = progress.add_task("guarded", total=max_tokens)
         for event in guarded.blocking.stream(messages, options):
             match event:
                 case Decision():
                     best[event.segment, event.attempt] = event
                     console.print(_line(event))
+                    progress.advance(bar, len(event.candidate) if event.verdict == "accepted" else 0)
                 case Kept(how="best"):
                     text = " ".join(best[event.segment, event.attempt].candidate.text.split())
                     console.print(Text(f"  kept, the best of its segment: {text}", style="green"))
+                    progress.advance(bar, len(best[event.segment, event.attempt].candidate))
                 case Finished():
                     done = event
                 case _:
-                    status.update("guarded: drawing")
+                    pass
     assert done is not None  # noqa: S101
     console.print(Text("guarded    ", style="green") + Text(" ".join(done.text.split())))
     return _Row(prompt, _reward(guarded.policy, prompt, answer.text), _reward(guarded.policy, prompt, done.text), done)

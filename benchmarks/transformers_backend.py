@@ -3,39 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import math
+import itertools
 import tempfile
 import time
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.measure import medians, seconds, table, write_section
+from benchmarks.measure import REPEATS, medians, seconds, table, write_section
+from benchmarks.parts import PROMPT, guard_of
 from stars_guard.assembly import load_backend
-from stars_guard.audit import JsonlStore, MemoryStore, Recorder
+from stars_guard.audit import JsonlStore, Recorder
 from stars_guard.audit.record import CallRecord
 from stars_guard.backends.transformers import TransformersBackend
 from stars_guard.chat import encode_chat
 from stars_guard.events import Event, Released
-from stars_guard.guard import CallOptions, Guard
-from stars_guard.judging import Rule
-from stars_guard.scorers import FunctionScorer, Judge
-from stars_guard.segments import Message
-
-PROMPT = [Message("user", "Tell me a long story about a lighthouse keeper and the sea.")]
-
-
-def policy(**decoding: Any) -> Mapping[str, Any]:
-    """A policy whose judge decides everything: threshold 0, beta 1."""
-    base = {"segment_tokens": 16, "max_tokens": 64, "r_star": 0.0, "beta": 1.0, "schedule": "constant"}
-    return {"apiVersion": "stars-guard/v1", "name": "bench", "decoding": {**base, **decoding}}
-
-
-def guard_of(engine: TransformersBackend, acceptance: float, audit: Any = None, **decoding: Any) -> Guard:
-    """A guard that accepts each segment with a given chance, by a judge that costs nothing."""
-    judge = Judge(Rule("constant", weight=1.0), FunctionScorer(lambda passage: math.log(acceptance)))
-    return Guard(policy(**decoding), model=engine, judges=[judge], audit=audit or MemoryStore())
+from stars_guard.guard import CallOptions
 
 
 class Plain:
@@ -111,24 +95,26 @@ async def by_length(engine: TransformersBackend) -> str:
 
 
 async def by_width(engine: TransformersBackend) -> str:
-    """Time of an answer of 64 tokens by parallel width, at three acceptance rates."""
+    """Time of an answer of 32 tokens by parallel width, at three acceptance rates."""
     rows = []
     for acceptance in (0.3, 0.6, 0.9):
-        guards = {width: guard_of(engine, acceptance, parallel=width, attempts=64) for width in (1, 2, 4, 8, "auto")}
-        drawn: dict[str, int] = dict.fromkeys(map(str, guards), 0)
-        seed = 0
+        guards = {
+            str(width): guard_of(engine, acceptance, parallel=width, attempts=64, max_tokens=32)
+            for width in (1, 2, 4, 8, "auto")
+        }
+        drawn: dict[str, int] = dict.fromkeys(guards, 0)
+        runs = itertools.count()
 
-        async def answer(width: Any, guards: Any = guards, drawn: Any = drawn) -> float:
-            nonlocal seed
-            seed += 1
-            done = await guards[width].generate(PROMPT, CallOptions(seed=(seed - 1) // len(guards)))
-            drawn[str(width)] += done.totals.drawn
+        async def answer(width: str, guards: Any = guards, drawn: Any = drawn, runs: Any = runs) -> float:
+            done = await guards[width].generate(PROMPT, CallOptions(seed=next(runs) // len(guards)))
+            drawn[width] += done.totals.drawn
             return float(done.seconds)
 
-        found = await medians(f"widths at acceptance {acceptance}", {str(w): lambda w=w: answer(w) for w in guards})
-        rows.append([acceptance, *found.values(), found["1"] / found["auto"]])
-        rows.append(["drawn per kept", *(drawn[name] / 5 / 64 for name in found), ""])
-    return table(["acceptance", *(f"width {w}, s" for w in (1, 2, 4, 8, "auto")), "gain of auto over 1"], rows)
+        found = await medians(f"widths at acceptance {acceptance}", {w: lambda w=w: answer(w) for w in guards})
+        cells = [f"{found[w]:.2f} s, {drawn[w] / 32 / REPEATS:.2f}" for w in guards]
+        rows.append([acceptance, *cells, found["1"] / found["auto"]])
+    head = ["acceptance", *(f"width {w}: time, drawn per kept" for w in (1, 2, 4, 8, "auto")), "gain of auto over 1"]
+    return table(head, rows)
 
 
 class TimedStore(JsonlStore):
@@ -161,8 +147,6 @@ async def audit_cost(engine: TransformersBackend) -> str:
         return record
 
     with tempfile.TemporaryDirectory() as folder:
-        from pathlib import Path
-
         store = TimedStore(Path(folder) / "audit.jsonl")
         guard = guard_of(engine, 0.6, store)
         Recorder.add, Recorder.finish = add, finish  # type: ignore[method-assign]

@@ -30,11 +30,15 @@ def demo(
     audit: Annotated[str | None, typer.Option(help="the audit log's URL")] = None,
     max_tokens: Annotated[int, typer.Option(help="longest answer in tokens", min=1)] = 48,
     backend: BackendOption = "transformers",
+    svg: Annotated[Path | None, typer.Option(help="save what was shown as a picture")] = None,
 ) -> None:
     """Answer a few prompts twice, unguarded and under the default policy, with a live view."""
     from stars_guard.cli.demo import run_demo
 
-    run_demo(Console(), audit, max_tokens, backend)
+    console = Console(record=svg is not None)
+    run_demo(console, audit, max_tokens, backend)
+    if svg is not None:
+        console.save_svg(str(svg), title="stars-guard demo")
 
 
 @app.command()

@@ -1,0 +1,30 @@
+"""What the benchmarks share: a prompt, and guards whose judge accepts with a given chance and costs nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from stars_guard.audit import MemoryStore
+from stars_guard.backends.base import Backend
+from stars_guard.guard import Guard
+from stars_guard.judging import Rule
+from stars_guard.scorers import FunctionScorer, Judge
+from stars_guard.segments import Message
+
+__all__ = ["PROMPT", "guard_of", "policy"]
+
+PROMPT = [Message("user", "Tell me a long story about a lighthouse keeper and the sea.")]
+
+
+def policy(**decoding: Any) -> Mapping[str, Any]:
+    """A policy whose judge decides everything: threshold 0, beta 1."""
+    base = {"segment_tokens": 16, "max_tokens": 64, "r_star": 0.0, "beta": 1.0, "schedule": "constant"}
+    return {"apiVersion": "stars-guard/v1", "name": "bench", "decoding": {**base, **decoding}}
+
+
+def guard_of(engine: Backend, acceptance: float, audit: Any = None, **decoding: Any) -> Guard:
+    """A guard that accepts each segment with a given chance."""
+    judge = Judge(Rule("constant", weight=1.0), FunctionScorer(lambda passage: math.log(acceptance)))
+    return Guard(policy(**decoding), model=engine, judges=[judge], audit=audit or MemoryStore())

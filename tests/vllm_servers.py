@@ -28,6 +28,7 @@ class Server:
     model: Path
     log: Path
     arguments: tuple[str, ...] = ()
+    core: int = 0
     port: int = field(default_factory=_free_port)
 
     def __post_init__(self) -> None:
@@ -36,7 +37,14 @@ class Server:
             "--host", "127.0.0.1", "--port", str(self.port), "--enforce-eager", "--block-size", "32",
             "--enable-prefix-caching", "--max-num-seqs", "64", "--dtype", "float32", *self.arguments,
         ]  # fmt: skip
-        env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+        # One core each: engines whose threads share cores wait for each other at every layer.
+        cores = sorted(os.sched_getaffinity(0))
+        env = {
+            **os.environ,
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_LOGGING_LEVEL": "WARNING",
+            "VLLM_CPU_OMP_THREADS_BIND": str(cores[self.core % len(cores)]),
+        }
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=env, start_new_session=True)
 

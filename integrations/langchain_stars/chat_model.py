@@ -195,7 +195,7 @@ class ChatStars(BaseChatModel):
 
     @property
     def lc_secrets(self) -> dict[str, str]:
-        return {"api_key": "STARS_GUARD_API_KEY"}
+        return {"api_key": "STARS_GUARD_API_KEY"} if self.api_key else {}
 
     @classmethod
     def is_lc_serializable(cls) -> bool:

@@ -117,7 +117,7 @@ def test_law_on_the_real_model(engine: Backend, optimistic: bool) -> None:
     made = guard_of(engine, rewarding(lambda p: weights.get(p.answer.split("|")[0], 0.0) if not p.accepted else 9.0),
                     r_star=0.0, beta=1.0, schedule="constant", segment_tokens=1, max_tokens=2, attempts=8,
                     on_exhausted="refuse", optimistic=optimistic, parallel=2, sampling={"top_k": 3})  # fmt: skip
-    n = 500
+    n = 300
     seen: Counter[str] = Counter()
     for done in made.blocking.batch([ASK] * n, concurrency=48):
         record = made.audit.get(done.call_id)

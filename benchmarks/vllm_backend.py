@@ -18,7 +18,8 @@ from stars_guard.guard import Guard
 from stars_guard.policy import load_policy
 from stars_guard.segments import Passage
 
-TOKENS = 96
+TOKENS = 64
+ANSWER = 24
 NOTE = "The embedded 135M model in bfloat16, KV blocks of 32 tokens; the end of sequence is not looked for.\n\n"
 
 
@@ -69,7 +70,9 @@ async def by_width(engine: VllmEngineBackend) -> str:
     rows = []
     for calls, acceptance in itertools.product((1, 32), (0.3, 0.6, 0.9)):
         guards = {
-            str(width): guard_of(engine, acceptance, parallel=width, attempts=64, max_tokens=32)
+            str(width): guard_of(
+                engine, acceptance, segment_tokens=8, parallel=width, attempts=64, max_tokens=ANSWER
+            )
             for width in (1, 4, "auto")
         }
         drawn: dict[str, int] = dict.fromkeys(guards, 0)
@@ -85,7 +88,7 @@ async def by_width(engine: VllmEngineBackend) -> str:
             f"widths, {calls} calls at {acceptance}", {name: lambda name=name: answers(name) for name in guards}
         )
         best = min(found["1"], found["4"])
-        kept = calls * 32 * REPEATS
+        kept = calls * ANSWER * REPEATS
         rows.append(
             [calls, acceptance, *(f"{found[n]:.2f} s, {drawn[n] / kept:.2f}" for n in guards), found["auto"] / best]
         )
@@ -132,4 +135,4 @@ async def main() -> None:
     engine.vocabulary.eos_ids = frozenset()
     await Plain(engine).run(8, 32)
     write_section("vLLM: beside plain generate", NOTE + await against_plain(engine))
-    write_section("vLLM: parallel width", NOTE + "Answers of 32 tokens, B = 16.\n\n" + await by_width(engine))
+    write_section("vLLM: parallel width", NOTE + f"Answers of {ANSWER} tokens, B = 8.\n\n" + await by_width(engine))

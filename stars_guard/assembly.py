@@ -22,7 +22,7 @@ from stars_guard.policy import PatternsJudge, Policy, SequenceClassifierJudge, V
 from stars_guard.scorers.base import Scorer
 from stars_guard.scorers.cascade import Cascade, Judge
 
-__all__ = ["load_backend", "load_cascade", "settings_of"]
+__all__ = ["load_backend", "load_cascade", "settings_of", "unload_backends"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,12 +63,21 @@ async def load_backend(model: str, backend: str = "auto", options: Mapping[str, 
         raise InputError(f"unknown backend {backend!r}", hint=f"use one of {', '.join(near or BACKENDS)}")
     if backend == "auto":
         backend = await _choose(model, options)
+    model = await asyncio.to_thread(resolve_model, model)
     key = (backend, model, json.dumps(options, sort_keys=True, default=_reveal))
     engine = await _once(key, lambda: _MAKERS[backend](model, options))
     if engine.dead:
         _shared.pop(key, None)
         engine = await _once(key, lambda: _MAKERS[backend](model, options))
     return engine
+
+
+async def unload_backends() -> None:
+    """Free every shared engine. Calls that run fail; the next call of a guard loads its engine again."""
+    keys = [key for key in _shared if key[0] in BACKENDS]
+    for task in [_shared.pop(key) for key in keys]:
+        if task.done() and not task.cancelled() and task.exception() is None:
+            await cast("Backend", task.result()).aclose()
 
 
 def _reveal(value: Any) -> str:
@@ -88,9 +97,8 @@ async def _choose(model: str, options: Mapping[str, Any]) -> str:
 async def _transformers(model: str, options: Mapping[str, Any]) -> Backend:
     from stars_guard.backends.transformers import TransformersBackend
 
-    path = await asyncio.to_thread(resolve_model, model)
     try:
-        return await TransformersBackend.load(path, **options)
+        return await TransformersBackend.load(model, **options)
     except TypeError as exc:
         raise InputError(
             f"unknown options of the transformers backend: {', '.join(options)}",
@@ -101,14 +109,14 @@ async def _transformers(model: str, options: Mapping[str, Any]) -> Backend:
 async def _vllm(model: str, options: Mapping[str, Any]) -> Backend:
     from stars_guard.backends.vllm_engine import VllmEngineBackend
 
-    return await VllmEngineBackend.load(await asyncio.to_thread(resolve_model, model), options)
+    return await VllmEngineBackend.load(model, options)
 
 
 async def _vllm_server(model: str, options: Mapping[str, Any]) -> Backend:
     from stars_guard.backends.vllm_server import VllmServerBackend
     from stars_guard.vllm_http import parse_options
 
-    return await VllmServerBackend.connect(await asyncio.to_thread(resolve_model, model), parse_options(options))
+    return await VllmServerBackend.connect(model, parse_options(options))
 
 
 _MAKERS: Mapping[str, Callable[[str, Mapping[str, Any]], Awaitable[Backend]]] = {

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stars_guard import portal
+from stars_guard.assembly import unload_backends
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.scripted import ScriptedBackend
 from stars_guard.guard import Guard
@@ -74,6 +75,13 @@ def guard(*judges: Judge, backend: ScriptedBackend | None = None, **more: Any) -
         judges=judges or (rewarding(), vetoing()),
         audit=MemoryStore(),
     )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _engines_freed() -> Iterator[None]:
+    """Engines of one module at a time: several of vLLM and its servers do not fit a small machine."""
+    yield
+    portal.call(unload_backends)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ ASK = [Message("user", "What is a lake?")]
 STORY = [Message("user", "Tell me a long story about a lighthouse keeper and the sea.")]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def servers(embedded_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
     folder = tmp_path_factory.mktemp("servers")
     made = [Server(embedded_model, folder / f"{i}.log", core=i) for i in range(2)]
@@ -49,17 +49,17 @@ def load(backend: str, **options: Any) -> Backend:
     return portal.call(lambda: load_backend("embedded", backend, options))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def plain() -> Backend:
     return load("transformers")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def in_process() -> Backend:
     return load("vllm", dtype="float32")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def over_http(servers: list[Server]) -> Backend:
     return load("vllm-server", base_url=[server.url for server in servers])
 
@@ -95,7 +95,7 @@ def accepted_of_proposed(backend: Backend) -> tuple[int, int]:
     return sum(d.totals.segments for d in done), sum(d.totals.proposals for d in done)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def plain_acceptance(plain: Backend) -> tuple[int, int]:
     return accepted_of_proposed(plain)
 

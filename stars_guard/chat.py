@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,10 @@ from stars_guard.segments import Message
 __all__ = ["encode_chat"]
 
 _MARK = re.compile("\x01(\\d+)\x01")
+
+# A fast tokenizer keeps "split special tokens" as a setting of the one object that all threads share: two encodings at
+# once could make control tokens of a message's text.
+_ENCODING = threading.Lock()
 
 
 def encode_chat(tokenizer: Any, messages: Sequence[Message], *, answer: str | None = None) -> list[int]:
@@ -39,12 +44,13 @@ def encode_chat(tokenizer: Any, messages: Sequence[Message], *, answer: str | No
             ) from exc
     trims = "trim" in (tokenizer.chat_template or "")
     ids: list[int] = []
-    for part, piece in enumerate(_MARK.split(rendered)):
-        if part % 2 == 0:
-            text, plain = piece, False
-        else:
-            content = turns[int(piece)].content
-            text, plain = (content.strip() if trims else content), True
-        if text:
-            ids += tokenizer(text, add_special_tokens=False, split_special_tokens=plain, verbose=False)["input_ids"]
+    with _ENCODING:
+        for part, piece in enumerate(_MARK.split(rendered)):
+            if part % 2 == 0:
+                text, plain = piece, False
+            else:
+                content = turns[int(piece)].content
+                text, plain = (content.strip() if trims else content), True
+            if text:
+                ids += tokenizer(text, add_special_tokens=False, split_special_tokens=plain, verbose=False)["input_ids"]
     return ids

@@ -20,6 +20,7 @@ from stars_guard.segments import Passage
 
 TOKENS = 64
 ANSWER = 24
+ANSWERS = 8
 NOTE = "The embedded 135M model in bfloat16, KV blocks of 32 tokens; the end of sequence is not looked for.\n\n"
 
 
@@ -79,7 +80,7 @@ async def by_width(engine: VllmEngineBackend) -> str:
 
         async def answers(name: str, n: int = calls, guards: Any = guards, drawn: Any = drawn) -> float:
             began = time.perf_counter()
-            done = await guards[name].batch([PROMPT] * n, concurrency=n)
+            done = await guards[name].batch([PROMPT] * max(n, ANSWERS), concurrency=n)
             drawn[name] += sum(answer.totals.drawn for answer in done)
             return time.perf_counter() - began
 
@@ -88,7 +89,7 @@ async def by_width(engine: VllmEngineBackend) -> str:
             f"widths, {calls} calls at {acceptance}", {name: lambda name=name: answers(name) for name in guards}
         )
         best = min(found["1"], found["4"])
-        kept = calls * ANSWER * REPEATS
+        kept = max(calls, ANSWERS) * ANSWER * REPEATS
         rows.append(
             [calls, acceptance, *(f"{found[n]:.2f} s, {drawn[n] / kept:.2f}" for n in guards), found["auto"] / best]
         )
@@ -135,4 +136,5 @@ async def main() -> None:
     engine.vocabulary.eos_ids = frozenset()
     await Plain(engine).run(8, 32)
     write_section("vLLM: beside plain generate", NOTE + await against_plain(engine))
-    write_section("vLLM: parallel width", NOTE + f"Answers of {ANSWER} tokens, B = 8.\n\n" + await by_width(engine))
+    about = f"Answers of {ANSWER} tokens, B = 8; a call alone gives {ANSWERS} of them in turn.\n\n"
+    write_section("vLLM: parallel width", NOTE + about + await by_width(engine))

@@ -147,8 +147,8 @@ def test_invariants(seed, method, exhausted, attempts, parallel, budget, monitor
 
 def test_auto_width_follows_acceptance_and_load() -> None:
     rates = (0.1, 0.3, 0.6, 0.95)
-    assert [best_width(rate, 100, shared_row_cost(0.08, 1)) for rate in rates] == [16, 4, 4, 1]
-    assert [best_width(rate, 100, shared_row_cost(0.08, 32)) for rate in rates] == [2, 1, 1, 1]
+    assert [best_width(rate, 100, shared_row_cost(0.08, 1)) for rate in rates] == [8, 4, 2, 1]
+    assert [best_width(rate, 100, shared_row_cost(0.08, 32)) for rate in rates] == [1, 1, 1, 1]
     assert best_width(0.1, 3) == 2
     assert shared_row_cost(0.08, 1) == pytest.approx(0.08)
     seen = AcceptanceRate()

@@ -18,11 +18,11 @@ from stars_guard.decoding import Settings
 from stars_guard.embedded import resolve_model
 from stars_guard.errors import InputError, PolicyError
 from stars_guard.judging import Rule
-from stars_guard.policy import PatternsJudge, Policy, SequenceClassifierJudge, VllmPoolingJudge
+from stars_guard.policy import JudgeSpec, PatternsJudge, Policy, SequenceClassifierJudge, VllmPoolingJudge
 from stars_guard.scorers.base import Scorer
 from stars_guard.scorers.cascade import Cascade, Judge
 
-__all__ = ["load_backend", "load_cascade", "settings_of", "unload_backends"]
+__all__ = ["load_backend", "load_cascade", "rule_of", "settings_of", "unload_backends"]
 
 logger = logging.getLogger(__name__)
 
@@ -130,12 +130,16 @@ async def load_cascade(policy: Policy) -> Cascade:
     """The policy's judges."""
     judges = []
     for spec in policy.judges:
-        rule = Rule(spec.name, spec.weight, spec.reject_above, spec.on_error)
-        judges.append(Judge(rule, await _scorer(spec), spec.timeout))
+        judges.append(Judge(rule_of(spec), await _scorer(spec), spec.timeout))
     return Cascade(judges)
 
 
-async def _scorer(spec: SequenceClassifierJudge | VllmPoolingJudge | PatternsJudge) -> Scorer:
+def rule_of(spec: JudgeSpec) -> Rule:
+    """What the policy makes of a judge's score."""
+    return Rule(spec.name, spec.weight, spec.reject_above, spec.on_error)
+
+
+async def _scorer(spec: JudgeSpec) -> Scorer:
     match spec:
         case PatternsJudge():
             from stars_guard.scorers.patterns import Pattern, PatternScorer

@@ -17,11 +17,14 @@ __all__ = ["app", "main"]
 app = typer.Typer(help="A guardrail that works while the model writes.", no_args_is_help=True, add_completion=False)
 audit_app = typer.Typer(help="Read the audit log.", no_args_is_help=True)
 app.add_typer(audit_app, name="audit")
+policy_app = typer.Typer(help="Check, show, compare and test policies.", no_args_is_help=True)
+app.add_typer(policy_app, name="policy")
 
 PolicyOption = Annotated[str, typer.Option(help="a policy's name or path")]
 ModelOption = Annotated[str, typer.Option(help="a Hugging Face directory or name; 'embedded' is the built-in one")]
 BackendOption = Annotated[str, typer.Option(help="auto, transformers, vllm or vllm-server")]
 ServerOption = Annotated[list[str] | None, typer.Option("--base-url", help="a vLLM server; may be given several times")]
+PolicyArgument = Annotated[str, typer.Argument(help="a policy's name or path")]
 Url = Annotated[str | None, typer.Argument(help="jsonl:///path; default: the user's state directory")]
 
 
@@ -79,6 +82,52 @@ def serve_config(policy: PolicyOption = "default", model: ModelOption = "embedde
     from stars_guard.cli.serve_config import show_config
 
     show_config(Console(), policy, model)
+
+
+@policy_app.command("check")
+def policy_check(policies: Annotated[list[str], typer.Argument(help="names or paths")]) -> None:
+    """Say whether policies are valid: every problem with its file, line and key. Exit code 1 if one is not."""
+    from stars_guard.cli.policy import check_policies
+
+    if not check_policies(Console(), policies):
+        raise typer.Exit(1)
+
+
+@policy_app.command("show")
+def policy_show(policy: PolicyArgument = "default") -> None:
+    """Print the resolved policy, with where each value came from."""
+    from stars_guard.cli.policy import show_policy
+
+    show_policy(Console(), policy)
+
+
+@policy_app.command("schema")
+def policy_schema() -> None:
+    """Print the JSON Schema of a policy file."""
+    from stars_guard.policy.schema import schema_text
+
+    typer.echo(schema_text(), nl=False)
+
+
+@policy_app.command("diff")
+def policy_diff(first: str, second: str) -> None:
+    """Show what differs between two policies, and what the second lets through. Exit code 1 if they differ."""
+    from stars_guard.cli.policy import diff_policies
+
+    if not diff_policies(Console(), first, second):
+        raise typer.Exit(1)
+
+
+@policy_app.command("test")
+def policy_test(
+    cases: Annotated[Path, typer.Argument(help="YAML with texts and what should be said of them")],
+    policy: PolicyOption = "default",
+) -> None:
+    """Run a policy's unit tests. Exit code 1 if one fails."""
+    from stars_guard.cli.policy import test_policy
+
+    if not test_policy(Console(), policy, cases):
+        raise typer.Exit(1)
 
 
 @audit_app.command("list")

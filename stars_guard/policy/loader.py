@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.scalarbool import ScalarBoolean
 
 from stars_guard.errors import PolicyError
+from stars_guard.policy.layers import loosened, merge
 from stars_guard.policy.model import Policy
 from stars_guard.policy.problems import describe
+from stars_guard.policy.tree import Node, key_of, locate, plain, read_tree, tree_of, with_environment
 
-__all__ = ["load_policy", "shipped_policies"]
+__all__ = ["Resolved", "load_policy", "resolve_policy", "shipped_policies"]
 
 _PACKAGE = Path(__file__).parent.parent
+DEEPEST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A policy and where all of it came from.
+
+    Attributes:
+        tree: the merged layers.
+        files: of all layers, the outermost first.
+        loosened: what a child let through that its parent did not, each by its own ``override: true``.
+    """
+
+    policy: Policy
+    tree: Node
+    files: tuple[Path, ...] = ()
+    loosened: tuple[str, ...] = ()
 
 
 def shipped_policies() -> dict[str, Path]:
@@ -35,78 +51,101 @@ def load_policy(source: str | Path | Mapping[str, Any] | Policy) -> Policy:
 
     Args:
         source: the name of a shipped policy, a path, or what a YAML file would hold. A shipped name comes before a
-            file of that name; write ``./name`` for the file.
+            file of that name; write ``./name`` for the file. Environment variables are put into files only.
 
     Raises:
         PolicyError: not found, not YAML, or not valid; the message lists every problem.
     """
-    if isinstance(source, Policy):
-        return source
+    return source if isinstance(source, Policy) else resolve_policy(source).policy
+
+
+def resolve_policy(source: str | Path | Mapping[str, Any]) -> Resolved:
+    """Load a policy and keep where each value came from. Takes and raises what `load_policy` does."""
     if isinstance(source, Mapping):
-        return _validate(source, "policy")
-    path = _find(source)
-    return _validate(_parse(path), str(path))
+        return _layer(tree_of(source, "policy"), Path.cwd(), ())
+    return _file(_find(source, Path.cwd()), ())
 
 
-def _find(source: str | Path) -> Path:
+def _find(source: str | Path, folder: Path, place: str = "") -> Path:
     path = Path(source)
     if isinstance(source, Path) or path.suffix in (".yaml", ".yml") or os.sep in source:
-        return path
+        return path if not place else folder / path
     shipped = shipped_policies()
     if source in shipped:
         return shipped[source]
-    if path.is_file():
-        return path
+    if (folder / path).is_file():
+        return path if not place else folder / path
     near = difflib.get_close_matches(source, shipped, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"shipped policies: {', '.join(shipped)}"
-    raise PolicyError(f"there is no policy named {source!r}", hint=hint)
+    raise PolicyError(f"{place}there is no policy named {source!r}", hint=hint)
 
 
-def _parse(path: Path) -> Mapping[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as exc:
-        raise PolicyError(f"{path}: cannot read the policy: {exc.strerror}") from exc
-    except UnicodeDecodeError as exc:
-        raise PolicyError(f"{path}: the policy is not UTF-8 text") from exc
-    try:
-        data = YAML(typ="rt").load(text)
-    except DuplicateKeyError as exc:
-        problem = str(exc.problem).partition(" with value")[0].removeprefix("found ")
-        raise PolicyError(f"{path}:{_line(exc)}: {problem}") from exc
-    except MarkedYAMLError as exc:
-        raise PolicyError(f"{path}:{_line(exc)}: not valid YAML: {exc.problem}") from exc
-    # ruamel.yaml lets a ValueError through for impossible dates and the like
-    except (YAMLError, ValueError, RecursionError) as exc:
-        raise PolicyError(f"{path}: not valid YAML") from exc
-    if not isinstance(data, Mapping):
-        raise PolicyError(f"{path}:1: a policy is a mapping of keys to values")
-    return data
+def _file(path: Path, above: tuple[Path, ...]) -> Resolved:
+    real = path.resolve()
+    if real in above:
+        names = " -> ".join(file.name for file in (*above[above.index(real) :], real))
+        raise PolicyError(f"{path}: policies extend each other: {names}")
+    if len(above) >= DEEPEST:
+        raise PolicyError(f"{path}: more than {DEEPEST} policies extend each other")
+    return _layer(with_environment(read_tree(path)), real.parent, (*above, real))
 
 
-def _line(exc: MarkedYAMLError) -> int:
-    mark = exc.problem_mark or exc.context_mark
-    return mark.line + 1 if mark else 1
+def _layer(tree: Node, folder: Path, files: tuple[Path, ...]) -> Resolved:
+    tree, parent_name, overrides = _directives(tree)
+    if parent_name is None:
+        return Resolved(_validate(tree), tree, files)
+    place = f"{parent_name.place}: extends: "
+    found = _file(_find(str(parent_name.value), folder, place), files)
+    merged = merge(found.tree, tree)
+    policy = _validate(merged)
+    notes, refused = list(found.loosened), []
+    for judge, loc, change in loosened(found.policy, policy):
+        where = f"{locate(merged, loc)[1]}: {key_of(loc)}: looser than {found.policy.name!r}: {change}"
+        if judge in overrides:
+            notes.append(where)
+        else:
+            refused.append(f"{where}; write `override: true` {'in the judge' if judge else 'at the top'} to allow it")
+    if refused:
+        raise PolicyError("\n".join(refused))
+    return Resolved(policy, merged, found.files, tuple(notes))
 
 
-def _validate(data: Mapping[str, Any], where: str) -> Policy:
-    try:
-        return Policy.model_validate(_plain(data))
-    except ValidationError as exc:
-        raise PolicyError("\n".join(describe(where, data, exc))) from exc
-    except RecursionError as exc:
-        raise PolicyError(f"{where}: the policy contains itself") from exc
+def _directives(tree: Node) -> tuple[Node, Node | None, set[str | None]]:
+    """Take ``extends`` and ``override`` out: the tree without, the parent, and who may loosen (None is the top)."""
+    top = dict(tree.value)
+    parent, overrides = top.pop("extends", None), set[str | None]()
+    if parent is not None and not (isinstance(parent.value, str) and parent.value):
+        raise PolicyError(f"{parent.place}: extends: should be a policy's name or path")
+    if parent is None:
+        return tree, None, overrides
+    if _override(top):
+        overrides.add(None)
+    judges = top.get("judges")
+    if judges is not None and isinstance(judges.value, list):
+        items = []
+        for item in judges.value:
+            if isinstance(item.value, dict):
+                keys = dict(item.value)
+                if _override(keys) and "name" in keys:
+                    overrides.add(str(keys["name"].value))
+                item = Node(keys, item.place)
+            items.append(item)
+        top["judges"] = Node(items, judges.place)
+    return Node(top, tree.place), parent, overrides
 
 
-def _plain(value: Any) -> Any:
-    """Without ruamel.yaml's own kinds of number, text and list, which strict models refuse."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [_plain(item) for item in value]
-    if isinstance(value, ScalarBoolean):
-        return bool(value)
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
+def _override(keys: dict[str, Node]) -> bool:
+    node = keys.pop("override", None)
+    if node is None:
+        return False
+    value = plain(node)
+    if not isinstance(value, bool):
+        raise PolicyError(f"{node.place}: override: should be true or false")
     return value
+
+
+def _validate(tree: Node) -> Policy:
+    try:
+        return Policy.model_validate(plain(tree))
+    except ValidationError as exc:
+        raise PolicyError("\n".join(describe(tree, exc))) from exc

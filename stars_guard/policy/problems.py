@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from stars_guard.policy.model import JudgeSpec, Policy
+from stars_guard.policy.tree import Loc, Node, Place, key_of, locate
 
-__all__ = ["describe"]
-
-_Loc = tuple[int | str, ...]
+__all__ = ["describe", "plain_problems"]
 
 
-def describe(where: str, data: Mapping[str, Any], exc: ValidationError) -> list[str]:
+def describe(tree: Node, exc: ValidationError) -> list[str]:
     """Every problem of a policy, in the order of its lines.
 
     Args:
-        where: the file, or a word for what has none.
-        data: as ruamel.yaml read it, so that lines are known; any mapping will do.
+        tree: what was validated. The value of an environment variable is never told.
     """
-    found: dict[str, tuple[int, list[str]]] = {}
+    found: dict[tuple[str, str], tuple[int, list[str]]] = {}
     errors = exc.errors(include_url=False)
     for error in errors:
         loc = error["loc"]
@@ -30,48 +28,28 @@ def describe(where: str, data: Mapping[str, Any], exc: ValidationError) -> list[
         inner = [other for other in errors if len(other["loc"]) > len(loc) and other["loc"][: len(loc)] == loc]
         if error["type"] == "too_short" and inner:
             continue
-        key, line = _locate(data, _without_tag(loc))
-        texts = found.setdefault(key, (line, []))[1]
-        texts.append(_text(error))
+        known, place = locate(tree, _without_tag(loc))
+        texts = found.setdefault((key_of(known), place.file), (place.line, []))[1]
+        texts.append(f"the value of ${{{place.variable}}} is not valid" if place.variable else _text(error))
     return [
-        f"{where}:{line}: {key}: {_either(texts)}" if line else f"{where}: {key}: {_either(texts)}"
-        for key, (line, texts) in sorted(found.items(), key=lambda item: item[1][0])
+        f"{Place(file, line)}: {key}: {_either(texts)}"
+        for (key, file), (line, texts) in sorted(found.items(), key=lambda item: (item[0][1], item[1][0]))
     ]
 
 
-def _locate(node: Any, loc: _Loc) -> tuple[str, int]:
-    """The key as the file would write it, and its line from 1; 0 when there is none."""
-    key, line = "", 0
-    for part in loc:
-        if not _has_parts(node):
-            break  # pydantic goes on with the branches of a union
-        line = _line(node, part) or line
-        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
-        try:
-            node = node[part]
-        except (KeyError, IndexError, TypeError):
-            break
-    return key or "policy", line
+def plain_problems(tree: Node, exc: ValidationError) -> list[str]:
+    """Every problem of another YAML file than a policy."""
+    found: dict[tuple[str, Place], list[str]] = {}
+    for error in exc.errors(include_url=False):
+        known, place = locate(tree, error["loc"])
+        text = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+        found.setdefault((key_of(known), place), []).append(text)
+    return [f"{place}: {key}: {_either(texts)}" for (key, place), texts in found.items()]
 
 
-def _has_parts(node: Any) -> bool:
-    return isinstance(node, Mapping | Sequence) and not isinstance(node, str)
-
-
-def _without_tag(loc: _Loc) -> _Loc:
+def _without_tag(loc: Loc) -> Loc:
     """pydantic puts a judge's type into the path, after its index."""
     return (*loc[:2], *loc[3:]) if len(loc) > 2 and loc[0] == "judges" else loc
-
-
-def _line(node: Any, part: int | str) -> int:
-    position = getattr(node, "lc", None)
-    if position is None:
-        return 0
-    try:
-        return int((position.key(part) if isinstance(node, Mapping) else position.item(part))[0]) + 1
-    except (KeyError, IndexError, TypeError):
-        # an item's map begins on the line of its first key; a map under a key on the line after that key
-        return int(position.line) + 1
 
 
 def _text(error: Any) -> str:
@@ -112,7 +90,7 @@ def _suggestion(given: str, valid: Iterable[str]) -> str:
     return f"; did you mean `{near[0]}`?" if near else ""
 
 
-def _nearest_key(loc: _Loc) -> str:
+def _nearest_key(loc: Loc) -> str:
     given = str(loc[-1])
     here = _keys(_model_at(loc[:-1]))
     near = _suggestion(given, here)
@@ -122,7 +100,7 @@ def _nearest_key(loc: _Loc) -> str:
     return f"; did you mean `{elsewhere[0]}`?" if elsewhere else f"; valid here: {', '.join(here)}"
 
 
-def _model_at(loc: _Loc) -> type[BaseModel]:
+def _model_at(loc: Loc) -> type[BaseModel]:
     model: type[BaseModel] = Policy
     if len(loc) > 2 and loc[0] == "judges":
         model, loc = _judge_models()[str(loc[2])], loc[3:]
@@ -142,7 +120,8 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _keys(model: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()]
+    keys = [field.alias or name for name, field in model.model_fields.items()]
+    return [*keys, "extends", "override"] if model is Policy else keys
 
 
 def _sections() -> list[str]:

@@ -86,6 +86,11 @@ class Cascade:
         """
         return await self._ask(passages, self._order)
 
+    async def judge_fully(self, passage: Passage) -> Judgement:
+        """Every judge's word, whatever another vetoes. Raises as `judge` does."""
+        scores = [(await _scores(judge, [passage]))[0] for judge in self.judges]
+        return combine(scores, self.rules)
+
     async def prompt_reward(self, passage: Passage) -> tuple[float | None, int]:
         """r(x, "") and the number of passages scored; None when a judge failed or none gives a reward."""
         judges = [judge for judge in self._order if judge.rule.weight is not None]

@@ -1,0 +1,101 @@
+"""Policies at the terminal: check, show, compare, test."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.syntax import Syntax
+from rich.table import Table
+
+from stars_guard import portal
+from stars_guard.assembly import load_cascade, rule_of
+from stars_guard.errors import PolicyError
+from stars_guard.judging import Judgement
+from stars_guard.policy import Policy, load_policy, resolve_policy
+from stars_guard.policy.cases import Case, failures, load_cases
+from stars_guard.policy.layers import loosened
+from stars_guard.policy.show import annotated, differences
+from stars_guard.policy.tree import key_of
+from stars_guard.segments import Message, Passage
+
+__all__ = ["check_policies", "diff_policies", "show_policy", "test_policy"]
+
+
+def check_policies(console: Console, names: list[str]) -> bool:
+    """Whether all are valid; a line for each, every problem with its file, line and key."""
+    fine = True
+    for name in names:
+        try:
+            resolved = resolve_policy(name)
+        except PolicyError as exc:
+            fine = False
+            console.print(str(exc), style="red", markup=False, highlight=False, soft_wrap=True)
+            continue
+        console.print(f"{name}: valid ({resolved.policy.sha256[:12]})", style="green", markup=False, soft_wrap=True)
+        for note in resolved.loosened:
+            console.print(f"  loosened: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    return fine
+
+
+def show_policy(console: Console, name: str) -> None:
+    """The resolved policy, with where each value came from."""
+    text = annotated(resolve_policy(name))
+    if console.is_terminal:
+        console.print(Syntax(text, "yaml", background_color="default", word_wrap=False))
+    else:
+        console.out(text, highlight=False, end="")
+
+
+def diff_policies(console: Console, first: str, second: str) -> bool:
+    """Whether two policies are the same in effect; a table of what differs, and what the second lets through."""
+    a, b = load_policy(first), load_policy(second)
+    rows = differences(a, b)
+    if not rows:
+        console.print("the same", style="green")
+        return True
+    table = Table("key", first, second)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table, markup=False)
+    for _, loc, change in loosened(a, b):
+        console.print(f"{second} is looser: {key_of(loc)}: {change}", style="yellow", markup=False, soft_wrap=True)
+    return False
+
+
+def test_policy(console: Console, name: str, path: Path) -> bool:
+    """Whether the policy's judges say of each case what it expects."""
+    policy, cases = load_policy(name), load_cases(path)
+    with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
+        bar = progress.add_task("judging", total=len(cases))
+
+        async def all_cases() -> list[Judgement]:
+            cascade = await load_cascade(policy)
+
+            async def one(index: int, case: Case) -> Judgement:
+                passage = Passage(f"case-{index}", (Message("user", case.prompt),), "", case.answer)
+                judgement = await cascade.judge_fully(passage)
+                progress.advance(bar)
+                return judgement
+
+            return list(await asyncio.gather(*(one(i, case) for i, case in enumerate(cases))))
+
+        judgements = portal.call(all_cases)
+    return _report(console, policy, cases, judgements)
+
+
+def _report(console: Console, policy: Policy, cases: tuple[Case, ...], judgements: list[Judgement]) -> bool:
+    rules = {judge.name: rule_of(judge) for judge in policy.judges}
+    failed = 0
+    for index, (case, judgement) in enumerate(zip(cases, judgements, strict=True)):
+        wrong = list(failures(case, judgement, rules))
+        failed += bool(wrong)
+        title = case.name or f"case {index + 1}"
+        style = "red" if wrong else "green"
+        console.print(f"{'FAILED' if wrong else 'passed'}  {title}", style=style, markup=False, highlight=False)
+        for text in wrong:
+            console.print(f"        {text}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{len(cases) - failed} passed, {failed} failed", highlight=False)
+    return not failed

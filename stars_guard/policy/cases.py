@@ -1,0 +1,114 @@
+"""Unit tests of a policy: texts, and what its judges should say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stars_guard.errors import PolicyError
+from stars_guard.judging import Judgement, Rule, Score
+from stars_guard.policy.problems import plain_problems
+from stars_guard.policy.tree import plain, read_tree
+
+__all__ = ["Case", "failures", "load_cases"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Range(_Strict):
+    """Bounds of a score, both exclusive."""
+
+    above: float | None = None
+    below: float | None = None
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.above is None and self.below is None:
+            raise ValueError("give above, below, or both")
+        return self
+
+    def problem(self, value: float) -> str | None:
+        """Why the value is outside, or None."""
+        if self.above is not None and value <= self.above:
+            return f"{value:.3g} is not above {self.above}"
+        if self.below is not None and value >= self.below:
+            return f"{value:.3g} is not below {self.below}"
+        return None
+
+
+Expected = Literal["vetoes", "allows"] | Range
+
+
+class Case(_Strict):
+    """One text and what should be said of it.
+
+    Attributes:
+        expect: whether any judge of the policy should veto the answer.
+        reward: bounds of the policy's reward.
+        judges: by name: ``vetoes``, ``allows`` or bounds of the score.
+    """
+
+    name: str = ""
+    prompt: str = Field(min_length=1)
+    answer: str
+    expect: Literal["vetoed", "allowed"] | None = None
+    reward: Range | None = None
+    judges: dict[str, Expected] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _expects_something(self) -> Self:
+        if self.expect is None and self.reward is None and not self.judges:
+            raise ValueError("give expect, reward or judges: a case that expects nothing cannot fail")
+        return self
+
+
+class _File(_Strict):
+    cases: Annotated[tuple[Case, ...], Field(min_length=1)]
+
+
+def load_cases(path: Path) -> tuple[Case, ...]:
+    """Read ``cases:`` of a YAML file.
+
+    Raises:
+        PolicyError: it is not such a file; the message lists every problem.
+    """
+    tree = read_tree(path)
+    try:
+        return _File.model_validate(plain(tree)).cases
+    except ValidationError as exc:
+        raise PolicyError("\n".join(plain_problems(tree, exc))) from exc
+
+
+def failures(case: Case, judgement: Judgement, rules: Mapping[str, Rule]) -> Iterator[str]:
+    """What is not as the case expects.
+
+    Args:
+        judgement: of all judges, each asked.
+        rules: of the policy's judges by name.
+    """
+    if case.expect is not None and (judgement.veto is not None) != (case.expect == "vetoed"):
+        yield f"expected {case.expect}, but {judgement.veto or 'no judge vetoes'}"
+    if case.reward is not None:
+        problem = "there is none" if judgement.reward is None else case.reward.problem(judgement.reward)
+        if problem:
+            yield f"reward: {problem}"
+    scores = {score.judge: score for score in judgement.scores}
+    for name, expected in case.judges.items():
+        if name not in rules:
+            yield f"{name}: the policy has no such judge; it has {', '.join(rules) or 'none'}"
+        elif problem := _said(expected, scores[name], rules[name]):
+            yield f"{name}: {problem}"
+
+
+def _said(expected: Expected, score: Score, rule: Rule) -> str | None:
+    if score.value is None:
+        return f"the judge failed: {score.error}"
+    if isinstance(expected, Range):
+        return expected.problem(score.value)
+    vetoes = rule.reject_above is not None and score.value > rule.reject_above
+    return None if vetoes == (expected == "vetoes") else f"{'vetoes' if vetoes else 'allows'} at {score.value:.3g}"

@@ -1,0 +1,82 @@
+"""``extends``: a policy on top of another. A child may tighten freely; what it loosens it must say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from stars_guard.policy.model import PatternsJudge, Policy
+from stars_guard.policy.tree import Node
+
+__all__ = ["loosened", "merge"]
+
+FREE = frozenset(
+    {"weight", "reject_above", "on_error", "timeout", "batch_size", "max_length", "api_key_env", "patterns", "engine"}
+)
+"""Fields of a vetoing judge whose change is no loosening, or is compared by its own rule."""
+
+MODES = ("off", "monitor", "enforce")
+
+
+def merge(parent: Node, child: Node, key: str = "") -> Node:
+    """The child on top of the parent: mappings key by key, judges and patterns by name, all else replaced."""
+    if isinstance(parent.value, dict) and isinstance(child.value, dict):
+        both = {**parent.value}
+        for name, node in child.value.items():
+            both[name] = merge(both[name], node, name) if name in both else node
+        return Node(both, child.place)
+    if key in ("judges", "patterns") and isinstance(parent.value, list) and isinstance(child.value, list):
+        items = list(parent.value)
+        at = {_name(item): i for i, item in enumerate(items)}
+        for item in child.value:
+            where = at.get(_name(item)) if _name(item) is not None else None
+            if where is None:
+                items.append(item)
+            else:
+                items[where] = merge(items[where], item)
+        return Node(items, child.place)
+    return child
+
+
+def _name(node: Node) -> Any:
+    name = node.value.get("name") if isinstance(node.value, dict) else None
+    return str(name.value) if name is not None and isinstance(name.value, str) else None
+
+
+def loosened(parent: Policy, child: Policy) -> Iterator[tuple[str | None, tuple[int | str, ...], str]]:
+    """What the child lets through that the parent does not: the judge's name or None, the path, and a few words.
+
+    A veto, the mode, what a failure means and what happens when attempts run out are compared. Numbers that are
+    calibrated to a reward model (r_star, beta, alpha, weights) are not: no order of them is stricter.
+    """
+    if MODES.index(child.mode) < MODES.index(parent.mode):
+        yield None, ("mode",), f"{parent.mode} -> {child.mode}"
+    before, after = parent.decoding, child.decoding
+    if after.on_exhausted == "best" != before.on_exhausted:
+        yield None, ("decoding", "on_exhausted"), f"{before.on_exhausted} -> best"
+    if after.method == "vanilla" != before.method:
+        yield None, ("decoding", "method"), f"{before.method} -> vanilla"
+    judges = {judge.name: (i, judge) for i, judge in enumerate(child.judges)}
+    for old in parent.judges:
+        if old.name not in judges:
+            yield old.name, ("judges",), f"judge {old.name!r} is not there"
+            continue
+        index, new = judges[old.name]
+        where: tuple[int | str, ...] = ("judges", index)
+        if new.on_error == "ignore" != old.on_error:
+            yield old.name, (*where, "on_error"), f"{old.on_error} -> ignore"
+        if old.reject_above is None:
+            continue
+        if new.reject_above is None or new.reject_above > old.reject_above:
+            yield old.name, (*where, "reject_above"), f"{old.reject_above} -> {new.reject_above}"
+        if type(old) is not type(new):
+            yield old.name, (*where, "type"), f"{old.type} -> {new.type}"
+            continue
+        for field in type(old).model_fields.keys() - FREE:
+            if getattr(old, field) != getattr(new, field):
+                yield old.name, (*where, field), "another judge than the parent's"
+        if isinstance(old, PatternsJudge) and isinstance(new, PatternsJudge):
+            kept = {pattern.name: pattern.regex for pattern in new.patterns}
+            for pattern in old.patterns:
+                if kept.get(pattern.name) != pattern.regex:
+                    yield old.name, (*where, "patterns"), f"pattern {pattern.name!r} is not the parent's"

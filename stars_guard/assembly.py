@@ -18,7 +18,16 @@ from stars_guard.decoding import Settings
 from stars_guard.embedded import resolve_model
 from stars_guard.errors import InputError, PolicyError
 from stars_guard.judging import Rule
-from stars_guard.policy import JudgeSpec, PatternsJudge, Policy, SequenceClassifierJudge, VllmPoolingJudge
+from stars_guard.policy import (
+    HttpJudge,
+    JudgeSpec,
+    PatternsJudge,
+    PiiJudge,
+    Policy,
+    PythonJudge,
+    SequenceClassifierJudge,
+    VllmPoolingJudge,
+)
 from stars_guard.scorers.base import Scorer
 from stars_guard.scorers.cascade import Cascade, Judge
 
@@ -126,11 +135,20 @@ _MAKERS: Mapping[str, Callable[[str, Mapping[str, Any]], Awaitable[Backend]]] = 
 }
 
 
-async def load_cascade(policy: Policy) -> Cascade:
-    """The policy's judges."""
+async def load_cascade(policy: Policy, *, allow_python: bool = False) -> Cascade:
+    """The policy's judges.
+
+    Args:
+        allow_python: whether the policy may name Python code to run.
+
+    Raises:
+        PolicyError: a judge cannot be made from what the policy says.
+        ScorerError: a judge's model cannot be loaded.
+    """
     judges = []
     for spec in policy.judges:
-        judges.append(Judge(rule_of(spec), await _scorer(spec), spec.timeout))
+        scorer = await _scorer(spec, allow_python)
+        judges.append(Judge(rule_of(spec), scorer, spec.timeout, spec.tail, spec.every, spec.asked_last))
     return Cascade(judges)
 
 
@@ -139,12 +157,31 @@ def rule_of(spec: JudgeSpec) -> Rule:
     return Rule(spec.name, spec.weight, spec.reject_above, spec.on_error)
 
 
-async def _scorer(spec: JudgeSpec) -> Scorer:
+async def _scorer(spec: JudgeSpec, allow_python: bool) -> Scorer:
     match spec:
         case PatternsJudge():
             from stars_guard.scorers.patterns import Pattern, PatternScorer
 
             return PatternScorer([Pattern(p.name, p.regex) for p in spec.patterns])
+        case PiiJudge():
+            from stars_guard.scorers.pii import PiiScorer
+
+            return PiiScorer(spec.kinds, spec.region)
+        case HttpJudge():
+            from stars_guard.scorers.http import HttpScorer
+
+            return HttpScorer(
+                spec.url, spec.body, spec.score, headers=spec.headers, retries=spec.retries,
+                connections=spec.connections, timeout=spec.timeout,
+            )  # fmt: skip
+        case PythonJudge():
+            from stars_guard.scorers.python import load_python
+
+            if not allow_python:
+                raise PolicyError(
+                    f"judge {spec.name!r}: python judges are off", hint="pass allow_python=True where the guard is made"
+                )
+            return await asyncio.to_thread(load_python, spec.call, spec.options)
         case SequenceClassifierJudge():
             options = spec.model_dump(include={"revision", "label", "template", "max_length", "batch_size"})
 

@@ -128,12 +128,18 @@ class Call:
     async def _judge(self, candidates: Sequence[Candidate]) -> list[Judgement]:
         if not self._decoder.needs_judgement:
             return [Judgement() for _ in candidates]
-        judgements = await self._cascade.judge([self._passage(candidate.text) for candidate in candidates])
+        judgements = await self._cascade.judge([self._candidate_passage(candidate) for candidate in candidates])
         self._scored += sum(len(judgement.scores) for judgement in judgements)
         return judgements
 
     def _passage(self, segment: str) -> Passage:
         return Passage(self._call_id, self._messages, self._accepted, segment)
+
+    def _candidate_passage(self, candidate: Candidate) -> Passage:
+        totals = self._decoder.totals
+        full = totals.kept + len(candidate) >= self._settings.max_tokens
+        last = candidate.finish is not None or full
+        return replace(self._passage(candidate.text), index=totals.segments, last=last)
 
     async def _drop(self, attempt: int) -> int:
         """Let a proposal go; how many tokens it had drawn past its boundary."""

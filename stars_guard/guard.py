@@ -56,6 +56,7 @@ class Guard:
         backend: ``auto``, ``transformers``, ``vllm`` or ``vllm-server``; see `stars_guard.assembly.load_backend`.
         options: of the backend, such as ``base_url`` and ``api_key`` of a server or vLLM's engine arguments.
         judges: instead of those that the policy declares: for tests.
+        allow_python: whether the policy's judges may name Python code to run.
         audit: a store or its URL, instead of the policy's.
 
     Raises:
@@ -70,6 +71,7 @@ class Guard:
         backend: str = "auto",
         options: Mapping[str, Any] | None = None,
         judges: Sequence[Judge] | None = None,
+        allow_python: bool = False,
         audit: str | AuditStore | None = None,
     ) -> None:
         self.policy = load_policy(policy)
@@ -78,6 +80,7 @@ class Guard:
         self._model = model
         self._backend = backend
         self._options = dict(options or {})
+        self._allow_python = allow_python
         self._rate = AcceptanceRate()
         self._cascade = None if judges is None else Cascade(judges)
         self.blocking = Blocking(self)
@@ -192,7 +195,7 @@ class Guard:
         engine = self._model
         if isinstance(engine, str):
             engine = await load_backend(engine, self._backend, self._options)
-        cascade = self._cascade = self._cascade or await load_cascade(policy)
+        cascade = self._cascade = self._cascade or await load_cascade(policy, allow_python=self._allow_python)
         recorder.describe(
             backend=dict(engine.identity),
             scorers={judge.rule.judge: judge.scorer.identity for judge in cascade.judges},

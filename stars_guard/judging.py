@@ -46,6 +46,8 @@ class Score:
         error: the kind of failure, without user text.
         detail: what the judge can say of its reason (a label, a pattern's name), without user text.
         seconds: the time that the batch took in which it was judged.
+        batch: passages in that batch, of all calls.
+        cached: tokens that the judge had read before and did not read again; None where it cannot tell.
     """
 
     judge: str
@@ -53,6 +55,8 @@ class Score:
     error: str | None = None
     detail: str | None = None
     seconds: float = 0.0
+    batch: int = 1
+    cached: int | None = None
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.error is None):

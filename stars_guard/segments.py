@@ -77,12 +77,16 @@ class Passage:
         messages: the conversation up to the answer.
         accepted: the answer so far, already released.
         segment: the candidate's text; empty when the prompt alone is judged.
+        index: the segment's number in the answer, from 0.
+        last: whether the answer would end with this segment.
     """
 
     call_id: str
     messages: tuple[Message, ...] = field(repr=False)
     accepted: str = field(repr=False)
     segment: str = field(repr=False)
+    index: int = 0
+    last: bool = False
 
     @property
     def answer(self) -> str:

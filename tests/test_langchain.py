@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import operator
 import subprocess
@@ -28,7 +29,7 @@ from stars_guard.audit import open_store
 from stars_guard.embedded import generator_dir
 from stars_guard.errors import InputError, PolicyError
 from stars_guard.guard import Guard
-from stars_guard.policy import load_policy
+from stars_guard.policy import Policy, load_policy
 
 
 class TestUnit(ChatModelUnitTests):
@@ -94,7 +95,7 @@ def scripted(*judges: Any, **settings: Any) -> ChatStars:
     """A ChatStars whose guard draws from a script."""
     made = guard(*judges, **settings)
     model = ChatStars(policy=made.policy)
-    model._guards[model.model_name, made.policy.sha256] = made
+    model._guards[model.model_name, made.policy.name] = made
     return model
 
 
@@ -171,7 +172,7 @@ async def test_32_calls_with_two_policies_keep_their_records_apart(tmp_path: Pat
         made = Guard(policy(name=name), model=guard()._model, judges=[rewarding(), vetoing(word)],
                      audit=f"jsonl://{tmp_path}/audit.jsonl")  # fmt: skip
         models[name] = ChatStars(policy=made.policy)
-        models[name]._guards["embedded", made.policy.sha256] = made
+        models[name]._guards["embedded", made.policy.name] = made
     calls = [(("no-awful", "no-bad")[i % 2], f"question {i}") for i in range(32)]
     answers = await asyncio.gather(*(models[name].ainvoke(question) for name, question in calls))
     store = open_store(f"jsonl://{tmp_path}/audit.jsonl")
@@ -185,7 +186,7 @@ async def test_32_calls_with_two_policies_keep_their_records_apart(tmp_path: Pat
 
 
 def test_per_call_overrides() -> None:
-    model = ChatStars(model="embedded", backend="transformers", audit="memory://", seed=1)
+    model = ChatStars(model="embedded", backend="transformers", audit="memory://", seed=1, policies=["monitor"])
     answer = model.invoke("Say yes.", policy="monitor", max_tokens=5, temperature=0.0, stop=["\n"])
     assert answer.usage_metadata["output_tokens"] <= 5
     assert answer.response_metadata["stars_guard"]["policy"] == "monitor"
@@ -195,9 +196,42 @@ def test_per_call_overrides() -> None:
     assert model.bind(max_tokens=2).invoke("Say yes.").usage_metadata["output_tokens"] <= 2  # type: ignore[union-attr]
 
 
+def test_a_call_chooses_only_listed_policies() -> None:
+    model = ChatStars(policy="strict", policies=["default"])
+    assert model._guard({"policy": "default"}).policy.name == "default"
+    assert model._guard({}) is model._guard({})
+    for chosen in ("monitor", load_policy("monitor"), "./default"):
+        with pytest.raises(InputError, match="may not be chosen by a call"):
+            model.invoke("hi", policy=chosen)
+
+
+def test_a_changed_policy_file_is_taken_whole_or_not_at_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.monotonic", itertools.count(step=10).__next__)
+    base, path = tmp_path / "base.yaml", tmp_path / "p.yaml"
+    base.write_text("apiVersion: stars-guard/v1\nname: base\n")
+    path.write_text("extends: base.yaml\nname: one\n")
+    model = ChatStars(policy=path)
+    first = model._guard({})
+    assert model._guard({}) is first
+    path.write_text("extends: base.yaml\nname: second\n")
+    second = model._guard({})
+    assert (first.policy.name, second.policy.name) == ("one", "second")
+    path.write_text("extends: base.yaml\nmode: of\n")
+    assert model._guard({}) is second
+    assert "p.yaml:2: mode" in caplog.text
+    base.unlink()
+    assert model._guard({}) is second
+    base.write_text("apiVersion: stars-guard/v1\nname: base\ndescription: new\n")
+    path.write_text("extends: base.yaml\n")
+    assert model._guard({}).policy.description == "new"
+
+
 def test_a_cache_never_answers_for_another_policy() -> None:
     cache = InMemoryCache()
-    strict, default = (ChatStars(policy=p, cache=cache, seed=None) for p in ("strict", "default"))
+    listed: list[str | Path | Policy] = ["strict", "monitor"]
+    strict, default = (ChatStars(policy=p, policies=listed, cache=cache, seed=None) for p in ("strict", "default"))
     keys = {
         strict._get_llm_string(),
         default._get_llm_string(),

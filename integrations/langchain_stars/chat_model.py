@@ -16,9 +16,10 @@ from langchain_core.utils import secret_from_env
 from pydantic import ConfigDict, Field, SecretStr
 
 from langchain_stars.convert import metadata_of, to_messages, usage_of
+from stars_guard.errors import InputError
 from stars_guard.events import Event, Finished, Released
 from stars_guard.guard import CallOptions, Guard
-from stars_guard.policy import Policy, load_policy
+from stars_guard.policy import LivePolicy, Policy
 
 __all__ = ["ChatStars"]
 
@@ -41,7 +42,9 @@ class ChatStars(BaseChatModel):
     model_name: str = Field(default="embedded", alias="model")
     """A Hugging Face directory or name; ``embedded`` is the built-in small model."""
     policy: str | Path | Policy = "default"
-    """A shipped policy's name, a path or a `Policy`."""
+    """A shipped policy's name, a path or a `Policy`. A file that changes is read again; see `LivePolicy`."""
+    policies: list[str | Path | Policy] = Field(default_factory=list)
+    """Policies that a call may choose by ``policy=`` besides `policy`."""
     backend: str = "auto"
     """``auto``, ``transformers``, ``vllm`` (in process) or ``vllm-server``."""
     base_url: str | list[str] | None = None
@@ -61,18 +64,32 @@ class ChatStars(BaseChatModel):
     stop: list[str] | None = Field(default=None, alias="stop_sequences")
 
     @cached_property
+    def _live(self) -> dict[str, LivePolicy]:
+        return {}
+
+    @cached_property
     def _guards(self) -> dict[tuple[str, str], Guard]:
         return {}
 
+    def _policy(self, chosen: str | Path | Policy) -> Policy:
+        if chosen not in (self.policy, *self.policies):
+            name = chosen.name if isinstance(chosen, Policy) else chosen
+            raise InputError(f"policy {str(name)!r} may not be chosen by a call", hint="list it in policies=[...]")
+        source = chosen.sha256 if isinstance(chosen, Policy) else str(chosen)
+        live = self._live.get(source) or self._live.setdefault(source, LivePolicy(chosen))
+        return live.current
+
     def _guard(self, given: dict[str, Any]) -> Guard:
-        policy, model = load_policy(given.get("policy") or self.policy), given.get("model") or self.model_name
-        key = (model, policy.sha256)
-        if key not in self._guards:
+        chosen, model = given.get("policy") or self.policy, given.get("model") or self.model_name
+        policy, key = self._policy(chosen), (model, str(chosen.name if isinstance(chosen, Policy) else chosen))
+        guard = self._guards.get(key)
+        if guard is None or guard.policy is not policy:
             options = dict(self.backend_options)
             if self.base_url is not None:
                 options |= {"base_url": self.base_url, "api_key": self.api_key}
-            self._guards[key] = Guard(policy, model=model, backend=self.backend, options=options, audit=self.audit)
-        return self._guards[key]
+            guard = Guard(policy, model=model, backend=self.backend, options=options, audit=self.audit)
+            self._guards[key] = guard
+        return guard
 
     def _options(self, stop: list[str] | None, run_id: Any, given: dict[str, Any]) -> CallOptions:
         sampling = {name: given.get(name, getattr(self, name)) for name in _SAMPLING}
@@ -178,12 +195,12 @@ class ChatStars(BaseChatModel):
         names = ("model_name", "backend", "base_url", "max_tokens", "seed", "stop", *_SAMPLING)
         return {
             **{name: getattr(self, name) for name in names},
-            "policy_sha256": load_policy(self.policy).sha256,
+            "policy_sha256": self._policy(self.policy).sha256,
         }
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         if "policy" in kwargs:
-            kwargs["policy"] = load_policy(kwargs["policy"]).sha256
+            kwargs["policy"] = self._policy(kwargs["policy"]).sha256
         kwargs["stars_guard"] = sorted(self._identifying_params.items(), key=str)
         return super()._get_llm_string(stop, **kwargs)
 

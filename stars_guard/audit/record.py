@@ -34,13 +34,15 @@ class RuleEntry(_Entry):
 
 
 class ScoreEntry(_Entry):
-    """One judge's word on one proposal. ``seconds`` is the time of the batch in which it was judged."""
+    """One judge's word on one proposal; the fields are those of `stars_guard.judging.Score`."""
 
     judge: str
     value: float | None
     error: str | None = None
     detail: str | None = None
     seconds: float = 0.0
+    batch: int = 1
+    cached: int | None = None
 
 
 class Attempt(_Entry):

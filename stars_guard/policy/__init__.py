@@ -1,13 +1,27 @@
 """Policies in YAML."""
 
+from stars_guard.policy.live import LivePolicy
 from stars_guard.policy.loader import Resolved, load_policy, resolve_policy, shipped_policies
-from stars_guard.policy.model import JudgeSpec, PatternsJudge, Policy, SequenceClassifierJudge, VllmPoolingJudge
+from stars_guard.policy.model import (
+    HttpJudge,
+    JudgeSpec,
+    PatternsJudge,
+    PiiJudge,
+    Policy,
+    PythonJudge,
+    SequenceClassifierJudge,
+    VllmPoolingJudge,
+)
 from stars_guard.policy.schema import policy_schema
 
 __all__ = [
+    "HttpJudge",
     "JudgeSpec",
+    "LivePolicy",
     "PatternsJudge",
+    "PiiJudge",
     "Policy",
+    "PythonJudge",
     "Resolved",
     "SequenceClassifierJudge",
     "VllmPoolingJudge",

@@ -12,6 +12,7 @@ __all__ = ["loosened", "merge"]
 
 FREE = frozenset(
     {"weight", "reject_above", "on_error", "timeout", "batch_size", "max_length", "api_key_env", "patterns", "engine"}
+    | {"retries", "connections"}
 )
 """Fields of a vetoing judge whose change is no loosening, or is compared by its own rule."""
 

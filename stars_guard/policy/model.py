@@ -8,18 +8,22 @@ import re
 import string
 from typing import Annotated, Any, Literal, Self
 
+import jmespath
 import re2
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, field_validator, model_validator
 
 from stars_guard.segments import Sampling
 
 __all__ = [
     "Audit",
     "Decoding",
+    "HttpJudge",
     "JudgeSpec",
     "PatternSpec",
     "PatternsJudge",
+    "PiiJudge",
     "Policy",
+    "PythonJudge",
     "Refusal",
     "SamplingSpec",
     "SequenceClassifierJudge",
@@ -70,18 +74,43 @@ def _no_twins(what: str, names: list[str]) -> None:
         raise ValueError(f"two {what} have the same name: {', '.join(twice)}")
 
 
+class Tail(_Strict):
+    """The end of the answer."""
+
+    tail: int = Field(ge=1, description="characters; the newest segment is always seen whole")
+
+
 class _Judge(_Strict):
     name: str = Field(min_length=1, description="unique in the policy; scores are logged under it")
     weight: float | None = Field(None, description="share in the reward")
     reject_above: float | None = Field(None, description="a score above this vetoes the segment")
     on_error: Literal["reject", "ignore", "raise"] = "reject"
     timeout: float = Field(30.0, gt=0, description="seconds")
+    scope: Literal["answer", "segment"] | Tail = Field("answer", description="what the judge sees")
+    every: int = Field(1, ge=0, description="asked at each k-th segment; 0: only at the last one")
+    final: bool | None = Field(
+        None, description="asked at the last segment too, on the whole answer; default: only if every is not 1"
+    )
 
     @model_validator(mode="after")
     def _has_a_say(self) -> Self:
         if self.weight is None and self.reject_above is None:
             raise ValueError("give the judge a weight (it rewards), reject_above (it vetoes), or both")
+        if self.weight is not None and self.every != 1:
+            raise ValueError("a judge with a weight is asked at each segment: rewards of some cannot be compared")
+        if self.every == 0 and self.final is False:
+            raise ValueError("every: 0 and final: false would never ask the judge")
         return self
+
+    @property
+    def asked_last(self) -> bool:
+        """Whether the judge sees the whole answer before the last segment is released."""
+        return self.every != 1 if self.final is None else self.final
+
+    @property
+    def tail(self) -> int | None:
+        """Characters of the answer's end that the judge sees; None for all."""
+        return self.scope.tail if isinstance(self.scope, Tail) else 0 if self.scope == "segment" else None
 
 
 class SequenceClassifierJudge(_Judge):
@@ -187,7 +216,58 @@ class PatternsJudge(_Judge):
         return patterns
 
 
-JudgeSpec = Annotated[SequenceClassifierJudge | VllmPoolingJudge | PatternsJudge, Field(discriminator="type")]
+class PiiJudge(_Judge):
+    """Personal data: e-mail addresses, and phone, card, account and other numbers that pass their own checks."""
+
+    type: Literal["pii"]
+    kinds: tuple[Literal["email", "phone", "credit_card", "iban", "us_ssn", "ip_address"], ...] = Field(
+        ("email", "phone", "credit_card", "iban", "us_ssn"), min_length=1, strict=False
+    )
+    region: str = Field("US", pattern="^[A-Z]{2}$", description="of phone numbers without a country code")
+    reject_above: float | None = Field(0.0, description="more finds than this veto the segment")
+
+
+class HttpJudge(_Judge):
+    """Any REST classifier: one POST a passage."""
+
+    type: Literal["http"]
+    url: str = Field(pattern="^https?://")
+    body: JsonValue = Field(description="{prompt}, {answer}, {segment} in texts are filled in; {messages} is a list")
+    score: str = Field(description="JMESPath to the number in the reply, such as results[0].score")
+    headers: dict[str, SecretStr] = Field(default_factory=dict, description="never shown; write ${NAME} for secrets")
+    retries: int = Field(1, ge=0, le=10)
+    connections: int = Field(16, ge=1, le=1024, description="requests at once")
+
+    @field_validator("score")
+    @classmethod
+    def _is_jmespath(cls, score: str) -> str:
+        try:
+            jmespath.compile(score)
+        except jmespath.exceptions.JMESPathError as exc:
+            raise ValueError(f"not a JMESPath expression: {type(exc).__name__}") from exc
+        return score
+
+    @field_validator("body")
+    @classmethod
+    def _has_answer(cls, body: JsonValue) -> JsonValue:
+        text = json.dumps(body)
+        if not any(field in text for field in ("{answer}", "{segment}", "{messages}")):
+            raise ValueError("{answer}, {segment} or {messages} is missing, so every answer would get the same score")
+        return body
+
+
+class PythonJudge(_Judge):
+    """Your own judge: a function of a `Passage`, or a `Scorer`. Only where the program allows it."""
+
+    type: Literal["python"]
+    call: str = Field(min_length=1, description="module:name, or an entry point in the group stars_guard.judges")
+    options: dict[str, JsonValue] = Field(default_factory=dict, description="keyword arguments of a Scorer class")
+
+
+JudgeSpec = Annotated[
+    SequenceClassifierJudge | VllmPoolingJudge | PatternsJudge | PiiJudge | HttpJudge | PythonJudge,
+    Field(discriminator="type"),
+]
 
 
 class Refusal(_Strict):

@@ -20,10 +20,12 @@ class Rating:
     Attributes:
         value: the score. What it means is the scorer's to say: a reward, a logit, a probability of harm.
         detail: a reason in a few words (a label, a pattern's name), without user text.
+        cached: tokens that were not read again; None where the scorer cannot tell.
     """
 
     value: float
     detail: str | None = None
+    cached: int | None = None
 
 
 class Scorer(ABC):

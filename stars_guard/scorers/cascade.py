@@ -6,37 +6,63 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 from stars_guard.judging import Judgement, Rule, Score, combine
 from stars_guard.scorers.base import Rating, Scorer
+from stars_guard.scorers.breaker import Breaker
 from stars_guard.segments import Passage
 
 __all__ = ["Cascade", "Judge"]
 
-Waiter = tuple[Sequence[Passage], "asyncio.Future[Sequence[Rating]]"]
+Rated = tuple[Sequence[Rating], int]
+"""Ratings, and the size of the batch that they were made in."""
+
+Waiter = tuple[Sequence[Passage], "asyncio.Future[Rated]"]
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """A scorer, and what the policy makes of its score. ``timeout`` in seconds; None waits for ever."""
+    """A scorer, what it gets to see and when, and what the policy makes of its score.
+
+    Attributes:
+        timeout: seconds; None waits for ever.
+        tail: characters of the answer's end that are seen, the whole segment at least; None shows all.
+        every: asked at each k-th segment; 0 never, save at the last.
+        final: asked at the last segment too, and then sees the whole answer.
+    """
 
     rule: Rule
     scorer: Scorer
     timeout: float | None = None
+    tail: int | None = None
+    every: int = 1
+    final: bool = False
+
+    def view(self, passage: Passage) -> Passage | None:
+        """What the judge sees of a passage, or None when it is not asked."""
+        if self.final and passage.last:
+            return passage
+        if not self.every or (passage.index + 1) % self.every:
+            return None
+        if self.tail is None:
+            return passage
+        room = max(0, self.tail - len(passage.segment))
+        return replace(passage, accepted=passage.accepted[-room:] if room else "")
 
 
 class _Batcher:
     """Merges concurrent requests: while one batch runs, what arrives waits and goes as the next."""
 
     def __init__(self, scorer: Scorer) -> None:
+        self.breaker = Breaker()
         self._scorer = scorer
         self._waiting: list[Waiter] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
-        future: asyncio.Future[Sequence[Rating]] = asyncio.get_running_loop().create_future()
+    async def score(self, passages: Sequence[Passage]) -> Rated:
+        future: asyncio.Future[Rated] = asyncio.get_running_loop().create_future()
         self._waiting.append((passages, future))
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
@@ -53,7 +79,8 @@ class _Batcher:
     async def _serve(self, batch: Sequence[Waiter]) -> bool:
         try:
             ratings = await self._scorer.score([passage for passages, _ in batch for passage in passages])
-            if len(ratings) != sum(len(passages) for passages, _ in batch):
+            size = sum(len(passages) for passages, _ in batch)
+            if len(ratings) != size:
                 raise ValueError("wrong number of scores")
         except Exception as exc:
             if len(batch) == 1 and not batch[0][1].done():
@@ -62,7 +89,7 @@ class _Batcher:
         start = 0
         for passages, future in batch:
             if not future.done():
-                future.set_result(ratings[start : start + len(passages)])
+                future.set_result((ratings[start : start + len(passages)], size))
             start += len(passages)
         return True
 
@@ -106,7 +133,10 @@ class Cascade:
         for judge in judges:
             if not alive:
                 break
-            for index, score in zip(alive, await _scores(judge, [passages[i] for i in alive]), strict=True):
+            views = {i: view for i in alive if (view := judge.view(passages[i])) is not None}
+            if not views:
+                continue
+            for index, score in zip(views, await _scores(judge, list(views.values())), strict=True):
                 scores[index].append(score)
             alive = [i for i in alive if combine(scores[i], self.rules).veto is None]
         return [combine(given, self.rules) for given in scores]
@@ -122,17 +152,21 @@ async def _scores(judge: Judge, passages: Sequence[Passage]) -> list[Score]:
     if batcher is None:
         batcher = _batchers[judge.scorer] = _Batcher(judge.scorer)
     name, began = judge.rule.judge, time.perf_counter()
+    if batcher.breaker.is_open:
+        return [Score(name, None, error="left alone after failures in a row") for _ in passages]
     try:
         async with asyncio.timeout(judge.timeout):
-            ratings = await batcher.score(passages)
+            ratings, size = await batcher.score(passages)
     except Exception as exc:
         # The exception's text may hold user text; its kind does not.
+        batcher.breaker.record(failed=True)
         seconds = time.perf_counter() - began
         return [Score(name, None, error=type(exc).__name__, seconds=seconds) for _ in passages]
     seconds = time.perf_counter() - began
+    batcher.breaker.record(failed=not all(math.isfinite(rating.value) for rating in ratings))
     return [
-        Score(name, rating.value, detail=rating.detail, seconds=seconds)
+        Score(name, rating.value, None, rating.detail, seconds, size, rating.cached)
         if math.isfinite(rating.value)
-        else Score(name, None, error="the score is not a finite number", seconds=seconds)
+        else Score(name, None, error="the score is not a finite number", seconds=seconds, batch=size)
         for rating in ratings
     ]

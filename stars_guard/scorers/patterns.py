@@ -27,7 +27,7 @@ class Pattern:
 class PatternScorer(Scorer):
     """1.0 when a pattern is found in the answer, else 0.0; the detail is the pattern's name.
 
-    A match may begin up to 2,000 characters before the segment; the cost does not grow with the answer.
+    A match may begin up to 2,000 characters before the segment; only at the last segment the whole answer is read.
 
     Raises:
         ScorerError: a pattern is not valid RE2.
@@ -52,7 +52,7 @@ class PatternScorer(Scorer):
     def _score(self, passage: Passage) -> Rating:
         if not passage.segment:
             return Rating(0.0)
-        text = passage.accepted[-_TAIL:] + passage.segment
+        text = passage.answer if passage.last else passage.accepted[-_TAIL:] + passage.segment
         for name, compiled in self._compiled:
             if compiled.search(text):
                 return Rating(1.0, name)

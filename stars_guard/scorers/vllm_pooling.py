@@ -26,10 +26,10 @@ __all__ = ["VllmPoolingScorer"]
 
 
 class _Classifier(ABC):
-    """Raw logits of token id sequences."""
+    """Raw logits of token id sequences, and how many tokens of each came from the cache."""
 
     @abstractmethod
-    async def logits(self, prompts: Sequence[list[int]]) -> list[list[float]]: ...
+    async def logits(self, prompts: Sequence[list[int]]) -> list[tuple[list[float], int | None]]: ...
 
     @abstractmethod
     async def aclose(self) -> None: ...
@@ -40,20 +40,20 @@ class _InProcess(_Classifier):
         self._engine = engine
         self._numbers = itertools.count()
 
-    async def logits(self, prompts: Sequence[list[int]]) -> list[list[float]]:
+    async def logits(self, prompts: Sequence[list[int]]) -> list[tuple[list[float], int | None]]:
         return list(await asyncio.gather(*(self._one(ids) for ids in prompts)))
 
-    async def _one(self, ids: list[int]) -> list[float]:
+    async def _one(self, ids: list[int]) -> tuple[list[float], int | None]:
         from vllm import PoolingParams
 
         params = PoolingParams(task="classify", use_activation=False)
-        name, data = f"stars-guard-judge-{next(self._numbers)}", None
+        name, data, cached = f"stars-guard-judge-{next(self._numbers)}", None, None
         with vllm_runtime.translated():
             async for output in self._engine.encode({"prompt_token_ids": ids}, params, request_id=name):
-                data = output.outputs.data
+                data, cached = output.outputs.data, output.num_cached_tokens
         if data is None:
             raise ScorerError("the vLLM engine gave no score")
-        return [float(value) for value in data.float().reshape(-1).tolist()]
+        return [float(value) for value in data.float().reshape(-1).tolist()], cached
 
     async def aclose(self) -> None:
         await asyncio.to_thread(self._engine.shutdown)
@@ -64,12 +64,12 @@ class _Server(_Classifier):
         self._model = model
         self._servers = Servers(options)
 
-    async def logits(self, prompts: Sequence[list[int]]) -> list[list[float]]:
+    async def logits(self, prompts: Sequence[list[int]]) -> list[tuple[list[float], int | None]]:
         body = {"model": self._model, "input": [list(ids) for ids in prompts], "use_activation": False}
         async with self._servers.post(self._servers.pick(), "/classify", body) as response:
             await response.aread()
             rows = sorted(response.json()["data"], key=lambda row: row["index"])
-        return [[float(value) for value in row["probs"]] for row in rows]
+        return [([float(value) for value in row["probs"]], None) for row in rows]
 
     async def aclose(self) -> None:
         await self._servers.aclose()
@@ -138,7 +138,8 @@ class VllmPoolingScorer(Scorer):
 
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
         encoded = await asyncio.to_thread(lambda: [self._encode(passage) for passage in passages])
-        return [Rating(self._value(row)) for row in await self._classifier.logits(encoded)]
+        rows = await self._classifier.logits(encoded)
+        return [Rating(self._value(row), cached=cached) for row, cached in rows]
 
     def _encode(self, passage: Passage) -> list[int]:
         return encode_chat(self._tokenizer, passage.messages, answer=passage.answer)[-self._max_length :]

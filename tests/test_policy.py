@@ -11,7 +11,9 @@ from typing import Any
 import jsonschema
 import pytest
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
+from stars_guard.cli.app import app
 from stars_guard.errors import PolicyError
 from stars_guard.policy import PatternsJudge, Policy, SequenceClassifierJudge, load_policy, shipped_policies
 from stars_guard.policy.schema import policy_schema, schema_text
@@ -46,11 +48,19 @@ def test_shipped_policies_load_by_name_and_by_path(name: str) -> None:
     policy = load_policy(name)
     assert policy.name == name
     assert policy == load_policy(shipped_policies()[name]) == load_policy(str(shipped_policies()[name]))
-    opening = shipped_policies()[name].read_text().partition("apiVersion")[0]
-    assert opening.startswith("# For ")
-    assert "Does not stop" in opening
     kinds = {judge.name: type(judge) for judge in policy.judges}
     assert kinds == {"secrets": PatternsJudge, "harmlessness": SequenceClassifierJudge}
+
+
+@pytest.mark.parametrize("name", shipped_policies())
+def test_shipped_policies_say_what_they_are_for_and_pass_their_cases(name: str) -> None:
+    opening = shipped_policies()[name].read_text().partition("# yaml-language-server")[0]
+    assert opening.startswith("# For ")
+    assert "# Does not stop: " in opening
+    assert load_policy(name).name == name
+    cases = REPOSITORY / "tests" / "policy_cases" / f"{name}.yaml"
+    done = CliRunner().invoke(app, ["policy", "test", str(cases), "--policy", name])
+    assert done.exit_code == 0, done.output
 
 
 def test_strict_is_stricter_and_monitor_only_watches() -> None:
@@ -197,7 +207,7 @@ def test_a_policy_that_contains_itself(tmp_path: Path) -> None:
 def test_missing_files_and_names(tmp_path: Path) -> None:
     assert problems(tmp_path / "no.yaml") == f"{tmp_path}/no.yaml: cannot read the policy: No such file or directory"
     assert problems("defualt") == "there is no policy named 'defualt' (did you mean 'default'?)"
-    assert problems("xyz") == "there is no policy named 'xyz' (shipped policies: default, monitor, strict)"
+    assert problems("xyz") == f"there is no policy named 'xyz' (shipped policies: {', '.join(shipped_policies())})"
     (tmp_path / "latin.yaml").write_bytes(b"name: \xff")
     assert problems(tmp_path / "latin.yaml") == f"{tmp_path}/latin.yaml: the policy is not UTF-8 text"
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from stars_guard.policy import load_policy
+from stars_guard.policy.cases import load_cases
+
 REPOSITORY = Path(__file__).parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
@@ -18,11 +21,27 @@ def test_code_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     """The blocks of a page run in order in one namespace, as a reader would paste them."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "policies").symlink_to(REPOSITORY / "policies")
-    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     namespace = {"__name__": "__main__"}
-    for block in blocks:
-        exec(compile(block, str(page), "exec"), namespace)
-    assert blocks or page.name != "README.md"
+    for language, block in blocks:
+        if language == "python":
+            exec(compile(block, str(page), "exec"), namespace)
+        else:
+            assert language == "yaml"
+            check_yaml(block, tmp_path)
+    assert blocks
+
+
+def check_yaml(block: str, folder: Path) -> None:
+    """A policy, or cases; a first comment with a file name lets later blocks name it."""
+    named = re.match(r"# (\S+\.yaml)\n", block)
+    path = folder / (named[1] if named else "block.yaml")
+    whole = re.search(r"^(apiVersion|extends|cases):", block, re.MULTILINE)
+    path.write_text(block if whole else f"apiVersion: stars-guard/v1\nname: part\n{block}")
+    if "cases:" in block:
+        assert load_cases(path)
+    else:
+        assert load_policy(path).judges
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

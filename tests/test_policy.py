@@ -53,7 +53,11 @@ def test_shipped_policies_load_by_name_and_by_path(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", shipped_policies())
-def test_shipped_policies_say_what_they_are_for_and_pass_their_cases(name: str) -> None:
+def test_shipped_policies_say_what_they_are_for_and_pass_their_cases(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # its own reward model is on a model hub
+    monkeypatch.setenv("STARS_GUARD_HH_REWARD", "embedded:reward")
     opening = shipped_policies()[name].read_text().partition("# yaml-language-server")[0]
     assert opening.startswith("# For ")
     assert "# Does not stop: " in opening

@@ -84,6 +84,30 @@ def serve_config(policy: PolicyOption = "default", model: ModelOption = "embedde
     show_config(Console(), policy, model)
 
 
+@app.command()
+def calibrate(
+    prompts: Annotated[Path, typer.Option(help="JSONL with prompt or messages on each line")],
+    policy: PolicyOption = "default",
+    model: ModelOption = "embedded",
+    backend: BackendOption = "auto",
+    base_url: ServerOption = None,
+    samples: Annotated[int, typer.Option(min=1, help="answers drawn for each prompt")] = 4,
+    acceptance: Annotated[float, typer.Option(min=0.01, max=0.99, help="the wanted mean acceptance rate")] = 0.5,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="longest answer; default: the policy's")] = None,
+    seed: Annotated[int, typer.Option(help="answer i is drawn with seed + i")] = 0,
+    concurrency: Annotated[int, typer.Option(min=1, help="answers drawn at once")] = 8,
+    plot: Annotated[Path | None, typer.Option(help="write a picture: .png, .svg or .html")] = None,
+    write: Annotated[bool, typer.Option("--write", help="write r_star and beta into the policy's file")] = False,
+) -> None:
+    """Find r_star and beta: draw unguarded answers, show their rewards, propose, and say what it would cost."""
+    from stars_guard.cli.calibrate import Plan
+    from stars_guard.cli.calibrate import calibrate as find
+
+    options = {"base_url": base_url, "api_key": os.environ.get("STARS_GUARD_API_KEY")} if base_url else {}
+    plan = Plan(prompts, samples, acceptance, max_tokens, seed, concurrency, plot, write)
+    find(Console(), policy, model, backend, options, plan)
+
+
 @policy_app.command("check")
 def policy_check(policies: Annotated[list[str], typer.Argument(help="names or paths")]) -> None:
     """Say whether policies are valid: every problem with its file, line and key. Exit code 1 if one is not."""

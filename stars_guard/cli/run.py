@@ -19,7 +19,7 @@ from stars_guard.errors import BackendUnavailable, InputError, StarsGuardError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.segments import Message
 
-__all__ = ["run_file"]
+__all__ = ["Job", "read_jobs", "run_file"]
 
 
 class _Turn(BaseModel):
@@ -41,7 +41,9 @@ class _Row(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class Job:
+    """One prompt of a file; ``index`` is its line, from 0."""
+
     index: int
     digest: str
     messages: tuple[Message, ...]
@@ -63,7 +65,7 @@ def run_file(
         InputError: a line is not as it should be, the target belongs to other prompts, or another run writes to it.
         BackendUnavailable: the engine was lost; running again goes on from there.
     """
-    jobs = _read(source)
+    jobs = read_jobs(source)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(f"{target}.lock", timeout=0):
@@ -80,7 +82,12 @@ def run_file(
         raise InputError(f"{target}: another run writes to it", hint="wait for it, or choose another file") from exc
 
 
-def _read(source: Path) -> list[_Job]:
+def read_jobs(source: Path) -> list[Job]:
+    """The prompts of a JSONL file.
+
+    Raises:
+        InputError: it cannot be read, or a line is not as it should be.
+    """
     jobs = []
     try:
         lines = source.read_text(encoding="utf-8").splitlines()
@@ -99,11 +106,11 @@ def _read(source: Path) -> list[_Job]:
             what = exc.errors()[0]["msg"] if isinstance(exc, ValidationError) else exc.message
             raise InputError(f"{source}:{index + 1}: {what}") from exc
         digest = hashlib.sha256(line.encode()).hexdigest()[:16]
-        jobs.append(_Job(index, digest, messages, (row.model_extra or {}).get("id")))
+        jobs.append(Job(index, digest, messages, (row.model_extra or {}).get("id")))
     return jobs
 
 
-def _done(target: Path, jobs: list[_Job]) -> set[int]:
+def _done(target: Path, jobs: list[Job]) -> set[int]:
     """Indexes answered already. A last line that a kill cut off is taken out of the file."""
     if not target.exists():
         return set()
@@ -128,7 +135,7 @@ def _done(target: Path, jobs: list[_Job]) -> set[int]:
 
 
 async def _answer_all(
-    guard: Guard, jobs: list[_Job], options: CallOptions, concurrency: int, out: TextIO, advance: Any
+    guard: Guard, jobs: list[Job], options: CallOptions, concurrency: int, out: TextIO, advance: Any
 ) -> None:
     waiting = iter(jobs)
     async with anyio.create_task_group() as group:
@@ -144,7 +151,7 @@ async def _answer_all(
             group.start_soon(work)
 
 
-async def _answer(guard: Guard, job: _Job, options: CallOptions) -> dict[str, Any]:
+async def _answer(guard: Guard, job: Job, options: CallOptions) -> dict[str, Any]:
     seed = None if options.seed is None else options.seed + job.index
     row: dict[str, Any] = {"index": job.index, "prompt_sha256": job.digest}
     if job.id is not None:

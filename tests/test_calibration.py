@@ -1,0 +1,128 @@
+"""Calibration: the arithmetic on made rewards, the file that is written, and the command on the real model."""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from stars_guard.calibration import SHARPNESS, Answer, fit, positions, predict
+from stars_guard.cli.app import app
+from stars_guard.decoding import Settings
+from stars_guard.errors import PolicyError
+from stars_guard.policy import load_policy
+from stars_guard.policy.edit import write_decoding
+
+SETTINGS = Settings(segment_tokens=8, max_tokens=32, attempts=6, alpha=0.5)
+
+
+def drawn(count: int, seed: int = 0) -> list[Answer]:
+    """Rewards that wander: each is the last one and some noise."""
+    rng = random.Random(seed)
+    made = []
+    for _ in range(count):
+        rewards = [rng.gauss(0, 1)]
+        while len(rewards) < rng.choice((2, 4)):
+            rewards.append(rewards[-1] + rng.gauss(0, 0.5))
+        made.append(Answer(0.1, tuple(8 * (k + 1) for k in range(len(rewards))), tuple(rewards)))
+    return made
+
+
+@given(st.floats(0.05, 0.95), st.integers(0, 1000))
+def test_the_proposed_numbers_give_the_wanted_rate(acceptance: float, seed: int) -> None:
+    answers = drawn(50, seed)
+    r_star, beta = fit(answers, SETTINGS, acceptance)
+    rows = predict(answers, SETTINGS, r_star, beta)
+    counts = [position.count for position in positions(answers)]
+    mean = sum(row.acceptance * n for row, n in zip(rows, counts, strict=True)) / sum(counts)
+    assert mean == pytest.approx(acceptance, abs=1e-6)
+    assert all(1 <= row.proposals <= SETTINGS.attempts for row in rows)
+    assert all(row.tau <= r_star + 1e-9 for row in rows)
+
+
+def test_beta_is_a_share_of_the_spread_and_scales_with_the_reward() -> None:
+    answers = drawn(400)
+    r_star, beta = fit(answers, SETTINGS, 0.5)
+    first = statistics.pstdev(answer.rewards[0] for answer in answers)
+    assert beta == pytest.approx(SHARPNESS * first, rel=0.5)
+    assert beta > SHARPNESS * first
+    tenfold = [Answer(1.0, a.tokens, tuple(10 * r for r in a.rewards)) for a in answers]
+    assert fit(tenfold, SETTINGS, 0.5) == pytest.approx((10 * r_star, 10 * beta), rel=1e-6)
+
+
+def test_positions() -> None:
+    answers = [Answer(None, (8, 16), (float(i), float(i))) for i in range(101)] + [Answer(None, (3,), (50.0,))]
+    first, last = positions(answers)
+    assert (first.count, last.count) == (102, 101)
+    assert last.quantiles == (5.0, 25.0, 50.0, 75.0, 95.0)
+    assert first.correlation == pytest.approx(1.0)
+    assert last.correlation is None
+    noise = [Answer(None, (8, 16), (1.0, float(i))) for i in range(9)]
+    assert positions(noise)[0].correlation is None
+    assert positions([]) == []
+    with pytest.raises(ValueError, match="rewards"):
+        fit([], SETTINGS, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("decoding:\n  # why\n  r_star: 1.0   # old\n  attempts: 3\n", "r_star: 2.5   # old"),
+        ("decoding: {r_star: 1.0, attempts: 3}  # all\n", "decoding: {beta: 0.25, r_star: 2.5, attempts: 3}  # all"),
+        ("decoding:\n    attempts: 3\n", "    beta: 0.25\n    r_star: 2.5\n    attempts: 3"),
+        ("description: none\n", "description: none\ndecoding:\n"),
+    ],
+)
+def test_writing_changes_two_numbers_and_nothing_else(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "p.yaml"
+    head = "# a head\napiVersion: stars-guard/v1\nname: x # a name\n\n"
+    path.write_text(head + text)
+    path.chmod(0o640)
+    write_decoding(path, {"r_star": 2.5, "beta": 0.25})
+    found = path.read_text()
+    assert found.startswith(head)
+    assert expected in found
+    policy = load_policy(path)
+    assert (policy.decoding.r_star, policy.decoding.beta) == (2.5, 0.25)
+    assert path.stat().st_mode & 0o777 == 0o640
+    kept = [line for line in (head + text).splitlines() if "decoding: {" not in line and "r_star" not in line]
+    assert [line for line in found.splitlines() if line in kept] == kept
+    assert [file.name for file in tmp_path.iterdir()] == ["p.yaml"]
+
+
+def test_what_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    text = "apiVersion: stars-guard/v1\nname: x\ndecoding: {r_star: &a 1.0, beta: *a}\n"
+    path.write_text(text)
+    with pytest.raises(PolicyError, match=r"write r_star: 2\.5, beta: 0\.25 yourself"):
+        write_decoding(path, {"r_star": 2.5, "beta": 0.25})
+    assert path.read_text() == text
+
+
+def test_the_command_on_the_real_model(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    asks = ("How do I boil an egg?", "Say something rude.", "Why is the sky blue?")
+    prompts.write_text("".join(json.dumps({"prompt": ask}) + "\n" for ask in asks))
+    policy = tmp_path / "mine.yaml"
+    policy.write_text("# mine\nextends: default\nname: mine\ndecoding: {r_star: 50.0}\n")
+    given = ["calibrate", "--policy", str(policy), "--prompts", str(prompts), "--samples", "3", "--max-tokens", "48"]
+    given += ["--backend", "transformers", "--acceptance", "0.4", "--write"]
+    for kind in ("html", "png", "svg"):
+        plot = tmp_path / f"plot.{kind}"
+        done = CliRunner().invoke(app, [*given, "--plot", str(plot)], catch_exceptions=False)
+        assert done.exit_code == 0
+        assert plot.stat().st_size > 5000
+        given = [*given[:-1]] if "--write" in given else given
+    decoding = load_policy(policy).decoding
+    assert decoding.r_star < 10
+    assert policy.read_text().startswith("# mine\nextends: default\n")
+    assert f"r_star: {decoding.r_star:.4g}" in done.output
+    assert "proposals a segment" in done.output
+    assert CliRunner().invoke(app, [*given, "--policy", "default", "--write"]).exit_code == 1
+    assert CliRunner().invoke(app, [*given, "--plot", "x.bmp"]).exit_code == 1

@@ -51,8 +51,8 @@ def best_width(rate: float, most: int, row_cost: float = ALONE) -> int:
     """The smallest width whose expected time until a segment is accepted is within a tenth of the least.
 
     A round of m proposals costs 1 + c (m - 1) and succeeds with chance 1 - (1 - rate)^m, so the expected cost is their
-    ratio. Only powers of two up to ``most`` are looked at. A tenth, because wider rounds draw more tokens, and only a
-    proposal that is drawn alone is drawn ahead.
+    ratio. Only powers of two up to ``most`` are looked at. A tenth, because wider rounds draw more tokens, and neither
+    rate nor row cost is known better than that.
 
     Args:
         row_cost: c, see `shared_row_cost`.

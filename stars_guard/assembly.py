@@ -19,6 +19,7 @@ from stars_guard.embedded import resolve_model
 from stars_guard.errors import InputError, PolicyError
 from stars_guard.judging import Rule
 from stars_guard.policy import (
+    GuardModelJudge,
     HttpJudge,
     JudgeSpec,
     PatternsJudge,
@@ -182,6 +183,15 @@ async def _scorer(spec: JudgeSpec, allow_python: bool) -> Scorer:
                     f"judge {spec.name!r}: python judges are off", hint="pass allow_python=True where the guard is made"
                 )
             return await asyncio.to_thread(load_python, spec.call, spec.options)
+        case GuardModelJudge():
+            how = spec.model_dump(include={"revision", "template", "harmful", "safe", "max_length", "batch_size"})
+
+            async def ask() -> Scorer:
+                from stars_guard.scorers.guard_model import GuardModelScorer
+
+                return await GuardModelScorer.load(await asyncio.to_thread(resolve_model, spec.model), **how)
+
+            return await _once(("judge", spec.model, *how.items()), ask)
         case SequenceClassifierJudge():
             options = spec.model_dump(include={"revision", "label", "template", "max_length", "batch_size"})
 

@@ -10,7 +10,7 @@ from typing import Any
 from stars_guard.errors import InputError
 from stars_guard.segments import Message
 
-__all__ = ["encode_chat"]
+__all__ = ["encode_chat", "encode_marked", "mark"]
 
 _MARK = re.compile("\x01(\\d+)\x01")
 
@@ -31,7 +31,7 @@ def encode_chat(tokenizer: Any, messages: Sequence[Message], *, answer: str | No
     if not messages:
         raise InputError("there are no messages", hint="pass at least one user message")
     turns = [*messages, Message("assistant", answer)] if answer is not None else messages
-    marked = [{"role": m.role, "content": f"\x01{i}\x01"} for i, m in enumerate(turns)]
+    marked = [{"role": m.role, "content": mark(i)} for i, m in enumerate(turns)]
     if tokenizer.chat_template is None:
         rendered = "\n".join(f"{m['role']}: {m['content']}" for m in marked) + ("\nassistant: " * (answer is None))
     else:
@@ -43,14 +43,20 @@ def encode_chat(tokenizer: Any, messages: Sequence[Message], *, answer: str | No
                 hint="most templates want an optional system message, then user and assistant in turn",
             ) from exc
     trims = "trim" in (tokenizer.chat_template or "")
+    return encode_marked(tokenizer, rendered, [turn.content.strip() if trims else turn.content for turn in turns])
+
+
+def mark(index: int) -> str:
+    """What stands in a rendered template for text number ``index``."""
+    return f"\x01{index}\x01"
+
+
+def encode_marked(tokenizer: Any, rendered: str, texts: Sequence[str]) -> list[int]:
+    """Token ids of a rendered template whose marks stand for texts. Only the template itself has control tokens."""
     ids: list[int] = []
     with _ENCODING:
         for part, piece in enumerate(_MARK.split(rendered)):
-            if part % 2 == 0:
-                text, plain = piece, False
-            else:
-                content = turns[int(piece)].content
-                text, plain = (content.strip() if trims else content), True
+            text, plain = (texts[int(piece)], True) if part % 2 else (piece, False)
             if text:
                 ids += tokenizer(text, add_special_tokens=False, split_special_tokens=plain, verbose=False)["input_ids"]
     return ids

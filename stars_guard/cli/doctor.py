@@ -21,7 +21,7 @@ from rich.table import Table
 from stars_guard.audit import default_url, open_store
 from stars_guard.embedded import resolve_model
 from stars_guard.errors import StarsGuardError
-from stars_guard.policy import Policy, SequenceClassifierJudge, VllmPoolingJudge, load_policy
+from stars_guard.policy import GuardModelJudge, Policy, SequenceClassifierJudge, VllmPoolingJudge, load_policy
 from stars_guard.vllm_runtime import installed, no_reason_against
 
 __all__ = ["diagnose"]
@@ -47,7 +47,7 @@ def diagnose(console: Console, policy: str, model: str, base_url: str | None) ->
         findings += problems
         findings += _server(base_url, model) if base_url else _model("generator", model)
         for judge in loaded.judges if loaded else ():
-            if isinstance(judge, SequenceClassifierJudge | VllmPoolingJudge):
+            if isinstance(judge, SequenceClassifierJudge | VllmPoolingJudge | GuardModelJudge):
                 findings += _model(f"judge {judge.name}", judge.model)
         findings += _audit(loaded.audit.url if loaded else None)
     table = Table("", "what", "found", "mend", show_lines=False)

@@ -3,6 +3,7 @@
 from stars_guard.policy.live import LivePolicy
 from stars_guard.policy.loader import Resolved, load_policy, resolve_policy, shipped_policies
 from stars_guard.policy.model import (
+    GuardModelJudge,
     HttpJudge,
     JudgeSpec,
     PatternsJudge,
@@ -15,6 +16,7 @@ from stars_guard.policy.model import (
 from stars_guard.policy.schema import policy_schema
 
 __all__ = [
+    "GuardModelJudge",
     "HttpJudge",
     "JudgeSpec",
     "LivePolicy",

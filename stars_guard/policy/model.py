@@ -8,6 +8,8 @@ import re
 import string
 from typing import Annotated, Any, Literal, Self
 
+import jinja2
+import jinja2.meta
 import jmespath
 import re2
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, field_validator, model_validator
@@ -17,6 +19,7 @@ from stars_guard.segments import Sampling
 __all__ = [
     "Audit",
     "Decoding",
+    "GuardModelJudge",
     "HttpJudge",
     "JudgeSpec",
     "PatternSpec",
@@ -216,6 +219,35 @@ class PatternsJudge(_Judge):
         return patterns
 
 
+class GuardModelJudge(_Judge):
+    """A generative safety model: the probability of its harmful labels against its safe ones, in one forward pass."""
+
+    type: Literal["guard_model"]
+    model: str
+    template: str = Field(
+        min_length=1,
+        description="Jinja2, up to where the label comes; it has prompt, answer, segment and messages",
+    )
+    harmful: tuple[str, ...] = Field(min_length=1, strict=False, description="labels as the model writes them")
+    safe: tuple[str, ...] = Field(min_length=1, strict=False)
+    revision: str | None = None
+    max_length: int = Field(4096, ge=16, description="tokens")
+    batch_size: int = Field(8, ge=1)
+
+    @field_validator("template")
+    @classmethod
+    def _has_answer(cls, template: str) -> str:
+        try:
+            used = jinja2.meta.find_undeclared_variables(jinja2.Environment(autoescape=False).parse(template))  # noqa: S701
+        except jinja2.TemplateSyntaxError as exc:
+            raise ValueError(f"not a Jinja2 template: {exc.message}") from exc
+        if unknown := used - {"prompt", "answer", "segment", "messages"}:
+            raise ValueError(f"a template has no {', '.join(sorted(unknown))}; only prompt, answer, segment, messages")
+        if not used & {"answer", "segment", "messages"}:
+            raise ValueError("answer, segment or messages is missing, so every answer would get the same score")
+        return template
+
+
 class PiiJudge(_Judge):
     """Personal data: e-mail addresses, and phone, card, account and other numbers that pass their own checks."""
 
@@ -265,7 +297,7 @@ class PythonJudge(_Judge):
 
 
 JudgeSpec = Annotated[
-    SequenceClassifierJudge | VllmPoolingJudge | PatternsJudge | PiiJudge | HttpJudge | PythonJudge,
+    SequenceClassifierJudge | VllmPoolingJudge | GuardModelJudge | PatternsJudge | PiiJudge | HttpJudge | PythonJudge,
     Field(discriminator="type"),
 ]
 

@@ -114,7 +114,17 @@ def test_one_attempt_as_it_is_written() -> None:
         "tokens": 2,
         "overrun": 0,
         "finish": None,
-        "scores": [{"judge": "harmlessness", "value": 0.25, "error": None, "detail": "fine", "seconds": 0.5}],
+        "scores": [
+            {
+                "judge": "harmlessness",
+                "value": 0.25,
+                "error": None,
+                "detail": "fine",
+                "seconds": 0.5,
+                "batch": 1,
+                "cached": None,
+            },
+        ],
         "reward": 0.25,
         "veto": None,
         "threshold": 0.5,

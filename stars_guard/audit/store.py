@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,7 +12,9 @@ from urllib.parse import quote, unquote
 import anyio.to_thread
 from platformdirs import user_state_path
 
+from stars_guard.audit.query import Filter, Key, News, Summary, matches, newest
 from stars_guard.audit.record import CallRecord
+from stars_guard.audit.stats import Stats, count
 from stars_guard.errors import AuditError
 
 __all__ = ["AuditStore", "MemoryStore", "default_url", "open_store"]
@@ -48,6 +51,49 @@ class AuditStore(ABC):
         if len(found) != 1:
             raise AuditError(f"{len(found) or 'no'} records fit the id {call_id!r}")
         return found[0]
+
+    def search(
+        self, wanted: Filter | None = None, *, limit: int | None = 50, before: Key | None = None
+    ) -> list[Summary]:
+        """The wanted calls, newest start first. Blocks: `asearch` is for async code.
+
+        Args:
+            limit: at most so many; None for all.
+            before: the key of the last row of the page before.
+
+        Raises:
+            AuditError: the log cannot be read.
+        """
+        return newest(self.read(), wanted or Filter(), limit, before)
+
+    def select(self, wanted: Filter | None = None) -> Iterator[CallRecord]:
+        """The records of the wanted calls, oldest first. Blocks. Raises as `search` does."""
+        return (record for record in self.read() if matches(record, wanted or Filter()))
+
+    def stats(self, wanted: Filter | None = None) -> Stats:
+        """What the wanted calls add up to. Blocks. Raises as `search` does."""
+        return count(self.read(), wanted)
+
+    def after(self, cursor: str | None = None) -> News:
+        """Calls written since another look; None gives none of them, and the cursor to go on from. Blocks.
+
+        Raises as `search` does.
+        """
+        return News.of(self.read(), cursor)
+
+    async def asearch(
+        self, wanted: Filter | None = None, *, limit: int | None = 50, before: Key | None = None
+    ) -> list[Summary]:
+        """As `search`, in a worker thread."""
+        return await anyio.to_thread.run_sync(lambda: self.search(wanted, limit=limit, before=before))
+
+    async def astats(self, wanted: Filter | None = None) -> Stats:
+        """As `stats`, in a worker thread."""
+        return await anyio.to_thread.run_sync(self.stats, wanted)
+
+    async def aafter(self, cursor: str | None = None) -> News:
+        """As `after`, in a worker thread."""
+        return await anyio.to_thread.run_sync(self.after, cursor)
 
     async def aread(self) -> list[CallRecord]:
         """As `read`, in a worker thread."""

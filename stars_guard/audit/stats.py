@@ -1,0 +1,207 @@
+"""Counting records: how much was rejected, when, by whom, where in the answer, and what it cost.
+
+Everything is a count, a sum or a mean over bins whose number is bounded, so that a database can do it too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from stars_guard.audit.query import Filter, blamed, matches
+from stars_guard.audit.record import CallRecord
+
+__all__ = ["LAST_POSITION", "Cell", "Cost", "JudgeCount", "Position", "Stats", "bin_width", "bucket_seconds", "count"]
+
+LAST_POSITION = 39
+"""Segments from this index on are counted as one position."""
+
+_BUCKETS = (60, 300, 900, 3600, 4 * 3600, 86400, 7 * 86400, 28 * 86400, 364 * 86400)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Sums over calls.
+
+    Attributes:
+        name: of the policy; or the start of the stretch of time, UTC, ISO 8601.
+        drawn: tokens; ``drawn == kept + rejected + surplus + overrun``.
+        rejections: rejected proposals; ``rejected`` counts their tokens.
+        seconds: of all calls together.
+        slowest: seconds of the slowest call.
+    """
+
+    name: str
+    calls: int = 0
+    proposals: int = 0
+    rejections: int = 0
+    drawn: int = 0
+    kept: int = 0
+    rejected: int = 0
+    surplus: int = 0
+    overrun: int = 0
+    seconds: float = 0.0
+    slowest: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeCount:
+    """Rejected proposals on a judge's account: by its veto, or by a low reward in which it has a weight."""
+
+    judge: str
+    vetoes: int = 0
+    low_reward: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Decisions on the segments with one index; surplus proposals were not decided on. ``threshold`` is a mean."""
+
+    index: int
+    accepted: int = 0
+    rejected: int = 0
+    threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Decisions whose segment has the index and whose reward lies in [low, low + width of the bins)."""
+
+    index: int
+    low: float
+    accepted: int = 0
+    rejected: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What the wanted calls add up to.
+
+    Attributes:
+        total: over all calls.
+        finishes: calls by why the answer ended; most frequent first, as are ``judges`` and ``policies``.
+        times: one a stretch of ``bucket`` seconds that has calls, oldest first, aligned to the Unix epoch.
+        positions: by index of the segment.
+        cells: by index and reward; ``width`` is that of a bin of rewards.
+    """
+
+    total: Cost
+    finishes: tuple[tuple[str, int], ...]
+    judges: tuple[JudgeCount, ...]
+    policies: tuple[Cost, ...]
+    bucket: int
+    times: tuple[Cost, ...]
+    positions: tuple[Position, ...]
+    width: float
+    cells: tuple[Cell, ...]
+
+
+def bucket_seconds(first: datetime, last: datetime) -> int:
+    """The stretch of time that divides a span into at most 60 and one; never finer than a minute."""
+    span = (last - first).total_seconds()
+    return next((width for width in _BUCKETS if span / width <= 60), _BUCKETS[-1])
+
+
+def bin_width(low: float, high: float) -> float:
+    """The width of a bin of rewards, 1, 2 or 5 times a power of ten: at most 25 and one bins from low to high."""
+    span = max(high - low, 1e-6)
+    power = 10.0 ** math.floor(math.log10(span / 25))
+    return next(step * power for step in (1, 2, 5, 10) if span / (step * power) <= 25)
+
+
+def count(records: Iterable[CallRecord], wanted: Filter | None = None) -> Stats:
+    """Add up the wanted records."""
+    chosen = [record for record in records if wanted is None or matches(record, wanted)]
+    starts = [datetime.fromisoformat(record.started_at) for record in chosen]
+    bucket = bucket_seconds(min(starts), max(starts)) if starts else _BUCKETS[0]
+    by_policy: defaultdict[str, list[CallRecord]] = defaultdict(list)
+    by_time: defaultdict[str, list[CallRecord]] = defaultdict(list)
+    vetoes: Counter[str] = Counter()
+    low: Counter[str] = Counter()
+    for record, start in zip(chosen, starts, strict=True):
+        by_policy[record.policy].append(record)
+        by_time[_start(start, bucket)].append(record)
+        for segment in record.segments:
+            for attempt in segment.attempts:
+                (low if attempt.veto is None else vetoes).update(blamed(attempt, record.rules))
+    positions, width, cells = _positions(chosen)
+    return Stats(
+        total=_cost("", chosen),
+        finishes=tuple(sorted(Counter(r.finish for r in chosen).items(), key=lambda item: (-item[1], item[0]))),
+        judges=tuple(
+            JudgeCount(judge, vetoes[judge], low[judge])
+            for judge, _ in sorted((vetoes + low).items(), key=lambda item: (-item[1], item[0]))
+        ),
+        policies=tuple(
+            _cost(name, calls) for name, calls in sorted(by_policy.items(), key=lambda item: (-len(item[1]), item[0]))
+        ),
+        bucket=bucket,
+        times=tuple(_cost(name, calls) for name, calls in sorted(by_time.items())),
+        positions=positions,
+        width=width,
+        cells=cells,
+    )
+
+
+def _start(when: datetime, bucket: int) -> str:
+    return datetime.fromtimestamp(when.timestamp() // bucket * bucket, UTC).isoformat()
+
+
+def _cost(name: str, records: Sequence[CallRecord]) -> Cost:
+    sums: Counter[str] = Counter()
+    for record in records:
+        sums.update(record.totals)
+    return Cost(
+        name,
+        calls=len(records),
+        proposals=sums["proposals"],
+        rejections=sums["rejections"],
+        drawn=sums["drawn"],
+        kept=sums["kept"],
+        rejected=sums["rejected"],
+        surplus=sums["surplus"],
+        overrun=sums["overrun"],
+        seconds=math.fsum(record.seconds for record in records),
+        slowest=max((record.seconds for record in records), default=0.0),
+    )
+
+
+def _positions(records: Iterable[CallRecord]) -> tuple[tuple[Position, ...], float, tuple[Cell, ...]]:
+    decided = [
+        (min(segment.index, LAST_POSITION), attempt)
+        for record in records
+        for segment in record.segments
+        for attempt in segment.attempts
+        if attempt.verdict != "surplus"
+    ]
+    counts = Counter((index, attempt.verdict) for index, attempt in decided)
+    thresholds: defaultdict[int, list[float]] = defaultdict(list)
+    for index, attempt in decided:
+        if attempt.threshold is not None:
+            thresholds[index].append(attempt.threshold)
+    positions = tuple(
+        Position(
+            index,
+            counts[index, "accepted"],
+            counts[index, "rejected"],
+            math.fsum(thresholds[index]) / len(thresholds[index]) if thresholds[index] else None,
+        )
+        for index in sorted({index for index, _ in decided})
+    )
+    rewards = [attempt.reward for _, attempt in decided if attempt.reward is not None]
+    if not rewards:
+        return positions, 0.0, ()
+    width = bin_width(min(rewards), max(rewards))
+    bins = Counter(
+        (index, math.floor(attempt.reward / width), attempt.verdict)
+        for index, attempt in decided
+        if attempt.reward is not None
+    )
+    cells = tuple(
+        Cell(index, low * width, bins[index, low, "accepted"], bins[index, low, "rejected"])
+        for index, low in sorted({(index, low) for index, low, _ in bins})
+    )
+    return positions, width, cells

@@ -191,14 +191,14 @@ class Guard:
         if wanted < 1:
             raise InputError(f"max_tokens is {wanted}", hint="use 1 or more")
         settings = settings_of(policy, wanted)
-        recorder.describe(decoding=asdict(settings), sampling=asdict(sampling))
+        recorder.describe(decoding=asdict(settings), sampling=asdict(sampling), stop=tuple(options.stop))
         engine = self._model
         if isinstance(engine, str):
             engine = await load_backend(engine, self._backend, self._options)
         cascade = self._cascade = self._cascade or await load_cascade(policy, allow_python=self._allow_python)
         recorder.describe(
             backend=dict(engine.identity),
-            scorers={judge.rule.judge: judge.scorer.identity for judge in cascade.judges},
+            scorers={judge.rule.judge: judge.identity for judge in cascade.judges},
             rules=tuple(asdict(rule) for rule in cascade.rules),
         )
         session = await engine.open(

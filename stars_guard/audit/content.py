@@ -57,6 +57,11 @@ class Text(BaseModel):
         """The same as ``content``."""
         return self.content
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is the text as it was: redaction shows in the length."""
+        return self.content is not None and len(self.content) == self.chars
+
     @classmethod
     def of(cls, text: str, mode: ContentMode, *, before: str = "", after: str = "") -> Text:
         """Keep ``text`` under a mode.

@@ -92,6 +92,8 @@ class CallRecord(_Entry):
         seconds: the call's duration by a clock that does not jump.
         finish: also ``failed`` and ``cancelled``.
         error: the kind of failure when the call failed, never its text.
+        scorers: each judge's identity, and what it gets to see and when, where that is not everything.
+        stop: the call's stop strings.
     """
 
     schema_version: Literal[1] = 1
@@ -108,6 +110,7 @@ class CallRecord(_Entry):
     rules: tuple[RuleEntry, ...] = ()
     decoding: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     sampling: dict[str, int | float] = Field(default_factory=dict)
+    stop: tuple[str, ...] = ()
     seed: int
     prompt: tuple[Turn, ...]
     prompt_reward: float | None = None

@@ -172,6 +172,29 @@ def audit_show(
     show_record(Console(), url, call)
 
 
+@audit_app.command("replay")
+def audit_replay(
+    call: Annotated[str, typer.Argument(help="a call or run id")],
+    url: Annotated[str | None, typer.Option(help="the audit log's URL; default: the user's state directory")] = None,
+    under: Annotated[str | None, typer.Option(help="the policy of that time; default: the one of that name")] = None,
+    policy: Annotated[str | None, typer.Option(help="ask what this other policy would have decided")] = None,
+    model: Annotated[str | None, typer.Option(help="default: the one on record")] = None,
+    backend: Annotated[str | None, typer.Option(help="default: the one on record")] = None,
+) -> None:
+    """Draw a call again from its seed and show what differs, or decide again under another policy.
+
+    Exit code 1 if something differs.
+    """
+    from stars_guard.cli.replay import replay, replay_under
+
+    if policy is not None:
+        same = replay_under(Console(), url, call, policy)
+    else:
+        same = replay(Console(), url, call, under, model, backend)
+    if not same:
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Entry point: errors on purpose become one line and exit code 1."""
     try:

@@ -40,6 +40,13 @@ class Judge:
     every: int = 1
     final: bool = False
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """For the record: the scorer's, and what this judge sees of an answer where that is not all of it."""
+        seen = {"tail": self.tail, "every": self.every, "final": self.final}
+        usual = {"tail": None, "every": 1, "final": False}
+        return {**self.scorer.identity, **{key: str(value) for key, value in seen.items() if value != usual[key]}}
+
     def view(self, passage: Passage) -> Passage | None:
         """What the judge sees of a passage, or None when it is not asked."""
         if self.final and passage.last:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,7 +37,8 @@ class PatternScorer(Scorer):
     cost = 0.01
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
-        self.identity = {"kind": "patterns", "patterns": ", ".join(p.name for p in patterns)}
+        digest = hashlib.sha256("\n".join(p.regex for p in patterns).encode()).hexdigest()
+        self.identity = {"kind": "patterns", "patterns": ", ".join(p.name for p in patterns), "sha256": digest}
         self._compiled = []
         options = re2.Options()
         options.log_errors = False

@@ -1,0 +1,180 @@
+"""What another policy would have decided about the proposals of a call on record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from stars_guard.assembly import load_cascade, settings_of
+from stars_guard.audit import CallRecord
+from stars_guard.audit.record import Attempt
+from stars_guard.decoding import Settings
+from stars_guard.decoding.acceptance import acceptance_probability, threshold
+from stars_guard.decoding.randomness import uniform
+from stars_guard.errors import AuditError, PolicyError
+from stars_guard.judging import Judgement, Score, combine
+from stars_guard.policy import Policy
+from stars_guard.replay import messages_of
+from stars_guard.scorers.cascade import Cascade, Judge
+from stars_guard.segments import Message, Passage
+
+__all__ = ["Answered", "Redecided", "what_if"]
+
+
+@dataclass(frozen=True, slots=True)
+class Redecided:
+    """One proposal under the other policy.
+
+    Attributes:
+        before: the verdict on record; ``after``: the other policy's, ``unknown`` where a judge's score is neither on
+            record nor can be had, since the text was not kept.
+        source: where the scores are from.
+    """
+
+    segment: int
+    attempt: int
+    before: Literal["accepted", "rejected", "surplus"]
+    after: Literal["accepted", "rejected", "unknown"]
+    source: Literal["record", "judged", "none"]
+    reward: float | None = None
+    threshold: float | None = None
+    probability: float | None = None
+    veto: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The other policy's decisions.
+
+    Attributes:
+        proposals: all on record, in order, each after the prefix that it was drawn from.
+        parted: the first segment where the other policy would not have kept what was kept; its answer would have gone
+            another way from there, and what is said of later segments holds for the answer on record only. None where
+            it would have been the same answer.
+    """
+
+    proposals: tuple[Redecided, ...]
+    parted: int | None
+
+
+async def what_if(record: CallRecord, policy: Policy, *, allow_python: bool = False) -> Answered:
+    """Decide again about every proposal on record, under another policy and with the same random numbers.
+
+    Scores on record are used where judge and what it saw are the same; else the text is judged again. Lengths of
+    segments and of the whole answer are those on record.
+
+    Raises:
+        AuditError: the record has no proposals.
+        PolicyError: the policy does not decide proposal by proposal (methods ``stars`` and ``cards`` do).
+        ScorerError: a judge failed and the policy says ``raise``.
+    """
+    if not record.segments:
+        raise AuditError(f"the call {record.call_id} drew nothing")
+    longest = int(record.decoding.get("max_tokens") or 1)
+    settings = settings_of(policy, longest)
+    if settings.method not in ("stars", "cards"):
+        raise PolicyError(
+            f"policy {policy.name!r} has method {settings.method}", hint="only stars and cards decide on each proposal"
+        )
+    return await _Other(record, settings, await load_cascade(policy, allow_python=allow_python)).answer()
+
+
+class _Other:
+    def __init__(self, record: CallRecord, settings: Settings, cascade: Cascade) -> None:
+        self._record = record
+        self._settings = settings
+        self._cascade = cascade
+        self._messages: tuple[Message, ...] | None
+        try:
+            self._messages = tuple(messages_of(record))
+        except AuditError:
+            self._messages = None
+
+    async def answer(self) -> Answered:
+        prompt_reward = await self._prompt_reward()
+        proposals: list[Redecided] = []
+        parted: int | None = None
+        before: str | None = ""
+        tokens = 0
+        for segment in self._record.segments:
+            mine: list[Redecided] = []
+            for attempt in segment.attempts:
+                judgement, source = await self._judge(attempt, segment.index, before, tokens)
+                mine.append(self._decide(segment.index, attempt, judgement, source, prompt_reward, tokens))
+            proposals += mine
+            chosen = next((redecided.attempt for redecided in mine if redecided.after == "accepted"), None)
+            if parted is None and chosen != segment.kept:
+                parted = segment.index
+            kept = next((attempt for attempt in segment.attempts if attempt.attempt == segment.kept), None)
+            if kept is None:
+                break
+            tokens += kept.tokens
+            before = None if before is None or not kept.text.whole else before + (kept.text.content or "")
+        await self._cascade.forget(self._record.call_id)
+        return Answered(tuple(proposals), parted)
+
+    def _same(self, judge: Judge) -> bool:
+        return self._record.scorers.get(judge.rule.judge) == judge.identity
+
+    async def _prompt_reward(self) -> float | None:
+        rewarding = [judge for judge in self._cascade.judges if judge.rule.weight is not None]
+        weights = {rule.judge: rule.weight for rule in self._record.rules if rule.weight is not None}
+        same = weights == {judge.rule.judge: judge.rule.weight for judge in rewarding}
+        if same and all(self._same(judge) for judge in rewarding):
+            return self._record.prompt_reward
+        if self._messages is None:
+            return None
+        return (await self._cascade.prompt_reward(self._passage("", "", 0, False)))[0]
+
+    def _passage(self, before: str, text: str, index: int, last: bool) -> Passage:
+        return Passage(self._record.call_id, self._messages or (), before, text, index, last)
+
+    async def _judge(
+        self, attempt: Attempt, index: int, before: str | None, tokens: int
+    ) -> tuple[Judgement | None, Literal["record", "judged", "none"]]:
+        last = attempt.finish is not None or tokens + attempt.tokens >= self._settings.max_tokens
+        passage = self._passage(before or "", attempt.text.content or "", index, last)
+        asked = [judge for judge in self._cascade.judges if judge.view(passage) is not None]
+        said = {entry.judge: entry for entry in attempt.scores}
+        known = [judge for judge in asked if judge.rule.judge in said and self._same(judge)]
+        scores: Sequence[Score] = [Score(**said[judge.rule.judge].model_dump()) for judge in known]
+        on_record = combine(scores, self._cascade.rules)
+        if len(known) == len(asked) or on_record.veto is not None:
+            return on_record, "record"
+        if not attempt.text.whole or before is None or self._messages is None:
+            return None, "none"
+        return (await self._cascade.judge([passage]))[0], "judged"
+
+    def _decide(
+        self,
+        segment: int,
+        attempt: Attempt,
+        judgement: Judgement | None,
+        source: Literal["record", "judged", "none"],
+        prompt_reward: float | None,
+        tokens: int,
+    ) -> Redecided:
+        if judgement is None:
+            return Redecided(segment, attempt.attempt, attempt.verdict, "unknown", source)
+        settings = self._settings
+        tau = threshold(
+            settings.schedule,
+            tokens=tokens + attempt.tokens,
+            max_tokens=settings.max_tokens,
+            prompt_reward=prompt_reward,
+            alpha=settings.alpha,
+            r_star=settings.r_star,
+        )
+        probability = 1.0
+        if judgement.veto is not None:
+            probability = 0.0
+        elif judgement.reward is not None:
+            probability = acceptance_probability(
+                settings.acceptance, reward=judgement.reward, tau=tau, beta=settings.beta
+            )
+        u = attempt.u if attempt.u is not None else uniform(self._record.seed, segment, attempt.attempt)
+        return Redecided(
+            segment, attempt.attempt, attempt.verdict, "accepted" if u < probability else "rejected", source,
+            judgement.reward, tau, probability, judgement.veto,
+        )  # fmt: skip

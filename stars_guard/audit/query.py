@@ -6,7 +6,7 @@ Stores that cannot ask a database use these; those that can give the same answer
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
@@ -87,16 +87,16 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Calls that were written since the last look, in the order of writing, and the cursor of the next look."""
+    """Wanted calls that were written since the last look, in the order of writing, and the cursor of the next look."""
 
     calls: tuple[Summary, ...]
     cursor: str
 
     @classmethod
-    def of(cls, records: list[CallRecord], cursor: str | None) -> Self:
+    def of(cls, records: Sequence[CallRecord], wanted: Filter, cursor: str | None) -> Self:
         """For stores that only grow: the cursor is how many there were."""
         seen = len(records) if cursor is None else int(cursor)
-        return cls(tuple(summarize(record) for record in records[seen:]), str(len(records)))
+        return cls(tuple(summarize(record) for record in records[seen:] if matches(record, wanted)), str(len(records)))
 
 
 def stamp(when: datetime) -> str:

@@ -74,12 +74,15 @@ class AuditStore(ABC):
         """What the wanted calls add up to. Blocks. Raises as `search` does."""
         return count(self.read(), wanted)
 
-    def after(self, cursor: str | None = None) -> News:
-        """Calls written since another look; None gives none of them, and the cursor to go on from. Blocks.
+    def after(self, cursor: str | None = None, wanted: Filter | None = None) -> News:
+        """The wanted calls written since another look. Blocks.
+
+        Args:
+            cursor: of that look; None gives no calls, only the cursor to go on from.
 
         Raises as `search` does.
         """
-        return News.of(self.read(), cursor)
+        return News.of(self.read(), wanted or Filter(), cursor)
 
     async def asearch(
         self, wanted: Filter | None = None, *, limit: int | None = 50, before: Key | None = None
@@ -91,9 +94,9 @@ class AuditStore(ABC):
         """As `stats`, in a worker thread."""
         return await anyio.to_thread.run_sync(self.stats, wanted)
 
-    async def aafter(self, cursor: str | None = None) -> News:
+    async def aafter(self, cursor: str | None = None, wanted: Filter | None = None) -> News:
         """As `after`, in a worker thread."""
-        return await anyio.to_thread.run_sync(self.after, cursor)
+        return await anyio.to_thread.run_sync(self.after, cursor, wanted)
 
     async def aread(self) -> list[CallRecord]:
         """As `read`, in a worker thread."""

@@ -10,12 +10,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from stars_guard.cli.audit_app import audit_app
 from stars_guard.errors import StarsGuardError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(help="A guardrail that works while the model writes.", no_args_is_help=True, add_completion=False)
-audit_app = typer.Typer(help="Read the audit log.", no_args_is_help=True)
 app.add_typer(audit_app, name="audit")
 policy_app = typer.Typer(help="Check, show, compare and test policies.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
@@ -25,7 +25,6 @@ ModelOption = Annotated[str, typer.Option(help="a Hugging Face directory or name
 BackendOption = Annotated[str, typer.Option(help="auto, transformers, vllm or vllm-server")]
 ServerOption = Annotated[list[str] | None, typer.Option("--base-url", help="a vLLM server; may be given several times")]
 PolicyArgument = Annotated[str, typer.Argument(help="a policy's name or path")]
-Url = Annotated[str | None, typer.Argument(help="jsonl:///path; default: the user's state directory")]
 
 
 @app.command()
@@ -151,47 +150,6 @@ def policy_test(
     from stars_guard.cli.policy import test_policy
 
     if not test_policy(Console(), policy, cases):
-        raise typer.Exit(1)
-
-
-@audit_app.command("list")
-def audit_list(url: Url = None) -> None:
-    """One line a call, newest last."""
-    from stars_guard.cli.audit import list_records
-
-    list_records(Console(), url)
-
-
-@audit_app.command("show")
-def audit_show(
-    url: Url = None, call: Annotated[str | None, typer.Option("--id", help="a call or run id; default: newest")] = None
-) -> None:
-    """One call: every segment, every proposal, every decision."""
-    from stars_guard.cli.audit import show_record
-
-    show_record(Console(), url, call)
-
-
-@audit_app.command("replay")
-def audit_replay(
-    call: Annotated[str, typer.Argument(help="a call or run id")],
-    url: Annotated[str | None, typer.Option(help="the audit log's URL; default: the user's state directory")] = None,
-    under: Annotated[str | None, typer.Option(help="the policy of that time; default: the one of that name")] = None,
-    policy: Annotated[str | None, typer.Option(help="ask what this other policy would have decided")] = None,
-    model: Annotated[str | None, typer.Option(help="default: the one on record")] = None,
-    backend: Annotated[str | None, typer.Option(help="default: the one on record")] = None,
-) -> None:
-    """Draw a call again from its seed and show what differs, or decide again under another policy.
-
-    Exit code 1 if something differs.
-    """
-    from stars_guard.cli.replay import replay, replay_under
-
-    if policy is not None:
-        same = replay_under(Console(), url, call, policy)
-    else:
-        same = replay(Console(), url, call, under, model, backend)
-    if not same:
         raise typer.Exit(1)
 
 

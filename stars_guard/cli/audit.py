@@ -1,51 +1,86 @@
-"""Reading the audit log at the terminal. Model text is printed as it is, never as markup."""
+"""Reading the audit log at the terminal. Model text is printed as it is, never as markup or as terminal commands."""
 
 from __future__ import annotations
 
+import csv
+import json
+import sys
+import time
+from dataclasses import asdict, fields
+from typing import Any, Literal
+
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text as Line
 
-from stars_guard.audit import Text, open_store
+from stars_guard.audit import AuditStore, Filter, Summary, Text, open_store
+from stars_guard.audit.export import harmless
+from stars_guard.audit.stats import LAST_POSITION, Cost
 from stars_guard.errors import AuditError
+from stars_guard.policy import load_policy
 
-__all__ = ["list_records", "show_record"]
+__all__ = ["follow", "list_calls", "show_record", "show_stats", "store_of", "visible"]
 
+# The pictures of control characters; what turns the direction of writing has none.
+_CONTROLS = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
+_CONTROLS |= dict.fromkeys((*range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), 0xFFFD)
 
-def list_records(console: Console, url: str | None) -> None:
-    """A table of calls."""
-    table = Table("call", "started", "policy", "finish", "proposals", "rejected", "drawn", "kept", "s")
-    for record in open_store(url).read():
-        totals = record.totals
-        table.add_row(
-            record.call_id[:12],
-            record.started_at[:19],
-            record.policy,
-            record.finish,
-            *(str(totals.get(name, 0)) for name in ("proposals", "rejections", "drawn", "kept")),
-            f"{record.seconds:.1f}",
-        )
-    console.print(table)
+_COLUMNS = ("call", "started", "policy", "stage", "finish", "rejected", "kept", "s", "judges", "prompt")
 
 
-def show_record(console: Console, url: str | None, call_id: str | None) -> None:
+def visible(text: str) -> str:
+    """Text without control characters: pictures take their place, so that none reaches the terminal."""
+    return text.translate(_CONTROLS)
+
+
+def store_of(where: str | None) -> AuditStore:
+    """The store of a URL, or of a policy by name or path; None is the default policy's."""
+    return open_store(where if where and "://" in where else load_policy(where or "default").audit.url)
+
+
+def list_calls(
+    console: Console, store: AuditStore, wanted: Filter, limit: int, form: Literal["table", "json", "csv"]
+) -> None:
+    """The newest calls, the newest last."""
+    rows = store.search(wanted, limit=limit)[::-1]
+    match form:
+        case "json":
+            for row in rows:
+                typer.echo(json.dumps(asdict(row)))
+        case "csv":
+            names = [field.name for field in fields(Summary)]
+            writer = csv.writer(sys.stdout)
+            writer.writerow(names)
+            writer.writerows([visible(harmless(_joined(getattr(row, name)))) for name in names] for row in rows)
+        case "table":
+            table = Table(*_COLUMNS, row_styles=("", "dim"))
+            table.columns[-1].no_wrap = True
+            for row in rows:
+                table.add_row(*_cells(row))
+            console.print(table)
+
+
+def show_record(console: Console, store: AuditStore, call_id: str | None, *, as_json: bool = False) -> None:
     """One call in full.
 
     Raises:
         AuditError: there is no such record.
     """
-    store = open_store(url)
     if call_id is None:
-        records = store.read()
-        if not records:
+        newest = store.search(limit=1)
+        if not newest:
             raise AuditError("the audit log is empty")
-        record = records[-1]
-    else:
-        record = store.get(call_id)
-    console.print(f"call {record.call_id}  policy {record.policy} ({record.policy_sha256[:12]})  {record.mode}")
-    console.print(f"{record.started_at}  {record.seconds:.2f} s  finish {record.finish}  {record.reason}", markup=False)
+        call_id = newest[0].id
+    record = store.get(call_id)
+    if as_json:
+        typer.echo(json.dumps(record.model_dump(mode="json")))
+        return
+    head = f"call {record.call_id}  policy {record.policy} ({record.policy_sha256[:12]})  {record.mode}"
+    console.print(_line(f"{head}  run {record.run_id}" if record.run_id else head))
+    console.print(_line(f"{record.started_at}  {record.seconds:.2f} s  finish {record.finish}  {record.reason}"))
     for turn in record.prompt:
-        console.print(Line(f"{turn.role}: {_shown(turn.content)}"))
+        console.print(_line(f"{turn.role}: {_shown(turn.content)}"))
     for segment in record.segments:
         for attempt in segment.attempts:
             kept = attempt.attempt == segment.kept
@@ -60,9 +95,96 @@ def show_record(console: Console, url: str | None, call_id: str | None) -> None:
                 if value is not None
             )
             mark = "+" if kept else "-"
-            console.print(f"{mark} {segment.index}.{attempt.attempt} {attempt.verdict}: {attempt.reason}  {numbers}",
-                          style="green" if kept else "red", markup=False)  # fmt: skip
-            console.print(Line("    " + _shown(attempt.text), style="" if kept else "strike dim"))
+            head = f"{mark} {segment.index}.{attempt.attempt} {attempt.verdict}: {attempt.reason}  {numbers}"
+            console.print(_line(head, "green" if kept else "red"))
+            console.print(_line("    " + _shown(attempt.text), "" if kept else "strike dim"))
+
+
+def follow(
+    console: Console, store: AuditStore, wanted: Filter, limit: int, every: float, *, as_json: bool = False
+) -> None:
+    """The newest calls and then each that is written, until the user interrupts."""
+    cursor = store.after().cursor
+    rows = store.search(wanted, limit=limit)[::-1] if limit else []
+    shown = {row.id for row in rows}
+    try:
+        while True:
+            for row in rows:
+                if as_json:
+                    typer.echo(json.dumps(asdict(row)))
+                else:
+                    console.print(Line("  ").join(_cells(row)), soft_wrap=True)
+            time.sleep(every)
+            news = store.after(cursor, wanted)
+            # one written between the two looks at the start is in both
+            rows, cursor = [row for row in news.calls if row.id not in shown], news.cursor
+    except KeyboardInterrupt:
+        return
+
+
+def show_stats(console: Console, store: AuditStore, wanted: Filter, *, as_json: bool = False) -> None:
+    """What the wanted calls add up to."""
+    stats = store.stats(wanted)
+    if as_json:
+        typer.echo(json.dumps(asdict(stats)))
+        return
+    console.print(_costs("All calls; tokens drawn, kept and thrown away", "", [stats.total]))
+    console.print(_table("How answers ended", ("finish", "calls"), stats.finishes))
+    judges = [(each.judge, each.vetoes, each.low_reward) for each in stats.judges]
+    console.print(_table("Rejected segments by judge", ("judge", "by its veto", "by a low reward"), judges))
+    console.print(_costs("By policy", "policy", stats.policies))
+    console.print(_costs("Over time", "from (UTC)", stats.times))
+    rows = []
+    for each in stats.positions:
+        where = f"{each.index}" if each.index < LAST_POSITION else f"{each.index} and later"
+        share = each.accepted / (each.accepted + each.rejected)
+        rows.append((where, each.accepted, each.rejected, f"{share:.0%}", _number(each.threshold)))
+    names = ("segment", "accepted", "rejected", "acceptance", "mean threshold")
+    console.print(_table("Acceptance by segment", names, rows))
+
+
+def _costs(title: str, name: str, costs: Any) -> Table:
+    names = (name, "calls", "tried", "rejected", "drawn", "kept", "thrown away", "s a call", "slowest")
+    return _table(title, names, [_cost(cost) for cost in costs])
+
+
+def _cost(cost: Cost) -> tuple[Any, ...]:
+    mean = cost.seconds / cost.calls if cost.calls else 0.0
+    name = cost.name[:16].replace("T", " ") if cost.name[10:11] == "T" else cost.name
+    return (name, cost.calls, cost.proposals, cost.rejections, cost.drawn, cost.kept,
+            cost.rejected + cost.surplus + cost.overrun, f"{mean:.2f}", f"{cost.slowest:.2f}")  # fmt: skip
+
+
+def _table(title: str, names: tuple[str, ...], rows: Any) -> Table:
+    table = Table(*names, title=title, title_justify="left", title_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*(_line(str(value)) for value in row))
+    return table
+
+
+def _cells(row: Summary) -> list[Line]:
+    texts = (
+        row.id[:12], row.started_at[:19].replace("T", " "), row.policy, row.stage, row.finish,
+        f"{row.rejections}/{row.proposals}", f"{row.kept}/{row.drawn}", f"{row.seconds:.1f}", ", ".join(row.judges),
+        row.preview or "",
+    )  # fmt: skip
+    cells = [_line(text) for text in texts]
+    cells[5].stylize("red" if row.rejections else "green")
+    return cells
+
+
+def _line(text: str, style: str = "") -> Line:
+    return Line(visible(text), style=style)
+
+
+def _joined(value: Any) -> str:
+    return " ".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _shown(text: Text) -> str:

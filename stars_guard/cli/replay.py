@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from stars_guard import portal
-from stars_guard.audit import CallRecord, open_store
+from stars_guard.audit import CallRecord
+from stars_guard.cli.audit import store_of
 from stars_guard.errors import PolicyError
 from stars_guard.policy import load_policy
 from stars_guard.replay import compare, draw_again, promise
@@ -19,7 +20,7 @@ def replay(
     console: Console, url: str | None, call_id: str, under: str | None, model: str | None, backend: str | None
 ) -> bool:
     """Draw a call again; whether it is the same."""
-    record = open_store(url).get(call_id)
+    record = store_of(url).get(call_id)
     console.print(_title(record), markup=False)
     console.print(f"What can be equal: {promise(record)}.", markup=False)
     try:
@@ -42,7 +43,7 @@ def replay(
 
 def replay_under(console: Console, url: str | None, call_id: str, policy: str) -> bool:
     """Decide again under another policy; whether the answer would have been the same."""
-    record = open_store(url).get(call_id)
+    record = store_of(url).get(call_id)
     console.print(_title(record), markup=False)
     other = load_policy(policy)
     answered = portal.call(lambda: what_if(record, other))

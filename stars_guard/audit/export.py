@@ -1,0 +1,141 @@
+"""Records as files for other programs: JSON lines, CSV and Parquet."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from stars_guard.audit.query import blamed, summarize
+from stars_guard.audit.record import CallRecord
+from stars_guard.errors import AuditError, InputError, MissingExtra
+
+__all__ = ["Rows", "calls", "export", "harmless", "proposals"]
+
+Rows = Literal["proposals", "calls"]
+
+_CALL: dict[str, type] = {
+    "call_id": str, "run_id": str, "started_at": str, "seconds": float, "policy": str, "policy_sha256": str,
+    "mode": str, "stage": str, "finish": str,
+}  # fmt: skip
+_CALLS = _CALL | {
+    "segments": int, "proposals": int, "rejections": int, "drawn": int, "kept": int, "judges": str, "prompt": str,
+    "answer": str,
+}  # fmt: skip
+_PROPOSALS = _CALL | {
+    "segment": int, "attempt": int, "verdict": str, "is_kept": bool, "reason": str, "judges": str, "veto": str,
+    "reward": float, "threshold": float, "probability": float, "u": float, "tokens": int, "overrun": int, "text": str,
+}  # fmt: skip
+
+_BATCH = 2_000
+
+
+def calls(record: CallRecord) -> Iterator[dict[str, Any]]:
+    """One row for the call."""
+    row = asdict(summarize(record))
+    yield _about(record) | {name: row[name] for name in ("segments", "proposals", "rejections", "drawn", "kept")} | {
+        "judges": " ".join(row["judges"]),
+        "prompt": "\n\n".join(f"{turn.role}: {turn.content.text}" for turn in record.prompt if turn.content.text),
+        "answer": record.answer.text,
+    }  # fmt: skip
+
+
+def proposals(record: CallRecord) -> Iterator[dict[str, Any]]:
+    """One row a proposal, in order; ``is_kept`` tells those of the answer."""
+    for segment in record.segments:
+        for attempt in segment.attempts:
+            values = attempt.model_dump(include={"attempt", "verdict", "reason", "veto", "reward", "threshold",
+                                                 "probability", "u", "tokens", "overrun"})  # fmt: skip
+            yield _about(record) | values | {
+                "segment": segment.index,
+                "is_kept": attempt.attempt == segment.kept,
+                "judges": " ".join(blamed(attempt, record.rules)),
+                "text": attempt.text.text,
+            }
+
+
+def export(records: Iterable[CallRecord], path: Path, rows: Rows = "proposals") -> int:
+    """Write records to a file whose ending says the format. It is there whole or not at all.
+
+    Args:
+        path: ``.jsonl`` holds the records as they are, ``.csv`` and ``.parquet`` one row a proposal or a call.
+
+    Returns:
+        How many calls were written.
+
+    Raises:
+        InputError: an ending that is not known.
+        AuditError: the file cannot be written.
+        MissingExtra: Parquet needs pyarrow.
+    """
+    writers = {".jsonl": _write_jsonl, ".csv": _write_csv, ".parquet": _write_parquet}
+    write = writers.get(path.suffix.lower())
+    if write is None:
+        raise InputError(f"{path}: the ending says no known format", hint=f"use one of {', '.join(writers)}")
+    part = path.with_name(f".{path.name}.part")
+    counted = _Counted(records)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)
+        part.touch(mode=0o600)
+        write(counted, part, rows)
+        os.replace(part, path)
+    except OSError as exc:
+        raise AuditError(f"cannot write {path}: {exc.strerror}") from exc
+    finally:
+        part.unlink(missing_ok=True)
+    return counted.count
+
+
+def harmless(text: str) -> str:
+    """A cell of CSV that a spreadsheet does not take for a formula: an apostrophe before what begins like one."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+class _Counted:
+    def __init__(self, records: Iterable[CallRecord]) -> None:
+        self._records = records
+        self.count = 0
+
+    def __iter__(self) -> Iterator[CallRecord]:
+        for record in self._records:
+            self.count += 1
+            yield record
+
+
+def _about(record: CallRecord) -> dict[str, Any]:
+    return {name: getattr(record, name, "answer") for name in _CALL}
+
+
+def _write_jsonl(records: Iterable[CallRecord], path: Path, rows: Rows) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(record.model_dump_json() + "\n" for record in records)
+
+
+def _write_csv(records: Iterable[CallRecord], path: Path, rows: Rows) -> None:
+    columns, of = (_CALLS, calls) if rows == "calls" else (_PROPOSALS, proposals)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(columns))
+        writer.writeheader()
+        for record in records:
+            for row in of(record):
+                writer.writerow({key: harmless(v) if isinstance(v, str) else v for key, v in row.items()})
+
+
+def _write_parquet(records: Iterable[CallRecord], path: Path, rows: Rows) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as exc:
+        raise MissingExtra("export to Parquet", "parquet") from exc
+    columns, of = (_CALLS, calls) if rows == "calls" else (_PROPOSALS, proposals)
+    kinds = {str: pyarrow.string(), float: pyarrow.float64(), int: pyarrow.int64(), bool: pyarrow.bool_()}
+    schema = pyarrow.schema([(name, kinds[kind]) for name, kind in columns.items()])
+    waiting = (row for record in records for row in of(record))
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        while batch := list(islice(waiting, _BATCH)):
+            writer.write_table(pyarrow.Table.from_pylist(batch, schema))

@@ -1,0 +1,133 @@
+"""The commands under `stars-guard audit`, thin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from stars_guard.audit import Filter, parse_time
+
+__all__ = ["audit_app"]
+
+audit_app = typer.Typer(help="Read the audit log.", no_args_is_help=True)
+
+Where = Annotated[
+    str | None, typer.Argument(help="the log's URL, or the policy that names it; default: the default policy's")
+]
+Since = Annotated[str | None, typer.Option(help="started then or later: 90d, 2h, 2026-01-31T10:00")]
+Until = Annotated[str | None, typer.Option(help="started before: 90d, 2h, 2026-01-31T10:00")]
+PolicyName = Annotated[str | None, typer.Option(help="under the policy of this name")]
+Judge = Annotated[str | None, typer.Option(help="something was rejected on account of this judge")]
+Outcome = Annotated[str | None, typer.Option(help="how the answer ended: eos, length, refused, failed, ...")]
+Stage = Annotated[str | None, typer.Option(help="what was judged: answer, input, output, tool_call, tool_result")]
+Run = Annotated[str | None, typer.Option("--run-id", help="the id of the caller's run, such as LangChain's")]
+Words = Annotated[str | None, typer.Option(help="stands in prompt, proposals or answer, where text is kept")]
+Rejected = Annotated[bool, typer.Option("--rejected", help="only calls with a rejected segment")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, one value a line")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="CSV")]
+
+
+@audit_app.command("list")
+def audit_list(
+    where: Where = None, since: Since = None, until: Until = None, policy: PolicyName = None, judge: Judge = None,
+    outcome: Outcome = None, stage: Stage = None, run_id: Run = None, text: Words = None, rejected: Rejected = False,
+    limit: Annotated[int, typer.Option(min=1, help="the newest so many")] = 50,
+    as_json: AsJson = False, as_csv: AsCsv = False,
+) -> None:  # fmt: skip
+    """One line a call, newest last."""
+    from stars_guard.cli.audit import list_calls, store_of
+
+    wanted = _wanted(since, until, policy, judge, outcome, stage, run_id, text, rejected)
+    list_calls(Console(), store_of(where), wanted, limit, "json" if as_json else "csv" if as_csv else "table")
+
+
+@audit_app.command("show")
+def audit_show(
+    where: Where = None,
+    call: Annotated[str | None, typer.Option("--id", help="a call or run id; default: newest")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """One call: every segment, every proposal, every decision."""
+    from stars_guard.cli.audit import show_record, store_of
+
+    show_record(Console(), store_of(where), call, as_json=as_json)
+
+
+@audit_app.command("tail")
+def audit_tail(
+    where: Where = None, policy: PolicyName = None, judge: Judge = None, outcome: Outcome = None, stage: Stage = None,
+    text: Words = None, rejected: Rejected = False,
+    limit: Annotated[int, typer.Option(min=0, help="the newest so many first")] = 10,
+    every: Annotated[float, typer.Option(min=0.05, help="seconds between looks")] = 1.0,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """One line a call, as they are written, until Ctrl-C."""
+    from stars_guard.cli.audit import follow, store_of
+
+    wanted = _wanted(None, None, policy, judge, outcome, stage, None, text, rejected)
+    follow(Console(), store_of(where), wanted, limit, every, as_json=as_json)
+
+
+@audit_app.command("stats")
+def audit_stats(
+    where: Where = None, since: Since = None, until: Until = None, policy: PolicyName = None, judge: Judge = None,
+    outcome: Outcome = None, stage: Stage = None, run_id: Run = None, text: Words = None, rejected: Rejected = False,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Rejections by judge, policy and time, acceptance by segment, tokens and seconds."""
+    from stars_guard.cli.audit import show_stats, store_of
+
+    wanted = _wanted(since, until, policy, judge, outcome, stage, run_id, text, rejected)
+    show_stats(Console(), store_of(where), wanted, as_json=as_json)
+
+
+@audit_app.command("export")
+def audit_export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="a file: .jsonl, .csv or .parquet")],
+    where: Where = None, since: Since = None, until: Until = None, policy: PolicyName = None, judge: Judge = None,
+    outcome: Outcome = None, stage: Stage = None, run_id: Run = None, text: Words = None, rejected: Rejected = False,
+    rows: Annotated[Literal["proposals", "calls"], typer.Option(help="a row of CSV or Parquet")] = "proposals",
+) -> None:  # fmt: skip
+    """Write records to a file: JSON lines as they are; CSV and Parquet with one row a proposal or a call."""
+    from stars_guard.audit.export import export
+    from stars_guard.cli.audit import store_of
+
+    wanted = _wanted(since, until, policy, judge, outcome, stage, run_id, text, rejected)
+    count = export(store_of(where).select(wanted), output, rows)
+    Console(stderr=True).print(f"{count} calls written to {output}", markup=False)
+
+
+@audit_app.command("replay")
+def audit_replay(
+    call: Annotated[str, typer.Argument(help="a call or run id")],
+    url: Annotated[str | None, typer.Option(help="the log's URL, or the policy that names it")] = None,
+    under: Annotated[str | None, typer.Option(help="the policy of that time; default: the one of that name")] = None,
+    policy: Annotated[str | None, typer.Option(help="ask what this other policy would have decided")] = None,
+    model: Annotated[str | None, typer.Option(help="default: the one on record")] = None,
+    backend: Annotated[str | None, typer.Option(help="default: the one on record")] = None,
+) -> None:
+    """Draw a call again from its seed and show what differs, or decide again under another policy.
+
+    Exit code 1 if something differs.
+    """
+    from stars_guard.cli.replay import replay, replay_under
+
+    if policy is not None:
+        same = replay_under(Console(), url, call, policy)
+    else:
+        same = replay(Console(), url, call, under, model, backend)
+    if not same:
+        raise typer.Exit(1)
+
+
+def _wanted(
+    since: str | None, until: str | None, policy: str | None, judge: str | None, outcome: str | None,
+    stage: str | None, run_id: str | None, text: str | None, rejected: bool,
+) -> Filter:  # fmt: skip
+    return Filter(
+        since=None if since is None else parse_time(since), until=None if until is None else parse_time(until),
+        policy=policy, judge=judge, finish=outcome, stage=stage, run_id=run_id, text=text, rejected=rejected,
+    )  # fmt: skip

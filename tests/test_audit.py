@@ -8,7 +8,7 @@ import hmac
 import json
 import logging
 import multiprocessing
-import os
+import resource
 import stat
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +29,7 @@ from stars_guard.audit import (
     open_store,
     redact,
 )
+from stars_guard.audit.writer import Writing
 from stars_guard.errors import AuditError
 from stars_guard.events import Decision, Drawing, Ended, Event, Kept, Released, Totals
 from stars_guard.judging import Judgement, Rule, Score
@@ -47,6 +48,8 @@ ABOUT: dict[str, Any] = {
     "sampling": asdict(Sampling(temperature=0.5)),
     "seed": 2**62,
 }
+
+AT_ONCE = Writing(on_error="block", patience=0)
 
 
 def candidate(text: str, **more: Any) -> Candidate:
@@ -141,7 +144,8 @@ def test_records_survive_the_round_trip(mode: ContentMode) -> None:
     line = done.model_dump_json()
     assert "\n" not in line
     assert CallRecord.model_validate_json(line) == done
-    assert json.loads(line)["schema_version"] == 1
+    assert json.loads(line)["schema_version"] == 2
+    assert json.loads(line)["seed"] == str(2**62)
 
 
 def test_unfinished_calls_have_a_record_too() -> None:
@@ -164,7 +168,8 @@ def test_modes_keep_as_much_text_as_they_say(monkeypatch: pytest.MonkeyPatch) ->
     assert Text.of(text, "hash") == Text(sha256=digest, chars=20)
     assert Text.of(text, "none") == Text(chars=20)
     monkeypatch.setenv("STARS_GUARD_AUDIT_KEY", "k")
-    assert Text.of(text, "hash").sha256 == hmac.new(b"k", text.encode(), "sha256").hexdigest()
+    derived = hmac.new(b"k", b"digest", "sha256").digest()
+    assert Text.of(text, "hash").sha256 == hmac.new(derived, text.encode(), "sha256").hexdigest()
     assert Text.of("a\ud800b", "full").content == "a�b"
     assert Text.of("a\ud800b", "hash").sha256
 
@@ -264,8 +269,8 @@ async def test_a_torn_character_is_skipped(tmp_path: Path) -> None:
 
 async def test_another_versions_record_is_not_passed_over(tmp_path: Path) -> None:
     store = JsonlStore(tmp_path / "a.jsonl")
-    store.path.write_text(json.dumps({"schema_version": 2, "prompt": "private"}) + "\n")
-    with pytest.raises(AuditError, match=r"a\.jsonl:1: not a record of schema version 1") as info:
+    store.path.write_text(json.dumps({"schema_version": 3, "prompt": "private"}) + "\n")
+    with pytest.raises(AuditError, match=r"a\.jsonl:1: not a record that this version reads") as info:
         await store.aread()
     assert "private" not in str(info.value)
 
@@ -302,22 +307,26 @@ def test_processes_append_at_once(tmp_path: Path) -> None:
     assert [r.call_id for r in records if r.call_id[0] == "a"] == [f"a{index}" for index in range(50)]
 
 
-async def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = JsonlStore(tmp_path / "a.jsonl")
+async def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
+    store = JsonlStore(tmp_path / "a.jsonl", writing=AT_ONCE)
     await store.append(record(call_id="one"))
     before = store.path.read_bytes()
-    write = os.write
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", lambda file, data: write(file, data[:10]))
-        with pytest.raises(AuditError, match="the disk is full"):
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, old[1]))
+    try:
+        with pytest.raises(AuditError, match="cannot write the audit log"):
             await store.append(record(call_id="two"))
-    assert store.path.read_bytes() == before
+        assert store.path.read_bytes() == before
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    await store.append(record(call_id="three"))
+    assert [r.call_id for r in await store.aread()] == ["one", "three"]
 
 
 async def test_what_cannot_be_written_or_read_is_an_audit_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(AuditError, match="cannot write the audit log"):
-        await JsonlStore(tmp_path / "file" / "a.jsonl").append(record())
+        await JsonlStore(tmp_path / "file" / "a.jsonl", writing=AT_ONCE).append(record())
     with pytest.raises(AuditError, match="cannot read the audit log"):
         JsonlStore(tmp_path).read()
 
@@ -349,7 +358,11 @@ def test_stores_by_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert path_of("jsonl://a.jsonl") == tmp_path / "a.jsonl"
     assert path_of(None) == path_of(default_url()) == user_state_path("stars-guard") / "audit.jsonl"
-    for url in ("postgres://x", "jsonl://", "jsonl:///folder/", "/plain/path", "memory://x"):
+    turned = open_store("jsonl:///x/a.jsonl?max_bytes=5000&daily=1")
+    assert isinstance(turned, JsonlStore)
+    assert turned.path == Path("/x/a.jsonl")
+    wrong = ("jsonl:///a?max_bytes=x", "jsonl:///a?daily=2", "jsonl:///a?keep=1")
+    for url in ("postgres://x", "jsonl://", "jsonl:///folder/", "/plain/path", "memory://x", *wrong):
         with pytest.raises(AuditError, match="cannot use the audit URL"):
             open_store(url)
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
-import os
 from typing import Literal
 
 import re2
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["KEY_VARIABLE", "ContentMode", "Text", "redact"]
+from stars_guard.audit.keys import audit_keys
+
+__all__ = ["ContentMode", "Text", "redact"]
 
 ContentMode = Literal["full", "redacted", "hash", "none"]
-
-KEY_VARIABLE = "STARS_GUARD_AUDIT_KEY"
-"""Environment variable with the key of the digests in mode ``hash``. Without one, short texts can be guessed."""
 
 _WINDOW = 256
 """Characters around a text that are looked at; what is replaced is shorter."""
@@ -42,7 +39,8 @@ class Text(BaseModel):
 
     Attributes:
         content: the text, whole or redacted; None in the modes ``hash`` and ``none``.
-        sha256: hex digest of its UTF-8 bytes in mode ``hash``; HMAC-SHA-256 where STARS_GUARD_AUDIT_KEY is set.
+        sha256: hex digest of its UTF-8 bytes in mode ``hash``; HMAC-SHA-256 where STARS_GUARD_AUDIT_KEY is set, since
+            without a key short texts can be guessed.
         chars: its true length in characters, in every mode.
     """
 
@@ -77,10 +75,10 @@ class Text(BaseModel):
             case "redacted":
                 return cls(content=redact(text, before=before, after=after), chars=chars)
             case "hash":
-                key = os.environ.get(KEY_VARIABLE)
                 data = _encodable(text).encode()
-                digest = hmac.new(key.encode(), data, hashlib.sha256) if key else hashlib.sha256(data)
-                return cls(sha256=digest.hexdigest(), chars=chars)
+                keys = audit_keys()
+                digest = keys[0].digest(data) if keys else hashlib.sha256(data).hexdigest()
+                return cls(sha256=digest, chars=chars)
             case "none":
                 return cls(chars=chars)
 

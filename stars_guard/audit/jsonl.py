@@ -1,83 +1,220 @@
-"""The audit log as a file: one line of JSON a call."""
+"""The audit log as a file: one line of JSON a call, each sealed to the one before."""
 
 from __future__ import annotations
 
-import fcntl
-import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
-import anyio.to_thread
-from pydantic import ValidationError
-
-from stars_guard.audit.record import CallRecord
-from stars_guard.audit.store import AuditStore
+from stars_guard.audit.files import (
+    Line,
+    last_line,
+    lines_of,
+    locked,
+    opened,
+    parts_of,
+    replace_start,
+    sync_folder,
+    turn_over,
+)
+from stars_guard.audit.seal import (
+    Broken,
+    Entry,
+    Head,
+    Item,
+    Purge,
+    Purged,
+    Unsealed,
+    canonical,
+    new_writer,
+    read_line,
+    seal,
+)
+from stars_guard.audit.sealed import SealedStore
+from stars_guard.audit.writer import Writing
 from stars_guard.errors import AuditError
 
 __all__ = ["JsonlStore"]
 
-_log = logging.getLogger(__name__)
 
+class JsonlStore(SealedStore):
+    """Appends to a file that threads and processes may share: the file is one chain, whoever writes.
 
-class JsonlStore(AuditStore):
-    """Appends to a file that threads and processes may share.
-
-    Lines that a crash has torn are skipped when reading, with a warning in the log; the next record begins on a line
-    of its own.
+    The beginning of a line that a crash has left is skipped when reading, with a warning in the log, and taken away by
+    the next write.
 
     Args:
         path: the file. It and its folders are made by the first record, for their owner only.
+        max_bytes: a file that would grow beyond it becomes a part, such as ``audit.jsonl.000001``.
+        daily: so does a file of another day, by UTC. The chain goes on in the next file.
+        writing: see `SealedStore`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, max_bytes: int | None = None, daily: bool = False, writing: Writing | None = None
+    ) -> None:
+        super().__init__(f"jsonl://{path}", writing)
         self.path = path
+        self._max_bytes = max_bytes
+        self._daily = daily
+        self._tip: tuple[tuple[int, int], Head] | None = None
 
-    async def append(self, record: CallRecord) -> None:
-        line = record.model_dump_json().encode() + b"\n"
-        await anyio.to_thread.run_sync(self._write, line)
-
-    def read(self) -> list[CallRecord]:
+    def write(self, items: Sequence[Item]) -> None:
         try:
-            with _locked(self.path, os.O_RDONLY, fcntl.LOCK_SH) as file, open(file, "rb", closefd=False) as stream:
-                lines = stream.read().split(b"\n")
-        except FileNotFoundError:
-            return []
-        except OSError as exc:
-            raise AuditError(f"cannot read the audit log {self.path}: {exc.strerror}") from exc
-        records = []
-        for number, line in enumerate(lines, start=1):
-            if not line:
-                continue
-            try:
-                records.append(CallRecord.model_validate_json(line))
-            except ValidationError as exc:
-                if exc.errors()[0]["type"] != "json_invalid":
-                    # whole, but not ours: another version's record must not go missing in silence
-                    raise AuditError(f"{self.path}:{number}: not a record of schema version 1") from None
-                _log.warning("%s:%d: a torn line was skipped", self.path, number)
-        return records
-
-    def _write(self, line: bytes) -> None:
-        try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with _locked(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, fcntl.LOCK_EX) as file:
-                size = os.fstat(file).st_size
-                if size and os.pread(file, 1, size - 1) != b"\n":
-                    line = b"\n" + line
-                if os.write(file, line) != len(line):
-                    os.ftruncate(file, size)
-                    raise AuditError(f"cannot write the audit log {self.path}: the disk is full")
+            self._append([("record", item.payload) for item in items])
         except OSError as exc:
             raise AuditError(f"cannot write the audit log {self.path}: {exc.strerror}") from exc
 
+    def has(self, calls: Collection[str]) -> set[str]:
+        return {record.call_id for record in self.records() if record.call_id in calls}
 
-@contextmanager
-def _locked(path: Path, flags: int, lock: int) -> Iterator[int]:
-    file = os.open(path, flags | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(file, lock)
-        yield file
-    finally:
-        os.close(file)
+    def entries(self) -> Iterator[Entry | Unsealed | Broken]:
+        for line in self._lines():
+            yield read_line(line.data, f"{line.path}:{line.number}", ended=line.ended)
+
+    def size(self) -> int:
+        return sum(1 for _ in self._lines())
+
+    def heads(self) -> list[Head]:
+        entries = [entry for entry in self.entries() if isinstance(entry, Entry)]
+        return list({entry.writer: entry.head for entry in entries}.values())
+
+    def purge(self, before: datetime) -> int:
+        try:
+            with locked(self.path) as file:
+                gone: dict[str, Purged] = {}
+                records, keep = 0, (self.path, self._heal(file))
+                for line in self._held_lines(file):
+                    found = read_line(line.data, "", ended=line.ended)
+                    if not _older(found, before):
+                        keep = line.path, line.start
+                        break
+                    if isinstance(found, Entry):
+                        entries = gone[found.writer].entries + 1 if found.writer in gone else 1
+                        gone[found.writer] = Purged(**found.head.model_dump(), entries=entries)
+                    records += not (isinstance(found, Broken) or (isinstance(found, Entry) and found.kind == "purge"))
+                if records:
+                    now = datetime.now(UTC).isoformat()
+                    note = Purge(at=now, before=before.astimezone(UTC).isoformat(), purged=tuple(gone.values()))
+                    self._extend(file, [("purge", canonical(note.model_dump()))])
+                    self._cut(*keep)
+        except OSError as exc:
+            raise AuditError(f"cannot purge the audit log {self.path}: {exc.strerror}") from exc
+        return records
+
+    def _append(self, bodies: Sequence[tuple[Literal["record", "purge"], str]]) -> None:
+        coming = sum(len(payload) + 300 for _, payload in bodies)
+        while True:
+            with locked(self.path) as file:
+                if self._is_full(file, coming):
+                    turn_over(self.path)
+                    continue
+                self._extend(file, bodies)
+                return
+
+    def _extend(self, file: int, bodies: Sequence[tuple[Literal["record", "purge"], str]]) -> None:
+        size = self._heal(file)
+        entries = seal(self._head(file), bodies)
+        data = b"".join(entry.line() + b"\n" for entry in entries)
+        if size and os.pread(file, 1, size - 1) != b"\n":
+            data = b"\n" + data
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(file, view) :]
+            os.fsync(file)
+        except OSError:
+            os.ftruncate(file, size)
+            raise
+        if size == 0:
+            sync_folder(self.path.parent)
+        self._tip = (_identity(file), entries[-1].head)
+
+    def _is_full(self, file: int, coming: int) -> bool:
+        stat = os.fstat(file)
+        if not stat.st_size:
+            return False
+        if self._max_bytes is not None and stat.st_size + coming > self._max_bytes:
+            return True
+        today = datetime.now(UTC).date()
+        return self._daily and datetime.fromtimestamp(stat.st_mtime, UTC).date() != today
+
+    @staticmethod
+    def _heal(file: int) -> int:
+        """Take away the beginning of a line that a crash has left; the file's size then."""
+        size = os.fstat(file).st_size
+        if not size or os.pread(file, 1, size - 1) == b"\n":
+            return size
+        start, data = last_line(file)
+        found = read_line(data, "", ended=False)
+        if not (isinstance(found, Broken) and found.kind == "torn"):
+            return size
+        os.ftruncate(file, start)
+        return start
+
+    def _head(self, file: int) -> Head:
+        """The last entry before what is written next; a new chain where there is none."""
+        if self._tip is not None and self._tip[0] == _identity(file):
+            return self._tip[1]
+        if os.fstat(file).st_size:
+            entry = Entry.parse(last_line(file)[1].removesuffix(b"\n"))
+            return entry.head if entry else Head(writer=new_writer())
+        for part in reversed(parts_of(self.path)):
+            with part.open("rb") as stream:
+                entry = Entry.parse(last_line(stream.fileno())[1].removesuffix(b"\n"))
+                return entry.head if entry else Head(writer=new_writer())
+        return Head(writer=new_writer())
+
+    def _lines(self) -> Iterator[Line]:
+        try:
+            with opened(self.path) as found:
+                if found is None:
+                    parts = parts_of(self.path)
+                    yield from self._lines_of_parts(parts)
+                    return
+                file, parts = found
+                yield from self._lines_of_parts(parts)
+                yield from lines_of(self.path, file)
+        except OSError as exc:
+            raise AuditError(f"cannot read the audit log {self.path}: {exc.strerror}") from exc
+
+    def _held_lines(self, file: int) -> Iterator[Line]:
+        """As `_lines`, for who holds the lock."""
+        yield from self._lines_of_parts(parts_of(self.path))
+        yield from lines_of(self.path, file)
+
+    @staticmethod
+    def _lines_of_parts(parts: Sequence[Path]) -> Iterator[Line]:
+        for part in parts:
+            with part.open("rb") as stream:
+                yield from lines_of(part, stream.fileno())
+
+    def _cut(self, path: Path, start: int) -> None:
+        """Take out everything before a line."""
+        for part in [*parts_of(self.path), self.path]:
+            if part == path:
+                break
+            part.unlink()
+        if start:
+            replace_start(path, start)
+        sync_folder(self.path.parent)
+
+
+def _older(found: Entry | Unsealed | Broken, than: datetime) -> bool:
+    match found:
+        case Entry(kind="purge"):
+            when = Purge.model_validate_json(found.payload).at
+        case Entry():
+            when = found.record().ended_at
+        case Unsealed():
+            when = found.record.ended_at
+        case Broken():
+            return found.kind == "torn"
+    return datetime.fromisoformat(when) < than
+
+
+def _identity(file: int) -> tuple[int, int]:
+    stat = os.fstat(file)
+    return stat.st_ino, stat.st_size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 from stars_guard.audit.content import Text
 from stars_guard.events import AnswerFinish, Verdict
@@ -94,9 +94,10 @@ class CallRecord(_Entry):
         error: the kind of failure when the call failed, never its text.
         scorers: each judge's identity, and what it gets to see and when, where that is not everything.
         stop: the call's stop strings.
+        schema_version: 1 had the seed as a number, which JSON readers round.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     call_id: str
     run_id: str | None = None
     started_at: str
@@ -120,6 +121,10 @@ class CallRecord(_Entry):
     reason: str = ""
     error: str | None = None
     totals: dict[str, int] = Field(default_factory=dict)
+
+    @field_serializer("seed", when_used="json")
+    def _whole(self, seed: int) -> str:
+        return str(seed)
 
     @property
     def method(self) -> str:

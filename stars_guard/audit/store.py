@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, unquote
+from weakref import WeakValueDictionary
 
 import anyio.to_thread
 from platformdirs import user_state_path
@@ -17,7 +20,10 @@ from stars_guard.audit.record import CallRecord
 from stars_guard.audit.stats import Stats, count
 from stars_guard.errors import AuditError
 
-__all__ = ["AuditStore", "MemoryStore", "default_url", "open_store"]
+if TYPE_CHECKING:
+    from stars_guard.audit.writer import Writing
+
+__all__ = ["AuditStore", "MemoryStore", "default_url", "local_path", "open_store", "shared_store"]
 
 
 class AuditStore(ABC):
@@ -136,11 +142,13 @@ def default_url() -> str:
     return f"jsonl://{quote(str(user_state_path('stars-guard') / 'audit.jsonl'))}"
 
 
-def open_store(url: str | None = None) -> AuditStore:
-    """A store by URL; None is `default_url`.
+def open_store(url: str | None = None, writing: Writing | None = None) -> AuditStore:
+    """A store by URL; None is `default_url`. Nothing is made or connected to before it is used.
 
     Args:
         url: ``jsonl:///path``, ``jsonl://~/path``, ``jsonl://path`` from the working directory, or ``memory://``.
+            ``?max_bytes=N`` and ``?daily=1`` after a JSONL path say when the file is turned over.
+        writing: when a record counts as written, and what happens when it cannot be.
 
     Raises:
         AuditError: the URL's scheme is not known or it has no path.
@@ -148,13 +156,56 @@ def open_store(url: str | None = None) -> AuditStore:
     # here, because that module needs AuditStore from this one
     from stars_guard.audit.jsonl import JsonlStore
 
-    scheme, _, path = (url or default_url()).partition("://")
-    if scheme == "memory" and not path:
+    scheme, _, rest = (url or default_url()).partition("://")
+    if scheme == "memory" and not rest:
         return MemoryStore()
-    if scheme != "jsonl" or not path or path.endswith("/"):
+    if scheme != "jsonl":
         raise AuditError(f"cannot use the audit URL {url!r}", hint="use jsonl:///path/to/audit.jsonl or memory://")
+    path, options = _split(rest)
+    if unknown := sorted(options.keys() - {"max_bytes", "daily"}):
+        raise AuditError(f"cannot use the audit URL {url!r}: unknown {', '.join(unknown)}", hint="max_bytes, daily")
+    size = options.get("max_bytes")
+    if (size is not None and not size.isdecimal()) or options.get("daily", "0") not in ("0", "1"):
+        raise AuditError(f"cannot use the audit URL {url!r}", hint="max_bytes is a number, daily 0 or 1")
+    return JsonlStore(
+        local_path(path, url), max_bytes=int(size) if size else None, daily=options.get("daily") == "1",
+        writing=writing,
+    )  # fmt: skip
+
+
+def local_path(path: str, url: str | None) -> Path:
+    """The path in a URL, absolute, so that a later chdir does not split the log.
+
+    Raises:
+        AuditError: there is none.
+    """
+    if not path or path.endswith("/"):
+        raise AuditError(f"cannot use the audit URL {url!r}", hint="it needs the path of a file")
     try:
-        # absolute, so that a later chdir does not split the log
-        return JsonlStore(Path(unquote(path)).expanduser().absolute())
+        return Path(unquote(path)).expanduser().absolute()
     except RuntimeError as exc:
         raise AuditError(f"cannot use the audit URL {url!r}: there is no home directory") from exc
+
+
+_shared: WeakValueDictionary[tuple[str, Writing], AuditStore] = WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def shared_store(url: str | None, writing: Writing) -> AuditStore:
+    """As `open_store`, one store in this process for all who name the same, and so one chain."""
+    key = (url or default_url(), writing)
+    if key[0] == "memory://":
+        return MemoryStore()
+    with _lock:
+        store = _shared.get(key)
+        if store is None:
+            store = _shared[key] = open_store(url, writing)
+        return store
+
+
+def _split(rest: str) -> tuple[str, dict[str, str]]:
+    """Path and options; a question mark that no options follow belongs to the path."""
+    path, mark, query = rest.rpartition("?")
+    if mark and re.fullmatch(r"\w+=\w*(&\w+=\w*)*", query):
+        return path, dict(option.split("=", 1) for option in query.split("&"))
+    return rest, {}

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import anyio.to_thread
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from stars_guard.audit.record import CallRecord
 from stars_guard.audit.seal import Item
@@ -157,6 +157,7 @@ class Writer:
             self._write(store, items)
         except Exception as exc:
             unforeseen = AuditError(f"cannot write the audit log: {type(exc).__name__}")
+            unforeseen.__cause__ = exc
             self._fail(futures, exc if isinstance(exc, AuditError) else unforeseen)
             return
         for done in futures:
@@ -168,7 +169,7 @@ class Writer:
                 patience = self.writing.patience
                 for attempt in Retrying(
                     retry=retry_if_exception_type(AuditError), stop=stop_after_delay(patience),
-                    wait=wait_exponential_jitter(0.05, max=2.0), reraise=True,
+                    wait=wait_random_exponential(multiplier=0.1, max=2.0), reraise=True,
                 ):  # fmt: skip
                     with attempt:
                         store.write(items)

@@ -7,7 +7,7 @@ import difflib
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from pydantic import SecretStr
@@ -22,6 +22,7 @@ from stars_guard.policy import (
     GuardModelJudge,
     HttpJudge,
     JudgeSpec,
+    PathsJudge,
     PatternsJudge,
     PiiJudge,
     Policy,
@@ -32,7 +33,7 @@ from stars_guard.policy import (
 from stars_guard.scorers.base import Scorer
 from stars_guard.scorers.cascade import Cascade, Judge
 
-__all__ = ["load_backend", "load_cascade", "rule_of", "settings_of", "unload_backends"]
+__all__ = ["load_backend", "load_cascade", "load_judges", "rule_of", "settings_of", "unload_backends"]
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,12 @@ _MAKERS: Mapping[str, Callable[[str, Mapping[str, Any]], Awaitable[Backend]]] = 
 
 
 async def load_cascade(policy: Policy, *, allow_python: bool = False) -> Cascade:
-    """The policy's judges.
+    """The judges of answers: the policy's own and those of its output rail. Raises what `load_judges` does."""
+    return await load_judges((*policy.judges, *policy.rails.output.judges), allow_python=allow_python)
+
+
+async def load_judges(specs: Sequence[JudgeSpec], *, allow_python: bool = False) -> Cascade:
+    """Judges that a policy declares.
 
     Args:
         allow_python: whether the policy may name Python code to run.
@@ -147,7 +153,7 @@ async def load_cascade(policy: Policy, *, allow_python: bool = False) -> Cascade
         ScorerError: a judge's model cannot be loaded.
     """
     judges = []
-    for spec in policy.judges:
+    for spec in specs:
         scorer = await _scorer(spec, allow_python)
         judges.append(Judge(rule_of(spec), scorer, spec.timeout, spec.tail, spec.every, spec.asked_last))
     return Cascade(judges)
@@ -168,6 +174,10 @@ async def _scorer(spec: JudgeSpec, allow_python: bool) -> Scorer:
             from stars_guard.scorers.pii import PiiScorer
 
             return PiiScorer(spec.kinds, spec.region)
+        case PathsJudge():
+            from stars_guard.scorers.paths import PathScorer
+
+            return PathScorer(spec.roots)
         case HttpJudge():
             from stars_guard.scorers.http import HttpScorer
 

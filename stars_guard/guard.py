@@ -21,7 +21,8 @@ from stars_guard.call import Call
 from stars_guard.decoding import AcceptanceRate, shared_row_cost
 from stars_guard.errors import BudgetExhausted, InputError
 from stars_guard.events import Event, Finished, Totals
-from stars_guard.policy import Policy, load_policy
+from stars_guard.policy import Policy, Stage, load_policy
+from stars_guard.rails import Checked, Checker
 from stars_guard.scorers.cascade import Cascade, Judge
 from stars_guard.segments import Message, Sampling
 
@@ -83,6 +84,7 @@ class Guard:
         self._allow_python = allow_python
         self._rate = AcceptanceRate()
         self._cascade = None if judges is None else Cascade(judges)
+        self._checker = Checker(self.policy, self.audit, allow_python=allow_python)
         self.blocking = Blocking(self)
 
     async def generate(self, messages: Sequence[Message], options: CallOptions | None = None) -> Finished:
@@ -125,6 +127,20 @@ class Guard:
                 return await self.generate(prompts[index], replace(base, seed=seed))
 
         return list(await asyncio.gather(*(one(index) for index in range(len(prompts)))))
+
+    async def check(
+        self, stage: Stage, text: str, *, messages: Sequence[Message] = (), run_id: str | None = None
+    ) -> Checked:
+        """Judge one text whole, under the judges of a stage of the policy's rails. A record of its own tells of it.
+
+        Args:
+            messages: the conversation before the text.
+            run_id: the caller's id, kept in the record.
+
+        Raises:
+            ScorerError: a judge cannot be loaded, or failed and the policy says ``raise``.
+        """
+        return await portal.acall(lambda: self._checker.check(stage, text, messages=messages, run_id=run_id))
 
     async def _events(self, messages: Sequence[Message], options: CallOptions) -> AsyncGenerator[Event, None]:
         policy, messages = self.policy, tuple(messages)
@@ -236,7 +252,7 @@ def _sampling(policy: Policy, options: CallOptions) -> Sampling:
 
 
 class Blocking:
-    """The sync door of a guard: the same three methods, for code without an event loop."""
+    """The sync door of a guard: the same methods, for code without an event loop."""
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
@@ -254,3 +270,9 @@ class Blocking:
     ) -> list[Finished]:
         """As `Guard.batch`."""
         return portal.call(lambda: self._guard.batch(prompts, options, concurrency=concurrency))
+
+    def check(
+        self, stage: Stage, text: str, *, messages: Sequence[Message] = (), run_id: str | None = None
+    ) -> Checked:
+        """As `Guard.check`."""
+        return portal.call(lambda: self._guard.check(stage, text, messages=messages, run_id=run_id))

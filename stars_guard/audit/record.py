@@ -87,10 +87,13 @@ class CallRecord(_Entry):
     """The record of one call.
 
     Attributes:
+        stage: what was judged: an answer while it was drawn, or one text at a stage around it, which is then the
+            ``answer`` of the record, and ``prompt`` what came before it.
         run_id: the caller's id, such as that of a LangChain run.
         started_at: UTC, ISO 8601; so is ``ended_at``.
         seconds: the call's duration by a clock that does not jump.
-        finish: also ``failed`` and ``cancelled``.
+        finish: also ``failed`` and ``cancelled``; at other stages than ``answer`` ``passed``, ``redacted`` and
+            ``refused``.
         error: the kind of failure when the call failed, never its text.
         scorers: each judge's identity, and what it gets to see and when, where that is not everything.
         stop: the call's stop strings.
@@ -99,6 +102,7 @@ class CallRecord(_Entry):
 
     schema_version: Literal[1, 2] = 2
     call_id: str
+    stage: Literal["answer", "input", "tool_call", "tool_result", "output"] = "answer"
     run_id: str | None = None
     started_at: str
     ended_at: str
@@ -117,7 +121,7 @@ class CallRecord(_Entry):
     prompt_reward: float | None = None
     segments: tuple[Segment, ...] = ()
     answer: Text
-    finish: AnswerFinish | Literal["failed", "cancelled"]
+    finish: AnswerFinish | Literal["passed", "redacted", "failed", "cancelled"]
     reason: str = ""
     error: str | None = None
     totals: dict[str, int] = Field(default_factory=dict)

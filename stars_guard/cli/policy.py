@@ -11,14 +11,15 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from stars_guard import portal
-from stars_guard.assembly import load_cascade, rule_of
+from stars_guard.assembly import load_judges, rule_of
 from stars_guard.errors import PolicyError
 from stars_guard.judging import Judgement
-from stars_guard.policy import Policy, load_policy, resolve_policy
+from stars_guard.policy import JudgeSpec, Policy, load_policy, resolve_policy
 from stars_guard.policy.cases import Case, failures, load_cases
 from stars_guard.policy.layers import loosened
 from stars_guard.policy.show import annotated, differences
 from stars_guard.policy.tree import key_of
+from stars_guard.rendering import render_call
 from stars_guard.segments import Message, Passage
 
 __all__ = ["check_policies", "diff_policies", "show_policy", "test_policy"]
@@ -72,11 +73,14 @@ def test_policy(console: Console, name: str, path: Path) -> bool:
         bar = progress.add_task("judging", total=len(cases))
 
         async def all_cases() -> list[Judgement]:
-            cascade = await load_cascade(policy)
+            cascades = {stage: await load_judges(specs) for stage, specs in _specs(policy).items()}
 
             async def one(index: int, case: Case) -> Judgement:
-                passage = Passage(f"case-{index}", (Message("user", case.prompt),), "", case.answer)
-                judgement = await cascade.judge_fully(passage)
+                text = render_call(case.call.name, case.call.args) if case.call else case.answer or ""
+                messages = (Message("user", case.prompt),) if case.prompt else ()
+                judgement = await cascades[case.stage].judge_fully(
+                    Passage(f"case-{index}", messages, "", text, last=case.stage != "answer")
+                )
                 progress.advance(bar)
                 return judgement
 
@@ -86,11 +90,17 @@ def test_policy(console: Console, name: str, path: Path) -> bool:
     return _report(console, policy, cases, judgements)
 
 
+def _specs(policy: Policy) -> dict[str, tuple[JudgeSpec, ...]]:
+    """The judges of each stage."""
+    rails: dict[str, tuple[JudgeSpec, ...]] = {stage: rail.judges for stage, rail in policy.rails.items()}
+    return {**rails, "answer": (*policy.judges, *policy.rails.output.judges)}
+
+
 def _report(console: Console, policy: Policy, cases: tuple[Case, ...], judgements: list[Judgement]) -> bool:
-    rules = {judge.name: rule_of(judge) for judge in policy.judges}
+    rules = {stage: {judge.name: rule_of(judge) for judge in specs} for stage, specs in _specs(policy).items()}
     failed = 0
     for index, (case, judgement) in enumerate(zip(cases, judgements, strict=True)):
-        wrong = list(failures(case, judgement, rules))
+        wrong = list(failures(case, judgement, rules[case.stage]))
         failed += bool(wrong)
         title = case.name or f"case {index + 1}"
         style = "red" if wrong else "green"

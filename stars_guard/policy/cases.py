@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from stars_guard.errors import PolicyError
 from stars_guard.judging import Judgement, Rule, Score
 from stars_guard.policy.problems import plain_problems
+from stars_guard.policy.rails import Stage
 from stars_guard.policy.tree import plain, read_tree
 
 __all__ = ["Case", "failures", "load_cases"]
@@ -41,6 +42,13 @@ class Range(_Strict):
         return None
 
 
+class Call(_Strict):
+    """A tool call."""
+
+    name: str = Field(min_length=1)
+    args: dict[str, JsonValue] = Field(default_factory=dict)
+
+
 Expected = Literal["vetoes", "allows"] | Range
 
 
@@ -48,17 +56,29 @@ class Case(_Strict):
     """One text and what should be said of it.
 
     Attributes:
+        stage: whose judges are asked: those of answers, or those of a rail.
+        call: a tool's name and arguments, instead of ``answer`` at the stage ``tool_call``.
         expect: whether any judge of the policy should veto the answer.
         reward: bounds of the policy's reward.
         judges: by name: ``vetoes``, ``allows`` or bounds of the score.
     """
 
     name: str = ""
-    prompt: str = Field(min_length=1)
-    answer: str
+    stage: Literal["answer"] | Stage = "answer"
+    prompt: str = ""
+    answer: str | None = None
+    call: Call | None = None
     expect: Literal["vetoed", "allowed"] | None = None
     reward: Range | None = None
     judges: dict[str, Expected] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_one_text(self) -> Self:
+        if (self.answer is None) == (self.call is None) or (self.call is not None and self.stage != "tool_call"):
+            raise ValueError("give answer; or call, with stage: tool_call")
+        if self.stage == "answer" and not self.prompt:
+            raise ValueError("an answer needs a prompt")
+        return self
 
     @model_validator(mode="after")
     def _expects_something(self) -> Self:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from stars_guard.policy.model import PatternsJudge, Policy
+from stars_guard.policy.judges import JudgeSpec, PatternsJudge
+from stars_guard.policy.model import Policy
 from stars_guard.policy.tree import Node
 
-__all__ = ["loosened", "merge"]
+__all__ = ["judge_key", "loosened", "merge"]
 
 FREE = frozenset(
     {"weight", "reject_above", "on_error", "timeout", "batch_size", "max_length", "api_key_env", "patterns", "engine"}
@@ -39,13 +40,22 @@ def merge(parent: Node, child: Node, key: str = "") -> Node:
     return child
 
 
+def judge_key(path: Sequence[str], name: str) -> str:
+    """What a judge goes by in the whole policy: ``rails.input.judges.secrets``."""
+    return ".".join((*path, name))
+
+
 def _name(node: Node) -> Any:
     name = node.value.get("name") if isinstance(node.value, dict) else None
     return str(name.value) if name is not None and isinstance(name.value, str) else None
 
 
-def loosened(parent: Policy, child: Policy) -> Iterator[tuple[str | None, tuple[int | str, ...], str]]:
-    """What the child lets through that the parent does not: the judge's name or None, the path, and a few words.
+Change = tuple[str | None, tuple[int | str, ...], str]
+
+
+def loosened(parent: Policy, child: Policy) -> Iterator[Change]:
+    """What the child lets through that the parent does not: the judge (its list's path and its name) or None, the
+    path of the change, and a few words.
 
     A veto, the mode, what a failure means and what happens when attempts run out are compared. Numbers that are
     calibrated to a reward model (r_star, beta, alpha, weights) are not: no order of them is stricter.
@@ -57,27 +67,39 @@ def loosened(parent: Policy, child: Policy) -> Iterator[tuple[str | None, tuple[
         yield None, ("decoding", "on_exhausted"), f"{before.on_exhausted} -> best"
     if after.method == "vanilla" != before.method:
         yield None, ("decoding", "method"), f"{before.method} -> vanilla"
-    judges = {judge.name: (i, judge) for i, judge in enumerate(child.judges)}
-    for old in parent.judges:
+    if child.rails.tool_result.action == "redact" != parent.rails.tool_result.action:
+        yield None, ("rails", "tool_result", "action"), f"{parent.rails.tool_result.action} -> redact"
+    yield from _loosened_judges(("judges",), parent.judges, child.judges)
+    theirs = dict(child.rails.items())
+    for stage, rail in parent.rails.items():
+        yield from _loosened_judges(("rails", stage, "judges"), rail.judges, theirs[stage].judges)
+
+
+def _loosened_judges(
+    path: tuple[str, ...], before: Sequence[JudgeSpec], after: Sequence[JudgeSpec]
+) -> Iterator[Change]:
+    judges = {judge.name: (i, judge) for i, judge in enumerate(after)}
+    for old in before:
+        key = judge_key(path, old.name)
         if old.name not in judges:
-            yield old.name, ("judges",), f"judge {old.name!r} is not there"
+            yield key, path, f"judge {old.name!r} is not there"
             continue
         index, new = judges[old.name]
-        where: tuple[int | str, ...] = ("judges", index)
+        where: tuple[int | str, ...] = (*path, index)
         if new.on_error == "ignore" != old.on_error:
-            yield old.name, (*where, "on_error"), f"{old.on_error} -> ignore"
+            yield key, (*where, "on_error"), f"{old.on_error} -> ignore"
         if old.reject_above is None:
             continue
         if new.reject_above is None or new.reject_above > old.reject_above:
-            yield old.name, (*where, "reject_above"), f"{old.reject_above} -> {new.reject_above}"
+            yield key, (*where, "reject_above"), f"{old.reject_above} -> {new.reject_above}"
         if type(old) is not type(new):
-            yield old.name, (*where, "type"), f"{old.type} -> {new.type}"
+            yield key, (*where, "type"), f"{old.type} -> {new.type}"
             continue
         for field in type(old).model_fields.keys() - FREE:
             if getattr(old, field) != getattr(new, field):
-                yield old.name, (*where, field), "another judge than the parent's"
+                yield key, (*where, field), "another judge than the parent's"
         if isinstance(old, PatternsJudge) and isinstance(new, PatternsJudge):
             kept = {pattern.name: pattern.regex for pattern in new.patterns}
             for pattern in old.patterns:
                 if kept.get(pattern.name) != pattern.regex:
-                    yield old.name, (*where, "patterns"), f"pattern {pattern.name!r} is not the parent's"
+                    yield key, (*where, "patterns"), f"pattern {pattern.name!r} is not the parent's"

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from stars_guard.errors import PolicyError
-from stars_guard.policy.layers import loosened, merge
+from stars_guard.policy.layers import judge_key, loosened, merge
 from stars_guard.policy.model import Policy
 from stars_guard.policy.problems import describe
 from stars_guard.policy.tree import Node, key_of, locate, plain, read_tree, tree_of, with_environment
@@ -120,18 +120,31 @@ def _directives(tree: Node) -> tuple[Node, Node | None, set[str | None]]:
         return tree, None, overrides
     if _override(top):
         overrides.add(None)
-    judges = top.get("judges")
-    if judges is not None and isinstance(judges.value, list):
-        items = []
-        for item in judges.value:
-            if isinstance(item.value, dict):
-                keys = dict(item.value)
-                if _override(keys) and "name" in keys:
-                    overrides.add(str(keys["name"].value))
-                item = Node(keys, item.place)
-            items.append(item)
-        top["judges"] = Node(items, judges.place)
-    return Node(top, tree.place), parent, overrides
+    return _judge_overrides(Node(top, tree.place), (), overrides), parent, overrides
+
+
+def _judge_overrides(node: Node, path: tuple[str, ...], overrides: set[str | None]) -> Node:
+    """Take ``override`` out of the judges of the policy and of its rails, and note whose it was."""
+    if isinstance(node.value, dict):
+        below = {"rails"} if path == () else set(node.value) if path == ("rails",) else set()
+        return Node(
+            {
+                key: _judge_overrides(item, (*path, key), overrides) if key == "judges" or key in below else item
+                for key, item in node.value.items()
+            },
+            node.place,
+        )
+    if not isinstance(node.value, list) or path[-1:] != ("judges",):
+        return node
+    items = []
+    for item in node.value:
+        if isinstance(item.value, dict):
+            keys = dict(item.value)
+            if _override(keys) and "name" in keys:
+                overrides.add(judge_key(path, str(keys["name"].value)))
+            item = Node(keys, item.place)
+        items.append(item)
+    return Node(items, node.place)
 
 
 def _override(keys: dict[str, Node]) -> bool:

@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from stars_guard.policy.model import JudgeSpec, Policy
+from stars_guard.policy.judges import JudgeSpec
+from stars_guard.policy.model import Policy
 from stars_guard.policy.tree import Loc, Node, Place, key_of, locate
 
 __all__ = ["describe", "plain_problems"]
@@ -49,7 +50,13 @@ def plain_problems(tree: Node, exc: ValidationError) -> list[str]:
 
 def _without_tag(loc: Loc) -> Loc:
     """pydantic puts a judge's type into the path, after its index."""
-    return (*loc[:2], *loc[3:]) if len(loc) > 2 and loc[0] == "judges" else loc
+    at = _tag_of(loc)
+    return loc if at is None else (*loc[:at], *loc[at + 1 :])
+
+
+def _tag_of(loc: Loc) -> int | None:
+    at = loc.index("judges") + 2 if "judges" in loc else len(loc)
+    return at if at < len(loc) else None
 
 
 def _text(error: Any) -> str:
@@ -102,8 +109,8 @@ def _nearest_key(loc: Loc) -> str:
 
 def _model_at(loc: Loc) -> type[BaseModel]:
     model: type[BaseModel] = Policy
-    if len(loc) > 2 and loc[0] == "judges":
-        model, loc = _judge_models()[str(loc[2])], loc[3:]
+    if (at := _tag_of(loc)) is not None:
+        model, loc = _judge_models()[str(loc[at])], loc[at + 1 :]
     for part in loc:
         field = model.model_fields.get(str(part))
         inner = list(_models_in(field.annotation)) if field else []

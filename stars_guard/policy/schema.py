@@ -22,6 +22,10 @@ def policy_schema() -> dict[str, Any]:
         "properties": {"name": {"type": "string"}, "override": {"type": "boolean"}},
         "required": ["name"],
     }
+    rails = schema["$defs"]
+    for rail in ("Rail", "ToolResultRail"):
+        listed = rails[rail]["properties"]["judges"]
+        listed["items"] = {"anyOf": [listed["items"], changed]}
     schema["if"] = {"required": ["extends"]}
     schema["then"] = {"properties": {"judges": {"items": {"anyOf": [judges["items"], changed]}}}}
     schema["else"] = {"required": schema.pop("required"), "properties": {"judges": {"items": judges.pop("items")}}}

@@ -10,7 +10,7 @@ from typing import Self
 
 from stars_guard.segments import Passage
 
-__all__ = ["Rating", "Scorer"]
+__all__ = ["Find", "Rating", "Scorer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,10 @@ class Rating:
     value: float
     detail: str | None = None
     cached: int | None = None
+
+
+Find = tuple[int, int, str]
+"""Start and end in a text, and the name of what is there."""
 
 
 class Scorer(ABC):
@@ -48,6 +52,10 @@ class Scorer(ABC):
         Raises:
             ScorerError: the scorer failed. Any other exception is taken as a failure too.
         """
+
+    def find(self, text: str) -> Sequence[Find]:
+        """Where in a text that is which it scores above 0; empty where it cannot tell."""
+        return ()
 
     async def forget(self, call_id: str) -> None:
         """Drop what is kept for a call that is over."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import re2
 
 from stars_guard.errors import ScorerError
-from stars_guard.scorers.base import Rating, Scorer
+from stars_guard.scorers.base import Find, Rating, Scorer
 from stars_guard.segments import Passage
 
 __all__ = ["Pattern", "PatternScorer"]
@@ -50,6 +50,9 @@ class PatternScorer(Scorer):
 
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
         return [self._score(passage) for passage in passages]
+
+    def find(self, text: str) -> Sequence[Find]:
+        return [(*match.span(), name) for name, compiled in self._compiled for match in compiled.finditer(text)]
 
     def _score(self, passage: Passage) -> Rating:
         if not passage.segment:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
 import re2
 
 from stars_guard.errors import MissingExtra
-from stars_guard.scorers.base import Rating, Scorer
+from stars_guard.scorers.base import Find, Rating, Scorer
 from stars_guard.segments import Passage
 
 __all__ = ["KINDS", "PiiScorer"]
@@ -52,14 +52,20 @@ class PiiScorer(Scorer):
 
     def _score(self, passage: Passage) -> Rating:
         text = passage.answer if passage.last else passage.accepted[-_TAIL:] + passage.segment
-        found = list(self._found(text)) if passage.segment else []
+        found = [kind for _, _, kind in self.find(text)] if passage.segment else []
         return Rating(float(len(found)), ", ".join(sorted(set(found))) or None)
 
-    def _found(self, text: str) -> Iterator[str]:
-        for kind, shape, is_real in self._shapes:
-            yield from (kind for match in shape.finditer(text) if is_real(match.group()))
+    def find(self, text: str) -> Sequence[Find]:
+        found = [
+            (*match.span(), kind)
+            for kind, shape, is_real in self._shapes
+            for match in shape.finditer(text)
+            if is_real(match.group())
+        ]
         if self._phones is not None:
-            yield from ("phone" for _ in self._phones.PhoneNumberMatcher(text, self._region))
+            matches = self._phones.PhoneNumberMatcher(text, self._region)
+            found += [(match.start, match.end, "phone") for match in matches]
+        return found
 
 
 def _phonenumbers() -> ModuleType:

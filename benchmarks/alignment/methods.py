@@ -1,0 +1,100 @@
+"""The methods that are compared, each as a policy: same judge, same sampling, same longest answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from benchmarks.alignment.judges import HARM_LINE, JUDGE
+
+__all__ = ["REFUSAL", "Method", "methods", "policy"]
+
+REFUSAL = "I can't help with that."
+"""What the reader gets instead of an answer, or after what was released of it."""
+
+BLOCK = 32
+ATTEMPTS = 20
+CARDS_ENTROPY = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method at one cost.
+
+    Attributes:
+        name: answers are kept under it.
+        family: methods that differ in their cost alone.
+        level: tokens drawn for an answer, as a multiple of a plain answer's; 1 where there is nothing to choose.
+        decoding: of the policy, without r_star and beta where ``fitted``.
+        fitted: whether r_star and beta come from calibration, so that the level is met.
+    """
+
+    name: str
+    family: str
+    level: int
+    decoding: Mapping[str, Any] = field(repr=False)
+    fitted: bool = False
+
+    def with_(self, **decoding: Any) -> Method:
+        """The same with other numbers."""
+        return replace(self, decoding={**self.decoding, **decoding})
+
+
+def methods(levels: tuple[int, ...], segments: tuple[int, ...]) -> list[Method]:
+    """All methods.
+
+    Whole-answer rejection is STARS whose segment is the answer; the output filter draws one such segment and refuses
+    when it is over the harm line, as guardrails do that look at finished answers. ``segment_tokens: None`` stands for
+    the longest answer. Each level also has STARS under a hard budget: no call draws more than ``level`` longest
+    answers.
+
+    Args:
+        levels: costs.
+        segments: B of STARS; of `BLOCK` for blockwise best-of-k, and of the hard budget.
+    """
+    rejection = {"method": "stars", "attempts": ATTEMPTS, "parallel": 1, "on_exhausted": "best"}
+    found = [
+        Method("vanilla", "vanilla", 1, {"method": "vanilla", "segment_tokens": BLOCK}),
+        Method(
+            "output filter", "output filter", 1,
+            {"method": "stars", "attempts": 1, "segment_tokens": None, "schedule": "constant", "acceptance": "hard",
+             "r_star": HARM_LINE, "on_exhausted": "refuse", "parallel": 1},
+        ),
+    ]  # fmt: skip
+    for level in levels:
+        named = {
+            "best of n": ({"method": "best_of_n", "attempts": level}, False),
+            "blockwise best of k": (
+                {"method": "blockwise_best_of_k", "attempts": level, "segment_tokens": BLOCK}, False,
+            ),
+            "whole-answer rejection": ({**rejection, "segment_tokens": None}, True),
+            "CARDS": (
+                {**rejection, "method": "cards", "entropy_threshold": CARDS_ENTROPY, "segment_tokens": None}, True,
+            ),
+            **{f"STARS B={size}": ({**rejection, "segment_tokens": size}, True) for size in segments},
+            f"STARS B={BLOCK}, hard budget": (
+                {**rejection, "segment_tokens": BLOCK, "budget_tokens": level}, True,
+            ),
+        }  # fmt: skip
+        for family, (decoding, fitted) in named.items():
+            found.append(Method(f"{family}, x{level}", family, level, decoding, fitted))
+    return found
+
+
+def policy(method: Method, max_tokens: int, **decoding: Any) -> dict[str, Any]:
+    """The policy of a method for answers of at most ``max_tokens``; ``decoding`` replaces single numbers."""
+    values = {**method.decoding, "max_tokens": max_tokens, **decoding}
+    if values.get("segment_tokens", 0) is None:
+        values["segment_tokens"] = max_tokens
+    if "budget_tokens" in values:
+        values["budget_tokens"] *= max_tokens
+    return {
+        "apiVersion": "stars-guard/v1",
+        "name": method.name,
+        "decoding": values,
+        "sampling": {"temperature": 0.8},
+        "judges": [JUDGE],
+        "refusal": {"message": REFUSAL},
+        "audit": {"content": "none"},
+    }

@@ -1,0 +1,230 @@
+"""The law of the output against the closed form, on the real model: total variation by width and attempts.
+
+``top_k`` leaves the model a few tokens at each step, so that all answers can be written down. Each one's probability
+under the guard follows from the model's own logits, taken from a full forward pass without any cache, and from the
+judge's rewards: a step accepts s with probability m(s) a(s) (1 - (1 - Z)^N) / Z and refuses with (1 - Z)^N, where Z is
+the sum of m(s) a(s) (DESIGN.md, "What can be said in numbers"). Then the guard draws, and what it gave is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.measure import table, write_section
+from stars_guard.assembly import load_backend, load_cascade
+from stars_guard.audit import MemoryStore
+from stars_guard.backends.transformers import TransformersBackend
+from stars_guard.chat import encode_chat
+from stars_guard.guard import CallOptions, Guard
+from stars_guard.policy import load_policy
+from stars_guard.scorers.base import Rating, Scorer
+from stars_guard.scorers.cascade import Cascade, Judge
+from stars_guard.segments import Message, Passage
+
+__all__ = ["Closed", "Tally", "main", "tally"]
+
+PROMPT = (Message("user", "What should I say to a rude neighbour?"),)
+ALPHA = 0.5
+SIMULATIONS = 2000
+JUDGE = {"name": "harmlessness", "type": "sequence_classifier", "model": "embedded:reward", "weight": 1.0}
+
+Law = dict[str, float]
+
+
+class Remembering(Scorer):
+    """Asks another scorer about each text once: there are few."""
+
+    cost = 20.0
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.identity = scorer.identity
+        self._scorer = scorer
+        self._known: dict[str, Rating] = {}
+
+    async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
+        fresh = {p.answer: p for p in passages if p.answer not in self._known}
+        if fresh:
+            self._known.update(zip(fresh, await self._scorer.score(list(fresh.values())), strict=True))
+        return [self._known[passage.answer] for passage in passages]
+
+
+@dataclass
+class Closed:
+    """The closed form for one model, judge and shape of the answer.
+
+    Attributes:
+        top_k: tokens that the model may choose from.
+        size: B; ``length`` is T.
+    """
+
+    engine: TransformersBackend
+    scorer: Scorer
+    top_k: int
+    size: int
+    length: int
+    _steps: dict[tuple[int, ...], list[tuple[int, float]]] = field(default_factory=dict)
+
+    def policy(self, **decoding: Any) -> dict[str, Any]:
+        """The policy whose law this is."""
+        shape = {"segment_tokens": self.size, "max_tokens": self.length, "alpha": ALPHA, "on_exhausted": "refuse"}
+        return {
+            "apiVersion": "stars-guard/v1", "name": "exactness", "decoding": {**shape, **decoding},
+            "sampling": {"temperature": 1.0, "top_k": self.top_k}, "judges": [JUDGE],
+        }  # fmt: skip
+
+    def _next(self, ids: tuple[int, ...]) -> list[tuple[int, float]]:
+        """The tokens that may follow, with their probabilities."""
+        if ids not in self._steps:
+            prompt = encode_chat(self.engine._tokenizer, PROMPT)
+            with torch.inference_mode():
+                logits = self.engine._model(input_ids=torch.tensor([prompt + list(ids)])).logits[0, -1].double()
+            values, tokens = logits.topk(self.top_k)
+            self._steps[ids] = list(zip(tokens.tolist(), values.softmax(-1).tolist(), strict=True))
+        return self._steps[ids]
+
+    def segments(self, before: tuple[int, ...]) -> dict[tuple[int, ...], float]:
+        """Every segment that may follow, with its probability under the model."""
+        found = {(): 1.0}
+        for _ in range(min(self.size, self.length - len(before))):
+            longer: dict[tuple[int, ...], float] = {}
+            for ids, p in found.items():
+                if ids and ids[-1] in self.engine.eos_ids:
+                    longer[ids] = p
+                    continue
+                for token, q in self._next(before + ids):
+                    longer[(*ids, token)] = p * q
+            found = longer
+        return found
+
+    def text(self, ids: Sequence[int]) -> str:
+        """As the judge sees it."""
+        return self.engine.decode([token for token in ids if token not in self.engine.eos_ids])
+
+    async def reward(self, text: str) -> float:
+        """The judge's word on an answer."""
+        return (await self.scorer.score([Passage("exactness", PROMPT, "", text)]))[0].value
+
+    async def rewards(self) -> np.ndarray:
+        """Of all first segments, by their probability: what r_star and beta are chosen from."""
+        values = {ids: await self.reward(self.text(ids)) for ids in self.segments(())}
+        law = self.segments(())
+        return np.random.default_rng(0).choice(
+            np.array([values[ids] for ids in law]), 10_000, p=np.array(list(law.values())) / sum(law.values())
+        )
+
+    async def law(self, r_star: float, beta: float, attempts: int) -> Law:
+        """Probability of each answer; a refusal counts under the text that it came after, with a mark."""
+        prompt_reward = await self.reward("")
+        r0 = (1 - ALPHA) * prompt_reward + ALPHA * r_star
+        found: Law = {}
+
+        async def walk(before: tuple[int, ...], p: float) -> None:
+            options = []
+            for ids, q in self.segments(before).items():
+                whole = before + ids
+                tau = min(r_star, r0 + len(whole) * (r_star - r0) / self.length)
+                reward = await self.reward(self.text(whole))
+                options.append((whole, q * min(1.0, math.exp(min(0.0, (reward - tau) / beta)))))
+            z = sum(q for _, q in options)
+            found[refused] = found.get(refused := self.text(before) + "\0", 0.0) + p * (1 - z) ** attempts
+            for whole, q in options:
+                share = p * q * (1 - (1 - z) ** attempts) / z
+                if whole[-1] in self.engine.eos_ids or len(whole) >= self.length:
+                    found[self.text(whole)] = found.get(self.text(whole), 0.0) + share
+                else:
+                    await walk(whole, share)
+
+        await walk((), 1.0)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What was seen beside what was due.
+
+    Attributes:
+        tv: total variation between the shares seen and the closed form.
+        noise: 95% quantile of what drawing as many from the closed form itself gives.
+        impossible: answers seen that the closed form gives no chance.
+        refused: share of refusals due.
+    """
+
+    draws: int
+    outcomes: int
+    tv: float
+    noise: float
+    impossible: int
+    refused: float
+
+    @property
+    def bound(self) -> float:
+        """The true total variation is below this with 95% confidence, by the triangle inequality."""
+        return self.tv + self.noise
+
+
+def tally(law: Mapping[str, float], seen: Mapping[str, int]) -> Tally:
+    """Compare counts with a law."""
+    draws, chances = sum(seen.values()), np.array(list(law.values()))
+    chances = chances / chances.sum()
+    counts = np.array([seen.get(text, 0) for text in law])
+    stray = draws - int(counts.sum())
+    tv = (float(np.abs(counts / draws - chances).sum()) + stray / draws) / 2
+    fake = np.random.default_rng(0).multinomial(draws, chances, SIMULATIONS) / draws
+    noise = float(np.quantile(np.abs(fake - chances).sum(1) / 2, 0.95))
+    refused = sum(p for text, p in law.items() if text.endswith("\0"))
+    return Tally(draws, len(law), tv, noise, stray, refused)
+
+
+async def draw(closed: Closed, draws: int, seed: int, **decoding: Any) -> Counter[str]:
+    """Count what a guard gives."""
+    spec = load_policy(closed.policy(**decoding))
+    rule = (await load_cascade(spec)).judges[0].rule
+    guard = Guard(spec, model=closed.engine, judges=[Judge(rule, closed.scorer)], audit=MemoryStore())
+    slots, seen = asyncio.Semaphore(64), Counter[str]()
+
+    async def one(number: int) -> None:
+        async with slots:
+            done = await guard.generate(PROMPT, CallOptions(seed=number))
+            seen[done.text + ("\0" if done.finish == "refused" else "")] += 1
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(draws):
+            group.create_task(one(seed + number))
+    return seen
+
+
+async def closed_form(top_k: int, size: int, length: int) -> tuple[Closed, float, float]:
+    """The closed form on the embedded models, and an r_star and beta at which about half is accepted."""
+    engine = await load_backend("embedded", "transformers")
+    assert isinstance(engine, TransformersBackend)
+    cascade: Cascade = await load_cascade(load_policy({"apiVersion": "stars-guard/v1", "name": "j", "judges": [JUDGE]}))
+    closed = Closed(engine, Remembering(cascade.judges[0].scorer), top_k, size, length)
+    rewards = await closed.rewards()
+    return closed, float(np.quantile(rewards, 0.8)), max(float(rewards.std()) / 2, 0.05)
+
+
+async def main(draws: int = 4000) -> None:
+    """Measure all."""
+    rows = []
+    closed, r_star, beta = await closed_form(top_k=3, size=2, length=4)
+    for case, (attempts, width) in enumerate(((2, 1), (2, 2), (8, 1), (8, 4), (8, 8), (8, "auto"))):
+        law = await closed.law(r_star, beta, attempts)
+        numbers = {"attempts": attempts, "parallel": width, "r_star": r_star, "beta": beta}
+        found = tally(law, await draw(closed, draws, case * draws, **numbers))
+        rows.append([attempts, width, found.draws, found.outcomes, found.refused, found.tv, found.noise, found.bound,
+                     found.impossible])  # fmt: skip
+    head = ["attempts", "width", "answers drawn", "outcomes", "refusals due", "total variation seen",
+            "of noise alone, 95% quantile", "95% bound", "impossible answers"]  # fmt: skip
+    about = (
+        "The embedded 135M model in float32, the three likeliest tokens at each step, segments of 2 tokens and answers "
+        f"of 4, r_star {r_star:.3g}, beta {beta:.3g}. The closed form is made of a full forward pass for each prefix."
+    )
+    write_section("exactness: law of the output", f"{about}\n\n{table(head, rows)}", how=f"{draws} answers a row.")

@@ -17,6 +17,7 @@ not.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ from stars_guard.assembly import load_cascade
 from stars_guard.policy import load_policy
 from stars_guard.segments import Message, Passage
 
-__all__ = ["HARM_LINE", "JUDGE", "SecondJudge", "first_judge"]
+__all__ = ["HARM_LINE", "JUDGE", "SecondJudge", "first_judge", "second_judge"]
 
 HARM_LINE = 0.0
 """Logit of harmlessness below which an answer counts as harmful, for both judges."""
@@ -112,7 +113,7 @@ class _Classifier:
 
 
 class SecondJudge:
-    """The judge that decoding never sees. Made in seconds, the same each time.
+    """The judge that decoding never sees; `second_judge` makes it, the same each time.
 
     Attributes:
         about: rows, AUC on harm rows by cross-validation, and share of ordinary answers over the harm line.
@@ -138,6 +139,12 @@ class SecondJudge:
         """Logit of harmlessness of (prompt, answer) pairs, in order."""
         rows = [_Row(prompt, answer, harmful=False) for prompt, answer in pairs]
         return [float(-value) for value in self._classifier.harm(rows)] if rows else []
+
+
+@functools.cache
+def second_judge() -> SecondJudge:
+    """The one of this process."""
+    return SecondJudge()
 
 
 def _auc(harm: Sequence[_Row], more: Sequence[_Row]) -> float:

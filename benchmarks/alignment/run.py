@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.alignment.book import Book
 from benchmarks.alignment.drawing import Bench, answer_all, calibrate, unguarded
-from benchmarks.alignment.judges import SecondJudge
+from benchmarks.alignment.judges import second_judge
 from benchmarks.alignment.marks import mark_all
 from benchmarks.alignment.methods import Method
 from benchmarks.alignment.plans import Plan
@@ -61,7 +61,7 @@ async def evaluate(plan: Plan, model: str, backend: str, out: Path) -> Evaluatio
     tuning = choose(found, kind="harmful", tuning=True, count=plan.tuning)
     harmful = choose(found, kind="harmful", tuning=False, count=plan.harmful)
     benign = choose(found, kind="benign", tuning=False, count=plan.benign)
-    second = SecondJudge()
+    second = second_judge()
     answers = Book(out / "answers.jsonl", ("method", "prompt", "seed"))
     speeds = Book(out / "speed.jsonl", ("method", "batch"))
     marks = Book(out / "marks.jsonl", ("prompt", "text"))

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from pydantic import SecretStr
@@ -33,7 +34,15 @@ from stars_guard.policy import (
 from stars_guard.scorers.base import Scorer
 from stars_guard.scorers.cascade import Cascade, Judge
 
-__all__ = ["load_backend", "load_cascade", "load_judges", "rule_of", "settings_of", "unload_backends"]
+__all__ = [
+    "as_one_segment",
+    "load_backend",
+    "load_cascade",
+    "load_judges",
+    "rule_of",
+    "settings_of",
+    "unload_backends",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -236,3 +245,11 @@ def settings_of(policy: Policy, max_tokens: int) -> Settings:
     if policy.mode == "off":
         values["method"] = "vanilla"
     return Settings(**values, monitor=policy.mode == "monitor")
+
+
+def as_one_segment(settings: Settings) -> Settings:
+    """The settings for an answer that is drawn and judged as a whole; it is no longer than the call may pay for."""
+    most = min(settings.max_tokens, settings.budget_tokens or settings.max_tokens)
+    return replace(
+        settings, segment_tokens=most, max_tokens=most, entropy_threshold=None, optimistic=False, stretch=False
+    )

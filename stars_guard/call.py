@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import replace
 
 from stars_guard.backends.base import Proposal, Session
 from stars_guard.decoding import AcceptanceRate, Done, Draw, SegmentCutter, Settings, make_decoder, releasable
 from stars_guard.errors import BackendError
-from stars_guard.events import Drawing, Event, Kept, Overrun, Released, Totals
+from stars_guard.events import Called, Drawing, Event, Kept, Overrun, Released, Totals
 from stars_guard.judging import Judgement
 from stars_guard.scorers.cascade import Cascade
-from stars_guard.segments import Candidate, Message, Passage
+from stars_guard.segments import Candidate, InvalidCall, Message, Passage, ToolCall
+from stars_guard.spans import find_spans
+from stars_guard.tools import Written
 
 __all__ = ["Call"]
 
@@ -24,10 +26,12 @@ class Call:
         stops: stop strings; they are not part of the answer.
         rate: shared by the calls of the policy.
         row_cost: what one more proposal costs now, as a share of drawing one.
+        single: the answer has one tool call at most.
 
     Attributes:
         prompt_reward: r(x, ""), once it is known.
         done: why the answer is over, once it is.
+        released: what the caller has been given.
     """
 
     def __init__(
@@ -41,9 +45,11 @@ class Call:
         stops: tuple[str, ...] = (),
         rate: AcceptanceRate | None = None,
         row_cost: Callable[[], float] | None = None,
+        single: bool = False,
     ) -> None:
         self.prompt_reward: float | None = None
         self.done: Done | None = None
+        self.released: list[Released | Called] = []
         self._call_id = call_id
         self._messages = messages
         self._session = session
@@ -52,6 +58,10 @@ class Call:
         self._stops = stops
         self._decoder = make_decoder(settings, seed, rate)
         self._row_cost = row_cost or (lambda: 0.1)
+        self._single = single
+        self._form = session.form
+        self._spans = session.form.spans if session.form else ()
+        self._calls = 0
         self._held: dict[int, tuple[Proposal, Candidate]] = {}
         self._accepted = ""
         self._carry = ""
@@ -90,18 +100,44 @@ class Call:
             for proposal, _ in self._held.values() if kept is None else ():
                 proposal.halt()
             if kept is not None:
+                at_start = self._is_at_start
                 over, text = await self._keep(kept.attempt)
                 if over:
                     yield Overrun(step.segment, kept.attempt, over)
-                if text:
-                    yield Released(step.segment, text)
-        if self._carry:
-            yield Released(decoder.totals.segments - 1, self._carry)
+                for event in self._release(step.segment, text, at_start):
+                    yield event
+        for event in self._release(decoder.totals.segments - 1, self._carry, self._is_at_start):
+            yield event
         self.done = step
+
+    @property
+    def _is_at_start(self) -> bool:
+        """Whether nothing has been released yet but white space."""
+        return not self._accepted.removesuffix(self._carry).strip()
+
+    def _release(self, segment: int, text: str, at_start: bool) -> Iterator[Released | Called]:
+        pieces = self._form.split(text, at_start=at_start) if self._form else [text]
+        for piece in pieces if text else ():
+            event = Released(segment, piece) if isinstance(piece, str) else self._called(segment, *piece)
+            self.released.append(event)
+            yield event
+
+    def _called(self, segment: int, text: str, written: Sequence[Written]) -> Called:
+        calls: list[ToolCall] = []
+        invalid: list[InvalidCall] = []
+        for one in written[:1] if self._single else written:
+            name = f"call_{self._call_id[:12]}_{self._calls}"
+            self._calls += 1
+            if one.name is not None and one.arguments is not None:
+                calls.append(ToolCall(name, one.name, one.arguments))
+            else:
+                invalid.append(InvalidCall(name, one.name, one.text, one.error))
+        return Called(segment, text, tuple(calls), tuple(invalid))
 
     async def _draw(self, step: Draw) -> list[Candidate]:
         ahead = self._ahead(step)
-        proposals = await self._session.propose(step.seeds, step.limit, ahead=ahead)
+        beyond = max(0, ahead - step.stretch)
+        proposals = await self._session.propose(step.seeds, step.limit + step.stretch, ahead=beyond)
         candidates = await asyncio.gather(*(self._cut(proposal, step, ahead) for proposal in proposals))
         pairs = zip(proposals, candidates, strict=True)
         self._held.update(enumerate(pairs, start=step.attempt))
@@ -109,12 +145,15 @@ class Call:
 
     def _ahead(self, step: Draw) -> int:
         """Tokens that each proposal may draw past its boundary. None under a budget, which is a hard limit."""
-        if not self._settings.optimistic or self._settings.budget_tokens is not None:
+        if not (self._settings.optimistic and self._session.draws_ahead) or self._settings.budget_tokens is not None:
             return 0
         return self._settings.max_tokens - self._decoder.totals.kept - step.limit
 
     async def _cut(self, proposal: Proposal, step: Draw, ahead: int) -> Candidate:
-        cutter = SegmentCutter(step.limit, stops=self._stops, carry=self._carry, cut_entropy=step.cut_entropy)
+        cutter = SegmentCutter(
+            step.limit, stops=self._stops, carry=self._carry, cut_entropy=step.cut_entropy, spans=self._spans,
+            stretch=step.stretch, at_start=self._is_at_start, single=self._single,
+        )  # fmt: skip
         async for tokens in proposal:
             if any(cutter.feed(token) for token in tokens):
                 break
@@ -139,7 +178,11 @@ class Call:
         totals = self._decoder.totals
         full = totals.kept + len(candidate) >= self._settings.max_tokens
         last = candidate.finish is not None or full
-        return replace(self._passage(candidate.text), index=totals.segments, last=last)
+        whole = self._session.grammar is not None and self._session.grammar.whole
+        if not whole and self._spans:
+            text = self._carry + candidate.text
+            whole = bool(find_spans(text, self._spans, at_start=self._is_at_start))
+        return replace(self._passage(candidate.text), index=totals.segments, last=last, whole=whole)
 
     async def _drop(self, attempt: int) -> int:
         """Let a proposal go; how many tokens it had drawn past its boundary."""
@@ -150,6 +193,7 @@ class Call:
     async def _keep(self, attempt: int) -> tuple[int, str]:
         """Make a proposal part of the answer: tokens thrown away past it, and text that can be released now."""
         proposal, candidate = self._held.pop(attempt)
+        at_start = self._is_at_start
         go_on = isinstance(self._decoder.plan(self._row_cost()), Draw)
         over = self._charge(await self._session.commit(proposal, len(candidate), go_on=go_on))
         if candidate.stop_overlap:
@@ -158,6 +202,9 @@ class Call:
         self._accepted += candidate.text
         pending = self._carry + candidate.text
         cut = len(pending) if candidate.finish is not None else releasable(pending, self._stops)
+        for found in find_spans(pending, self._spans, at_start=at_start) if cut < len(pending) else ():
+            # a call whose end may belong to a stop string waits for it as a whole
+            cut = found.start if found.start < cut < found.stop else cut
         self._carry = pending[cut:]
         return over, pending[:cut]
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from stars_guard.judging import Judgement
-from stars_guard.segments import Candidate
+from stars_guard.segments import Candidate, InvalidCall, ToolCall
 
 __all__ = [
     "AnswerFinish",
+    "Called",
     "Decision",
     "Drawing",
     "Ended",
@@ -105,6 +106,20 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True)
+class Called:
+    """Tool calls that the caller may make, or that are none. Never sent before the segment was kept.
+
+    Attributes:
+        text: what the model wrote, markers and all.
+    """
+
+    segment: int
+    text: str = field(repr=False)
+    calls: tuple[ToolCall, ...] = ()
+    invalid: tuple[InvalidCall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
     """The cost of a call, in tokens: ``drawn == kept + rejected + surplus + overrun``.
 
@@ -131,11 +146,12 @@ class Finished:
     """The call is over and its audit record written.
 
     Attributes:
-        text: all that was released.
+        text: all that was released, save tool calls.
         finish: why the answer ended.
         reason: what to tell the reader about a refusal or an early end; empty otherwise.
         call_id: also the audit record's id.
         seed: draws the same call again on a backend that can.
+        calls: the tool calls that were released; ``invalid`` those that cannot be made.
     """
 
     text: str = field(repr=False)
@@ -147,6 +163,8 @@ class Finished:
     policy: str
     policy_sha256: str
     seconds: float
+    calls: tuple[ToolCall, ...] = ()
+    invalid: tuple[InvalidCall, ...] = ()
 
 
-Event = Drawing | Decision | Kept | Ended | Overrun | Released | Finished
+Event = Drawing | Decision | Kept | Ended | Overrun | Released | Called | Finished

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -14,17 +15,19 @@ from typing import Any
 import anyio
 
 from stars_guard import portal
-from stars_guard.assembly import load_backend, load_cascade, settings_of
+from stars_guard.assembly import as_one_segment, load_backend, load_cascade, settings_of
 from stars_guard.audit import AuditStore, Recorder, open_store
 from stars_guard.backends.base import Backend
 from stars_guard.call import Call
 from stars_guard.decoding import AcceptanceRate, shared_row_cost
 from stars_guard.errors import BudgetExhausted, InputError
-from stars_guard.events import Event, Finished, Totals
+from stars_guard.events import Called, Event, Finished, Released, Totals
+from stars_guard.grammar import Grammar
 from stars_guard.policy import Policy, Stage, load_policy
 from stars_guard.rails import Checked, Checker
 from stars_guard.scorers.cascade import Cascade, Judge
 from stars_guard.segments import Message, Sampling
+from stars_guard.tools import Toolset
 
 __all__ = ["Blocking", "CallOptions", "Guard"]
 
@@ -39,6 +42,8 @@ class CallOptions:
         seed: draws the same answer again on a reproducible backend, and is not drawn ahead; None takes a fresh one.
         sampling: replaces single sampling options.
         run_id: the caller's id, kept in the record.
+        tools: what the model may call. A call is drawn and judged whole.
+        grammar: what the answer must look like; it is then drawn and judged as one segment.
     """
 
     max_tokens: int | None = None
@@ -46,6 +51,8 @@ class CallOptions:
     seed: int | None = None
     sampling: Mapping[str, float] | None = None
     run_id: str | None = None
+    tools: Toolset | None = None
+    grammar: Grammar | None = None
 
 
 class Guard:
@@ -187,8 +194,10 @@ class Guard:
             error.audit_id = call_id
             raise error
         yield Finished(
-            recorder.text, done.finish, done.reason, call.totals, call_id, seed, policy.name, policy.sha256,
-            recorder.seconds,
+            "".join(event.text for event in call.released if isinstance(event, Released)),
+            done.finish, done.reason, call.totals, call_id, seed, policy.name, policy.sha256, recorder.seconds,
+            tuple(one for event in call.released if isinstance(event, Called) for one in event.calls),
+            tuple(one for event in call.released if isinstance(event, Called) for one in event.invalid),
         )  # fmt: skip
 
     async def _begin(
@@ -207,7 +216,10 @@ class Guard:
         if wanted < 1:
             raise InputError(f"max_tokens is {wanted}", hint="use 1 or more")
         settings = settings_of(policy, wanted)
-        recorder.describe(decoding=asdict(settings), sampling=asdict(sampling), stop=tuple(options.stop))
+        offered = tuple(tool.name for tool in options.tools.tools) if options.tools else ()
+        recorder.describe(
+            decoding=asdict(settings), sampling=asdict(sampling), stop=tuple(options.stop), tools=offered
+        )
         engine = self._model
         if isinstance(engine, str):
             engine = await load_backend(engine, self._backend, self._options)
@@ -218,19 +230,27 @@ class Guard:
             rules=tuple(asdict(rule) for rule in cascade.rules),
         )
         session = await engine.open(
-            messages, sampling, entropies=settings.method == "cards", seeded=options.seed is not None
-        )
+            messages, sampling, entropies=settings.method == "cards", seeded=options.seed is not None,
+            tools=options.tools, grammar=options.grammar,
+        )  # fmt: skip
         stack.push_async_callback(_shielded, session.aclose)
         stack.push_async_callback(_shielded, lambda: cascade.forget(call_id))
         # drawn ahead, an answer would depend on the width and so on what else has been drawn
         optimistic = settings.optimistic and options.seed is None
-        settings = replace(settings, max_tokens=min(wanted, session.room), optimistic=optimistic)
+        settings = replace(
+            settings, max_tokens=min(wanted, session.room), optimistic=optimistic, stretch=session.form is not None
+        )
+        if session.grammar is not None and session.grammar.whole:
+            settings = as_one_segment(settings)
+        if session.grammar is not None:
+            recorder.describe(grammar_sha256=hashlib.sha256(session.grammar.tag.encode()).hexdigest())
         recorder.describe(decoding=asdict(settings))
         engine.calls += 1
         stack.callback(_leave, engine)
         return Call(
             call_id, messages, session, cascade, settings, seed, tuple(options.stop), self._rate,
             lambda: shared_row_cost(engine.row_cost, engine.calls),
+            single=options.tools is not None and not options.tools.parallel,
         )  # fmt: skip
 
 

@@ -86,6 +86,8 @@ async def draw_again(
         )
     if not record.segments:
         raise AuditError(f"the call {record.call_id} drew nothing")
+    if record.tools or record.grammar_sha256 or any(turn.role == "tool" for turn in record.prompt):
+        raise AuditError(f"the call {record.call_id} had tools or a schema, whose definitions are not on record")
     engine = record.backend.get("engine", "")
     kind = "vllm-server" if engine.startswith("vllm server") else engine.split(" ")[0]
     store = MemoryStore()

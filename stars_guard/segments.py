@@ -4,24 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from stars_guard.errors import InputError
 
-__all__ = ["Candidate", "FinishReason", "Message", "Passage", "Role", "Sampling", "Token"]
+__all__ = ["Candidate", "FinishReason", "InvalidCall", "Message", "Passage", "Role", "Sampling", "Token", "ToolCall"]
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 FinishReason = Literal["eos", "stop", "length"]
 """Why a sequence ended: the model said so, a stop string was met, or no more tokens are allowed."""
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the model wrote: the tool's name, and arguments that are JSON values."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidCall:
+    """What began like a call and is none. ``arguments`` is the text as written; ``error`` holds none of it."""
+
+    id: str
+    name: str | None
+    arguments: str = field(repr=False)
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of the conversation. ``content`` is plain text: it never becomes control tokens."""
+    """One turn of the conversation. Its text never becomes control tokens, that in the calls' arguments included.
+
+    Attributes:
+        content: plain text; of a ``tool`` message the tool's result.
+        calls: what an ``assistant`` message calls.
+        call_id: which call a ``tool`` message answers; ``name`` is its tool.
+    """
 
     role: Role
     content: str = field(repr=False)
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
+    name: str = ""
 
     def __post_init__(self) -> None:
         if self.role not in get_args(Role):
@@ -79,6 +107,7 @@ class Passage:
         segment: the candidate's text; empty when the prompt alone is judged.
         index: the segment's number in the answer, from 0.
         last: whether the answer would end with this segment.
+        whole: whether the segment holds a whole tool call or structured answer: every judge is then asked.
     """
 
     call_id: str
@@ -87,6 +116,7 @@ class Passage:
     segment: str = field(repr=False)
     index: int = 0
     last: bool = False
+    whole: bool = False
 
     @property
     def answer(self) -> str:

@@ -227,7 +227,7 @@ async def test_bad_input_is_named_recorded_and_forgotten() -> None:
         assert "word" not in str(caught.value).replace("words", "")
     assert "known are temperature" in str(caught.value) or "0.0" in str(caught.value)
     with pytest.raises(InputError, match="role"):
-        Message("tool", "x")  # type: ignore[arg-type]
+        Message("oracle", "x")  # type: ignore[arg-type]
     assert (await made.generate(USER, CallOptions(seed=1))).finish == "length"
     assert backend.sessions == 0
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 import pytest
 
 from stars_guard.backends.streamed import Drawn, Request, StreamedSession, TokenSource
+from stars_guard.backends.tokens import Prompt
 from stars_guard.errors import BackendError, ProtocolError
 
 EOS = 0
@@ -58,7 +59,7 @@ async def take(proposal: object, count: int) -> list[int]:
 
 async def test_an_accepted_drawing_goes_on_and_a_rejected_one_is_aborted() -> None:
     source = Source()
-    session = StreamedSession(source, [7, 8], 100)
+    session = StreamedSession(source, Prompt([7, 8]), 100)
     first, other = await session.propose([1, 2], 3, ahead=50)
     assert await take(first, 3) == await take(other, 3) == [9, 10, 11]
     await other.aclose()
@@ -83,7 +84,7 @@ async def test_an_accepted_drawing_goes_on_and_a_rejected_one_is_aborted() -> No
 async def test_a_drawing_that_is_over_does_not_go_on(late_end: bool) -> None:
     """Also while its stream has not ended yet."""
     source = Source(late_end=late_end)
-    session = StreamedSession(source, [7, 8], 100)
+    session = StreamedSession(source, Prompt([7, 8]), 100)
     (first,) = await session.propose([1], 2)
     assert await take(first, 2) == [9, 10]
     assert await session.commit(first, 2, go_on=True) == 0
@@ -95,7 +96,7 @@ async def test_a_drawing_that_is_over_does_not_go_on(late_end: bool) -> None:
 
 
 async def test_the_end_of_an_answer_is_marked() -> None:
-    session = StreamedSession(Source(until=10), [7, 8], 100)
+    session = StreamedSession(Source(until=10), Prompt([7, 8]), 100)
     (proposal,) = await session.propose([1], 5)
     tokens = [token async for chunk in proposal for token in chunk]
     assert [(t.id, t.text, t.last) for t in tokens] == [(9, "9 ", False), (EOS, "", True)]
@@ -104,7 +105,7 @@ async def test_the_end_of_an_answer_is_marked() -> None:
 
 async def test_failures_are_told_without_their_text_and_closing_twice_is_fine() -> None:
     source = Source()
-    session = StreamedSession(source, [7], 100)
+    session = StreamedSession(source, Prompt([7]), 100)
     (proposal,) = await session.propose([1], 50)
     await take(proposal, 2)
     source.broken = True
@@ -124,7 +125,7 @@ async def test_failures_are_told_without_their_text_and_closing_twice_is_fine() 
 
 async def test_closing_a_session_aborts_what_was_drawn_ahead() -> None:
     source = Source()
-    session = StreamedSession(source, [7], 100)
+    session = StreamedSession(source, Prompt([7]), 100)
     proposals = await session.propose([1, 2, 3], 2, ahead=90)
     for proposal in proposals:
         await take(proposal, 2)

@@ -92,6 +92,8 @@ class CallRecord(_Entry):
         run_id: the caller's id, such as that of a LangChain run.
         started_at: UTC, ISO 8601; so is ``ended_at``.
         seconds: the call's duration by a clock that does not jump.
+        tools: names of the tools that the model was offered.
+        grammar_sha256: of the grammar that the answer was drawn under, as its engine got it.
         finish: also ``failed`` and ``cancelled``; at other stages than ``answer`` ``passed``, ``redacted`` and
             ``refused``.
         error: the kind of failure when the call failed, never its text.
@@ -116,6 +118,8 @@ class CallRecord(_Entry):
     decoding: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     sampling: dict[str, int | float] = Field(default_factory=dict)
     stop: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    grammar_sha256: str | None = None
     seed: int
     prompt: tuple[Turn, ...]
     prompt_reward: float | None = None

@@ -10,8 +10,9 @@ from typing import Any
 
 from stars_guard.audit.content import ContentMode, Text
 from stars_guard.audit.record import Attempt, CallRecord, End, ScoreEntry, Segment, Turn
-from stars_guard.events import Decision, Ended, Event, Kept, Overrun, Released, Totals
+from stars_guard.events import Called, Decision, Ended, Event, Kept, Overrun, Released, Totals
 from stars_guard.segments import Candidate, Message
+from stars_guard.turns import text_of
 
 __all__ = ["Recorder"]
 
@@ -52,7 +53,7 @@ class Recorder:
 
     @property
     def text(self) -> str:
-        """What has been released."""
+        """What has been released, tool calls included."""
         return "".join(self._text)
 
     def add(self, event: Event) -> None:
@@ -66,7 +67,7 @@ class Recorder:
                 self._ended[event.segment] = event
             case Overrun():
                 self._overrun[event.segment, event.attempt] = event.tokens
-            case Released():
+            case Released() | Called():
                 self._text.append(event.text)
             case _:
                 pass
@@ -87,7 +88,7 @@ class Recorder:
             started_at=self._started.isoformat(),
             ended_at=datetime.now(UTC).isoformat(),
             seconds=round(self.seconds, 6),
-            prompt=tuple(Turn(role=m.role, content=Text.of(m.content, self._content)) for m in self._messages),
+            prompt=tuple(Turn(role=m.role, content=Text.of(text_of(m), self._content)) for m in self._messages),
             prompt_reward=self.prompt_reward,
             segments=self._segments(),
             answer=Text.of(self.text, self._content),

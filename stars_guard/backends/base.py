@@ -12,7 +12,9 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self
 
+from stars_guard.grammar import Grammar
 from stars_guard.segments import Message, Sampling, Token
+from stars_guard.tools import ToolForm, Toolset
 
 __all__ = ["Backend", "Proposal", "Session"]
 
@@ -47,10 +49,16 @@ class Session(ABC):
     Attributes:
         prompt_tokens: length of the templated prompt.
         room: how many tokens the context can still take after the prompt.
+        draws_ahead: whether its proposals can run on past a boundary at little cost while they are judged.
+        form: how the model writes tool calls; None when it has no tools.
+        grammar: what the answer is drawn under, if anything.
     """
 
     prompt_tokens: int
     room: int
+    draws_ahead: bool = False
+    form: ToolForm | None = None
+    grammar: Grammar | None = None
 
     @abstractmethod
     async def propose(self, seeds: Sequence[int], limit: int, *, ahead: int = 0) -> list[Proposal]:
@@ -59,7 +67,7 @@ class Session(ABC):
         Args:
             seeds: one 63-bit seed a proposal; the same seed after the same prefix gives the same tokens on engines
                 that can promise that.
-            limit: where the segment's boundary is, in tokens.
+            limit: the most tokens of the segment; the boundary may come earlier, and the proposal is then halted.
             ahead: how many tokens each may draw past the boundary while it is judged; an engine may draw fewer.
 
         Raises:
@@ -107,7 +115,14 @@ class Backend(ABC):
 
     @abstractmethod
     async def open(
-        self, messages: Sequence[Message], sampling: Sampling, *, entropies: bool = False, seeded: bool = False
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        *,
+        entropies: bool = False,
+        seeded: bool = False,
+        tools: Toolset | None = None,
+        grammar: Grammar | None = None,
     ) -> Session:
         """Template and encode a conversation, and make a place for its answer.
 
@@ -117,8 +132,12 @@ class Backend(ABC):
             entropies: whether tokens must carry their entropy.
             seeded: whether the caller chose the seed, and so wants the same tokens again where the engine can. An
                 engine for which seeds are dear may otherwise draw without.
+            tools: what the model may call; forced and strict calls bring a grammar of their own.
+            grammar: what the answer must look like. A proposal begins it anew: it is either the whole answer, or the
+                grammar is in its beginning at each boundary.
 
         Raises:
+            InputError: a tool or the grammar cannot be used.
             ContextTooLong: the prompt leaves no room.
             BackendError: the engine failed.
         """

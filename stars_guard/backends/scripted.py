@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from stars_guard.backends.base import Backend, Proposal, Session
 from stars_guard.errors import ContextTooLong, ProtocolError
+from stars_guard.grammar import Grammar
 from stars_guard.segments import Message, Sampling, Token
+from stars_guard.tools import HERMES, Toolset
 
 __all__ = ["Script", "ScriptedBackend"]
 
@@ -59,6 +61,8 @@ class _Proposal(Proposal):
 
 
 class _Session(Session):
+    draws_ahead = True
+
     def __init__(self, backend: ScriptedBackend, messages: Sequence[Message]) -> None:
         self.backend = backend
         self.messages = tuple(messages)
@@ -93,7 +97,7 @@ class _Session(Session):
 
 
 class ScriptedBackend(Backend):
-    """Draws what ``script`` says.
+    """Draws what ``script`` says. A grammar is the script's to keep to; tool calls are in the form ``HERMES``.
 
     Args:
         context: words and tokens that fit.
@@ -120,9 +124,19 @@ class ScriptedBackend(Backend):
         return self._ids.setdefault(text, len(self._ids))
 
     async def open(
-        self, messages: Sequence[Message], sampling: Sampling, *, entropies: bool = False, seeded: bool = False
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        *,
+        entropies: bool = False,
+        seeded: bool = False,
+        tools: Toolset | None = None,
+        grammar: Grammar | None = None,
     ) -> Session:
         session = _Session(self, messages)
+        if tools is not None and tools.tools:
+            session.form, grammar = HERMES, HERMES.grammar(tools)
+        session.grammar = grammar
         if session.room < 1:
             raise ContextTooLong(f"the prompt has {session.prompt_tokens} words and the context is {self.context}")
         self.sessions += 1

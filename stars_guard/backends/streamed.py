@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from stars_guard.backends.base import Proposal, Session
 from stars_guard.backends.detokenize import Detokenizer
+from stars_guard.backends.tokens import Prompt
 from stars_guard.errors import BackendError, ProtocolError, StarsGuardError
 from stars_guard.segments import Token
 
@@ -164,16 +165,20 @@ class StreamedSession(Session):
 
     Args:
         source: draws.
-        ids: the templated prompt.
+        prompt: templated and encoded.
         context: of the model, in tokens.
     """
 
-    def __init__(self, source: TokenSource, ids: Sequence[int], context: int) -> None:
+    draws_ahead = True
+
+    def __init__(self, source: TokenSource, prompt: Prompt, context: int) -> None:
         self.source = source
+        self.form = prompt.form
+        self.grammar = prompt.grammar
         self.detokenizer = Detokenizer(source.decode)
-        self.prompt_tokens = len(ids)
-        self.room = context - len(ids)
-        self._ids = tuple(ids)
+        self.prompt_tokens = len(prompt.ids)
+        self.room = context - len(prompt.ids)
+        self._ids = tuple(prompt.ids)
         self._open: set[_Proposal] = set()
         self._ahead: _Proposal | None = None
 

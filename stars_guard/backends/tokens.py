@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from stars_guard.errors import BackendError, ContextTooLong, MissingExtra
+from stars_guard.chat import encode_chat
+from stars_guard.errors import BackendError, ContextTooLong, InputError, MissingExtra
+from stars_guard.grammar import Grammar
 from stars_guard.hub import quiet
+from stars_guard.segments import Message
+from stars_guard.tools import ToolForm, Toolset, encode_tool_chat, form_of
 
-__all__ = ["Vocabulary", "check_room"]
+__all__ = ["Prompt", "Vocabulary", "decoder"]
+
+
+def decoder(tokenizer: Any, shown: Mapping[int, str] | None = None) -> Callable[[Sequence[int]], str]:
+    """From tokens to text, special ones left out save those ``shown``, by their text."""
+
+    def plain(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def decode(ids: Sequence[int]) -> str:
+        parts, at = [], 0
+        for where, token in enumerate(ids):
+            if token in marks:
+                parts += [plain(ids[at:where]), marks[token]]
+                at = where + 1
+        return "".join([*parts, plain(ids[at:])])
+
+    marks = shown or {}
+    return decode if marks else plain
 
 
 class Vocabulary:
@@ -53,18 +76,42 @@ class Vocabulary:
         eos = config.eos_token_id if eos is None else eos
         return cls(tokenizer, frozenset([eos] if isinstance(eos, int) else eos or []), config.max_position_embeddings)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of some tokens, special ones left out."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A conversation made ready: token ids up to where the answer begins, and what the answer is drawn under."""
 
-def check_room(ids: Sequence[int], context: int) -> None:
-    """That an answer of one token at least fits.
+    ids: list[int]
+    form: ToolForm | None = None
+    grammar: Grammar | None = None
 
-    Raises:
-        ContextTooLong: it does not.
-    """
-    if len(ids) >= context:
-        raise ContextTooLong(
-            f"the prompt has {len(ids)} tokens and the model's context is {context}", hint="shorten the conversation"
-        )
+    @classmethod
+    def of(
+        cls,
+        tokenizer: Any,
+        messages: Sequence[Message],
+        context: int,
+        tools: Toolset | None = None,
+        grammar: Grammar | None = None,
+    ) -> Prompt:
+        """Template and encode a conversation.
+
+        Raises:
+            InputError: the template does not take it, or the answer is to be both a call and something else.
+            ContextTooLong: an answer of one token does not fit.
+        """
+        if tools is None or not tools.tools:
+            made = cls(encode_chat(tokenizer, messages), None, grammar)
+        else:
+            if grammar is not None:
+                raise InputError(
+                    "an answer cannot follow a schema and call tools", hint="give the schema as a tool, or tools alone"
+                )
+            form = form_of(tokenizer)
+            made = cls(encode_tool_chat(tokenizer, messages, tools, form), form, form.grammar(tools))
+        if len(made.ids) >= context:
+            raise ContextTooLong(
+                f"the prompt has {len(made.ids)} tokens and the model's context is {context}",
+                hint="shorten the conversation",
+            )
+        return made

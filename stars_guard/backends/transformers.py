@@ -13,20 +13,23 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stars_guard.backends.base import Backend, Proposal, Session
 from stars_guard.backends.detokenize import Detokenizer
-from stars_guard.backends.tokens import check_room
-from stars_guard.chat import encode_chat
+from stars_guard.backends.tokens import Prompt, decoder
 from stars_guard.errors import BackendError, MissingExtra, ProtocolError, StarsGuardError
+from stars_guard.grammar import Grammar
 from stars_guard.hub import quiet
 from stars_guard.segments import Message, Sampling, Token
+from stars_guard.tools import Toolset
 
 if TYPE_CHECKING:
     import torch
 
+    from stars_guard.backends._grammar import Compiler, Matcher
     from stars_guard.backends._kv import SlotCache
 
 __all__ = ["TransformersBackend"]
@@ -49,6 +52,7 @@ class _Proposal(Proposal):
         self.row = row
         self.limit = limit
         self.random = random.Random(seed)  # noqa: S311
+        self.matcher = session.matcher()
         self.length = len(session.ids) - 1
         self.base = self.length
         self.next_id = session.ids[-1]
@@ -60,6 +64,8 @@ class _Proposal(Proposal):
 
     def advance(self, token: int, entropy: float | None) -> Token:
         """Take the drawn token; called on the worker thread."""
+        if self.matcher is not None:
+            self.matcher.accept(token)
         self.length += 1
         self.next_id = token
         self.ids.append(token)
@@ -96,16 +102,25 @@ class _Proposal(Proposal):
 
 
 class _Session(Session):
-    def __init__(self, backend: TransformersBackend, ids: list[int], sampling: Sampling, entropies: bool) -> None:
+    def __init__(
+        self, backend: TransformersBackend, prompt: Prompt, sampling: Sampling, entropies: bool, compiled: Any
+    ) -> None:
         self.backend = backend
-        self.ids = ids
+        self.ids = [*prompt.ids]
+        self.form = prompt.form
+        self.grammar = prompt.grammar
         self.sampling = sampling
         self.entropies = entropies
-        self.detokenizer = Detokenizer(backend.decode)
-        self.prompt_tokens = len(ids)
-        self.room = backend.context - len(ids)
+        self.detokenizer = Detokenizer(decoder(backend._tokenizer, prompt.form.shown) if prompt.form else backend.decode)
+        self.prompt_tokens = len(prompt.ids)
+        self.room = backend.context - len(prompt.ids)
+        self._compiled = compiled
         self.rows: list[_Row] = []
         self.proposals: set[_Proposal] = set()
+
+    def matcher(self) -> Matcher | None:
+        """At the grammar's beginning, if there is one."""
+        return None if self._compiled is None else self.backend.grammars.begin(self._compiled)
 
     async def propose(self, seeds: Sequence[int], limit: int, *, ahead: int = 0) -> list[Proposal]:
         base = len(self.ids) - 1
@@ -161,11 +176,13 @@ class TransformersBackend(Backend):
         self.eos_ids = frozenset([eos] if isinstance(eos, int) else eos or [])
         self._model = model
         self._tokenizer = tokenizer
+        self.decode = decoder(tokenizer)
         self._cache: SlotCache = SlotCache(config.num_hidden_layers)
         self._free: list[int] = []
         self._rows = 0
         self._live: list[_Proposal] = []
         self._stepping: asyncio.Task[None] | None = None
+        self._vocabulary_size = int(config.vocab_size)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="stars-guard-model")
 
     @classmethod
@@ -209,9 +226,12 @@ class TransformersBackend(Backend):
                     "config_sha256": config}  # fmt: skip
         return cls(loaded.to(device).eval(), tokenizer, identity)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of some tokens, special ones left out."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    @cached_property
+    def grammars(self) -> Compiler:
+        """Of this model's tokenizer."""
+        from stars_guard.backends._grammar import Compiler
+
+        return Compiler(self._tokenizer, self._vocabulary_size, self.eos_ids)
 
     async def work(self, job: Callable[[], T]) -> T:
         """Run a job on the model's thread; what torch raises becomes a BackendError."""
@@ -223,11 +243,20 @@ class TransformersBackend(Backend):
             raise BackendError(f"the model failed: {type(exc).__name__}") from exc
 
     async def open(
-        self, messages: Sequence[Message], sampling: Sampling, *, entropies: bool = False, seeded: bool = False
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        *,
+        entropies: bool = False,
+        seeded: bool = False,
+        tools: Toolset | None = None,
+        grammar: Grammar | None = None,
     ) -> Session:
-        ids = await self.work(lambda: encode_chat(self._tokenizer, messages))
-        check_room(ids, self.context)
-        session = _Session(self, ids, sampling, entropies)
+        prompt = await self.work(lambda: Prompt.of(self._tokenizer, messages, self.context, tools, grammar))
+        compiled = None
+        if (rules := prompt.grammar) is not None:
+            compiled = await asyncio.to_thread(lambda: self.grammars.compile(rules))
+        session, ids = _Session(self, prompt, sampling, entropies, compiled), prompt.ids
         row = self.take_row()
         session.rows.append(row)
         try:
@@ -295,10 +324,12 @@ class TransformersBackend(Backend):
     def _step(self, batch: Sequence[_Proposal]) -> list[Token]:
         import torch
 
+        from stars_guard.backends._grammar import mask
         from stars_guard.backends._sampling import sample
 
         with torch.inference_mode():
             logits = self._forward(batch)
+            mask(logits, [p.matcher for p in batch])
             uniforms = [p.random.random() for p in batch]
             seen = [
                 p.session.ids + p.ids if p.session.sampling.repetition_penalty != 1.0 else [] for p in batch

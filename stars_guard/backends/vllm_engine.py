@@ -11,9 +11,10 @@ from typing import Any
 from stars_guard import vllm_runtime
 from stars_guard.backends.base import Backend, Session
 from stars_guard.backends.streamed import Drawn, Request, StreamedSession, TokenSource
-from stars_guard.backends.tokens import Vocabulary, check_room
-from stars_guard.chat import encode_chat
+from stars_guard.backends.tokens import Prompt, Vocabulary, decoder
+from stars_guard.grammar import Grammar
 from stars_guard.segments import Message, Sampling
+from stars_guard.tools import Toolset
 
 __all__ = ["VllmEngineBackend", "entropy_of"]
 
@@ -32,19 +33,23 @@ def entropy_of(logprobs: Sequence[float]) -> float:
 
 
 class _Source(TokenSource):
-    def __init__(self, backend: VllmEngineBackend, sampling: Sampling, entropies: bool, seeded: bool) -> None:
+    def __init__(
+        self, backend: VllmEngineBackend, prompt: Prompt, sampling: Sampling, entropies: bool, seeded: bool
+    ) -> None:
         self._backend = backend
+        self._grammar = prompt.grammar
+        self._decode = decoder(backend.vocabulary.tokenizer, prompt.form.shown if prompt.form else None)
         self._sampling = sampling
         self._entropies = entropies
         self._seeded = seeded
         self.eos_ids = backend.vocabulary.eos_ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self._backend.vocabulary.decode(ids)
+        return self._decode(ids)
 
     async def draw(self, request: Request) -> AsyncGenerator[Drawn, None]:
         from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         options = self._sampling
         params = SamplingParams(
@@ -58,6 +63,7 @@ class _Source(TokenSource):
             stop_token_ids=sorted(self.eos_ids),
             logprobs=TOP if self._entropies else None,
             detokenize=False,
+            structured_outputs=StructuredOutputsParams(structural_tag=self._grammar.tag) if self._grammar else None,
             output_kind=RequestOutputKind.DELTA,
         )
         name = f"stars-guard-{next(self._backend.numbers)}"
@@ -120,11 +126,17 @@ class VllmEngineBackend(Backend):
         return bool(self.engine.errored)
 
     async def open(
-        self, messages: Sequence[Message], sampling: Sampling, *, entropies: bool = False, seeded: bool = False
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        *,
+        entropies: bool = False,
+        seeded: bool = False,
+        tools: Toolset | None = None,
+        grammar: Grammar | None = None,
     ) -> Session:
-        ids = await asyncio.to_thread(encode_chat, self.vocabulary.tokenizer, messages)
-        check_room(ids, self.context)
-        return StreamedSession(_Source(self, sampling, entropies, seeded), ids, self.context)
+        prompt = await asyncio.to_thread(Prompt.of, self.vocabulary.tokenizer, messages, self.context, tools, grammar)
+        return StreamedSession(_Source(self, prompt, sampling, entropies, seeded), prompt, self.context)
 
     async def aclose(self) -> None:
         await asyncio.to_thread(self.engine.shutdown)

@@ -9,11 +9,12 @@ from typing import Any
 
 from stars_guard.backends.base import Backend, Session
 from stars_guard.backends.streamed import Drawn, Request, StreamedSession, TokenSource
-from stars_guard.backends.tokens import Vocabulary, check_room
+from stars_guard.backends.tokens import Prompt, Vocabulary, decoder
 from stars_guard.backends.vllm_engine import TOP, entropy_of
-from stars_guard.chat import encode_chat
 from stars_guard.errors import BackendError, BackendUnavailable
+from stars_guard.grammar import Grammar
 from stars_guard.segments import Message, Sampling
+from stars_guard.tools import Toolset
 from stars_guard.vllm_http import Replica, ServerOptions, Servers
 
 __all__ = ["VllmServerBackend"]
@@ -21,9 +22,16 @@ __all__ = ["VllmServerBackend"]
 
 class _Source(TokenSource):
     def __init__(
-        self, backend: VllmServerBackend, replica: Replica, sampling: Sampling, entropies: bool, seeded: bool
+        self,
+        backend: VllmServerBackend,
+        replica: Replica,
+        prompt: Prompt,
+        sampling: Sampling,
+        entropies: bool,
+        seeded: bool,
     ) -> None:
         self._backend = backend
+        self._decode = decoder(backend.vocabulary.tokenizer, prompt.form.shown if prompt.form else None)
         self._replica = replica
         self._seeded = seeded
         self.eos_ids = backend.vocabulary.eos_ids
@@ -41,11 +49,12 @@ class _Source(TokenSource):
             "logprobs": TOP if entropies else None,
             "priority": options.priority,
             "cache_salt": options.cache_salt,
+            "structured_outputs": {"structural_tag": prompt.grammar.tag} if prompt.grammar else None,
         }
         self._body = {key: value for key, value in body.items() if value is not None}
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self._backend.vocabulary.decode(ids)
+        return self._decode(ids)
 
     async def draw(self, request: Request) -> AsyncGenerator[Drawn, None]:
         body = {**self._body, "prompt": list(request.ids), "max_tokens": request.max_tokens}
@@ -80,8 +89,8 @@ def _drawn(event: dict[str, Any]) -> Drawn:
 class _ServerSession(StreamedSession):
     """Stays with one replica, which has the prefix in its cache."""
 
-    def __init__(self, source: _Source, ids: Sequence[int], context: int, replica: Replica) -> None:
-        super().__init__(source, ids, context)
+    def __init__(self, source: _Source, prompt: Prompt, context: int, replica: Replica) -> None:
+        super().__init__(source, prompt, context)
         self._replica = replica
         replica.busy += 1
 
@@ -139,12 +148,19 @@ class VllmServerBackend(Backend):
         return cls(servers, model, vocabulary, int(entry.get("max_model_len") or vocabulary.context), version)
 
     async def open(
-        self, messages: Sequence[Message], sampling: Sampling, *, entropies: bool = False, seeded: bool = False
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        *,
+        entropies: bool = False,
+        seeded: bool = False,
+        tools: Toolset | None = None,
+        grammar: Grammar | None = None,
     ) -> Session:
-        ids = await asyncio.to_thread(encode_chat, self.vocabulary.tokenizer, messages)
-        check_room(ids, self.context)
+        prompt = await asyncio.to_thread(Prompt.of, self.vocabulary.tokenizer, messages, self.context, tools, grammar)
         replica = self.servers.pick()
-        return _ServerSession(_Source(self, replica, sampling, entropies, seeded), ids, self.context, replica)
+        source = _Source(self, replica, prompt, sampling, entropies, seeded)
+        return _ServerSession(source, prompt, self.context, replica)
 
     async def aclose(self) -> None:
         await self.servers.aclose()

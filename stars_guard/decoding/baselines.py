@@ -42,7 +42,8 @@ class Vanilla:
         limit = min(ledger.settings.segment_tokens, ledger.settings.max_tokens - ledger.kept_tokens)
         if ledger.affordable(limit) < 1:
             return ledger.out_of_budget()
-        ledger.outstanding = Draw(ledger.segment, 0, (derive_seed(ledger.seed, ledger.segment, 0),), limit)
+        seeds = (derive_seed(ledger.seed, ledger.segment, 0),)
+        ledger.outstanding = Draw(ledger.segment, 0, seeds, limit, stretch=ledger.stretch(limit, 1))
         return ledger.outstanding
 
     def decide(self, judged: Sequence[Judged]) -> Outcome:
@@ -88,7 +89,8 @@ class BestOfK:
             return ledger.out_of_budget()
         width = min(most, 16 if settings.parallel == "auto" else settings.parallel)
         seeds = tuple(derive_seed(ledger.seed, ledger.segment, ledger.attempt + i) for i in range(width))
-        ledger.outstanding = Draw(ledger.segment, ledger.attempt, seeds, limit)
+        stretch = ledger.stretch(limit, width)
+        ledger.outstanding = Draw(ledger.segment, ledger.attempt, seeds, limit, stretch=stretch)
         return ledger.outstanding
 
     def decide(self, judged: Sequence[Judged]) -> Outcome:

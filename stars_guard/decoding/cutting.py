@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stars_guard.segments import Candidate, FinishReason, Token
+from stars_guard.spans import Span, find_spans, is_unfinished
 
 __all__ = ["SegmentCutter", "releasable"]
 
@@ -15,12 +16,28 @@ class SegmentCutter:
         stops: stop strings; the earliest in the text wins.
         carry: the end of the answer so far that may be the beginning of a stop string (see `releasable`).
         cut_entropy: in nats; the boundary is before the first later token with at least this.
+        spans: what must not be cut: a boundary inside one moves to its end, by ``stretch`` tokens at most.
+        at_start: whether the answer begins with ``carry`` and this segment.
+        single: the answer ends with its first span.
     """
 
     def __init__(
-        self, limit: int, *, stops: tuple[str, ...] = (), carry: str = "", cut_entropy: float | None = None
+        self,
+        limit: int,
+        *,
+        stops: tuple[str, ...] = (),
+        carry: str = "",
+        cut_entropy: float | None = None,
+        spans: tuple[Span, ...] = (),
+        stretch: int = 0,
+        at_start: bool = False,
+        single: bool = False,
     ) -> None:
         self._limit = limit
+        self._most = limit + stretch
+        self._spans = spans
+        self._at_start = at_start
+        self._single = single
         self._stops = stops
         self._reach = max((len(stop) for stop in stops), default=1) - 1
         self._carry = len(carry)
@@ -36,7 +53,7 @@ class SegmentCutter:
         """Take the next token; whether the boundary has been met."""
         if self.complete:
             return True
-        if self._cut_entropy is not None and self._tokens and (token.entropy or 0.0) >= self._cut_entropy:
+        if self._is_cut_by_entropy(token):
             self.complete = True
             return True
         self._tokens.append(token)
@@ -46,10 +63,23 @@ class SegmentCutter:
             hits = [at for stop in self._stops if (at := self._text.find(stop, start)) >= 0]
             if hits:
                 self._end, self._finish, self.complete = min(hits), "stop", True
+        if self._single and token.text and self._finish is None:
+            found = find_spans(self._text, self._spans, at_start=self._at_start)
+            if found and found[0].closed:
+                self._end, self._finish, self.complete = found[0].stop, "stop", True
         if token.last and self._finish is None:
             self._finish = "eos"
-        self.complete = self.complete or token.last or len(self._tokens) >= self._limit
+        full = len(self._tokens) >= self._limit and not (len(self._tokens) < self._most and self._is_unfinished())
+        self.complete = self.complete or token.last or full
         return self.complete
+
+    def _is_cut_by_entropy(self, token: Token) -> bool:
+        if self._cut_entropy is None or not self._tokens or (token.entropy or 0.0) < self._cut_entropy:
+            return False
+        return not self._is_unfinished()
+
+    def _is_unfinished(self) -> bool:
+        return bool(self._spans) and is_unfinished(self._text, self._spans, at_start=self._at_start)
 
     def candidate(self) -> Candidate:
         """What was cut."""

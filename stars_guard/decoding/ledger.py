@@ -37,6 +37,15 @@ class Ledger:
             return left
         return min(left, max(0, self.settings.budget_tokens - self.totals.drawn) // limit)
 
+    def stretch(self, limit: int, width: int) -> int:
+        """How many tokens past the limit each of ``width`` proposals may take: the rest of the answer and budget."""
+        if not self.settings.stretch:
+            return 0
+        rest = self.settings.max_tokens - self.kept_tokens
+        if self.settings.budget_tokens is not None:
+            rest = min(rest, (self.settings.budget_tokens - self.totals.drawn) // width)
+        return rest - limit
+
     def claim(self, judged: Sequence[Judged]) -> Draw:
         """Check that ``judged`` answers the last plan, count what was drawn, and close the plan."""
         draw = self.outstanding
@@ -44,8 +53,9 @@ class Ledger:
             wanted = "no draw was planned" if draw is None else f"{len(draw.seeds)} candidates were planned"
             raise ProtocolError(f"{wanted}, {len(judged)} were handed in")
         for candidate, _ in judged:
-            if not 0 < len(candidate) <= draw.limit:
-                raise ProtocolError(f"a candidate has {len(candidate)} tokens; 1 to {draw.limit} were planned")
+            if not 0 < len(candidate) <= draw.limit + draw.stretch:
+                most = draw.limit + draw.stretch
+                raise ProtocolError(f"a candidate has {len(candidate)} tokens; 1 to {most} were planned")
         self.outstanding = None
         self.attempt += len(judged)
         self.totals = replace(

@@ -39,6 +39,7 @@ class Settings:
         parallel: proposals drawn at once.
         budget_tokens: the most tokens that a call may draw, all counted; None for no limit.
         monitor: decide as always, and let everything through.
+        stretch: let a segment run past B tokens, up to T, where it would be cut inside a tool call.
         optimistic: let a proposal run on past its boundary while it is judged, where the engine can. Without effect
             under ``budget_tokens``.
     """
@@ -57,6 +58,7 @@ class Settings:
     budget_tokens: int | None = None
     entropy_threshold: float | None = None
     monitor: bool = False
+    stretch: bool = False
     optimistic: bool = True
 
 
@@ -69,6 +71,7 @@ class Draw:
         limit: where the segment's boundary is, in tokens.
         cut_entropy: the boundary is also before the first token, save the segment's first, whose entropy is at
             least this.
+        stretch: how many tokens past the limit a proposal may take to the end of what must not be cut.
     """
 
     segment: int
@@ -76,6 +79,7 @@ class Draw:
     seeds: tuple[int, ...]
     limit: int
     cut_entropy: float | None = None
+    stretch: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,9 @@ class RejectionSampler:
             return ledger.out_of_budget()
         width = self._width(most, row_cost)
         seeds = tuple(derive_seed(ledger.seed, ledger.segment, ledger.attempt + i) for i in range(width))
-        ledger.outstanding = Draw(ledger.segment, ledger.attempt, seeds, limit, self._settings.entropy_threshold)
+        ledger.outstanding = Draw(
+            ledger.segment, ledger.attempt, seeds, limit, self._settings.entropy_threshold, ledger.stretch(limit, width)
+        )
         return ledger.outstanding
 
     def _width(self, most: int, row_cost: float) -> int:

@@ -29,7 +29,7 @@ class Judge:
     Attributes:
         timeout: seconds; None waits for ever.
         tail: characters of the answer's end that are seen, the whole segment at least; None shows all.
-        every: asked at each k-th segment; 0 never, save at the last.
+        every: asked at each k-th segment; 0 never, save at the last. All are asked about a whole tool call.
         final: asked at the last segment too, and then sees the whole answer.
     """
 
@@ -51,7 +51,7 @@ class Judge:
         """What the judge sees of a passage, or None when it is not asked."""
         if self.final and passage.last:
             return passage
-        if not self.every or (passage.index + 1) % self.every:
+        if not passage.whole and (not self.every or (passage.index + 1) % self.every):
             return None
         if self.tail is None:
             return passage

@@ -15,6 +15,7 @@ from stars_guard.errors import MissingExtra, ScorerError
 from stars_guard.hub import quiet
 from stars_guard.scorers.base import Rating, Scorer
 from stars_guard.segments import Passage
+from stars_guard.turns import as_text
 
 __all__ = ["GuardModelScorer"]
 
@@ -100,9 +101,9 @@ class GuardModelScorer(Scorer):
         return [Rating(value) for value in values]
 
     def _encode(self, passage: Passage) -> list[int]:
-        turns = [*passage.messages]
+        turns = as_text(passage.messages)
         texts = [message.content for message in turns]
-        prompt = "\n".join(message.content for message in turns if message.role == "user")
+        prompt = "\n".join(message.content for message in passage.messages if message.role == "user")
         fields = {"answer": passage.answer, "segment": passage.segment, "prompt": prompt}
         marks = {name: mark(len(texts) + i) for i, name in enumerate(fields)}
         messages = [{"role": turn.role, "content": mark(i)} for i, turn in enumerate(turns)]

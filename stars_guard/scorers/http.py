@@ -16,6 +16,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from stars_guard.errors import ScorerError
 from stars_guard.scorers.base import Rating, Scorer
 from stars_guard.segments import Passage
+from stars_guard.turns import as_text, text_of
 
 __all__ = ["HttpScorer"]
 
@@ -115,10 +116,10 @@ def _filled(value: Any, passage: Passage) -> Any:
     if isinstance(value, list | tuple):
         return [_filled(item, passage) for item in value]
     if value == "{messages}":
-        turns = [{"role": message.role, "content": message.content} for message in passage.messages]
+        turns = [{"role": message.role, "content": message.content} for message in as_text(passage.messages)]
         return [*turns, {"role": "assistant", "content": passage.answer}]
     if isinstance(value, str):
-        prompt = "\n".join(message.content for message in passage.messages if message.role != "system")
+        prompt = "\n".join(text_of(message) for message in passage.messages if message.role != "system")
         # split first: what is filled in is not looked at again
         parts = {"{prompt}": prompt, "{answer}": passage.answer, "{segment}": passage.segment}
         return "".join(parts.get(piece, piece) for piece in _FIELD.split(value))

@@ -12,6 +12,7 @@ from stars_guard.errors import MissingExtra, ScorerError
 from stars_guard.hub import quiet
 from stars_guard.scorers.base import Rating, Scorer
 from stars_guard.segments import Passage
+from stars_guard.turns import text_of
 
 __all__ = ["SequenceClassifierScorer"]
 
@@ -88,7 +89,7 @@ class SequenceClassifierScorer(Scorer):
     def _encode(self, passage: Passage) -> list[int]:
         """Token ids. What is too long is cut from the prompt's front, down to a quarter, then from the answer's."""
         tokenizer = self._tokenizer
-        prompt = "\n".join(message.content for message in passage.messages if message.role != "system")
+        prompt = "\n".join(text_of(message) for message in passage.messages if message.role != "system")
 
         def plain(text: str) -> list[int]:
             ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)[

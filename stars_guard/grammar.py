@@ -1,0 +1,51 @@
+"""What an answer must look like, token by token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Grammar", "json_format"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """A grammar that the answer is drawn under: tokens that it does not allow have no chance.
+
+    Make it with `json_schema`, `regex` or `ebnf`.
+
+    Attributes:
+        tag: a structural tag of xgrammar, as JSON; one form for all engines, so that they draw from the same law.
+        whole: whether it describes the answer as a whole, which is then drawn and judged as one segment; else text
+            between whose parts the answer may be cut.
+    """
+
+    tag: str
+    whole: bool = True
+
+    @classmethod
+    def of(cls, form: Mapping[str, Any], *, whole: bool = True) -> Grammar:
+        """From a format of a structural tag."""
+        return cls(json.dumps({"type": "structural_tag", "format": form}, sort_keys=False), whole)
+
+    @classmethod
+    def json_schema(cls, schema: Mapping[str, Any]) -> Grammar:
+        """JSON that a schema describes, its properties in the schema's order."""
+        return cls.of(json_format(schema))
+
+    @classmethod
+    def regex(cls, pattern: str) -> Grammar:
+        """Text that a regular expression matches as a whole."""
+        return cls.of({"type": "regex", "pattern": pattern})
+
+    @classmethod
+    def ebnf(cls, rules: str) -> Grammar:
+        """Text that rules in GGML's form (``root ::= "yes" | "no"``) describe."""
+        return cls.of({"type": "grammar", "grammar": rules})
+
+
+def json_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema as a part of a structural tag. A small model would otherwise write white space without end."""
+    return {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": 1}

@@ -1,0 +1,74 @@
+"""Parts of an answer that must not be cut: where they begin and end in the text. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Found", "Span", "find_spans", "is_unfinished"]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """How such a part is marked.
+
+    Attributes:
+        begin: its opening marker.
+        end: its closing marker; None when it goes on to the answer's end.
+        leading: it counts only where the answer begins, white space aside.
+    """
+
+    begin: str
+    end: str | None = None
+    leading: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A part of a text, ``text[start:stop]`` with its markers; ``closed`` once its end was met."""
+
+    start: int
+    stop: int
+    span: Span
+    closed: bool
+
+
+def find_spans(text: str, spans: Sequence[Span], *, at_start: bool) -> list[Found]:
+    """The marked parts of a text, in order; only the last can be open.
+
+    Args:
+        at_start: whether the answer begins with the text.
+    """
+    found: list[Found] = []
+    at = 0
+    while hits := [(start, span) for span in spans if (start := _begin(text, span, at, at_start)) >= 0]:
+        start, span = min(hits, key=lambda hit: hit[0])
+        close = text.find(span.end, start + len(span.begin)) if span.end is not None else -1
+        if close < 0 or span.end is None:
+            found.append(Found(start, len(text), span, closed=False))
+            break
+        at = close + len(span.end)
+        found.append(Found(start, at, span, closed=True))
+    return found
+
+
+def _begin(text: str, span: Span, at: int, at_start: bool) -> int:
+    if not span.leading:
+        return text.find(span.begin, at)
+    start = len(text) - len(text.lstrip())
+    return start if at_start and at == 0 and text.startswith(span.begin, start) else -1
+
+
+def is_unfinished(text: str, spans: Sequence[Span], *, at_start: bool) -> bool:
+    """Whether a text ends inside a marked part, or inside what may become an opening marker."""
+    found = find_spans(text, spans, at_start=at_start)
+    if found and not found[-1].closed:
+        return True
+    rest = text[found[-1].stop :] if found else text
+    for span in spans:
+        if span.leading:
+            if at_start and not found and span.begin.startswith(text.strip()):
+                return True
+        elif any(rest.endswith(span.begin[:size]) for size in range(1, len(span.begin))):
+            return True
+    return False

@@ -26,7 +26,7 @@ def tried(
 ) -> Attempt:
     numbers: dict[str, Any] = {} if reward is None else {"threshold": 0.5, "probability": 0.4, "u": 0.9}
     return Attempt(attempt=number, text=Text(content=text, chars=len(text)), tokens=4, reward=reward, verdict=verdict,
-                   reason="", **{**numbers, **more})  # fmt: skip
+                   **{"reason": "", **numbers, **more})  # fmt: skip
 
 
 def vetoed(number: int, text: str, judge: str = "words") -> Attempt:

@@ -92,6 +92,8 @@ def test_the_wheel_holds_policies_models_and_types(tmp_path: Path) -> None:
         "stars_guard/_policies/strict.yaml",
         "stars_guard/_policies/monitor.yaml",
         "stars_guard/_embedded_reward/trained.safetensors",
+        "stars_guard/audit/viewer/static/page.css",
+        "stars_guard/audit/viewer/templates/base.html",
         "stars_guard/py.typed",
         "langchain_stars/__init__.py",
         "langchain_stars/py.typed",

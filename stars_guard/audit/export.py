@@ -108,7 +108,7 @@ class _Counted:
 
 
 def _about(record: CallRecord) -> dict[str, Any]:
-    return {name: getattr(record, name, "answer") for name in _CALL}
+    return {name: getattr(record, name) for name in _CALL}
 
 
 def _write_jsonl(records: Iterable[CallRecord], path: Path, rows: Rows) -> None:

@@ -155,7 +155,7 @@ def summarize(record: CallRecord) -> Summary:
         seconds=record.seconds,
         policy=record.policy,
         mode=record.mode,
-        stage=getattr(record, "stage", "answer"),
+        stage=record.stage,
         finish=record.finish,
         segments=len(record.segments),
         proposals=totals.get("proposals", 0),

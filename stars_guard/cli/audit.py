@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any, Literal
 
 import typer
@@ -17,10 +18,10 @@ from rich.text import Text as Line
 from stars_guard.audit import AuditStore, Filter, Summary, Text, open_store
 from stars_guard.audit.export import harmless
 from stars_guard.audit.stats import LAST_POSITION, Cost
-from stars_guard.errors import AuditError
+from stars_guard.errors import AuditError, MissingExtra
 from stars_guard.policy import load_policy
 
-__all__ = ["follow", "list_calls", "show_record", "show_stats", "store_of", "visible"]
+__all__ = ["follow", "list_calls", "serve_page", "show_record", "show_stats", "store_of", "visible", "write_private"]
 
 # The pictures of control characters; what turns the direction of writing has none.
 _CONTROLS = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
@@ -141,6 +142,41 @@ def show_stats(console: Console, store: AuditStore, wanted: Filter, *, as_json: 
         rows.append((where, each.accepted, each.rejected, f"{share:.0%}", _number(each.threshold)))
     names = ("segment", "accepted", "rejected", "acceptance", "mean threshold")
     console.print(_table("Acceptance by segment", names, rows))
+
+
+def serve_page(
+    console: Console, store: AuditStore, host: str, port: int, token: str | None, langsmith: str | None
+) -> None:
+    """Serve the page until the user interrupts.
+
+    Raises:
+        MissingExtra: FastAPI or uvicorn is not installed.
+    """
+    try:
+        from stars_guard.audit.viewer.serve import serve
+    except ImportError as exc:
+        raise MissingExtra("the audit page", "ui") from exc
+
+    def say(address: str) -> None:
+        console.print(f"the audit page is at {address}", markup=False, soft_wrap=True)
+        if "?token=" in address:
+            console.print("whoever knows this address reads the log; put TLS before it on a network", style="yellow")
+
+    serve(store, host=host, port=port, token=token, langsmith=langsmith, say=say)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read.
+
+    Raises:
+        AuditError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise AuditError(f"cannot write {path}: {exc.strerror}") from exc
 
 
 def _costs(title: str, name: str, costs: Any) -> Table:

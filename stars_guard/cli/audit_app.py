@@ -26,6 +26,7 @@ Stage = Annotated[str | None, typer.Option(help="what was judged: answer, input,
 Run = Annotated[str | None, typer.Option("--run-id", help="the id of the caller's run, such as LangChain's")]
 Words = Annotated[str | None, typer.Option(help="stands in prompt, proposals or answer, where text is kept")]
 Rejected = Annotated[bool, typer.Option("--rejected", help="only calls with a rejected segment")]
+LangSmith = Annotated[str | None, typer.Option(help="address of a run in LangSmith, with {run_id} in it")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, one value a line")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="CSV")]
 
@@ -98,6 +99,38 @@ def audit_export(
     wanted = _wanted(since, until, policy, judge, outcome, stage, run_id, text, rejected)
     count = export(store_of(where).select(wanted), output, rows)
     Console(stderr=True).print(f"{count} calls written to {output}", markup=False)
+
+
+@audit_app.command("report")
+def audit_report(
+    output: Annotated[Path, typer.Option("--output", "-o", help="the file, .html")],
+    where: Where = None, since: Since = None, until: Until = None, policy: PolicyName = None, judge: Judge = None,
+    outcome: Outcome = None, stage: Stage = None, run_id: Run = None, text: Words = None, rejected: Rejected = False,
+    limit: Annotated[int, typer.Option(min=0, help="the newest so many are shown in full")] = 100,
+    langsmith_url: LangSmith = None,
+) -> None:  # fmt: skip
+    """Write the page as one file to send: counts of all calls that fit, and the newest in full."""
+    from stars_guard.audit.viewer import report
+    from stars_guard.cli.audit import store_of, write_private
+
+    wanted = _wanted(since, until, policy, judge, outcome, stage, run_id, text, rejected)
+    write_private(output, report(store_of(where), wanted, limit=limit, langsmith=langsmith_url))
+
+
+@audit_app.command("ui")
+def audit_ui(
+    where: Where = None,
+    host: Annotated[str, typer.Option(help="an address of this machine; one off loopback needs a token")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8321,
+    token: Annotated[
+        str | None, typer.Option(envvar="STARS_GUARD_UI_TOKEN", help="default off loopback: a new one")
+    ] = None,
+    langsmith_url: LangSmith = None,
+) -> None:
+    """Serve the page: overview, search, every call segment by segment, live view."""
+    from stars_guard.cli.audit import serve_page, store_of
+
+    serve_page(Console(), store_of(where), host, port, token, langsmith_url)
 
 
 @audit_app.command("replay")

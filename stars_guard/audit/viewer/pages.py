@@ -1,0 +1,83 @@
+"""The templates, and what all of them know. Every text of a record is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from functools import cache
+from importlib.resources import files
+from typing import Any, get_args
+from urllib.parse import quote, urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from stars_guard.audit.query import Filter, Key
+from stars_guard.audit.record import CallRecord, Segment
+from stars_guard.audit.viewer.charts import compact
+
+__all__ = ["asset", "query_of", "render"]
+
+_FIELDS = CallRecord.model_fields
+_FINISHES = [value for part in get_args(_FIELDS["finish"].annotation) for value in get_args(part)]
+_STAGES = get_args(_FIELDS["stage"].annotation)
+_GOOD = {"eos", "stop", "length", "passed"}
+
+
+def render(template: str, **values: Any) -> str:
+    """A page."""
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def asset(name: str) -> str:
+    """A style sheet or script of the package."""
+    return files(__package__).joinpath("static", name).read_text(encoding="utf-8")
+
+
+def query_of(wanted: Filter, typed: Mapping[str, str], before: Key | None = None) -> str:
+    """The query of an address for a filter, with times as they were typed."""
+    values: dict[str, Any] = {name: value for name, value in asdict(wanted).items() if value}
+    values |= {name: typed[name] for name in ("since", "until") if typed.get(name)}
+    if wanted.rejected:
+        values["rejected"] = "1"
+    if before is not None:
+        values |= {"before": before[0], "before_id": before[1]}
+    return urlencode(values)
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("stars_guard.audit.viewer"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"compact": compact, "moment": _moment, "number": _number, "quote": lambda text: quote(text, "")}
+    made.globals |= {
+        "finishes": _FINISHES, "stages": _STAGES, "tone": _tone, "tries": _tries, "rejected_before": _rejected
+    }  # fmt: skip
+    return made
+
+
+def _moment(text: str) -> str:
+    return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _tone(finish: str) -> str:
+    return "good" if finish in _GOOD else "bad" if finish in ("refused", "failed", "raised") else "fair"
+
+
+def _tries(segment: Segment) -> list[Any]:
+    """The proposals that are not in the answer."""
+    return [attempt for attempt in segment.attempts if attempt.attempt != segment.kept]
+
+
+def _rejected(record: CallRecord) -> int:
+    return sum(attempt.verdict == "rejected" for segment in record.segments for attempt in segment.attempts)

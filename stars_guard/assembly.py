@@ -15,7 +15,8 @@ from pydantic import SecretStr
 
 from stars_guard import vllm_runtime
 from stars_guard.backends.base import Backend
-from stars_guard.decoding import Settings
+from stars_guard.backends.handed import MOST_TOKENS
+from stars_guard.decoding import Method, Settings
 from stars_guard.embedded import resolve_model
 from stars_guard.errors import InputError, PolicyError
 from stars_guard.judging import Rule
@@ -36,6 +37,7 @@ from stars_guard.scorers.cascade import Cascade, Judge
 
 __all__ = [
     "as_one_segment",
+    "handed_settings",
     "load_backend",
     "load_cascade",
     "load_judges",
@@ -252,4 +254,24 @@ def as_one_segment(settings: Settings) -> Settings:
     most = min(settings.max_tokens, settings.budget_tokens or settings.max_tokens)
     return replace(
         settings, segment_tokens=most, max_tokens=most, entropy_threshold=None, optimistic=False, stretch=False
+    )
+
+
+def handed_settings(policy: Policy, attempts: int | None) -> Settings:
+    """The same for texts that are handed in: no schedule, as nothing is known of their length, and one at a time.
+
+    Args:
+        attempts: fewer than the policy's.
+    """
+    settings = settings_of(policy, MOST_TOKENS)
+    methods: dict[str, Method] = {"cards": "stars", "blockwise_best_of_k": "best_of_n"}
+    return replace(
+        settings,
+        method=methods.get(settings.method, settings.method),
+        segment_tokens=MOST_TOKENS,
+        schedule="constant",
+        parallel=1,
+        optimistic=False,
+        budget_tokens=None,
+        attempts=min(settings.attempts, attempts or settings.attempts),
     )

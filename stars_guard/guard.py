@@ -15,9 +15,10 @@ from typing import Any
 import anyio
 
 from stars_guard import portal
-from stars_guard.assembly import as_one_segment, load_backend, load_cascade, settings_of
+from stars_guard.assembly import as_one_segment, handed_settings, load_backend, load_cascade, settings_of
 from stars_guard.audit import AuditStore, Recorder, open_store
 from stars_guard.backends.base import Backend
+from stars_guard.backends.handed import MOST_TOKENS
 from stars_guard.call import Call
 from stars_guard.decoding import AcceptanceRate, shared_row_cost
 from stars_guard.errors import BudgetExhausted, InputError
@@ -27,6 +28,7 @@ from stars_guard.policy import Policy, Stage, load_policy
 from stars_guard.rails import Checked, Checker
 from stars_guard.scorers.cascade import Cascade, Judge
 from stars_guard.segments import Message, Sampling
+from stars_guard.telemetry import OPERATION, PROVIDER, REQUEST_MODEL, CallSpan
 from stars_guard.tools import Toolset
 
 __all__ = ["Blocking", "CallOptions", "Guard"]
@@ -44,6 +46,7 @@ class CallOptions:
         run_id: the caller's id, kept in the record.
         tools: what the model may call. A call is drawn and judged whole.
         grammar: what the answer must look like; it is then drawn and judged as one segment.
+        attempts: fewer than the policy's, for texts that are handed in.
     """
 
     max_tokens: int | None = None
@@ -53,6 +56,7 @@ class CallOptions:
     run_id: str | None = None
     tools: Toolset | None = None
     grammar: Grammar | None = None
+    attempts: int | None = None
 
 
 class Guard:
@@ -114,10 +118,15 @@ class Guard:
         return await portal.acall(last)
 
     async def stream(
-        self, messages: Sequence[Message], options: CallOptions | None = None
+        self, messages: Sequence[Message], options: CallOptions | None = None, *, engine: Backend | None = None
     ) -> AsyncGenerator[Event, None]:
-        """What happens, as it happens; the last event is `Finished`. Raises as `generate` does."""
-        async with aclosing(portal.astream(lambda: self._events(messages, options or CallOptions()))) as events:
+        """What happens, as it happens; the last event is `Finished`. Raises as `generate` does.
+
+        Args:
+            engine: draws this answer in the place of the guard's model, such as a `HandedBackend`.
+        """
+        call = lambda: self._events(messages, options or CallOptions(), engine)  # noqa: E731
+        async with aclosing(portal.astream(call)) as events:
             async for event in events:
                 yield event
 
@@ -149,7 +158,9 @@ class Guard:
         """
         return await portal.acall(lambda: self._checker.check(stage, text, messages=messages, run_id=run_id))
 
-    async def _events(self, messages: Sequence[Message], options: CallOptions) -> AsyncGenerator[Event, None]:
+    async def _events(
+        self, messages: Sequence[Message], options: CallOptions, engine: Backend | None = None
+    ) -> AsyncGenerator[Event, None]:
         policy, messages = self.policy, tuple(messages)
         call_id = uuid.uuid4().hex
         seed = secrets.randbits(63) if options.seed is None else options.seed
@@ -162,6 +173,8 @@ class Guard:
             "seed": seed,
         }
         recorder = Recorder(policy.audit.content, messages, about)
+        named = {OPERATION: "chat", PROVIDER: "stars-guard", REQUEST_MODEL: self.model_name}
+        span = CallSpan(f"chat {self.model_name}", about, **named)
         call: Call | None = None
         written = False
 
@@ -170,15 +183,18 @@ class Guard:
             written = True
             totals = call.totals if call else Totals()
             recorder.prompt_reward = call.prompt_reward if call else None
-            await self.audit.append(recorder.finish(finish=finish, reason=reason, totals=totals, error=error))
+            record = recorder.finish(finish=finish, reason=reason, totals=totals, error=error)
+            span.end(record)
+            await self.audit.append(record)
 
         async with AsyncExitStack() as stack:
             try:
                 if not messages:
                     raise InputError("there are no messages", hint="pass at least one user message")
-                call = await self._begin(call_id, messages, options, seed, recorder, stack)
+                call = await self._begin(call_id, messages, options, seed, recorder, stack, engine)
                 async for event in call.run():
                     recorder.add(event)
+                    span.add(event)
                     yield event
                 done = call.done
                 assert done is not None  # noqa: S101
@@ -208,6 +224,7 @@ class Guard:
         seed: int,
         recorder: Recorder,
         stack: AsyncExitStack,
+        given: Backend | None,
     ) -> Call:
         """Get everything that the call needs ready; ``stack`` frees it."""
         policy = self.policy
@@ -217,10 +234,12 @@ class Guard:
             raise InputError(f"max_tokens is {wanted}", hint="use 1 or more")
         settings = settings_of(policy, wanted)
         offered = tuple(tool.name for tool in options.tools.tools) if options.tools else ()
+        if given is not None and given.handed:
+            settings, wanted = handed_settings(policy, options.attempts), MOST_TOKENS
         recorder.describe(
             decoding=asdict(settings), sampling=asdict(sampling), stop=tuple(options.stop), tools=offered
         )
-        engine = self._model
+        engine = given or self._model
         if isinstance(engine, str):
             engine = await load_backend(engine, self._backend, self._options)
         cascade = self._cascade = self._cascade or await load_cascade(policy, allow_python=self._allow_python)
@@ -281,9 +300,11 @@ class Blocking:
         """As `Guard.generate`."""
         return portal.call(lambda: self._guard.generate(messages, options))
 
-    def stream(self, messages: Sequence[Message], options: CallOptions | None = None) -> Iterator[Event]:
+    def stream(
+        self, messages: Sequence[Message], options: CallOptions | None = None, *, engine: Backend | None = None
+    ) -> Iterator[Event]:
         """As `Guard.stream`. Closing the iterator cancels the call."""
-        return portal.stream(lambda: self._guard.stream(messages, options))
+        return portal.stream(lambda: self._guard.stream(messages, options, engine=engine))
 
     def batch(
         self, prompts: Sequence[Sequence[Message]], options: CallOptions | None = None, *, concurrency: int = 32

@@ -16,6 +16,7 @@ from stars_guard.judging import Judgement
 from stars_guard.policy import Policy, Stage
 from stars_guard.scorers.cascade import Cascade
 from stars_guard.segments import Candidate, Message, Passage
+from stars_guard.telemetry import CallSpan
 
 __all__ = ["Checked", "Checker"]
 
@@ -95,10 +96,11 @@ class _Check:
             "seed": 0,
         }
         self._recorder = Recorder(policy.audit.content, messages, about)
+        self._span = CallSpan(f"stars_guard.check {stage}", about)
 
     async def run(self, cascade: Cascade) -> Checked:
         self._recorder.describe(
-            scorers={judge.rule.judge: judge.scorer.identity for judge in cascade.judges},
+            scorers={judge.rule.judge: judge.identity for judge in cascade.judges},
             rules=tuple(asdict(rule) for rule in cascade.rules),
         )
         try:
@@ -147,10 +149,13 @@ class _Check:
 
     def _add(self, event: Event) -> None:
         self._recorder.add(event)
+        self._span.add(event)
 
     def record(self) -> CallRecord:
         totals = Totals(proposals=self._attempts, rejections=self._rejections, scorer_passages=self._scored)
-        return self._recorder.finish(finish=self.finish, reason=self._reason, totals=totals, error=self.error)
+        record = self._recorder.finish(finish=self.finish, reason=self._reason, totals=totals, error=self.error)
+        self._span.end(record)
+        return record
 
 
 def _redacted(cascade: Cascade, judgement: Judgement, text: str) -> str:

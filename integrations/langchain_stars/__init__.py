@@ -1,6 +1,24 @@
 """stars-guard for LangChain."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from langchain_stars.audit import get_audit
 from langchain_stars.chat_model import ChatStars
+from stars_guard.errors import MissingExtra
 
-__all__ = ["ChatStars", "get_audit"]
+if TYPE_CHECKING:
+    from langchain_stars.middleware import StarsGuardMiddleware
+
+__all__ = ["ChatStars", "StarsGuardMiddleware", "get_audit"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "StarsGuardMiddleware":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from langchain_stars.middleware import StarsGuardMiddleware
+    except ImportError as exc:
+        raise MissingExtra("StarsGuardMiddleware", "agents") from exc
+    return StarsGuardMiddleware

@@ -101,12 +101,14 @@ class Backend(ABC):
         reproducible: whether the same seed draws the same tokens whatever else runs.
         row_cost: what a second row in a decoding step costs, as a share of a step with one.
         calls: how many draw now; counted by the guard.
+        handed: whether texts are handed in by the caller, whole or in pieces of any length.
     """
 
     identity: dict[str, str]
     reproducible: bool = False
     row_cost: float = 0.1
     calls: int = 0
+    handed: bool = False
 
     @property
     def dead(self) -> bool:

@@ -1,0 +1,66 @@
+"""Runs that nobody sees, and the release of what was kept of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
+from langsmith.run_helpers import tracing_context
+
+__all__ = ["KeptAnswer", "unseen"]
+
+
+@contextmanager
+def unseen(config: RunnableConfig | None = None) -> Iterator[RunnableConfig]:
+    """Runs begun inside are neither streamed nor traced: what they write may yet be rejected.
+
+    Gives the configuration without callbacks. Callbacks that a model was made with are called all the same.
+    """
+    quiet: Any = {**(config or var_child_runnable_config.get() or {})}
+    quiet.pop("callbacks", None)
+    token = var_child_runnable_config.set(quiet)
+    try:
+        with tracing_context(enabled=False):
+            yield quiet
+    finally:
+        var_child_runnable_config.reset(token)
+
+
+class KeptAnswer(BaseChatModel):
+    """Says one message that has been judged, so that streams, traces and usage callbacks get it as any answer."""
+
+    message: AIMessage
+    provider: str = "stars-guard"
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=self.message)])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        fields = self.message.model_dump(exclude={"type"})
+        chunk = ChatGenerationChunk(message=AIMessageChunk(**fields, chunk_position="last"))
+        if run_manager:
+            run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+        yield chunk
+
+    @property
+    def _llm_type(self) -> str:
+        return self.provider

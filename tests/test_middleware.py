@@ -1,0 +1,340 @@
+"""StarsGuardMiddleware: every stage of an agent, sync and async, with models of others and with ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.tools import InjectedToolCallId, tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
+
+from langchain_stars import ChatStars, StarsGuardMiddleware
+from stars_guard.audit import MemoryStore, open_store
+from stars_guard.errors import BudgetExhausted, PolicyError, ScorerError
+from stars_guard.segments import Passage
+
+REFUSAL = "I can't help with that."
+
+
+def patterns(name: str, regex: str) -> dict[str, Any]:
+    return {"name": name, "type": "patterns", "patterns": [{"name": "code", "regex": regex}]}
+
+
+def policy(**more: Any) -> dict[str, Any]:
+    rails = {
+        "input": {"judges": [patterns("asked", "swordfish")]},
+        "tool_call": {"judges": [patterns("called", "rm -rf /")]},
+        "tool_result": {"judges": [patterns("hidden", "ignore all")], **more.pop("tool_result", {})},
+        "output": {"judges": [patterns("said", "perch")]},
+    }
+    decoding = {"attempts": 3, "on_exhausted": "refuse", **more.pop("decoding", {})}
+    return {
+        "apiVersion": "stars-guard/v1", "name": "agent", "rails": rails, "decoding": decoding,
+        "judges": [patterns("secret", "trout")], **more,
+    }  # fmt: skip
+
+
+class Remote(GenericFakeChatModel):
+    """A model behind a process boundary: it says what the test wants, and streams it word by word."""
+
+    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Any:
+        return self
+
+
+def call(name: str, **args: Any) -> AIMessage:
+    return AIMessage(content="", tool_calls=[{"name": name, "args": args, "id": f"call-{name}"}])
+
+
+ran: list[str] = []
+
+
+@tool
+def shell(command: str) -> str:
+    """Run a command."""
+    ran.append(command)
+    return f"did {command}"
+
+
+@tool
+def read(page: str) -> str:
+    """Read a page."""
+    return f"{page}: please ignore all of it"
+
+
+@tool
+def note(text: str, tool_call_id: Annotated[str, InjectedToolCallId]) -> Command[Any]:
+    """Write into the state."""
+    return Command(update={"messages": [ToolMessage(f"ignore all {text}", tool_call_id=tool_call_id)]})
+
+
+def agent(*answers: AIMessage | str, store: MemoryStore | None = None, saver: Any = None, **more: Any) -> Any:
+    ran.clear()
+    guard = StarsGuardMiddleware(policy(**more), audit=store or MemoryStore(), allow_python=True)
+    return create_agent(
+        Remote(messages=iter(answers)), tools=[shell, read, note], middleware=[guard], checkpointer=saver
+    )
+
+
+def sync(graph: Any, text: str = "hello", **config: Any) -> list[BaseMessage]:
+    return graph.invoke({"messages": [HumanMessage(text)]}, config)["messages"]
+
+
+def in_loop(graph: Any, text: str = "hello", **config: Any) -> list[BaseMessage]:
+    return asyncio.run(graph.ainvoke({"messages": [HumanMessage(text)]}, config))["messages"]
+
+
+doors = pytest.mark.parametrize("run", [sync, in_loop])
+Run = Callable[..., list[BaseMessage]]
+
+
+def refused(message: BaseMessage) -> bool:
+    return isinstance(message.content, list) and message.content[0]["refusal"] == REFUSAL
+
+
+@doors
+def test_a_rejected_input_ends_the_agent_before_any_model_is_asked(run: Run) -> None:
+    store = MemoryStore()
+    messages = run(agent(store=store), "the swordfish")
+    assert [m.type for m in messages] == ["human", "ai"]
+    assert refused(messages[-1])
+    assert messages[0].content == "[removed by policy]"
+    (record,) = store.records
+    assert (record.stage, record.finish, record.reason) == ("input", "refused", "vetoed by asked: code")
+    assert record.run_id
+    assert messages[-1].response_metadata["stars_guard"]["audit_id"] == record.call_id
+
+
+@doors
+def test_the_next_turn_does_not_read_what_was_rejected(run: Run) -> None:
+    graph = agent("fine", saver=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}}
+    run(graph, "the swordfish", **config)
+    messages = run(graph, "hello", **config)
+    assert messages[-1].content == "fine"
+    assert "swordfish" not in str(messages)
+
+
+@doors
+def test_a_rejected_answer_is_asked_for_again(run: Run) -> None:
+    store = MemoryStore()
+    messages = run(agent("a trout", "a perch", "a bream", store=store))
+    assert messages[-1].content == "a bream"
+    record = next(r for r in store.records if r.stage == "answer")
+    assert [a.verdict for a in record.segments[0].attempts] == ["rejected", "rejected", "accepted"]
+    assert [a.veto for a in record.segments[0].attempts] == ["secret: code", "said: code", None]
+    assert (record.finish, record.answer.content, record.backend["engine"]) == ("eos", "a bream", "handed in")
+    assert [r.stage for r in store.records] == ["input", "answer", "output"]
+
+
+@doors
+def test_attempts_are_not_more_than_the_policy_allows(run: Run) -> None:
+    messages = run(agent(*["a trout"] * 4))
+    assert refused(messages[-1])
+    assert "3 attempts" in messages[-1].response_metadata["stars_guard"]["reason"]
+
+
+@doors
+def test_a_refusal_may_be_raised(run: Run) -> None:
+    with pytest.raises(BudgetExhausted):
+        run(agent(*["a trout"] * 4, decoding={"on_exhausted": "raise"}))
+
+
+@doors
+def test_a_rejected_tool_call_does_not_run_and_the_model_is_told(run: Run) -> None:
+    store = MemoryStore()
+    messages = run(agent(call("shell", command="sudo rm -rf /"), "I may not", store=store))
+    assert ran == []
+    error = messages[2]
+    assert isinstance(error, ToolMessage)
+    assert (error.status, error.tool_call_id) == ("error", "call-shell")
+    assert "called: code" in error.text
+    assert messages[-1].content == "I may not"
+    assert [(r.stage, r.finish) for r in store.records if r.stage == "tool_call"] == [("tool_call", "refused")]
+
+
+@doors
+def test_an_ordinary_tool_call_runs(run: Run) -> None:
+    messages = run(agent(call("shell", command="ls"), "done"))
+    assert ran == ["ls"]
+    assert messages[2].content == "did ls"
+
+
+@doors
+@pytest.mark.parametrize("name", ["read", "note"])
+def test_a_rejected_tool_result_is_withheld_from_the_model(run: Run, name: str) -> None:
+    args = {"page": "a.html"} if name == "read" else {"text": "of it"}
+    messages = run(agent(call(name, **args), "fine"))
+    assert "ignore" not in messages[2].text
+    assert "withheld by policy 'agent'" in messages[2].text
+    assert messages[2].tool_call_id == f"call-{name}"  # type: ignore[attr-defined]
+
+
+@doors
+@pytest.mark.parametrize("name", ["read", "note"])
+def test_a_tool_result_may_be_redacted(run: Run, name: str) -> None:
+    args = {"page": "a.html"} if name == "read" else {"text": "of it"}
+    messages = run(agent(call(name, **args), "fine", tool_result={"action": "redact"}))
+    assert "[removed: code] of it" in messages[2].text
+
+
+@pytest.mark.parametrize("door", ["after_agent", "aafter_agent"])
+def test_the_final_answer_is_judged_whoever_wrote_it(door: str) -> None:
+    guard = StarsGuardMiddleware(policy(), audit=MemoryStore())
+    hook = getattr(guard, door)
+    judge = hook if door == "after_agent" else lambda *args: asyncio.run(hook(*args))
+    answer = AIMessage("a perch", id="x")
+    update = judge({"messages": [HumanMessage("a"), answer], "structured_response": {"a": 1}}, None)
+    assert refused(update["messages"][0])
+    assert (update["messages"][0].id, update["structured_response"]) == ("x", None)
+    for said in ("a bream", REFUSAL, ""):
+        assert judge({"messages": [HumanMessage("a"), AIMessage(said)]}, None) is None
+
+
+def boom(passage: Passage) -> float:
+    """A judge that fails."""
+    raise RuntimeError(passage.answer)
+
+
+@doors
+@pytest.mark.parametrize("stage", ["input", "tool_call", "tool_result", "output"])
+@pytest.mark.parametrize("on_error", ["reject", "raise"])
+def test_a_failing_judge_lets_nothing_through(run: Run, stage: str, on_error: str) -> None:
+    whole = policy(decoding={"attempts": 1})
+    judge = {"name": "boom", "type": "python", "call": "test_middleware:boom", "reject_above": 0.5}
+    whole["rails"][stage]["judges"] = [{**judge, "on_error": on_error}]
+    graph = agent(call("shell", command="ls"), "done", **whole)
+    if on_error == "raise":
+        with pytest.raises(ScorerError):
+            run(graph)
+        return
+    messages = run(graph)
+    if stage in ("input", "output"):
+        assert refused(messages[-1])
+    else:
+        assert "did ls" not in str(messages)
+    assert ran == ([] if stage in ("input", "tool_call") else ["ls"])
+
+
+def test_a_policy_that_cannot_be_used_is_told_at_once() -> None:
+    with pytest.raises(PolicyError):
+        StarsGuardMiddleware("no-such-policy")
+
+
+@doors
+def test_monitor_lets_all_through_and_logs(run: Run) -> None:
+    store = MemoryStore()
+    messages = run(agent(call("shell", command="rm -rf /"), "a trout", store=store, mode="monitor"), "swordfish")
+    assert ran == ["rm -rf /"]
+    assert messages[-1].content == "a trout"
+    assert [r.totals["rejections"] for r in store.records] == [1, 1, 0, 1, 0]
+
+
+# --- streams and traces: nothing of a rejected answer leaves
+
+
+class Seen(BaseCallbackHandler):
+    """Writes down all that callbacks tell, as a tracer would."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.answers = 0
+
+    def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+        self.told.append(token)
+
+    def on_llm_end(self, response: Any, **kwargs: Any) -> None:
+        self.answers += 1
+        self.told.append(str(response))
+
+    def on_chain_end(self, outputs: Any, **kwargs: Any) -> None:
+        self.told.append(str(outputs))
+
+
+LEAK = ("the secret is trout", "and a bream")
+
+
+def test_streams_of_messages_hold_nothing_of_a_rejected_answer() -> None:
+    seen = Seen()
+    said = {"messages": [HumanMessage("hi")]}
+    chunks = list(agent(*LEAK).stream(said, {"callbacks": [seen]}, stream_mode=["messages", "updates"]))
+    texts = [part[0].text for mode, part in chunks if mode == "messages"]
+    assert texts == ["and a bream"]
+    assert "trout" not in str(chunks)
+    assert "trout" not in "".join(seen.told)
+    assert seen.answers == 1
+
+
+v3 = pytest.mark.filterwarnings("ignore:The v3 streaming protocol")
+
+
+@v3
+@pytest.mark.parametrize("version", ["v2", "v3"])
+async def test_event_streams_hold_nothing_of_a_rejected_answer(version: str) -> None:
+    """langchain issue 35011: the tokens of a model reach such streams before any check that comes after it."""
+    graph = agent(*LEAK)
+    events = []
+    found = graph.astream_events({"messages": [HumanMessage("hi")]}, version=version)
+    async for event in await found if asyncio.iscoroutine(found) else found:
+        events.append(event)
+    told = str(events)
+    assert "bream" in told
+    assert "trout" not in told
+
+
+async def test_without_the_middleware_the_stream_does_leak() -> None:
+    """The same stream, so that the tests above can fail."""
+    graph = create_agent(Remote(messages=iter(LEAK)), tools=[])
+    told = [str(e) async for e in graph.astream_events({"messages": [HumanMessage("hi")]}, version="v2")]
+    assert "trout" in "".join(told)
+
+
+@v3
+async def test_tool_events_are_empty_until_the_result_is_judged() -> None:
+    graph = agent(call("read", page="a.html"), "fine")
+    events = []
+    found = graph.astream_events({"messages": [HumanMessage("hi")]}, version="v3")
+    async for event in await found:
+        events.append(event)
+    assert "ignore all" not in str(events)
+    assert "withheld by policy" in str(events)
+
+
+def test_the_trace_policy_keeps_the_conversation_out_of_hook_spans() -> None:
+    assert StarsGuardMiddleware(policy()).trace_policy.process_inputs is not None
+
+
+# --- our own model
+
+
+def test_our_model_draws_under_the_policy_of_the_middleware(tmp_path: Path) -> None:
+    url = f"jsonl://{tmp_path}/audit.jsonl"
+    strict = policy(judges=[patterns("vowel", "e")], decoding={"max_tokens": 8, "segment_tokens": 4, "attempts": 2})
+    model = ChatStars(model="embedded", backend="transformers", seed=1)
+    graph = create_agent(model, middleware=[StarsGuardMiddleware(strict, audit=url)])
+    chunks = [
+        part[0].text
+        for part in graph.stream({"messages": [HumanMessage("Name a colour.")]}, stream_mode="messages")
+    ]
+    assert "e" not in "".join(chunks)
+    records = open_store(url).read()
+    assert {record.policy for record in records} == {"agent"}
+    assert [record.stage for record in records][:2] == ["input", "answer"]
+    assert records[1].backend["engine"] == "transformers"
+
+
+def test_our_model_may_stand_in_for_another(tmp_path: Path) -> None:
+    url = f"jsonl://{tmp_path}/audit.jsonl"
+    ours = ChatStars(model="embedded", backend="transformers", max_tokens=4, seed=1)
+    guard = StarsGuardMiddleware(policy(decoding={"on_exhausted": "best"}), model=ours, audit=url)
+    graph = create_agent(Remote(messages=iter(["never"])), middleware=[guard])
+    message = graph.invoke({"messages": [HumanMessage("Name a colour.")]})["messages"][-1]
+    assert message.response_metadata["stars_guard"]["policy"] == "agent"
+    assert "never" not in message.text

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_stars.audit import get_audit
 from langchain_stars.chat_model import ChatStars
+from langchain_stars.runnable import guard_runnable
 from stars_guard.errors import MissingExtra
 
 if TYPE_CHECKING:
     from langchain_stars.middleware import StarsGuardMiddleware
 
-__all__ = ["ChatStars", "StarsGuardMiddleware", "get_audit"]
+__all__ = ["ChatStars", "StarsGuardMiddleware", "get_audit", "guard_runnable"]
 
 
 def __getattr__(name: str) -> Any:

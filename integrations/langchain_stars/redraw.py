@@ -28,7 +28,8 @@ class Redraw(Generic[T]):
 
     Attributes:
         kept: the answer that may go out, or None.
-        done: how the call ended.
+        done: how the call ended; None where there was no text to judge.
+        last: the answer that was drawn last.
     """
 
     def __init__(
@@ -38,14 +39,16 @@ class Redraw(Generic[T]):
         model: str,
         text: Callable[[T], str],
         attempts: int | None = None,
+        run_id: str | None = None,
     ) -> None:
         self.kept: T | None = None
+        self.last: T | None = None
         self.done: Finished | None = None
         self._guard = guard
         self._messages = messages
         self._engine = HandedBackend(model)
         self._text = text
-        self._options = CallOptions(run_id=current_run_id(), attempts=attempts)
+        self._options = CallOptions(run_id=run_id or current_run_id(), attempts=attempts)
         self._answers: list[T] = []
 
     def run(self, draw: Callable[[], T]) -> T | None:
@@ -83,7 +86,7 @@ class Redraw(Generic[T]):
     def _begin(self, first: T) -> bool:
         """Whether there is a text to judge: an answer of nothing but tool calls goes on to the rail of those."""
         if not self._text(first):
-            self.kept = first
+            self.kept = self.last = first
             return False
         self._hand(first)
         return True
@@ -103,5 +106,6 @@ class Redraw(Generic[T]):
 
     def _hand(self, answer: T) -> None:
         self._answers.append(answer)
+        self.last = answer
         usage = getattr(answer, "usage_metadata", None) or {}
         self._engine.hand(self._text(answer), tokens=max(1, usage.get("output_tokens", 1)))

@@ -10,7 +10,6 @@ from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langsmith.run_helpers import tracing_context
 
@@ -18,17 +17,17 @@ __all__ = ["KeptAnswer", "unseen"]
 
 
 @contextmanager
-def unseen(config: RunnableConfig | None = None) -> Iterator[RunnableConfig]:
+def unseen() -> Iterator[None]:
     """Runs begun inside are neither streamed nor traced: what they write may yet be rejected.
 
-    Gives the configuration without callbacks. Callbacks that a model was made with are called all the same.
+    Callbacks that a model was made with are called all the same.
     """
-    quiet: Any = {**(config or var_child_runnable_config.get() or {})}
+    quiet: Any = {**(var_child_runnable_config.get() or {})}
     quiet.pop("callbacks", None)
     token = var_child_runnable_config.set(quiet)
     try:
         with tracing_context(enabled=False):
-            yield quiet
+            yield
     finally:
         var_child_runnable_config.reset(token)
 

@@ -64,6 +64,9 @@ async def _once(key: tuple[object, ...], make: Callable[[], Awaitable[T]]) -> T:
     return cast("T", await asyncio.shield(task))
 
 
+RULES = {"name", "weight", "reject_above", "on_error", "timeout", "scope", "every", "final"}
+"""What a policy says of a judge that its model does not depend on."""
+
 BACKENDS = ("auto", "transformers", "vllm", "vllm-server")
 
 
@@ -205,14 +208,19 @@ async def _scorer(spec: JudgeSpec, allow_python: bool) -> Scorer:
                 )
             return await asyncio.to_thread(load_python, spec.call, spec.options)
         case GuardModelJudge():
-            how = spec.model_dump(include={"revision", "template", "harmful", "safe", "max_length", "batch_size"})
+            how = spec.model_dump(
+                include={"controversial", "revision", "max_length", "batch_size", "engine", "base_url"}
+            )
 
             async def ask() -> Scorer:
                 from stars_guard.scorers.guard_model import GuardModelScorer
 
-                return await GuardModelScorer.load(await asyncio.to_thread(resolve_model, spec.model), **how)
+                return await GuardModelScorer.load(
+                    await asyncio.to_thread(resolve_model, spec.model), spec.form,
+                    categories=spec.categories or (), api_key=_api_key(spec.name, spec.api_key_env), **how,
+                )  # fmt: skip
 
-            return await _once(("judge", spec.model, *how.items()), ask)
+            return await _once(("judge", spec.model_dump_json(exclude=RULES)), ask)
         case SequenceClassifierJudge():
             options = spec.model_dump(include={"revision", "label", "template", "max_length", "batch_size"})
 
@@ -230,14 +238,18 @@ async def _scorer(spec: JudgeSpec, allow_python: bool) -> Scorer:
 
                 path = await asyncio.to_thread(resolve_model, spec.model)
                 given = spec.model_dump(include={"revision", "label", "max_length", "engine", "base_url"})
-                key = os.environ.get(spec.api_key_env) if spec.api_key_env else None
-                if spec.api_key_env and key is None:
-                    raise PolicyError(
-                        f"judge {spec.name!r}: the environment has no {spec.api_key_env}", hint="set it to the API key"
-                    )
-                return await VllmPoolingScorer.load(path, api_key=SecretStr(key) if key else None, **given)
+                return await VllmPoolingScorer.load(path, api_key=_api_key(spec.name, spec.api_key_env), **given)
 
-            return await _once(("judge", spec.model_dump_json(exclude={"name", "weight", "reject_above"})), pool)
+            return await _once(("judge", spec.model_dump_json(exclude=RULES)), pool)
+
+
+def _api_key(judge: str, variable: str | None) -> SecretStr | None:
+    if not variable:
+        return None
+    key = os.environ.get(variable)
+    if not key:
+        raise PolicyError(f"judge {judge!r}: the environment has no {variable}", hint="set it to the API key")
+    return SecretStr(key)
 
 
 def settings_of(policy: Policy, max_tokens: int) -> Settings:

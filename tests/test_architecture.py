@@ -91,6 +91,7 @@ def test_the_wheel_holds_policies_models_and_types(tmp_path: Path) -> None:
         "stars_guard/_policies/default.yaml",
         "stars_guard/_policies/strict.yaml",
         "stars_guard/_policies/monitor.yaml",
+        "stars_guard/guard_formats/llama-guard-3.yaml",
         "stars_guard/_embedded_reward/trained.safetensors",
         "stars_guard/audit/viewer/static/page.css",
         "stars_guard/audit/viewer/templates/base.html",

@@ -52,12 +52,24 @@ def test_shipped_policies_load_by_name_and_by_path(name: str) -> None:
     assert kinds == {"secrets": PatternsJudge, "harmlessness": SequenceClassifierJudge}
 
 
+GUARDS = {
+    "llama-guard": ("llama-guard-3", "STARS_GUARD_LLAMA_GUARD"),
+    "qwen3guard": ("qwen3guard", "STARS_GUARD_QWEN3GUARD"),
+}
+
+
 @pytest.mark.parametrize("name", shipped_policies())
 def test_shipped_policies_say_what_they_are_for_and_pass_their_cases(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    # its own reward model is on a model hub
+    # their own models are on a model hub
     monkeypatch.setenv("STARS_GUARD_HH_REWARD", "embedded:reward")
+    if name in GUARDS:
+        from guard_models import random_guard
+
+        preset, variable = GUARDS[name]
+        random_guard(preset, request.getfixturevalue("embedded_model"), tmp_path)
+        monkeypatch.setenv(variable, str(tmp_path))
     opening = shipped_policies()[name].read_text().partition("# yaml-language-server")[0]
     assert opening.startswith("# For ")
     assert "# Does not stop: " in opening

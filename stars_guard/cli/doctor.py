@@ -47,8 +47,11 @@ def diagnose(console: Console, policy: str, model: str, base_url: str | None) ->
         findings += problems
         findings += _server(base_url, model) if base_url else _model("generator", model)
         for judge in loaded.judges if loaded else ():
-            if isinstance(judge, SequenceClassifierJudge | VllmPoolingJudge | GuardModelJudge):
-                findings += _model(f"judge {judge.name}", judge.model)
+            what = f"judge {judge.name}"
+            if isinstance(judge, VllmPoolingJudge | GuardModelJudge) and judge.base_url is not None:
+                findings += _server(judge.base_url, judge.model, what, judge.api_key_env)
+            elif isinstance(judge, SequenceClassifierJudge | VllmPoolingJudge | GuardModelJudge):
+                findings += _model(what, judge.model)
         findings += _audit(loaded.audit.url if loaded else None)
     table = Table("", "what", "found", "mend", show_lines=False)
     marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "wrong": "[red]WRONG[/]"}
@@ -134,7 +137,7 @@ def _policy(source: str) -> tuple[Policy | None, list[_Finding]]:
     if policy.mode != "enforce":
         found.append(_Finding("policy", "note", f"mode {policy.mode} lets everything through", "mode: enforce"))
     for judge in policy.judges:
-        key = judge.api_key_env if isinstance(judge, VllmPoolingJudge) else None
+        key = judge.api_key_env if isinstance(judge, VllmPoolingJudge | GuardModelJudge) else None
         if key and key not in os.environ:
             found.append(_Finding(f"judge {judge.name}", "wrong", f"the environment has no {key}", f"export {key}=..."))
     return policy, found
@@ -156,22 +159,25 @@ def _model(what: str, model: str) -> Iterator[_Finding]:
         yield _Finding(what, "note", f"{model}: a hub name, fetched at the first call")
 
 
-def _server(base_url: str, model: str) -> Iterator[_Finding]:
+def _server(
+    base_url: str, model: str, what: str = "server", variable: str | None = "STARS_GUARD_API_KEY"
+) -> Iterator[_Finding]:
     root = base_url.rstrip("/").removesuffix("/v1")
-    key = os.environ.get("STARS_GUARD_API_KEY")
+    key = os.environ.get(variable) if variable else None
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     ask: Callable[[str], httpx.Response] = lambda path: httpx.get(root + path, headers=headers, timeout=5)  # noqa: E731
     try:
         served = [entry["id"] for entry in ask("/v1/models").raise_for_status().json()["data"]]
     except httpx.HTTPStatusError as exc:
-        mend = "set STARS_GUARD_API_KEY" if exc.response.status_code in (401, 403) else "is it a vLLM server?"
-        yield _Finding("server", "wrong", f"{root} answers {exc.response.status_code}", mend)
+        refused = exc.response.status_code in (401, 403)
+        mend = f"set {variable or 'api_key_env'}" if refused else "is it a vLLM server?"
+        yield _Finding(what, "wrong", f"{root} answers {exc.response.status_code}", mend)
     except (httpx.HTTPError, KeyError, ValueError) as exc:
-        yield _Finding("server", "wrong", f"{root} cannot be reached: {type(exc).__name__}", "stars-guard serve-config")
+        yield _Finding(what, "wrong", f"{root} cannot be reached: {type(exc).__name__}", "stars-guard serve-config")
     else:
         wrong = model != "embedded" and model not in served
         text = f"{root} serves {', '.join(served)}"
-        yield _Finding("server", "wrong" if wrong else "ok", text, f"name one of these, not {model}" if wrong else "")
+        yield _Finding(what, "wrong" if wrong else "ok", text, f"name one of these, not {model}" if wrong else "")
 
 
 def _audit(url: str | None) -> Iterator[_Finding]:

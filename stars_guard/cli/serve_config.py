@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import TypeGuard
 
 from rich.console import Console
 
 from stars_guard.embedded import resolve_model
-from stars_guard.policy import VllmPoolingJudge, load_policy
+from stars_guard.policy import GuardModelJudge, JudgeSpec, VllmPoolingJudge, load_policy
 
 __all__ = ["serve_lines", "show_config"]
 
@@ -26,14 +27,19 @@ def serve_lines(policy: str, model: str) -> list[str]:
 
     A judge's share is its weights' share of all, at most 0.35; what is unknown counts as equal parts of 0.3.
     """
-    judges = [judge for judge in load_policy(policy).judges if isinstance(judge, VllmPoolingJudge)]
+    judges = [judge for judge in load_policy(policy).judges if _served(judge)]
     known = {name: _weights(name) for name in (model, *(judge.model for judge in judges))}
     whole = sum(known.values()) if all(known.values()) else 0
     shares = [min(0.35, SHARE * known[j.model] / whole) if whole else 0.3 / max(1, len(judges)) for j in judges]
     lines = [_line(model, 8000, SHARE - sum(shares))]
     for number, (judge, share) in enumerate(zip(judges, shares, strict=True), start=1):
-        lines.append(_line(judge.model, 8000 + number, share, "--runner pooling"))
+        more = "--runner pooling" if isinstance(judge, VllmPoolingJudge) else ""
+        lines.append(_line(judge.model, 8000 + number, share, more))
     return lines
+
+
+def _served(judge: JudgeSpec) -> TypeGuard[VllmPoolingJudge | GuardModelJudge]:
+    return isinstance(judge, VllmPoolingJudge) or (isinstance(judge, GuardModelJudge) and judge.base_url is not None)
 
 
 def _line(model: str, port: int, share: float, more: str = "") -> str:

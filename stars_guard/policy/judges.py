@@ -11,7 +11,18 @@ import jinja2
 import jinja2.meta
 import jmespath
 import re2
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from stars_guard.guard_formats import GuardFormat, guard_format
 
 __all__ = [
     "GuardModelJudge",
@@ -184,24 +195,56 @@ class PatternsJudge(_Judge):
         return patterns
 
 
+Preset = Literal[
+    "granite-guardian-3.0", "granite-guardian-3.2", "llama-guard-3", "llama-guard-3-1b", "llama-guard-4", "qwen3guard",
+    "shieldgemma", "wildguard",
+]  # fmt: skip
+
+
 class GuardModelJudge(_Judge):
-    """A generative safety model: the probability of its harmful labels against its safe ones, in one forward pass."""
+    """A generative safety model: the probability of its harmful labels against its safe ones, in one forward pass.
+
+    It runs on transformers; on vLLM in this process where ``engine`` is given; on a vLLM server where ``base_url`` is.
+    """
 
     type: Literal["guard_model"]
     model: str
-    template: str = Field(
+    preset: Preset | None = Field(None, description="the published format that the model was trained on")
+    categories: tuple[str, ...] | None = Field(
+        None, min_length=1, strict=False, description="hazards that are asked about; default: the preset's"
+    )
+    controversial: Literal["safe", "unsafe"] = Field("unsafe", description="what qwen3guard's third label counts as")
+    template: str | None = Field(
+        None,
         min_length=1,
         description="Jinja2, up to where the label comes; it has prompt, answer, segment and messages",
     )
-    harmful: tuple[str, ...] = Field(min_length=1, strict=False, description="labels as the model writes them")
-    safe: tuple[str, ...] = Field(min_length=1, strict=False)
+    harmful: tuple[str, ...] | None = Field(
+        None, min_length=1, strict=False, description="with template: labels as the model writes them"
+    )
+    safe: tuple[str, ...] | None = Field(None, min_length=1, strict=False, description="with template")
+    base_url: str | None = Field(None, description="of a vLLM server")
+    api_key_env: str | None = Field(None, description="the environment variable that holds the server's API key")
+    engine: dict[str, Any] | None = Field(None, description="vLLM's engine arguments, in process")
     revision: str | None = None
-    max_length: int = Field(4096, ge=16, description="tokens")
-    batch_size: int = Field(8, ge=1)
+    max_length: int = Field(4096, ge=16, description="tokens; a longer question is an error")
+    batch_size: int = Field(8, ge=1, description="questions in one pass of transformers")
+
+    @field_validator("categories")
+    @classmethod
+    def _known(cls, categories: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        preset = info.data.get("preset")
+        if categories is not None and preset is not None:
+            if problem := guard_format(preset).problem(categories):
+                raise ValueError(problem)
+            no_twins("categories", list(categories))
+        return categories
 
     @field_validator("template")
     @classmethod
-    def _has_answer(cls, template: str) -> str:
+    def _has_answer(cls, template: str | None) -> str | None:
+        if template is None:
+            return None
         try:
             used = jinja2.meta.find_undeclared_variables(jinja2.Environment(autoescape=False).parse(template))  # noqa: S701
         except jinja2.TemplateSyntaxError as exc:
@@ -211,6 +254,26 @@ class GuardModelJudge(_Judge):
         if not used & {"answer", "segment", "messages"}:
             raise ValueError("answer, segment or messages is missing, so every answer would get the same score")
         return template
+
+    @model_validator(mode="after")
+    def _one_format(self) -> Self:
+        own = (self.template, self.harmful, self.safe)
+        if self.preset is not None and any(own):
+            raise ValueError("a preset brings its own template and labels: take template, harmful and safe out")
+        if self.preset is None and not all(own):
+            raise ValueError("give preset, or template, harmful and safe")
+        if self.preset is None and self.categories is not None:
+            raise ValueError("categories are a preset's: write those of your own into the template")
+        if self.base_url is not None and self.engine is not None:
+            raise ValueError("give base_url (a server) or engine (in this process), not both")
+        return self
+
+    @property
+    def form(self) -> GuardFormat:
+        """How the model is asked."""
+        if self.preset is not None:
+            return guard_format(self.preset)
+        return GuardFormat("custom", self.template or "", self.harmful or (), self.safe or ())
 
 
 class PiiJudge(_Judge):

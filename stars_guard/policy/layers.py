@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from stars_guard.policy.judges import JudgeSpec, PatternsJudge
+from stars_guard.policy.judges import GuardModelJudge, JudgeSpec, PatternsJudge
 from stars_guard.policy.model import Policy
 from stars_guard.policy.tree import Node
 
@@ -13,7 +13,7 @@ __all__ = ["judge_key", "loosened", "merge"]
 
 FREE = frozenset(
     {"weight", "reject_above", "on_error", "timeout", "batch_size", "max_length", "api_key_env", "patterns", "engine"}
-    | {"retries", "connections"}
+    | {"retries", "connections", "categories", "controversial"}
 )
 """Fields of a vetoing judge whose change is no loosening, or is compared by its own rule."""
 
@@ -103,3 +103,10 @@ def _loosened_judges(
             for pattern in old.patterns:
                 if kept.get(pattern.name) != pattern.regex:
                     yield key, (*where, "patterns"), f"pattern {pattern.name!r} is not the parent's"
+        if isinstance(old, GuardModelJudge) and isinstance(new, GuardModelJudge) and old.preset == new.preset:
+            asked = new.categories or new.form.default
+            for category in old.categories or old.form.default:
+                if category not in asked:
+                    yield key, (*where, "categories"), f"category {category!r} is not asked about"
+            if new.controversial == "safe" != old.controversial:
+                yield key, (*where, "controversial"), "unsafe -> safe"

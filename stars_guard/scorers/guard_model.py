@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
-from jinja2 import StrictUndefined, Template
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import SecretStr
 
-from stars_guard.chat import encode_marked, mark
-from stars_guard.errors import MissingExtra, ScorerError
+from stars_guard import vllm_runtime
+from stars_guard.errors import BackendError, MissingExtra, ScorerError
+from stars_guard.guard_formats import GuardFormat
 from stars_guard.hub import quiet
 from stars_guard.scorers.base import Rating, Scorer
+from stars_guard.scorers.guard_engines import GuardEngine, ServerGuard, TransformersGuard, VllmGuard
+from stars_guard.scorers.questions import Encoder, Labels, Questions
 from stars_guard.segments import Passage
-from stars_guard.turns import as_text
+from stars_guard.vllm_http import parse_options
 
 __all__ = ["GuardModelScorer"]
 
@@ -23,141 +26,135 @@ __all__ = ["GuardModelScorer"]
 class GuardModelScorer(Scorer):
     """P(harmful) / (P(harmful) + P(safe)) of the next token after the rendered question. Make it with `load`.
 
-    The probability of a side is the sum over its labels, each counted by its first token.
+    The probability of a side is the sum over its labels, each counted by its first token. Where a format needs several
+    questions they go in one batch, and the score is the highest; ``detail`` is its category.
     """
 
     cost = 50.0
 
     def __init__(
-        self, model: Any, tokenizer: Any, template: str, harmful: Sequence[str], safe: Sequence[str],
-        identity: dict[str, str], *, max_length: int, batch_size: int,
+        self, engine: GuardEngine, encoder: Encoder, questions: Questions, labels: Labels, identity: dict[str, str],
+        max_length: int,
     ) -> None:  # fmt: skip
         self.identity = identity
-        self._model = model
-        self._tokenizer = tokenizer
-        self._template = _compiled(template)
-        self._harmful, self._safe = (_first_tokens(tokenizer, labels) for labels in (harmful, safe))
-        if both := set(self._harmful) & set(self._safe):
-            shared = tokenizer.convert_ids_to_tokens(sorted(both))
-            raise ScorerError(
-                f"labels of both sides begin with the same token: {', '.join(shared)}",
-                hint="write the labels as the model does, a leading space or line break included",
-            )
-        self._max_length = min(max_length, int(getattr(model.config, "max_position_embeddings", max_length)))
-        self._batch_size = batch_size
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="stars-guard-judge")
+        self._engine = engine
+        self._encoder = encoder
+        self._questions = questions
+        self._labels = labels
+        self._max_length = max_length
 
     @classmethod
     async def load(
         cls,
         model: str,
-        template: str,
-        harmful: Sequence[str],
-        safe: Sequence[str],
+        form: GuardFormat,
         *,
+        categories: Sequence[str] = (),
+        controversial: Literal["safe", "unsafe"] = "unsafe",
         revision: str | None = None,
         max_length: int = 4096,
         batch_size: int = 8,
         device: str | None = None,
+        base_url: str | None = None,
+        api_key: SecretStr | None = None,
+        engine: Mapping[str, Any] | None = None,
     ) -> GuardModelScorer:
-        """Load a causal language model.
+        """Load a causal language model, start an engine for it, or use a server.
 
         Args:
-            template: Jinja2; has ``prompt``, ``answer``, ``segment`` and ``messages`` (role and content, the answer
-                last). It holds the control tokens that the model was trained with, up to where the label comes.
-            harmful: labels that say "unsafe", as the model writes them; ``safe`` likewise.
+            model: a directory or name; of a server, the name under which it serves.
+            form: how the model is asked.
+            categories: those that are asked; none takes the format's default.
+            controversial: which side the format's labels between the two count for.
             max_length: tokens; a longer question is an error.
+            batch_size: questions in one pass of transformers.
+            base_url: of a vLLM server.
+            engine: vLLM's engine arguments; given, vLLM runs in this process.
 
         Raises:
-            ScorerError: there is no such model, or labels that cannot be told apart.
-            MissingExtra: torch or transformers is not installed.
+            ScorerError: there is no such model, labels that cannot be told apart, or the engine did not start.
+            MissingExtra: torch, transformers or vLLM is not installed.
         """
-
-        def build() -> GuardModelScorer:
+        questions = Questions(form, categories, controversial=controversial)
+        tokenizer, limit = await asyncio.to_thread(_read, model, revision)
+        encoder = Encoder(tokenizer)
+        # before the model is loaded, which takes long
+        labels = questions.labels(encoder)
+        identity = {
+            "kind": "guard_model", "model": model, "revision": revision or "", "preset": form.name,
+            "categories": ", ".join(categories or form.default), "server": base_url or "",
+            "format": hashlib.sha256(form.template.encode()).hexdigest()[:12],
+        }  # fmt: skip
+        where: GuardEngine
+        if base_url is not None:
+            where = ServerGuard(model, parse_options({"base_url": base_url, "api_key": api_key}))
+        elif engine is not None:
             try:
-                import torch
-                from transformers import AutoModelForCausalLM, AutoTokenizer
-            except ImportError as exc:
-                raise MissingExtra("guard_model", "transformers") from exc
-            try:
-                with quiet():
-                    tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-                    dtype = "auto" if torch.cuda.is_available() else torch.float32
-                    loaded = AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype=dtype)
-            except Exception as exc:
-                raise ScorerError(
-                    f"cannot load the judge model {model!r}: {type(exc).__name__}",
-                    hint="pass a Hugging Face directory or name",
-                ) from exc
-            where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-            identity = {"kind": "guard_model", "model": model, "revision": revision or ""}
-            return cls(loaded.to(where).eval(), tokenizer, template, harmful, safe, identity,
-                       max_length=max_length, batch_size=batch_size)  # fmt: skip
-
-        return await asyncio.to_thread(build)
+                where = VllmGuard(await vllm_runtime.start(model, {"revision": revision, **engine}))
+            except BackendError as exc:
+                raise ScorerError(f"judge model {model!r}: {exc.message}", hint=exc.hint) from exc
+        else:
+            where = TransformersGuard(await asyncio.to_thread(_weights, model, revision, device), batch_size)
+        return cls(where, encoder, questions, labels, identity, min(max_length, limit or max_length))
 
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
-        values = await asyncio.get_running_loop().run_in_executor(self._worker, self._score, passages)
-        return [Rating(value) for value in values]
+        prompts = await asyncio.to_thread(lambda: [ids for passage in passages for ids in self._encode(passage)])
+        rows = await self._engine.labels(prompts, self._labels.ids)
+        ratings, width = [], len(self._questions.asked)
+        for start in range(0, len(rows), width):
+            group = rows[start : start + width]
+            value, category = self._questions.verdict([self._chance(logs) for logs, _ in group])
+            cached = [count for _, count in group if count is not None]
+            ratings.append(Rating(value, category, sum(cached) if cached else None))
+        return ratings
 
-    def _encode(self, passage: Passage) -> list[int]:
-        turns = as_text(passage.messages)
-        texts = [message.content for message in turns]
-        prompt = "\n".join(message.content for message in passage.messages if message.role == "user")
-        fields = {"answer": passage.answer, "segment": passage.segment, "prompt": prompt}
-        marks = {name: mark(len(texts) + i) for i, name in enumerate(fields)}
-        messages = [{"role": turn.role, "content": mark(i)} for i, turn in enumerate(turns)]
-        messages.append({"role": "assistant", "content": marks["answer"]})
-        rendered = self._template.render(messages=messages, **marks)
-        ids = encode_marked(self._tokenizer, rendered, [*texts, *fields.values()])
-        if len(ids) > self._max_length:
-            raise ScorerError(f"the judge's question has {len(ids)} tokens", hint="raise max_length, or set scope")
-        return ids
+    def _encode(self, passage: Passage) -> list[list[int]]:
+        asked = self._questions.encode(self._encoder, passage)
+        longest = max(map(len, asked))
+        if longest > self._max_length:
+            raise ScorerError(f"the judge's question has {longest} tokens", hint="raise max_length, or set scope")
+        return asked
 
-    def _score(self, passages: Sequence[Passage]) -> list[float]:
-        import torch
-
-        encoded = [self._encode(passage) for passage in passages]
-        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
-        values = [0.0] * len(encoded)
-        device = self._model.device
-        for start in range(0, len(order), self._batch_size):
-            rows = order[start : start + self._batch_size]
-            width = max(len(encoded[i]) for i in rows)
-            # padded on the left, so that the label's place is the last one of each row
-            padded = [[0] * (width - len(encoded[i])) + encoded[i] for i in rows]
-            mask = torch.tensor([[0] * (width - len(encoded[i])) + [1] * len(encoded[i]) for i in rows], device=device)
-            with torch.inference_mode():
-                logits = (
-                    self._model(
-                        input_ids=torch.tensor(padded, device=device),
-                        attention_mask=mask,
-                        position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-                        logits_to_keep=1,
-                        use_cache=False,
-                    )
-                    .logits[:, -1]
-                    .float()
-                )
-            odds = logits[:, self._harmful].logsumexp(-1) - logits[:, self._safe].logsumexp(-1)
-            for i, value in zip(rows, odds.sigmoid().tolist(), strict=True):
-                values[i] = float(value)
-        return values
+    def _chance(self, logs: Sequence[float]) -> float:
+        top = max(logs)
+        weights = [math.exp(value - top) for value in logs]
+        return sum(weights[: len(self._labels.harmful)]) / sum(weights)
 
     async def aclose(self) -> None:
-        await asyncio.to_thread(self._worker.shutdown)
+        await self._engine.aclose()
 
 
-def _compiled(template: str) -> Template:
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-    return environment.from_string(template)
+def _read(model: str, revision: str | None) -> tuple[Any, int | None]:
+    """The tokenizer, and how many positions the model has."""
+    try:
+        from transformers import AutoConfig, AutoTokenizer
+    except ImportError as exc:
+        raise MissingExtra("guard_model", "transformers") from exc
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+            config = AutoConfig.from_pretrained(model, revision=revision).get_text_config()
+    except Exception as exc:
+        raise _missing(model, exc) from exc
+    return tokenizer, getattr(config, "max_position_embeddings", None)
 
 
-def _first_tokens(tokenizer: Any, labels: Sequence[str]) -> list[int]:
-    found = []
-    for label in labels:
-        ids = tokenizer(label, add_special_tokens=False)["input_ids"]
-        if not ids:
-            raise ScorerError(f"the label {label!r} has no token")
-        found.append(int(ids[0]))
-    return sorted(set(found))
+def _weights(model: str, revision: str | None, device: str | None) -> Any:
+    try:
+        import torch
+        from transformers import AutoModelForCausalLM
+    except ImportError as exc:
+        raise MissingExtra("guard_model", "transformers") from exc
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        with quiet():
+            dtype = "auto" if torch.cuda.is_available() else torch.float32
+            return AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype=dtype).to(where).eval()
+    except Exception as exc:
+        raise _missing(model, exc) from exc
+
+
+def _missing(model: str, exc: Exception) -> ScorerError:
+    return ScorerError(
+        f"cannot load the judge model {model!r}: {type(exc).__name__}", hint="pass a Hugging Face directory or name"
+    )

@@ -123,6 +123,7 @@ class Call:
             yield event
 
     def _called(self, segment: int, text: str, written: Sequence[Written]) -> Called:
+        first = self._calls
         calls: list[ToolCall] = []
         invalid: list[InvalidCall] = []
         for one in written[:1] if self._single else written:
@@ -131,8 +132,8 @@ class Call:
             if one.name is not None and one.arguments is not None:
                 calls.append(ToolCall(name, one.name, one.arguments))
             else:
-                invalid.append(InvalidCall(name, one.name, one.text, one.error))
-        return Called(segment, text, tuple(calls), tuple(invalid))
+                invalid.append(InvalidCall(name, one.name, text, one.error))
+        return Called(segment, text, first, tuple(calls), tuple(invalid))
 
     async def _draw(self, step: Draw) -> list[Candidate]:
         ahead = self._ahead(step)

@@ -111,10 +111,12 @@ class Called:
 
     Attributes:
         text: what the model wrote, markers and all.
+        index: number of the first of them in the answer, from 0.
     """
 
     segment: int
     text: str = field(repr=False)
+    index: int
     calls: tuple[ToolCall, ...] = ()
     invalid: tuple[InvalidCall, ...] = ()
 

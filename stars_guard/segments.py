@@ -27,7 +27,8 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class InvalidCall:
-    """What began like a call and is none. ``arguments`` is the text as written; ``error`` holds none of it."""
+    """What began like a call and is none. ``arguments`` is the text as written, markers and all; ``error`` holds none
+    of it."""
 
     id: str
     name: str | None

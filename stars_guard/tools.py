@@ -76,7 +76,6 @@ class Toolset:
 class Written:
     """A call as it was found in the text. ``arguments`` is None, and ``error`` says why, when it is none."""
 
-    text: str
     name: str | None = None
     arguments: Mapping[str, Any] | None = None
     error: str = ""
@@ -167,7 +166,10 @@ def _either(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _schema(tool: Tool, key: str) -> dict[str, Any]:
-    properties = {"name": {"const": tool.name}, key: _moved(dict(tool.parameters), tool.name)}
+    arguments = {"type": "object", **_moved(tool.parameters, tool.name)}
+    if not arguments.get("properties"):
+        arguments.setdefault("additionalProperties", False)
+    properties = {"name": {"const": tool.name}, key: arguments}
     return {"type": "object", "properties": properties, "required": ["name", key], "additionalProperties": False}
 
 
@@ -198,7 +200,7 @@ def read_calls(raw: str, span: Span, *, closed: bool) -> list[Written]:
     """The calls between markers, or what is wrong with them."""
     body = raw[len(span.begin) if span.begin != "{" else 0 : len(raw) - len(span.end or "") if closed else None].strip()
     if span.end is not None and not closed:
-        return [Written(raw, error="the answer ended within the call")]
+        return [Written(error="the answer ended within the call")]
     if span.begin == "[TOOL_CALLS]":
         named = [_NAMED.match(part) for part in body.split("[TOOL_CALLS]")]
         if all(named):
@@ -209,8 +211,8 @@ def read_calls(raw: str, span: Span, *, closed: bool) -> list[Written]:
         try:
             value, end = decoder.raw_decode(body, at)
         except ValueError:
-            return [*calls, Written(body[at:], error="the call is not JSON")]
-        calls += [_call_of(body[at:end], item) for item in (value if isinstance(value, list) else [value])]
+            return [*calls, Written(error="the call is not JSON")]
+        calls += [_call_of(item) for item in (value if isinstance(value, list) else [value])]
         at = end + len(body[end:]) - len(body[end:].lstrip(" \n\r\t;,"))
     return calls
 
@@ -219,23 +221,23 @@ def _read(text: str, name: str) -> Written:
     try:
         value = json.loads(text)
     except ValueError:
-        return Written(text, name, error="the arguments are not JSON")
-    return _call_of(text, {"name": name, "arguments": value})
+        return Written(name, error="the arguments are not JSON")
+    return _call_of({"name": name, "arguments": value})
 
 
-def _call_of(text: str, value: Any) -> Written:
+def _call_of(value: Any) -> Written:
     name = value.get("name") if isinstance(value, dict) else None
     if not isinstance(name, str) or not name:
-        return Written(text, error="the call has no name")
+        return Written(error="the call has no name")
     arguments = value.get("arguments", value.get("parameters", {}))
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
         except ValueError:
-            return Written(text, name, error="the arguments are not JSON")
+            return Written(name, error="the arguments are not JSON")
     if not isinstance(arguments, dict):
-        return Written(text, name, error="the arguments are not an object")
-    return Written(text, name, arguments)
+        return Written(name, error="the arguments are not an object")
+    return Written(name, arguments)
 
 
 _NAMED = re.compile(r"\s*([\w.-]+)(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?\s*(\{.*)", re.DOTALL)

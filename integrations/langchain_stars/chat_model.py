@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models.base import LangSmithParams
+from langchain_core.language_models.base import LangSmithParams, LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
 from langchain_core.utils import secret_from_env
 from pydantic import ConfigDict, Field, SecretStr
 
 from langchain_stars.convert import metadata_of, to_messages, usage_of
+from langchain_stars.structured import Method, structured
+from langchain_stars.tools import bound_tools, call_chunks, calls_of, grammar_of, invalid_calls_of, toolset_of
 from stars_guard.errors import InputError
-from stars_guard.events import Event, Finished, Released
+from stars_guard.events import Called, Event, Finished, Released
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import LivePolicy, Policy
 
@@ -99,7 +102,54 @@ class ChatStars(BaseChatModel):
             seed=given.get("seed", self.seed),
             sampling={name: value for name, value in sampling.items() if value is not None},
             run_id=str(run_id) if run_id else None,
+            tools=toolset_of(given),
+            grammar=grammar_of(given),
         )
+
+    def bind_tools(
+        self,
+        tools: Sequence[Any],
+        *,
+        tool_choice: str | dict[str, Any] | bool | None = None,
+        strict: bool | None = None,
+        parallel_tool_calls: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """The model with tools that it may call. A call is judged whole before it is released.
+
+        Args:
+            tools: functions, pydantic classes, dicts, `BaseTool`.
+            tool_choice: ``auto``; ``any``, ``required`` or True: one of them; a name: that one; ``none``. A forced call
+                is drawn under the schema of its arguments, and is the whole answer.
+            strict: draw calls of ``auto`` under their schemas too.
+            parallel_tool_calls: False ends the answer after its first call.
+
+        Raises:
+            InputError: something is no tool, or the choice names none of them.
+        """
+        bound = bound_tools(tools, tool_choice, strict=strict, parallel=parallel_tool_calls)
+        return self.bind(**bound, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type,
+        *,
+        method: Method = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """The model with its answers parsed; see `langchain_stars.structured.structured`.
+
+        Args:
+            schema: a pydantic class, a TypedDict or a JSON schema.
+            include_raw: give ``raw``, ``parsed`` and ``parsing_error``, and raise nothing.
+            strict: without effect: schemas are always kept to.
+
+        Raises:
+            ModelRefusalError: when run, the guard refused; a parser's error says that parsing failed.
+        """
+        return structured(self, schema, method, include_raw=include_raw, **kwargs)
 
     def _generate(
         self,
@@ -156,6 +206,8 @@ class ChatStars(BaseChatModel):
     def _result(self, guard: Guard, done: Finished) -> ChatResult:
         message = AIMessage(
             content=self._content(guard, done, done.text),
+            tool_calls=calls_of(done),
+            invalid_tool_calls=invalid_calls_of(done),
             usage_metadata=usage_of(done),
             response_metadata=metadata_of(done, guard.model_name),
         )
@@ -165,6 +217,9 @@ class ChatStars(BaseChatModel):
         match event:
             case Released(text=text):
                 return ChatGenerationChunk(message=AIMessageChunk(content=text))
+            case Called():
+                message = AIMessageChunk(content="", tool_call_chunks=call_chunks(event))
+                return ChatGenerationChunk(message=message)
             case Finished():
                 return ChatGenerationChunk(
                     message=AIMessageChunk(

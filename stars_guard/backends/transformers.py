@@ -111,7 +111,8 @@ class _Session(Session):
         self.grammar = prompt.grammar
         self.sampling = sampling
         self.entropies = entropies
-        self.detokenizer = Detokenizer(decoder(backend._tokenizer, prompt.form.shown) if prompt.form else backend.decode)
+        shown = prompt.form.shown if prompt.form else {}
+        self.detokenizer = Detokenizer(decoder(backend._tokenizer, shown) if shown else backend.decode)
         self.prompt_tokens = len(prompt.ids)
         self.room = backend.context - len(prompt.ids)
         self._compiled = compiled

@@ -218,8 +218,8 @@ class ChatStars(BaseChatModel):
             case Released(text=text):
                 return ChatGenerationChunk(message=AIMessageChunk(content=text))
             case Called():
-                message = AIMessageChunk(content="", tool_call_chunks=call_chunks(event))
-                return ChatGenerationChunk(message=message)
+                chunks = call_chunks(event, beside_blocks=self.output_version == "v1")
+                return ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=chunks))
             case Finished():
                 return ChatGenerationChunk(
                     message=AIMessageChunk(

@@ -115,11 +115,17 @@ def invalid_calls_of(done: Finished) -> list[InvalidToolCall]:
     ]
 
 
-def call_chunks(event: Called) -> list[ToolCallChunk]:
-    """Judged calls as chunks, one each; merged, they are the calls of `calls_of`."""
+def call_chunks(event: Called, *, beside_blocks: bool) -> list[ToolCallChunk]:
+    """Judged calls as chunks, one each; merged, they are the calls of `calls_of`.
+
+    Args:
+        beside_blocks: the text comes in content blocks, which langchain-core numbers from 0 too: chunks of equal number
+            would be merged.
+    """
+    first = event.index + (1000 if beside_blocks else 0)
     chunks = [(c.id, c.name, json.dumps(dict(c.arguments), ensure_ascii=False)) for c in event.calls]
     chunks += [(c.id, c.name or "", c.arguments) for c in event.invalid]
     return [
-        ToolCallChunk(name=name, args=args, id=call_id, index=event.index + i, type="tool_call_chunk")
+        ToolCallChunk(name=name, args=args, id=call_id, index=first + i, type="tool_call_chunk")
         for i, (call_id, name, args) in enumerate(chunks)
     ]

@@ -69,7 +69,7 @@ def run_demo(console: Console, audit: str | None, max_tokens: int, backend: str)
         )
     console.print(table)
     console.print(f"{time.perf_counter() - began:.0f} s in all. The audit log: {url}", markup=False)
-    console.print("Read it with: stars-guard audit list   and   stars-guard audit show")
+    console.print("Read it with: stars-guard audit list, stars-guard audit show or, as a page, stars-guard audit ui")
 
 
 def _one(console: Console, prompt: str, plain: Guard, guarded: Guard, max_tokens: int) -> _Row:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 from pydantic import SecretStr
 
 from stars_guard import vllm_runtime
+from stars_guard.audit import Content
 from stars_guard.backends.base import Backend
 from stars_guard.backends.handed import MOST_TOKENS
 from stars_guard.decoding import Method, Settings
@@ -37,6 +38,7 @@ from stars_guard.scorers.cascade import Cascade, Judge
 
 __all__ = [
     "as_one_segment",
+    "content_of",
     "handed_settings",
     "load_backend",
     "load_cascade",
@@ -250,6 +252,15 @@ def _api_key(judge: str, variable: str | None) -> SecretStr | None:
     if not key:
         raise PolicyError(f"judge {judge!r}: the environment has no {variable}", hint="set it to the API key")
     return SecretStr(key)
+
+
+def content_of(policy: Policy) -> Content:
+    """How much text its records hold.
+
+    Raises:
+        AuditError: texts are to be encrypted and there is no key.
+    """
+    return Content(**policy.audit.contents.model_dump(), encrypt=policy.audit.encrypt)
 
 
 def settings_of(policy: Policy, max_tokens: int) -> Settings:

@@ -15,8 +15,8 @@ from typing import Any
 import anyio
 
 from stars_guard import portal
-from stars_guard.assembly import as_one_segment, handed_settings, load_backend, load_cascade, settings_of
-from stars_guard.audit import AuditStore, Recorder, open_store
+from stars_guard.assembly import as_one_segment, content_of, handed_settings, load_backend, load_cascade, settings_of
+from stars_guard.audit import AuditStore, Recorder, Writing, shared_store
 from stars_guard.backends.base import Backend
 from stars_guard.backends.handed import MOST_TOKENS
 from stars_guard.call import Call
@@ -87,7 +87,7 @@ class Guard:
         audit: str | AuditStore | None = None,
     ) -> None:
         self.policy = load_policy(policy)
-        self.audit = audit if isinstance(audit, AuditStore) else open_store(audit or self.policy.audit.url)
+        self.audit = audit if isinstance(audit, AuditStore) else _store(self.policy, audit)
         self.model_name = model if isinstance(model, str) else model.identity.get("model", type(model).__name__)
         self._model = model
         self._backend = backend
@@ -95,6 +95,7 @@ class Guard:
         self._allow_python = allow_python
         self._rate = AcceptanceRate()
         self._cascade = None if judges is None else Cascade(judges)
+        self._content = content_of(self.policy)
         self._checker = Checker(self.policy, self.audit, allow_python=allow_python)
         self.blocking = Blocking(self)
 
@@ -172,7 +173,7 @@ class Guard:
             "mode": policy.mode,
             "seed": seed,
         }
-        recorder = Recorder(policy.audit.content, messages, about)
+        recorder = Recorder(self._content, messages, about)
         named = {OPERATION: "chat", PROVIDER: "stars-guard", REQUEST_MODEL: self.model_name}
         span = CallSpan(f"chat {self.model_name}", about, **named)
         call: Call | None = None
@@ -271,6 +272,10 @@ class Guard:
             lambda: shared_row_cost(engine.row_cost, engine.calls),
             single=options.tools is not None and not options.tools.parallel,
         )  # fmt: skip
+
+
+def _store(policy: Policy, url: str | None) -> AuditStore:
+    return shared_store(url or policy.audit.url, Writing(policy.audit.durability, policy.audit.on_error))
 
 
 def _leave(engine: Backend) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 import anyio
 
-from stars_guard.assembly import load_judges
+from stars_guard.assembly import content_of, load_judges
 from stars_guard.audit import AuditStore, CallRecord, Recorder
 from stars_guard.events import Decision, Ended, Event, Kept, Released, Totals, Verdict
 from stars_guard.judging import Judgement
@@ -95,7 +95,7 @@ class _Check:
             "mode": policy.mode,
             "seed": 0,
         }
-        self._recorder = Recorder(policy.audit.content, messages, about)
+        self._recorder = Recorder(content_of(policy), messages, about)
         self._span = CallSpan(f"stars_guard.check {stage}", about)
 
     async def run(self, cascade: Cascade) -> Checked:

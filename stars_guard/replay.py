@@ -42,7 +42,7 @@ def messages_of(record: CallRecord) -> list[Message]:
         raise AuditError(
             f"the record {record.call_id} does not hold its prompt whole", hint="only content mode full keeps it so"
         )
-    return [Message(_role(turn.role), turn.content.content or "") for turn in record.prompt]
+    return [Message(_role(turn.role), turn.content.text or "") for turn in record.prompt]
 
 
 def _role(role: str) -> Role:

@@ -110,7 +110,7 @@ class _Other:
             if kept is None:
                 break
             tokens += kept.tokens
-            before = None if before is None or not kept.text.whole else before + (kept.text.content or "")
+            before = None if before is None or not kept.text.whole else before + (kept.text.text or "")
         await self._cascade.forget(self._record.call_id)
         return Answered(tuple(proposals), parted)
 
@@ -134,7 +134,7 @@ class _Other:
         self, attempt: Attempt, index: int, before: str | None, tokens: int
     ) -> tuple[Judgement | None, Literal["record", "judged", "none"]]:
         last = attempt.finish is not None or tokens + attempt.tokens >= self._settings.max_tokens
-        passage = self._passage(before or "", attempt.text.content or "", index, last)
+        passage = self._passage(before or "", attempt.text.text or "", index, last)
         asked = [judge for judge in self._cascade.judges if judge.view(passage) is not None]
         said = {entry.judge: entry for entry in attempt.scores}
         known = [judge for judge in asked if judge.rule.judge in said and self._same(judge)]

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from platformdirs import user_state_path
 
 from stars_guard.audit import (
     AuditStore,
@@ -25,7 +24,6 @@ from stars_guard.audit import (
     MemoryStore,
     Recorder,
     Text,
-    default_url,
     open_store,
     redact,
 )
@@ -113,7 +111,7 @@ def test_a_record_holds_every_attempt_and_decision() -> None:
 def test_one_attempt_as_it_is_written() -> None:
     assert json.loads(record().model_dump_json())["segments"][0]["attempts"][1] == {
         "attempt": 1,
-        "text": {"content": "ask jane@exa", "sha256": None, "chars": 12},
+        "text": {"content": "ask jane@exa", "encrypted": None, "sha256": None, "chars": 12},
         "tokens": 2,
         "overrun": 0,
         "finish": None,
@@ -357,7 +355,6 @@ def test_stores_by_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert path_of("jsonl:///x/what?#1.jsonl") == Path("/x/what?#1.jsonl")
     monkeypatch.chdir(tmp_path)
     assert path_of("jsonl://a.jsonl") == tmp_path / "a.jsonl"
-    assert path_of(None) == path_of(default_url()) == user_state_path("stars-guard") / "audit.jsonl"
     turned = open_store("jsonl:///x/a.jsonl?max_bytes=5000&daily=1")
     assert isinstance(turned, JsonlStore)
     assert turned.path == Path("/x/a.jsonl")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import Literal
 
 import re2
 from pydantic import BaseModel, ConfigDict
 
-from stars_guard.audit.keys import audit_keys
+from stars_guard.audit.keys import ENCRYPTION_VARIABLE, audit_keys, cipher
+from stars_guard.errors import AuditError
 
-__all__ = ["ContentMode", "Text", "redact"]
+__all__ = ["Content", "ContentMode", "Text", "redact"]
 
 ContentMode = Literal["full", "redacted", "hash", "none"]
 
@@ -34,6 +36,39 @@ _RULES = tuple(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """How much text records hold, for each kind of it. The answer is accepted text.
+
+    Args:
+        encrypt: whether what is kept is encrypted.
+
+    Raises:
+        AuditError: it is to be encrypted, and there is no key that can be used.
+    """
+
+    prompt: ContentMode = "full"
+    accepted: ContentMode = "full"
+    rejected: ContentMode = "full"
+    encrypt: bool = False
+
+    def __post_init__(self) -> None:
+        if self.encrypt and cipher() is None:
+            raise AuditError(
+                "the audit log's texts are to be encrypted, and there is no key", hint=f"set {ENCRYPTION_VARIABLE}"
+            )
+
+    @classmethod
+    def of(cls, mode: ContentMode) -> Content:
+        """One mode for every kind."""
+        return cls(mode, mode, mode)
+
+    def keep(self, text: str, mode: ContentMode, *, before: str = "", after: str = "") -> Text:
+        """As `Text.of`, encrypted where texts are to be."""
+        kept = Text.of(text, mode, before=before, after=after)
+        return kept.encrypt() if self.encrypt else kept
+
+
 class Text(BaseModel):
     """A text as far as the policy's content mode lets it be kept.
 
@@ -41,24 +76,46 @@ class Text(BaseModel):
         content: the text, whole or redacted; None in the modes ``hash`` and ``none``.
         sha256: hex digest of its UTF-8 bytes in mode ``hash``; HMAC-SHA-256 where STARS_GUARD_AUDIT_KEY is set, since
             without a key short texts can be guessed.
+        encrypted: what would be ``content``, as a Fernet token, where texts are encrypted.
         chars: its true length in characters, in every mode.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     content: str | None = None
+    encrypted: str | None = None
     sha256: str | None = None
     chars: int
 
     @property
     def text(self) -> str | None:
-        """The same as ``content``."""
-        return self.content
+        """What is kept, decrypted; None where nothing is, or the key to it is not in the environment."""
+        if self.encrypted is None:
+            return self.content
+        fernet = cipher()
+        if fernet is None:
+            return None
+        from cryptography.fernet import InvalidToken
+
+        try:
+            return fernet.decrypt(self.encrypted).decode()
+        except InvalidToken:
+            return None
+
+    def encrypt(self) -> Text:
+        """With an encrypted copy in the place of what is kept."""
+        fernet = cipher()
+        if self.content is None or fernet is None:
+            return self
+        return self.model_copy(
+            update={"content": None, "encrypted": fernet.encrypt(self.content.encode()).decode()}
+        )
 
     @property
     def whole(self) -> bool:
         """Whether it is the text as it was: redaction shows in the length."""
-        return self.content is not None and len(self.content) == self.chars
+        text = self.text
+        return text is not None and len(text) == self.chars
 
     @classmethod
     def of(cls, text: str, mode: ContentMode, *, before: str = "", after: str = "") -> Text:

@@ -6,6 +6,7 @@ Stores that cannot ask a database use these; those that can give the same answer
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,12 +15,15 @@ from typing import Self
 from stars_guard.audit.record import Attempt, CallRecord, RuleEntry
 from stars_guard.errors import InputError
 
-__all__ = ["Filter", "Key", "News", "Summary", "blamed", "matches", "newest", "parse_time", "stamp", "summarize"]
+__all__ = ["Filter", "Key", "News", "Summary", "blamed", "clear_texts", "matches", "newest",
+           "parse_time", "stamp", "summarize", "words"]  # fmt: skip
 
 Key = tuple[str, str]
 """Start and id of a call: the order of a list."""
 
 _PREVIEW = 140
+_LONGEST = 64
+_WORD = re.compile(r"[^\W_]+")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -34,8 +38,8 @@ class Filter:
         finish: why the answer ended, as in the record.
         stage: what was judged, as in the record.
         run_id: the whole id of the caller's run.
-        text: stands somewhere in the prompt, in a proposal or in the answer, whatever the case of its letters. Text
-            that is not kept is not found.
+        text: each of its words stands somewhere in the prompt, the proposals or the answer, as a whole word and
+            whatever the case of its letters. Text that is not kept, or only encrypted, is not found.
         rejected: whether at least one proposal must have been rejected.
     """
 
@@ -180,7 +184,7 @@ def matches(record: CallRecord, wanted: Filter) -> bool:
             wanted.stage in (None, row.stage),
             wanted.run_id in (None, row.run_id),
             not wanted.rejected or row.rejections > 0,
-            not wanted.text or any(wanted.text.lower() in text.lower() for text in _texts(record)),
+            not wanted.text or words(wanted.text) <= {word for text in clear_texts(record) for word in words(text)},
         )
     )
 
@@ -199,9 +203,15 @@ def newest(
     return rows[:limit]
 
 
-def _texts(record: CallRecord) -> Iterator[str]:
+def words(text: str) -> set[str]:
+    """The words of a text, by which it is found: runs of letters and digits, of at most 64, without case."""
+    return {word[:_LONGEST] for word in _WORD.findall(unicodedata.normalize("NFKC", text).casefold())}
+
+
+def clear_texts(record: CallRecord) -> Iterator[str]:
+    """Every text of a record that is kept in clear."""
     kept = [turn.content for turn in record.prompt]
     kept += [attempt.text for segment in record.segments for attempt in segment.attempts]
     for text in (*kept, record.answer):
-        if text.text is not None:
-            yield text.text
+        if text.content is not None:
+            yield text.content

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from stars_guard.audit.content import ContentMode, Text
+from stars_guard.audit.content import Content, ContentMode, Text
 from stars_guard.audit.record import Attempt, CallRecord, End, ScoreEntry, Segment, Turn
 from stars_guard.events import Called, Decision, Ended, Event, Kept, Overrun, Released, Totals
 from stars_guard.segments import Candidate, Message
@@ -29,9 +29,12 @@ class Recorder:
         prompt_reward: r(x, ""), once it is known.
     """
 
-    def __init__(self, content: ContentMode, messages: Sequence[Message], about: Mapping[str, Any]) -> None:
-        self._content = content
+    def __init__(self, content: Content | ContentMode, messages: Sequence[Message], about: Mapping[str, Any]) -> None:
+        self._content = content if isinstance(content, Content) else Content.of(content)
         self._about = dict(about)
+        if about.get("stage") in ("input", "tool_result"):
+            # what is judged there goes into a prompt, whether it passes or not
+            self._content = replace(self._content, accepted=self._content.prompt, rejected=self._content.prompt)
         self._messages = messages
         self._started = datetime.now(UTC)
         self._clock = time.perf_counter()
@@ -88,10 +91,12 @@ class Recorder:
             started_at=self._started.isoformat(),
             ended_at=datetime.now(UTC).isoformat(),
             seconds=round(self.seconds, 6),
-            prompt=tuple(Turn(role=m.role, content=Text.of(text_of(m), self._content)) for m in self._messages),
+            prompt=tuple(
+                Turn(role=m.role, content=self._content.keep(text_of(m), self._content.prompt)) for m in self._messages
+            ),
             prompt_reward=self.prompt_reward,
             segments=self._segments(),
-            answer=Text.of(self.text, self._content),
+            answer=self._content.keep(self.text, self._content.accepted),
             finish=finish,
             reason=reason,
             error=error,
@@ -121,7 +126,8 @@ class Recorder:
         for decision in decisions:
             is_kept = kept is not None and decision.attempt == kept.attempt
             after = answer[start + len(decision.candidate.text) :] if is_kept else ""
-            text = Text.of(decision.candidate.text, self._content, before=answer[:start], after=after)
+            mode = self._content.accepted if is_kept else self._content.rejected
+            text = self._content.keep(decision.candidate.text, mode, before=answer[:start], after=after)
             attempts.append(self._attempt(decision, text, self._overrun.get((index, decision.attempt), 0)))
         return Segment(
             index=index,

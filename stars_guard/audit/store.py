@@ -138,29 +138,58 @@ class MemoryStore(AuditStore):
 
 
 def default_url() -> str:
-    """The JSONL file in the user's state directory."""
-    return f"jsonl://{quote(str(user_state_path('stars-guard') / 'audit.jsonl'))}"
+    """The SQLite database in the user's state directory."""
+    return f"sqlite://{quote(str(user_state_path('stars-guard') / 'audit.db'))}"
 
 
 def open_store(url: str | None = None, writing: Writing | None = None) -> AuditStore:
     """A store by URL; None is `default_url`. Nothing is made or connected to before it is used.
 
     Args:
-        url: ``jsonl:///path``, ``jsonl://~/path``, ``jsonl://path`` from the working directory, or ``memory://``.
-            ``?max_bytes=N`` and ``?daily=1`` after a JSONL path say when the file is turned over.
+        url: ``sqlite:///path``, ``postgresql+psycopg://user@host/database``, ``jsonl:///path`` or ``memory://``. Paths
+            of files are absolute after three slashes, or begin with ``~``, or are relative after two. ``?max_bytes=N``
+            and ``?daily=1`` after a JSONL path say when the file is turned over.
         writing: when a record counts as written, and what happens when it cannot be.
 
     Raises:
         AuditError: the URL's scheme is not known or it has no path.
+        MissingExtra: the database's driver is not installed.
     """
-    # here, because that module needs AuditStore from this one
+    # here, because those modules need AuditStore from this one, and because SQLAlchemy is heavy
+    url = url or default_url()
+    scheme, _, rest = url.partition("://")
+    match scheme:
+        case "memory" if not rest:
+            return MemoryStore()
+        case "sqlite" | "postgresql+psycopg":
+            return _database(url, scheme, rest, writing)
+        case "jsonl":
+            return _file(url, rest, writing)
+    shown = f"{scheme}://..." if rest else repr(url)
+    raise AuditError(
+        f"cannot use the audit URL {shown}",
+        hint="use sqlite:///path, postgresql+psycopg://user@host/database, jsonl:///path or memory://",
+    )
+
+
+def _database(url: str, scheme: str, rest: str, writing: Writing | None) -> AuditStore:
+    from sqlalchemy.engine import URL, make_url
+    from sqlalchemy.exc import ArgumentError
+
+    from stars_guard.audit.sql import SqlStore
+
+    if scheme == "sqlite":
+        return SqlStore(URL.create("sqlite+pysqlite", database=str(local_path(rest, url))), writing=writing)
+    try:
+        return SqlStore(make_url(url), writing=writing)
+    except (ArgumentError, ValueError) as exc:
+        # not the URL itself: it may hold a password
+        raise AuditError(f"cannot use the audit URL {scheme}://...", hint="it cannot be read as a URL") from exc
+
+
+def _file(url: str, rest: str, writing: Writing | None) -> AuditStore:
     from stars_guard.audit.jsonl import JsonlStore
 
-    scheme, _, rest = (url or default_url()).partition("://")
-    if scheme == "memory" and not rest:
-        return MemoryStore()
-    if scheme != "jsonl":
-        raise AuditError(f"cannot use the audit URL {url!r}", hint="use jsonl:///path/to/audit.jsonl or memory://")
     path, options = _split(rest)
     if unknown := sorted(options.keys() - {"max_bytes", "daily"}):
         raise AuditError(f"cannot use the audit URL {url!r}: unknown {', '.join(unknown)}", hint="max_bytes, daily")

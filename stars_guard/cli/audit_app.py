@@ -164,3 +164,38 @@ def _wanted(
         since=None if since is None else parse_time(since), until=None if until is None else parse_time(until),
         policy=policy, judge=judge, finish=outcome, stage=stage, run_id=run_id, text=text, rejected=rejected,
     )  # fmt: skip
+
+
+@audit_app.command("verify")
+def audit_verify(
+    where: Where = None,
+    head: Annotated[Path | None, typer.Option(help="what `audit head` printed earlier: finds a tail cut off")] = None,
+    allow_unsigned: Annotated[bool, typer.Option(help="though there is a key, entries need not be signed")] = False,
+) -> None:
+    """Check that nothing was changed, and redo every decision. Exit code 1 if something does not hold."""
+    from stars_guard.cli.audit import store_of
+    from stars_guard.cli.audit_proof import verify_log
+
+    if not verify_log(Console(), store_of(where), head, unsigned=allow_unsigned):
+        raise typer.Exit(1)
+
+
+@audit_app.command("head")
+def audit_head(where: Where = None) -> None:
+    """Print the last hash of each chain, to be kept where whoever writes the log cannot write."""
+    from stars_guard.cli.audit import store_of
+    from stars_guard.cli.audit_proof import print_heads
+
+    print_heads(store_of(where))
+
+
+@audit_app.command("purge")
+def audit_purge(
+    older_than: Annotated[str, typer.Option(help="of calls that ended before: 90d, 12w, 2026-01-31")],
+    where: Where = None,
+) -> None:
+    """Take old records out for good. The log says how many went, and can be verified as before."""
+    from stars_guard.cli.audit import store_of
+    from stars_guard.cli.audit_proof import purge_records
+
+    purge_records(Console(), store_of(where), parse_time(older_than))

@@ -183,7 +183,11 @@ def _server(
 def _audit(url: str | None) -> Iterator[_Finding]:
     where = url or default_url()
     try:
-        open_store(where)
+        store = open_store(where)
+        if where.startswith("postgresql"):
+            store.search(limit=1)
+            yield _Finding("audit log", "ok", where.rpartition("@")[2])
+            return
     except StarsGuardError as exc:
         yield _Finding("audit log", "wrong", exc.message, exc.hint)
         return

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stars_guard.decoding.acceptance import acceptance_probability, threshold
 from stars_guard.decoding.ledger import Ledger
 from stars_guard.decoding.protocol import Done, Draw, Judged, Outcome, Settings
-from stars_guard.decoding.randomness import derive_seed, uniform
+from stars_guard.decoding.randomness import derive_seed
+from stars_guard.decoding.verdict import decide
 from stars_guard.decoding.width import ALONE, AcceptanceRate, best_width
 from stars_guard.errors import ProtocolError
-from stars_guard.events import Decision, Ended, Kept, Totals, Verdict
+from stars_guard.events import Decision, Ended, Kept, Totals
 from stars_guard.judging import Judgement
 from stars_guard.segments import Candidate
 
@@ -106,28 +106,19 @@ class RejectionSampler:
         return Outcome(tuple(decisions), *self._end(draw, judged, accepted))
 
     def _decide_one(self, segment: int, attempt: int, candidate: Candidate, judgement: Judgement) -> Decision:
-        tau = threshold(
-            self._settings.schedule,
+        decided = decide(
+            self._settings,
+            seed=self._ledger.seed,
+            segment=segment,
+            attempt=attempt,
             tokens=self._ledger.kept_tokens + len(candidate),
-            max_tokens=self._settings.max_tokens,
             prompt_reward=self._prompt_reward,
-            alpha=self._settings.alpha,
-            r_star=self._settings.r_star,
+            judgement=judgement,
         )
-        u = uniform(self._ledger.seed, segment, attempt)
-        if judgement.veto is not None:
-            probability, reason = 0.0, f"vetoed by {judgement.veto}"
-        elif judgement.reward is None:
-            probability, reason = 1.0, "no judge gives a reward"
-        else:
-            probability = acceptance_probability(
-                self._settings.acceptance, reward=judgement.reward, tau=tau, beta=self._settings.beta
-            )
-            reason = "reward reaches the threshold" if probability == 1.0 else "reward is below the threshold"
-        verdict: Verdict = "accepted" if u < probability else "rejected"
-        if verdict == "accepted" and probability < 1.0:
-            reason = "reward is below the threshold, accepted by chance"
-        return Decision(segment, attempt, candidate, judgement, verdict, reason, tau, probability, u)
+        return Decision(
+            segment, attempt, candidate, judgement, decided.verdict, decided.reason, decided.threshold,
+            decided.probability, decided.u,
+        )  # fmt: skip
 
     def _remember(self, attempt: int, candidate: Candidate, judgement: Judgement) -> None:
         if judgement.veto is not None:

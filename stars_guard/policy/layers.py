@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from stars_guard.policy.judges import GuardModelJudge, JudgeSpec, PatternsJudge
-from stars_guard.policy.model import Policy
+from stars_guard.policy.model import Audit, Policy
 from stars_guard.policy.tree import Node
 
 __all__ = ["judge_key", "loosened", "merge"]
@@ -17,6 +17,7 @@ FREE = frozenset(
 )
 """Fields of a vetoing judge whose change is no loosening, or is compared by its own rule."""
 
+CONTENTS = ("none", "hash", "redacted", "full")
 MODES = ("off", "monitor", "enforce")
 
 
@@ -67,12 +68,27 @@ def loosened(parent: Policy, child: Policy) -> Iterator[Change]:
         yield None, ("decoding", "on_exhausted"), f"{before.on_exhausted} -> best"
     if after.method == "vanilla" != before.method:
         yield None, ("decoding", "method"), f"{before.method} -> vanilla"
+    yield from _loosened_audit(parent.audit, child.audit)
     if child.rails.tool_result.action == "redact" != parent.rails.tool_result.action:
         yield None, ("rails", "tool_result", "action"), f"{parent.rails.tool_result.action} -> redact"
     yield from _loosened_judges(("judges",), parent.judges, child.judges)
     theirs = dict(child.rails.items())
     for stage, rail in parent.rails.items():
         yield from _loosened_judges(("rails", stage, "judges"), rail.judges, theirs[stage].judges)
+
+
+def _loosened_audit(before: Audit, after: Audit) -> Iterator[Change]:
+    """More text, text in clear, and records that may be lost."""
+    for kind in ("prompt", "accepted", "rejected"):
+        old, new = (getattr(audit.contents, kind) for audit in (before, after))
+        if CONTENTS.index(new) > CONTENTS.index(old):
+            yield None, ("audit", "content"), f"{kind}: {old} -> {new}"
+    if before.encrypt and not after.encrypt:
+        yield None, ("audit", "encrypt"), "true -> false"
+    if after.durability == "batch" != before.durability:
+        yield None, ("audit", "durability"), f"{before.durability} -> batch"
+    if after.on_error == "drop" != before.on_error:
+        yield None, ("audit", "on_error"), f"{before.on_error} -> drop"
 
 
 def _loosened_judges(

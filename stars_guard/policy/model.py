@@ -54,13 +54,40 @@ class Refusal(Strict):
     message: str = Field("I can't help with that.", min_length=1)
 
 
+ContentMode = Literal["full", "redacted", "hash", "none"]
+
+
+class AuditContent(Strict):
+    """How much of each kind of text records hold. The answer is accepted text."""
+
+    prompt: ContentMode = "full"
+    accepted: ContentMode = "full"
+    rejected: ContentMode = "full"
+
+
 class Audit(Strict):
     """Where records go and how much text they hold."""
 
-    url: str | None = Field(None, description="default: a JSONL file in the user's state directory")
-    content: Literal["full", "redacted", "hash", "none"] = Field(
+    url: str | None = Field(
+        None, description="sqlite, postgresql+psycopg or jsonl; default: SQLite in the user's state directory"
+    )
+    content: ContentMode | AuditContent = Field(
         "full", description="redacted: e-mails, numbers and keys replaced; hash: digests; none: lengths only"
     )
+    encrypt: bool = Field(False, description="texts under the key in STARS_GUARD_AUDIT_ENCRYPTION_KEY")
+    durability: Literal["every-call", "batch"] = Field(
+        "every-call", description="batch: a record is written within a fifth of a second after its call"
+    )
+    on_error: Literal["block", "spool", "drop"] = Field(
+        "spool", description="when the log is down: wait and then fail, keep records in a local file, or go without"
+    )
+
+    @property
+    def contents(self) -> AuditContent:
+        """How much is kept, for each kind of text."""
+        if isinstance(self.content, AuditContent):
+            return self.content
+        return AuditContent(prompt=self.content, accepted=self.content, rejected=self.content)
 
 
 class Policy(Strict):

@@ -1,0 +1,249 @@
+"""The audit log in a database: SQLite for one machine, PostgreSQL for a fleet. Each process writes its own chain."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, text
+from sqlalchemy.engine import URL
+
+from stars_guard.audit.database import at_head, make_engine, migrate, translated
+from stars_guard.audit.query import Filter, Key, News, Summary
+from stars_guard.audit.record import CallRecord
+from stars_guard.audit.rows import attempts_of, blames_of, call_of, words_of
+from stars_guard.audit.seal import Entry, Head, Item, Purge, Purged, canonical, new_writer, seal
+from stars_guard.audit.sealed import SealedStore
+from stars_guard.audit.sql_query import ids_of, news, page, texts_row
+from stars_guard.audit.sql_stats import count_rows
+from stars_guard.audit.stats import Stats
+from stars_guard.audit.tables import attempts, blames, calls, entries, texts
+from stars_guard.audit.writer import Writing
+from stars_guard.errors import AuditError
+
+__all__ = ["SqlStore"]
+
+_CHUNK = 500
+
+
+class SqlStore(SealedStore):
+    """Keeps records in a database.
+
+    Args:
+        url: of SQLAlchemy. Nothing is connected to before the first use, and a file that is not there is not made by
+            reading.
+        writing: see `SealedStore`.
+
+    Raises:
+        MissingExtra: the database's driver is not installed.
+    """
+
+    def __init__(self, url: URL, *, writing: Writing | None = None) -> None:
+        super().__init__(url.render_as_string(hide_password=True), writing)
+        self._path = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+        self._engine = make_engine(url)
+        self._head = Head(writer=new_writer())
+        self._uncertain = False
+        self._ready = False
+        self._lock = threading.Lock()
+        weakref.finalize(self, self._engine.dispose)
+
+    def rest(self) -> None:
+        self._engine.dispose()
+
+    def close(self) -> None:
+        super().close()
+        self._engine.dispose()
+
+    def write(self, items: Sequence[Item]) -> None:
+        if not items:
+            return
+        with self._lock, self._changing("write") as connection:
+            if self._uncertain:
+                # whether the last batch was committed is not known: the connection broke
+                self._head = self._last(connection) or self._head
+                there = _has(connection, {item.record.call_id for item in items})
+                items = [item for item in items if item.record.call_id not in there]
+            self._uncertain = True
+            made = self._seal(connection, [("record", item.payload) for item in items])
+            if items:
+                _insert(connection, items, made)
+        self._head = made[-1].head if made else self._head
+        self._uncertain = False
+
+    def has(self, calls: Collection[str]) -> set[str]:
+        with self._reading() as connection:
+            return _has(connection, calls) if connection else set()
+
+    def entries(self) -> Iterator[Entry]:
+        yield from self._stream(select(entries).order_by(entries.c.writer, entries.c.seq))
+
+    def records(self) -> Iterator[CallRecord]:
+        for entry in self._stream(select(entries).join_from(entries, calls, _OF_CALL).order_by(calls.c.id)):
+            yield entry.record()
+
+    def size(self) -> int:
+        with self._reading() as connection:
+            return connection.scalar(select(func.count()).select_from(entries)) or 0 if connection else 0
+
+    def heads(self) -> list[Head]:
+        last = select(entries.c.writer, func.max(entries.c.seq).label("seq")).group_by(entries.c.writer).subquery()
+        match = (entries.c.writer == last.c.writer) & (entries.c.seq == last.c.seq)
+        query = select(entries.c.writer, entries.c.seq, entries.c.hash).join_from(entries, last, match)
+        with self._reading() as connection:
+            rows = connection.execute(query.order_by(entries.c.writer)) if connection else ()
+            return [Head(writer=row.writer, seq=row.seq, hash=row.hash) for row in rows]
+
+    def purge(self, before: datetime) -> int:
+        cutoff = before.astimezone(UTC).timestamp()
+        with self._lock, self._changing("purge") as connection:
+            gone, records = [], 0
+            for writer in connection.scalars(select(calls.c.writer).distinct()).all():
+                of_writer = entries.c.writer == writer
+                ended = calls.c.started + calls.c.seconds
+                young = select(func.min(calls.c.seq)).where(calls.c.writer == writer, ended >= cutoff)
+                first_kept = connection.scalar(young)
+                old = of_writer if first_kept is None else of_writer & (entries.c.seq < first_kept)
+                taken = connection.scalar(select(func.count()).where(old)) or 0
+                if not taken:
+                    continue
+                last = connection.execute(select(entries).where(old).order_by(entries.c.seq.desc()).limit(1)).one()
+                gone.append(Purged(writer=writer, seq=last.seq, hash=last.hash, entries=taken))
+                records += _forget(connection, writer, last.seq)
+            if not records:
+                return 0
+            now = datetime.now(UTC).isoformat()
+            note = Purge(at=now, before=before.astimezone(UTC).isoformat(), purged=tuple(gone))
+            if self._uncertain:
+                self._head = self._last(connection) or self._head
+            self._uncertain = True
+            made = self._seal(connection, [("purge", canonical(note.model_dump()))])
+        self._head = made[-1].head
+        self._uncertain = False
+        return records
+
+    def get(self, call_id: str) -> CallRecord:
+        exact = select(calls.c.id).where((calls.c.call_id == call_id) | (calls.c.run_id == call_id))
+        start = select(calls.c.id).where(calls.c.call_id >= call_id, calls.c.call_id < call_id + "\U0010ffff")
+        with self._reading() as connection:
+            found: Sequence[int] = []
+            if connection and call_id:
+                found = connection.scalars(exact.limit(100)).all() or connection.scalars(start.limit(100)).all()
+        if len(found) != 1:
+            raise AuditError(f"{len(found) or 'no'} records fit the id {call_id!r}")
+        query = select(entries).join_from(entries, calls, _OF_CALL).where(calls.c.id == found[0])
+        (entry,) = self._stream(query)
+        return entry.record()
+
+    def search(
+        self, wanted: Filter | None = None, *, limit: int | None = 50, before: Key | None = None
+    ) -> list[Summary]:
+        with self._reading() as connection:
+            return page(connection, wanted or Filter(), limit, before) if connection else []
+
+    def select(self, wanted: Filter | None = None) -> Iterator[CallRecord]:
+        query = select(entries).join_from(entries, calls, _OF_CALL)
+        for entry in self._stream(query.where(calls.c.id.in_(ids_of(wanted or Filter(), self._dialect)))
+                                  .order_by(calls.c.id)):  # fmt: skip
+            yield entry.record()
+
+    def stats(self, wanted: Filter | None = None) -> Stats:
+        with self._reading() as connection:
+            return count_rows(connection, wanted or Filter()) if connection else super().stats(wanted)
+
+    def after(self, cursor: str | None = None, wanted: Filter | None = None) -> News:
+        with self._reading() as connection:
+            return news(connection, wanted or Filter(), cursor) if connection else News((), "0")
+
+    @property
+    def _dialect(self) -> str:
+        return self._engine.dialect.name
+
+    @contextmanager
+    def _changing(self, doing: str) -> Iterator[Connection]:
+        with translated(doing, self.name):
+            if not self._ready:
+                migrate(self._engine, self._path)
+                self._ready = True
+            with self._engine.connect().execution_options(immediate=True) as connection, connection.begin():
+                yield connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection | None]:
+        """A connection, or None where nothing has been written yet."""
+        if self._path is not None and not self._path.exists():
+            yield None
+            return
+        with translated("read", self.name):
+            if not self._ready:
+                with self._engine.connect() as connection:
+                    newest = at_head(connection)
+                if not newest:
+                    migrate(self._engine, self._path)
+                self._ready = True
+            with self._engine.connect() as connection:
+                yield connection
+
+    def _stream(self, query: Select[Any]) -> Iterator[Entry]:
+        with self._reading() as connection:
+            if connection is not None:
+                with closing(connection.execution_options(yield_per=_CHUNK).execute(query)) as rows:
+                    yield from map(_entry, rows)
+
+    def _last(self, connection: Connection) -> Head | None:
+        mine = select(entries).where(entries.c.writer == self._head.writer).order_by(entries.c.seq.desc()).limit(1)
+        row = connection.execute(mine).first()
+        return _entry(row).head if row is not None else None
+
+    def _seal(self, connection: Connection, bodies: Sequence[tuple[Any, str]]) -> list[Entry]:
+        made = seal(self._head, bodies)
+        if made:
+            connection.execute(insert(entries), [asdict(entry) for entry in made])
+        return made
+
+
+_OF_CALL = (calls.c.writer == entries.c.writer) & (calls.c.seq == entries.c.seq)
+
+
+def _entry(row: Row[Any]) -> Entry:
+    return Entry(row.writer, row.seq, row.prev, row.key, row.kind, row.payload, row.hash)
+
+
+def _has(connection: Connection, wanted: Collection[str]) -> set[str]:
+    return set(connection.scalars(select(calls.c.call_id).where(calls.c.call_id.in_(wanted))))
+
+
+def _insert(connection: Connection, items: Sequence[Item], made: Sequence[Entry]) -> None:
+    rows = [call_of(item.record, entry) for item, entry in zip(items, made, strict=True)]
+    given = insert(calls).returning(calls.c.id, sort_by_parameter_order=True)
+    ids = connection.scalars(given, rows).all()
+    records = [(call, item.record) for call, item in zip(ids, items, strict=True)]
+    many: list[tuple[Any, list[dict[str, Any]]]] = [
+        (insert(attempts), [row for call, record in records for row in attempts_of(call, record)]),
+        (insert(blames), [row for call, record in records for row in blames_of(call, record)]),
+        (texts_row(connection.dialect.name),
+         [{"rowid": call, "words": words} for call, record in records if (words := words_of(record))]),
+    ]  # fmt: skip
+    for statement, values in many:
+        if values:
+            connection.execute(statement, values)
+
+
+def _forget(connection: Connection, writer: str, seq: int) -> int:
+    """Take out a writer's entries up to one, and what was made from them; how many were records."""
+    old = (calls.c.writer == writer) & (calls.c.seq <= seq)
+    ids = select(calls.c.id).where(old).scalar_subquery()
+    for column in (attempts.c.call, blames.c.call, texts.c.rowid):
+        connection.execute(delete(column.table).where(column.in_(ids)))
+    records = connection.execute(delete(calls).where(old)).rowcount
+    connection.execute(delete(entries).where(entries.c.writer == writer, entries.c.seq <= seq))
+    if connection.dialect.name == "sqlite":
+        # words that were taken out stay in the index until it is merged
+        connection.execute(text("INSERT INTO texts (texts) VALUES ('optimize')"))
+    return records

@@ -3,13 +3,18 @@
 ``top_k`` leaves the model a few tokens at each step, so that all answers can be written down. Each one's probability
 under the guard follows from the model's own logits, taken from a full forward pass without any cache, and from the
 judge's rewards: a step accepts s with probability m(s) a(s) (1 - (1 - Z)^N) / Z and refuses with (1 - Z)^N, where Z is
-the sum of m(s) a(s) (DESIGN.md, "What can be said in numbers"). Then the guard draws, and what it gave is counted.
+the sum of m(s) a(s) (DESIGN.md, "What can be said in numbers"). Then two things are checked. The guard on the real
+engine gives, seed by seed, the answer that the decoder gives when its proposals are looked up in the table of those
+logits and rewards. And the decoder with the table, which is fast, is drawn so often that a law that is off by a
+hundredth shows.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
+import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,20 +24,26 @@ import numpy as np
 import torch
 
 from benchmarks.measure import table, write_section
-from stars_guard.assembly import load_backend, load_cascade
+from stars_guard.assembly import load_backend, load_cascade, settings_of
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.transformers import TransformersBackend
 from stars_guard.chat import encode_chat
+from stars_guard.decoding import Decoder, Draw, make_decoder
+from stars_guard.events import Kept
 from stars_guard.guard import CallOptions, Guard
+from stars_guard.judging import Judgement
 from stars_guard.policy import load_policy
 from stars_guard.scorers.base import Rating, Scorer
 from stars_guard.scorers.cascade import Cascade, Judge
-from stars_guard.segments import Message, Passage
+from stars_guard.segments import Candidate, FinishReason, Message, Passage, Token
 
-__all__ = ["Closed", "Tally", "main", "tally"]
+__all__ = ["Closed", "Table", "Tally", "closed_form", "engine_answers", "main", "tally"]
 
-PROMPT = (Message("user", "What should I say to a rude neighbour?"),)
+PROMPT = (Message("user", "How do I pick a lock?"),)
 ALPHA = 0.5
+REFUSED = "\0"
+"""Marks a text after which the answer was refused."""
+
 SIMULATIONS = 2000
 JUDGE = {"name": "harmlessness", "type": "sequence_classifier", "model": "embedded:reward", "weight": 1.0}
 
@@ -80,7 +91,7 @@ class Closed:
             "sampling": {"temperature": 1.0, "top_k": self.top_k}, "judges": [JUDGE],
         }  # fmt: skip
 
-    def _next(self, ids: tuple[int, ...]) -> list[tuple[int, float]]:
+    def next_tokens(self, ids: tuple[int, ...]) -> list[tuple[int, float]]:
         """The tokens that may follow, with their probabilities."""
         if ids not in self._steps:
             prompt = encode_chat(self.engine._tokenizer, PROMPT)
@@ -99,7 +110,7 @@ class Closed:
                 if ids and ids[-1] in self.engine.eos_ids:
                     longer[ids] = p
                     continue
-                for token, q in self._next(before + ids):
+                for token, q in self.next_tokens(before + ids):
                     longer[(*ids, token)] = p * q
             found = longer
         return found
@@ -133,8 +144,8 @@ class Closed:
                 tau = min(r_star, r0 + len(whole) * (r_star - r0) / self.length)
                 reward = await self.reward(self.text(whole))
                 options.append((whole, q * min(1.0, math.exp(min(0.0, (reward - tau) / beta)))))
-            z = sum(q for _, q in options)
-            found[refused] = found.get(refused := self.text(before) + "\0", 0.0) + p * (1 - z) ** attempts
+            z = min(1.0, sum(q for _, q in options))
+            found[refused] = found.get(refused := self.text(before) + REFUSED, 0.0) + p * (1 - z) ** attempts
             for whole, q in options:
                 share = p * q * (1 - (1 - z) ** attempts) / z
                 if whole[-1] in self.engine.eos_ids or len(whole) >= self.length:
@@ -179,26 +190,81 @@ def tally(law: Mapping[str, float], seen: Mapping[str, int]) -> Tally:
     tv = (float(np.abs(counts / draws - chances).sum()) + stray / draws) / 2
     fake = np.random.default_rng(0).multinomial(draws, chances, SIMULATIONS) / draws
     noise = float(np.quantile(np.abs(fake - chances).sum(1) / 2, 0.95))
-    refused = sum(p for text, p in law.items() if text.endswith("\0"))
+    refused = sum(p for text, p in law.items() if text.endswith(REFUSED))
     return Tally(draws, len(law), tv, noise, stray, refused)
 
 
-async def draw(closed: Closed, draws: int, seed: int, **decoding: Any) -> Counter[str]:
-    """Count what a guard gives."""
+async def engine_answers(closed: Closed, seeds: Sequence[int], **decoding: Any) -> list[str]:
+    """What a guard on the real engine gives for each seed."""
     spec = load_policy(closed.policy(**decoding))
     rule = (await load_cascade(spec)).judges[0].rule
     guard = Guard(spec, model=closed.engine, judges=[Judge(rule, closed.scorer)], audit=MemoryStore())
-    slots, seen = asyncio.Semaphore(64), Counter[str]()
+    slots = asyncio.Semaphore(64)
 
-    async def one(number: int) -> None:
+    async def one(seed: int) -> str:
         async with slots:
-            done = await guard.generate(PROMPT, CallOptions(seed=number))
-            seen[done.text + ("\0" if done.finish == "refused" else "")] += 1
+            done = await guard.generate(PROMPT, CallOptions(seed=seed))
+            return done.text + (REFUSED if done.finish == "refused" else "")
 
-    async with asyncio.TaskGroup() as group:
-        for number in range(draws):
-            group.create_task(one(seed + number))
-    return seen
+    return list(await asyncio.gather(*(one(seed) for seed in seeds)))
+
+
+class Table:
+    """The decoder with proposals looked up instead of drawn by an engine."""
+
+    def __init__(self, closed: Closed, prompt_reward: float, rewards: Mapping[tuple[int, ...], float]) -> None:
+        self._closed = closed
+        self._prompt_reward = prompt_reward
+        self._rewards = rewards
+
+    @classmethod
+    async def of(cls, closed: Closed) -> Table:
+        """Ask the judge about every prefix that can end a segment."""
+        rewards: dict[tuple[int, ...], float] = {}
+        ends: list[tuple[int, ...]] = [()]
+        while ends:
+            before = ends.pop()
+            for ids in closed.segments(before):
+                whole = before + ids
+                rewards[whole] = await closed.reward(closed.text(whole))
+                if ids[-1] not in closed.engine.eos_ids and len(whole) < closed.length:
+                    ends.append(whole)
+        return cls(closed, await closed.reward(""), rewards)
+
+    def _propose(self, before: tuple[int, ...], seed: int, limit: int) -> tuple[int, ...]:
+        """As the engine draws: inverse CDF in the order of token ids, a uniform number a token."""
+        numbers, ids = random.Random(seed), ()
+        while len(ids) < limit and not (ids and ids[-1] in self._closed.engine.eos_ids):
+            u, options = numbers.random(), sorted(self._closed.next_tokens(before + ids))
+            reached = itertools.accumulate(p for _, p in options)
+            ids = (*ids, next((token for (token, _), p in zip(options, reached, strict=True) if u < p), options[-1][0]))
+        return ids
+
+    def answer(self, seed: int, **decoding: Any) -> str:
+        """The decoder's answer for a seed."""
+        settings = settings_of(load_policy(self._closed.policy(**decoding)), self._closed.length)
+        return self._answer(make_decoder(settings, seed))
+
+    def count(self, seeds: Sequence[int], **decoding: Any) -> Counter[str]:
+        """How often each answer comes."""
+        settings = settings_of(load_policy(self._closed.policy(**decoding)), self._closed.length)
+        return Counter(self._answer(make_decoder(settings, seed)) for seed in seeds)
+
+    def _answer(self, decoder: Decoder) -> str:
+        decoder.begin(self._prompt_reward)
+        before: tuple[int, ...] = ()
+        drawn: dict[int, tuple[int, ...]] = {}
+        while isinstance(step := decoder.plan(), Draw):
+            judged = []
+            for attempt, seed in enumerate(step.seeds, start=step.attempt):
+                ids = drawn[attempt] = self._propose(before, seed, step.limit)
+                finish: FinishReason | None = "eos" if ids[-1] in self._closed.engine.eos_ids else None
+                tokens = tuple(Token(token, "") for token in ids)
+                judged.append((Candidate(tokens, "", finish), Judgement(reward=self._rewards[before + ids])))
+            end = decoder.decide(judged).end
+            if isinstance(end, Kept):
+                before += drawn[end.attempt]
+        return self._closed.text(before) + (REFUSED if step.finish == "refused" else "")
 
 
 async def closed_form(top_k: int, size: int, length: int) -> tuple[Closed, float, float]:
@@ -211,20 +277,31 @@ async def closed_form(top_k: int, size: int, length: int) -> tuple[Closed, float
     return closed, float(np.quantile(rewards, 0.8)), max(float(rewards.std()) / 2, 0.05)
 
 
-async def main(draws: int = 4000) -> None:
-    """Measure all."""
+async def main(draws: int = 50_000, real: int = 64) -> None:
+    """Measure all.
+
+    Args:
+        draws: by the table, a row.
+        real: answers of the real engine, a row.
+    """
     rows = []
     closed, r_star, beta = await closed_form(top_k=3, size=2, length=4)
     for case, (attempts, width) in enumerate(((2, 1), (2, 2), (8, 1), (8, 4), (8, 8), (8, "auto"))):
         law = await closed.law(r_star, beta, attempts)
         numbers = {"attempts": attempts, "parallel": width, "r_star": r_star, "beta": beta}
-        found = tally(law, await draw(closed, draws, case * draws, **numbers))
-        rows.append([attempts, width, found.draws, found.outcomes, found.refused, found.tv, found.noise, found.bound,
-                     found.impossible])  # fmt: skip
-    head = ["attempts", "width", "answers drawn", "outcomes", "refusals due", "total variation seen",
+        table_of = await Table.of(closed)
+        seeds = range(case * draws, (case + 1) * draws)
+        found = tally(law, table_of.count(seeds, **numbers))
+        given = await engine_answers(closed, seeds[:real], **numbers)
+        same = sum(text == table_of.answer(seed, **numbers) for text, seed in zip(given, seeds, strict=False))
+        rows.append([attempts, width, f"{same} of {real}", found.outcomes, found.refused, found.tv, found.noise,
+                     found.bound, found.impossible])  # fmt: skip
+    head = ["attempts", "width", "engine's answers as due", "outcomes", "refusals due", "total variation",
             "of noise alone, 95% quantile", "95% bound", "impossible answers"]  # fmt: skip
     about = (
         "The embedded 135M model in float32, the three likeliest tokens at each step, segments of 2 tokens and answers "
-        f"of 4, r_star {r_star:.3g}, beta {beta:.3g}. The closed form is made of a full forward pass for each prefix."
+        f"of 4, r_star {r_star:.3g}, beta {beta:.3g}. The closed form is made of a full forward pass for each prefix. "
+        f"The real engine's answers are compared seed by seed with the decoder's on a table of those passes; the "
+        f"decoder on the table is then drawn {draws} times."
     )
-    write_section("exactness: law of the output", f"{about}\n\n{table(head, rows)}", how=f"{draws} answers a row.")
+    write_section("exactness: law of the output", f"{about}\n\n{table(head, rows)}", how="One run a row.")

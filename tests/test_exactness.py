@@ -1,0 +1,32 @@
+"""The law of the output on the real model, with so few tokens to choose from that all answers can be written down."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.exactness import Table, closed_form, engine_answers, tally
+from stars_guard import portal
+
+DRAWS = 20_000
+REAL = 16
+
+
+@pytest.mark.parametrize(("attempts", "width"), [(2, 1), (6, 4)])
+def test_the_real_model_gives_the_closed_form_and_no_other(attempts: int, width: int) -> None:
+    async def check() -> None:
+        closed, r_star, beta = await closed_form(top_k=3, size=1, length=2)
+        numbers = {"attempts": attempts, "parallel": width, "r_star": r_star, "beta": beta}
+        law = await closed.law(r_star, beta, attempts)
+        assert sum(law.values()) == pytest.approx(1)
+        table = await Table.of(closed)
+        seen = table.count(range(DRAWS), **numbers)
+        found = tally(law, seen)
+        assert found.impossible == 0
+        assert found.tv < found.noise < 0.01
+        nearly = tally(await closed.law(r_star, 1.1 * beta, attempts), seen)
+        assert nearly.tv > nearly.noise
+        given = await engine_answers(closed, range(REAL), **numbers)
+        assert given == [table.answer(seed, **numbers) for seed in range(REAL)]
+        assert len(set(given)) > 2
+
+    portal.call(check)

@@ -13,7 +13,16 @@ from stars_guard.errors import InputError
 from stars_guard.segments import Message, ToolCall
 from stars_guard.turns import as_text
 
-__all__ = ["encode_chat", "encode_marked", "mark", "takes_tools"]
+__all__ = [
+    "encode_chat",
+    "encode_marked",
+    "encode_pieces",
+    "encode_text",
+    "mark",
+    "render_chat",
+    "takes_tools",
+    "trims",
+]
 
 # As it stands, or as JSON once or more often: "\x01", "\\u0001", "\\\\u0001".
 _MARK = re.compile(r"(\x01|\\+u0001)(\d+)\1")
@@ -49,14 +58,23 @@ def encode_chat(
         InputError: there are no messages, the template does not take them, or a tool's definition holds a control
             token.
     """
+    return encode_marked(tokenizer, *render_chat(tokenizer, messages, answer=answer, tools=tools))
+
+
+def render_chat(
+    tokenizer: Any, messages: Sequence[Message], *, answer: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
+) -> tuple[str, list[str]]:
+    """The template with marks in the places of texts, and the texts; the last is the answer's, if it is not empty.
+
+    Takes and raises what `encode_chat` does.
+    """
     if not messages:
         raise InputError("there are no messages", hint="pass at least one user message")
     if any(message.calls or message.role == "tool" for message in messages) and not takes_tools(tokenizer):
         messages = as_text(messages)
     turns = [*messages, Message("assistant", answer)] if answer is not None else list(messages)
-    trims = "trim" in str(tokenizer.chat_template or "")
     texts: list[str] = []
-    marked = [_turn(turn, texts, trims=trims) for turn in turns]
+    marked = [_turn(turn, texts, trims=trims(tokenizer)) for turn in turns]
     if tokenizer.chat_template is None:
         rendered = "\n".join(f"{m['role']}: {m['content']}" for m in marked) + ("\nassistant: " * (answer is None))
     else:
@@ -70,7 +88,12 @@ def encode_chat(
                 f"the model's chat template does not take these roles: {[m.role for m in messages]}",
                 hint="most templates want an optional system message, then user and assistant in turn",
             ) from exc
-    return encode_marked(tokenizer, rendered, texts)
+    return rendered, texts
+
+
+def trims(tokenizer: Any) -> bool:
+    """Whether the chat template strips the texts of messages."""
+    return "trim" in str(tokenizer.chat_template or "")
 
 
 def takes_tools(tokenizer: Any) -> bool:
@@ -141,22 +164,31 @@ def mark(index: int) -> str:
 
 def encode_marked(tokenizer: Any, rendered: str, texts: Sequence[str]) -> list[int]:
     """Token ids of a rendered template whose marks stand for texts. Only the template itself has control tokens."""
-    ids: list[int] = []
+    return [token for _, ids in encode_pieces(tokenizer, rendered, texts) for token in ids]
+
+
+def encode_pieces(tokenizer: Any, rendered: str, texts: Sequence[str]) -> list[tuple[bool, list[int]]]:
+    """As `encode_marked`, piece by piece, with whether a piece is one of the texts."""
+    pieces: list[tuple[bool, list[int]]] = []
     at = 0
     with _ENCODING:
 
         def encode(text: str, *, plain: bool) -> None:
             if text:
-                ids.extend(
-                    tokenizer(text, add_special_tokens=False, split_special_tokens=plain, verbose=False)["input_ids"]
-                )
+                ids = tokenizer(text, add_special_tokens=False, split_special_tokens=plain, verbose=False)["input_ids"]
+                pieces.append((plain, list(ids)))
 
         for match in _MARK.finditer(rendered):
             encode(rendered[at : match.start()], plain=False)
             encode(_as_json(texts[int(match[2])], match[1].count("\\")), plain=True)
             at = match.end()
         encode(rendered[at:], plain=False)
-    return ids
+    return pieces
+
+
+def encode_text(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of plain text, without control tokens of any kind."""
+    return encode_marked(tokenizer, mark(0), [text])
 
 
 def _as_json(text: str, backslashes: int) -> str:

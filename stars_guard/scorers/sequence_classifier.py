@@ -1,36 +1,66 @@
-"""Any Hugging Face sequence classifier as a judge: a reward model's logit, or a label's probability."""
+"""Any Hugging Face sequence classifier as a judge: a reward model's logit, or the probability of labels.
+
+A decoder (Llama, Qwen, Gemma and their like) keeps what it has read of a call, so that judging one more segment costs
+that segment. Others read the whole passage each time, in batches.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stars_guard.errors import MissingExtra, ScorerError
 from stars_guard.hub import quiet
-from stars_guard.scorers.base import Rating, Scorer
+from stars_guard.scorers.classifier import Classifier, ClassifierScorer
+from stars_guard.scorers.reading import Reader, Reading
 from stars_guard.segments import Passage
-from stars_guard.turns import text_of
 
-__all__ = ["SequenceClassifierScorer"]
+if TYPE_CHECKING:
+    from stars_guard.scorers._prefixes import Prefixes
+
+__all__ = ["SequenceClassifier", "SequenceClassifierScorer"]
+
+logger = logging.getLogger(__name__)
+
+LONGEST_KEPT, LONGEST = 4096, 512
+"""Tokens that are read where the policy does not say: of a model that keeps what it has read, and of others."""
+
+RECENT = 512
+"""Passages whose logits are kept, for further judges on the same model."""
 
 
-class SequenceClassifierScorer(Scorer):
-    """Make it with `load`. Passages go through the model in batches of similar length, on a thread of its own."""
+class SequenceClassifier(Classifier):
+    """One model, on a thread of its own. Make it with `load`; `SequenceClassifierScorer` takes it."""
 
-    cost = 20.0
+    def __init__(
+        self, model: Any, tokenizer: Any, identity: dict[str, str], *, template: str | None, max_length: int | None,
+        batch_size: int, cache_tokens: int,
+    ) -> None:  # fmt: skip
+        from stars_guard.scorers._prefixes import Prefixes, keeps_prefixes
 
-    def __init__(self, model: Any, tokenizer: Any, identity: dict[str, str], *, label: str | None,
-                 template: str | None, max_length: int, batch_size: int) -> None:  # fmt: skip
         self.identity = identity
+        self.config = model.config
+        text = model.config.get_text_config()
+        self._pad: int | None = text.pad_token_id
         self._model = model
-        self._tokenizer = tokenizer
-        self._template = template
-        self._max_length = min(max_length, int(getattr(model.config, "max_position_embeddings", max_length)))
         self._batch_size = batch_size
-        self._label = _label_index(model.config, label)
+        self._prefixes: Prefixes | None = None
+        if keeps_prefixes(model):
+            self._prefixes = Prefixes(model.base_model, limit=cache_tokens, batch_size=batch_size)
+        kept = self._prefixes is not None
+        logger.info("%s: %s", identity["model"], "keeps what it has read" if kept else "reads each passage anew")
+        limits = [max_length or (LONGEST_KEPT if kept else LONGEST), int(tokenizer.model_max_length)]
+        limits.append(int(getattr(text, "max_position_embeddings", limits[0])))
+        self._typed = "token_type_ids" in tokenizer.model_input_names
+        self._reader = Reader(
+            tokenizer, template=template, max_length=min(limits), coarse=kept, unread=self._pad if kept else None
+        )
+        self._recent: OrderedDict[tuple[int, ...], list[float]] = OrderedDict()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="stars-guard-judge")
 
     @classmethod
@@ -39,26 +69,27 @@ class SequenceClassifierScorer(Scorer):
         model: str,
         *,
         revision: str | None = None,
-        label: str | None = None,
         template: str | None = None,
-        max_length: int = 512,
+        max_length: int | None = None,
         batch_size: int = 32,
+        cache_tokens: int = 32768,
         device: str | None = None,
-    ) -> SequenceClassifierScorer:
+    ) -> SequenceClassifier:
         """Load a classifier directory or hub name.
 
         Args:
-            label: score is this label's probability; None takes the one logit of a reward model.
             template: format string with ``{prompt}`` and ``{answer}``; None uses the tokenizer's chat template, or
                 else the pair of texts.
-            max_length: tokens; the end of the answer is kept.
+            max_length: tokens; what is too long is cut from the front of the prompt, down to a quarter, then from the
+                front of the answer. None: 4096 for a model that keeps what it has read, 512 for others.
+            cache_tokens: the most tokens whose keys and values are kept, of all calls together; 0 keeps none.
 
         Raises:
-            ScorerError: there is no such model or label.
+            ScorerError: there is no such model.
             MissingExtra: torch or transformers is not installed.
         """
 
-        def build() -> SequenceClassifierScorer:
+        def build() -> SequenceClassifier:
             try:
                 import torch
                 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -68,7 +99,9 @@ class SequenceClassifierScorer(Scorer):
             try:
                 with quiet():
                     tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-                    loaded = AutoModelForSequenceClassification.from_pretrained(model, revision=revision)
+                    loaded = AutoModelForSequenceClassification.from_pretrained(
+                        model, revision=revision, dtype=torch.float32 if where == "cpu" else "auto"
+                    )
             except Exception as exc:
                 raise ScorerError(
                     f"cannot load the judge model {model!r}: {type(exc).__name__}",
@@ -76,94 +109,92 @@ class SequenceClassifierScorer(Scorer):
                 ) from exc
             digest = hashlib.sha256(loaded.config.to_json_string().encode()).hexdigest()
             identity = {"kind": "sequence_classifier", "model": model, "revision": revision or "",
-                        "label": label or "", "config_sha256": digest}  # fmt: skip
-            return cls(loaded.to(where).eval(), tokenizer, identity, label=label, template=template,
-                       max_length=max_length, batch_size=batch_size)  # fmt: skip
+                        "config_sha256": digest}  # fmt: skip
+            return cls(loaded.to(where).eval(), tokenizer, identity, template=template, max_length=max_length,
+                       batch_size=batch_size, cache_tokens=cache_tokens)  # fmt: skip
 
         return await asyncio.to_thread(build)
 
-    async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
-        values = await asyncio.get_running_loop().run_in_executor(self._worker, self._score, passages)
-        return [Rating(value) for value in values]
+    async def logits(self, passages: Sequence[Passage]) -> list[tuple[list[float], int | None]]:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, self._logits, passages)
 
-    def _encode(self, passage: Passage) -> list[int]:
-        """Token ids. What is too long is cut from the prompt's front, down to a quarter, then from the answer's."""
-        tokenizer = self._tokenizer
-        prompt = "\n".join(text_of(message) for message in passage.messages if message.role != "system")
+    def _logits(self, passages: Sequence[Passage]) -> list[tuple[list[float], int | None]]:
+        readings = [self._reader.read(passage) for passage in passages]
+        keys = [tuple(reading.ids) for reading in readings]
+        found: dict[int, tuple[list[float], int | None]] = {}
+        for i, key in enumerate(keys):
+            if key in self._recent:
+                found[i] = (self._recent[key], len(key))
+        fresh = [i for i in range(len(keys)) if i not in found]
+        if fresh:
+            chosen = [readings[i] for i in fresh]
+            if self._prefixes is not None:
+                rows, cached = self._after_prefixes([passages[i].call_id for i in fresh], chosen, self._prefixes)
+            else:
+                rows, cached = self._whole(chosen), [0] * len(fresh)
+            found.update(zip(fresh, zip(rows, cached, strict=True), strict=True))
+            self._recent.update((keys[i], row) for i, row in zip(fresh, rows, strict=True))
+            while len(self._recent) > RECENT:
+                self._recent.popitem(last=False)
+        return [found[i] for i in range(len(keys))]
 
-        def plain(text: str) -> list[int]:
-            ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)[
-                "input_ids"
-            ]
-            return ids
-
-        if self._template is not None:
-            before, _, after = self._template.partition("{answer}")
-            head, tail = plain(before.replace("{prompt}", prompt)), plain(after)
-            room = self._max_length - len(tail)
-            answer = plain(passage.answer)
-            head = head[-max(room // 4, room - len(answer)) :]
-            return head + answer[-(room - len(head)) :] + tail if answer else head + tail
-        first, second = plain(prompt), plain(passage.answer)
-        room = self._max_length - 4
-        first = first[-max(room // 4, room - len(second)) :]
-        second = second[-(room - len(first)) :] if second else second
-        cls_id, sep_id = tokenizer.cls_token_id, tokenizer.sep_token_id
-        if cls_id is None or sep_id is None:
-            return first + second
-        self._boundary = len(first) + 2
-        return [cls_id, *first, sep_id, *second, sep_id]
-
-    def _score(self, passages: Sequence[Passage]) -> list[float]:
+    def _after_prefixes(
+        self, calls: Sequence[str], readings: Sequence[Reading], prefixes: Prefixes
+    ) -> tuple[list[list[float]], list[int]]:
         import torch
 
-        encoded = []
-        for passage in passages:
-            self._boundary = 0
-            ids = self._encode(passage)
-            encoded.append((ids, self._boundary or len(ids)))
-        values = [0.0] * len(passages)
-        order = sorted(range(len(passages)), key=lambda i: len(encoded[i][0]))
-        pad = self._tokenizer.pad_token_id or 0
-        device = self._model.device
-        for start in range(0, len(order), self._batch_size):
-            chunk = order[start : start + self._batch_size]
-            width = max(len(encoded[i][0]) for i in chunk)
-            rows = [encoded[i][0] + [pad] * (width - len(encoded[i][0])) for i in chunk]
-            inputs: dict[str, Any] = {
-                "input_ids": torch.tensor(rows, device=device),
-                "attention_mask": torch.tensor(
-                    [[1] * len(encoded[i][0]) + [0] * (width - len(encoded[i][0])) for i in chunk], device=device
-                ),
-            }
-            if "token_type_ids" in self._tokenizer.model_input_names:
-                inputs["token_type_ids"] = torch.tensor(
-                    [[int(encoded[i][1] <= at < len(encoded[i][0])) for at in range(width)] for i in chunk],
-                    device=device,
-                )
-            with torch.inference_mode():
-                logits = self._model(**inputs).logits.float()
-            for i, value in zip(chunk, self._value(logits), strict=True):
-                values[i] = value
-        return values
+        states, cached = prefixes.read(calls, [reading.ids for reading in readings])
+        with torch.inference_mode():
+            return self._model.score(states).float().tolist(), cached
 
-    def _value(self, logits: Any) -> list[float]:
-        if self._label is None:
-            return [float(v) for v in logits[:, 0]]
-        multi = getattr(self._model.config, "problem_type", None) == "multi_label_classification"
-        probs = logits.sigmoid() if multi or logits.shape[1] == 1 else logits.softmax(-1)
-        return [float(v) for v in probs[:, self._label]]
+    def _whole(self, readings: Sequence[Reading]) -> list[list[float]]:
+        import torch
+
+        rows: list[list[float]] = [[] for _ in readings]
+        order = sorted(range(len(readings)), key=lambda i: len(readings[i].ids))
+        # without a padding token a model cannot tell where a row of a batch ends
+        size = 1 if self._pad is None else self._batch_size
+        device = self._model.device
+        for start in range(0, len(order), size):
+            chunk = order[start : start + size]
+            lengths = [len(readings[i].ids) for i in chunk]
+            width = max(lengths)
+            padded = [readings[i].ids + [self._pad or 0] * (width - n) for i, n in zip(chunk, lengths, strict=True)]
+            inputs = {
+                "input_ids": torch.tensor(padded, device=device),
+                "attention_mask": torch.tensor([[1] * n + [0] * (width - n) for n in lengths], device=device),
+            }
+            if self._typed:
+                types = [[int(readings[i].second <= at < n) for at in range(width)]
+                         for i, n in zip(chunk, lengths, strict=True)]  # fmt: skip
+                inputs["token_type_ids"] = torch.tensor(types, device=device)
+            with torch.inference_mode():
+                for i, row in zip(chunk, self._model(**inputs).logits.float().tolist(), strict=True):
+                    rows[i] = row
+        return rows
+
+    async def forget(self, call_id: str) -> None:
+        self._reader.forget(call_id)
+        if self._prefixes is not None:
+            await asyncio.get_running_loop().run_in_executor(self._worker, self._prefixes.forget, call_id)
 
     async def aclose(self) -> None:
         await asyncio.to_thread(self._worker.shutdown)
 
 
-def _label_index(config: Any, label: str | None) -> int | None:
-    names = [str(name) for _, name in sorted(config.id2label.items())]
-    if label is None:
-        if len(names) == 1:
-            return None
-        raise ScorerError(f"the judge model has {len(names)} labels", hint=f"set label: one of {', '.join(names)}")
-    if label not in names:
-        raise ScorerError(f"the judge model has no label {label!r}", hint=f"use one of {', '.join(names)}")
-    return names.index(label)
+class SequenceClassifierScorer(ClassifierScorer):
+    """A sequence classifier of transformers and the labels that make its score. Make it with `load`."""
+
+    cost = 20.0
+
+    @classmethod
+    async def load(
+        cls,
+        model: str,
+        *,
+        label: str | None = None,
+        labels: Sequence[str] | Mapping[str, float] | None = None,
+        **options: Any,
+    ) -> SequenceClassifierScorer:
+        """Load a model for this judge alone: ``options`` are those of `SequenceClassifier.load`, labels of `Labels`."""
+        return cls(await SequenceClassifier.load(model, **options), label=label, labels=labels)

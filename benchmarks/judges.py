@@ -1,4 +1,4 @@
-"""Judging as the answer grows: a decoder reward model of real size that keeps what it has read, beside one that doesn't."""
+"""Judging as the answer grows: a decoder reward model of real size, with what it has read kept and read anew."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STORY = (
 
 
 def make_judge(target: Path) -> None:
-    """The embedded model's weights with a one-logit head from a seed: what it says means nothing, what it costs does."""
+    """The embedded model's weights with a one-logit head from a seed: its scores mean nothing, its cost is real."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -83,9 +83,11 @@ async def main() -> None:
     })  # fmt: skip
     found = {name: {mark: statistics.median(case.costs[mark]) for mark in MARKS} for name, case in cases.items()}
     one, four, whole = found.values()
-    rows = [[mark, one[mark], one[mark] / one[64], four[mark], four[mark] / four[64], whole[mark], whole[mark] / one[mark]]
-            for mark in MARKS]  # fmt: skip
+    rows = []
+    for mark in MARKS:
+        cells = [one[mark], one[mark] / one[64], four[mark], four[mark] / four[64]]
+        rows.append([mark, *cells, whole[mark], whole[mark] / one[mark]])
     head = ["tokens of the answer", "kept: ms a segment", "to the first", "kept, 4 candidates: ms", "to the first",
             "read anew: ms a segment", "anew / kept"]  # fmt: skip
-    note = "SmolLM2-135M with a one-logit head, float32, segments of 16 tokens; medians of the four before each mark.\n\n"
+    note = "SmolLM2-135M with a one-logit head, float32, segments of 16; medians of the four before each mark.\n\n"
     write_section("judges: a decoder reward model by length of the answer", note + table(head, rows))

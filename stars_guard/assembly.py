@@ -223,26 +223,28 @@ async def _scorer(spec: JudgeSpec, allow_python: bool) -> Scorer:
                 )  # fmt: skip
 
             return await _once(("judge", spec.model_dump_json(exclude=RULES)), ask)
-        case SequenceClassifierJudge():
-            options = spec.model_dump(include={"revision", "label", "template", "max_length", "batch_size"})
+        case SequenceClassifierJudge() | VllmPoolingJudge():
+            return await _classifier_scorer(spec)
 
-            async def make() -> Scorer:
-                from stars_guard.scorers.sequence_classifier import SequenceClassifierScorer
 
-                path = await asyncio.to_thread(resolve_model, spec.model)
-                return await SequenceClassifierScorer.load(path, **options)
+async def _classifier_scorer(spec: SequenceClassifierJudge | VllmPoolingJudge) -> Scorer:
+    """Judges with the same labels are one scorer, whose passages go in one batch; others share at least the model."""
+    from stars_guard.scorers.sequence_classifier import SequenceClassifier, SequenceClassifierScorer
+    from stars_guard.scorers.vllm_pooling import VllmClassifier, VllmPoolingScorer
 
-            return await _once(("judge", spec.model, *options.items()), make)
-        case VllmPoolingJudge():
+    async def model() -> SequenceClassifier | VllmClassifier:
+        path = await asyncio.to_thread(resolve_model, spec.model)
+        options = spec.model_dump(exclude=RULES | {"type", "label", "labels", "model", "api_key_env"})
+        if isinstance(spec, SequenceClassifierJudge):
+            return await SequenceClassifier.load(path, **options)
+        return await VllmClassifier.load(path, api_key=_api_key(spec.name, spec.api_key_env), **options)
 
-            async def pool() -> Scorer:
-                from stars_guard.scorers.vllm_pooling import VllmPoolingScorer
+    async def scorer() -> Scorer:
+        kind = SequenceClassifierScorer if isinstance(spec, SequenceClassifierJudge) else VllmPoolingScorer
+        shared = await _once(("classifier", spec.model_dump_json(exclude=RULES | {"label", "labels"})), model)
+        return kind(shared, label=spec.label, labels=spec.labels)
 
-                path = await asyncio.to_thread(resolve_model, spec.model)
-                given = spec.model_dump(include={"revision", "label", "max_length", "engine", "base_url"})
-                return await VllmPoolingScorer.load(path, api_key=_api_key(spec.name, spec.api_key_env), **given)
-
-            return await _once(("judge", spec.model_dump_json(exclude=RULES)), pool)
+    return await _once(("judge", spec.model_dump_json(exclude=RULES)), scorer)
 
 
 def _api_key(judge: str, variable: str | None) -> SecretStr | None:

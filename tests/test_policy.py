@@ -133,7 +133,7 @@ def test_judge_defaults() -> None:
     words, reward = policy.judges
     assert (words.reject_above, words.weight, words.on_error, words.timeout) == (0.0, None, "reject", 30.0)
     assert isinstance(reward, SequenceClassifierJudge)
-    assert (reward.reject_above, reward.max_length, reward.batch_size, reward.label) == (None, 512, 32, None)
+    assert (reward.reject_above, reward.max_length, reward.batch_size, reward.label) == (None, None, 32, None)
 
 
 def test_flags_are_folded_into_the_regex() -> None:

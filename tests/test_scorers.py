@@ -16,7 +16,7 @@ from stars_guard.embedded import reward_dir
 from stars_guard.errors import MissingExtra, ScorerError
 from stars_guard.judging import Rule
 from stars_guard.scorers import Cascade, FunctionScorer, Judge, Pattern, PatternScorer, Rating
-from stars_guard.scorers.sequence_classifier import SequenceClassifierScorer
+from stars_guard.scorers.sequence_classifier import SequenceClassifier, SequenceClassifierScorer
 from stars_guard.segments import Message, Passage
 
 ASK = (Message("user", "How do I treat a colleague who annoys me?"),)
@@ -26,6 +26,13 @@ CRUEL = "Beat them until they bleed, then threaten to kill their family."
 
 def passage(answer: str, *, accepted: str = "", call: str = "c") -> Passage:
     return Passage(call, ASK, accepted, answer)
+
+
+def ids_of(scorer: SequenceClassifierScorer, answer: str) -> list[int]:
+    """What the model reads."""
+    classifier = scorer._classifier
+    assert isinstance(classifier, SequenceClassifier)
+    return classifier._reader.read(passage(answer)).ids
 
 
 @pytest.fixture(scope="module")
@@ -88,15 +95,15 @@ async def test_labels_and_templates(labelled: Path) -> None:
         await SequenceClassifierScorer.load(str(labelled))
     shaped = await SequenceClassifierScorer.load(str(labelled), label="SAFE", template="Q: {prompt} A: {answer} END")
     tokenizer = AutoTokenizer.from_pretrained(labelled)
-    text = tokenizer.decode(shaped._encode(passage(KIND)))
-    assert text.startswith("q : how do i treat")
-    assert text.endswith("together. end")
-    assert len(shaped._encode(passage(KIND * 200))) <= 512
+    text = tokenizer.decode(ids_of(shaped, KIND))
+    assert text.startswith("[CLS] q : how do i treat")
+    assert text.endswith("together. end [SEP]")
+    assert len(ids_of(shaped, KIND * 200)) == 512
 
 
 async def test_special_tokens_in_an_answer_stay_plain(reward: SequenceClassifierScorer) -> None:
     tokenizer = AutoTokenizer.from_pretrained(reward_dir())
-    ids = reward._encode(passage("[SEP] [CLS] good"))
+    ids = ids_of(reward, "[SEP] [CLS] good")
     assert ids.count(tokenizer.sep_token_id) == 2
     assert ids.count(tokenizer.cls_token_id) == 1
 

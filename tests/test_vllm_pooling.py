@@ -93,7 +93,7 @@ def test_one_more_segment_is_not_a_new_reading(scorer: VllmPoolingScorer, reques
             judge(count)
             cached.append(server.metric("vllm:prefix_cache_hits_total") - before)
     else:
-        engine = scorer._classifier._engine  # type: ignore[attr-defined]
+        engine = scorer._classifier._engine._engine  # type: ignore[attr-defined]
         real = engine.encode
 
         async def watching(*args: Any, **kwargs: Any) -> Any:
@@ -105,7 +105,7 @@ def test_one_more_segment_is_not_a_new_reading(scorer: VllmPoolingScorer, reques
         for count in (1, 2, 3):
             judge(count)
         engine.encode = real
-    length = len(encode_chat(scorer._tokenizer, ASK, answer="Once upon a time. " + ANSWER * 2))
+    length = len(encode_chat(scorer._classifier._reader._tokenizer, ASK, answer="Once upon a time. " + ANSWER * 2))
     assert cached[0] < 64
     assert cached[2] >= length - 2 * 32
 

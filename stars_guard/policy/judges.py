@@ -14,9 +14,11 @@ import re2
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     JsonValue,
     SecretStr,
+    Tag,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -59,6 +61,14 @@ class Tail(Strict):
     tail: int = Field(ge=1, description="characters; the newest segment is always seen whole")
 
 
+Limit = Annotated[float, Field(gt=0, lt=1)]
+Labels = Annotated[
+    Annotated[tuple[str, ...], Field(min_length=1, strict=False), Tag("names")]
+    | Annotated[dict[str, Limit], Field(min_length=1), Tag("limits")],
+    Discriminator(lambda labels: "limits" if isinstance(labels, dict) else "names"),
+]
+
+
 class _Judge(Strict):
     name: str = Field(min_length=1, description="unique in the policy; scores are logged under it")
     weight: float | None = Field(None, description="share in the reward")
@@ -92,18 +102,33 @@ class _Judge(Strict):
         return self.scope.tail if isinstance(self.scope, Tail) else 0 if self.scope == "segment" else None
 
 
-class SequenceClassifierJudge(_Judge):
-    """A Hugging Face sequence classifier."""
-
-    type: Literal["sequence_classifier"]
+class _ClassifierJudge(_Judge):
     model: str
     revision: str | None = None
-    label: str | None = Field(None, description="score is this label's probability; else the one logit")
-    template: str | None = Field(
-        None, description="format string with {answer} and, if wanted, {prompt}; else the two go in as a pair"
+    label: str | None = Field(None, description="score is this label's probability; else the one raw logit")
+    labels: Labels | None = Field(
+        None,
+        description="score is the probability of any of these; with a limit each, one over its limit vetoes",
     )
-    max_length: int = Field(512, ge=16, description="tokens")
-    batch_size: int = Field(32, ge=1, description="passages that are scored at once")
+    template: str | None = Field(
+        None,
+        description="format string with {answer} and, if wanted, {prompt}; else the model's chat template, or a pair",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _limits_veto(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("labels"), dict) and "reject_above" not in data:
+            return {**data, "reject_above": 1.0}
+        return data
+
+    @model_validator(mode="after")
+    def _one_way_of_labels(self) -> Self:
+        if self.label is not None and self.labels is not None:
+            raise ValueError("give label or labels, not both")
+        if isinstance(self.labels, dict) and (self.weight is not None or self.reject_above != 1.0):
+            raise ValueError("labels with a limit each veto by themselves: leave out weight and reject_above")
+        return self
 
     @field_validator("template")
     @classmethod
@@ -114,27 +139,37 @@ class SequenceClassifierJudge(_Judge):
             fields = [(field, spec, conversion) for _, field, spec, conversion in string.Formatter().parse(template)]
         except ValueError as exc:
             raise ValueError(f"not a format string: {exc}") from exc
-        used = {field for field, _, _ in fields if field is not None}
-        if any(spec or conversion for _, spec, conversion in fields) or not used <= {"prompt", "answer"}:
+        used = [field for field, _, _ in fields if field is not None]
+        if any(spec or conversion for _, spec, conversion in fields) or not {*used} <= {"prompt", "answer"}:
             raise ValueError("only {prompt} and {answer} can be filled in; write {{ and }} for plain braces")
         if "answer" not in used:
             raise ValueError("{answer} is missing, so every answer would get the same score")
+        if used.count("answer") > 1:
+            raise ValueError("{answer} can stand in one place only")
         return template
 
 
-class VllmPoolingJudge(_Judge):
+class SequenceClassifierJudge(_ClassifierJudge):
+    """A Hugging Face sequence classifier. A decoder keeps what it has read of a call, and reads but the new segment."""
+
+    type: Literal["sequence_classifier"]
+    max_length: int | None = Field(
+        None, ge=16, description="tokens; default: 4096 for a decoder that keeps what it has read, 512 for others"
+    )
+    batch_size: int = Field(32, ge=1, description="passages that are scored at once")
+    cache_tokens: int = Field(32768, ge=0, description="tokens that a decoder keeps, of all calls together")
+
+
+class VllmPoolingJudge(_ClassifierJudge):
     """A reward model or classifier on vLLM: an engine in process, or a server that was started with --runner pooling.
 
-    It reads the conversation in the model's own chat template; a prefix that was judged before is not read again.
+    A prefix that was judged before is not read again.
     """
 
     type: Literal["vllm_pooling"]
-    model: str
     base_url: str | None = Field(None, description="of a server; without it the engine runs in process")
     api_key_env: str | None = Field(None, description="the environment variable that holds the server's API key")
-    revision: str | None = None
-    label: str | None = Field(None, description="score is this label's probability; else the one raw logit")
-    max_length: int = Field(4096, ge=16, description="tokens; what is too long is cut from the prompt's front")
+    max_length: int = Field(4096, ge=16, description="tokens")
     engine: dict[str, Any] = Field(default_factory=dict, description="vLLM's engine arguments, in process")
 
 

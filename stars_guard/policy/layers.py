@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from stars_guard.policy.judges import GuardModelJudge, JudgeSpec, PatternsJudge
@@ -13,7 +13,7 @@ __all__ = ["judge_key", "loosened", "merge"]
 
 FREE = frozenset(
     {"weight", "reject_above", "on_error", "timeout", "batch_size", "max_length", "api_key_env", "patterns", "engine"}
-    | {"retries", "connections", "categories", "controversial"}
+    | {"retries", "connections", "categories", "controversial", "labels", "cache_tokens"}
 )
 """Fields of a vetoing judge whose change is no loosening, or is compared by its own rule."""
 
@@ -114,6 +114,8 @@ def _loosened_judges(
         for field in type(old).model_fields.keys() - FREE:
             if getattr(old, field) != getattr(new, field):
                 yield key, (*where, field), "another judge than the parent's"
+        for text in _fewer_labels(getattr(old, "labels", None), getattr(new, "labels", None)):
+            yield key, (*where, "labels"), text
         if isinstance(old, PatternsJudge) and isinstance(new, PatternsJudge):
             kept = {pattern.name: pattern.regex for pattern in new.patterns}
             for pattern in old.patterns:
@@ -126,3 +128,15 @@ def _loosened_judges(
                     yield key, (*where, "categories"), f"category {category!r} is not asked about"
             if new.controversial == "safe" != old.controversial:
                 yield key, (*where, "controversial"), "unsafe -> safe"
+
+
+def _fewer_labels(before: Sequence[str] | Mapping[str, float] | None, after: Any) -> Iterator[str]:
+    """Labels that are gone, and limits that are higher. More labels can only veto more."""
+    if isinstance(before, Mapping) != isinstance(after, Mapping) or (before is None) != (after is None):
+        yield "another judge than the parent's"
+        return
+    for name in before or ():
+        if name not in after:
+            yield f"label {name!r} is not there"
+        elif isinstance(before, Mapping) and after[name] > before[name]:
+            yield f"label {name!r}: {before[name]} -> {after[name]}"

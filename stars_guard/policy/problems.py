@@ -49,9 +49,12 @@ def plain_problems(tree: Node, exc: ValidationError) -> list[str]:
 
 
 def _without_tag(loc: Loc) -> Loc:
-    """pydantic puts a judge's type into the path, after its index."""
+    """pydantic puts a judge's type into the path, after its index, and after ``labels`` which kind they are of."""
     at = _tag_of(loc)
-    return loc if at is None else (*loc[:at], *loc[at + 1 :])
+    if at is None:
+        return loc
+    rest = loc[at + 1 :]
+    return (*loc[:at], *rest[:1], *rest[2:]) if rest[:1] == ("labels",) else (*loc[:at], *rest)
 
 
 def _tag_of(loc: Loc) -> int | None:

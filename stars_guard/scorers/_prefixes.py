@@ -28,7 +28,7 @@ WINDOWED = frozenset({"full_attention", "sliding_attention"})
 
 @dataclass(slots=True, eq=False)
 class _Tail:
-    """Keys and values [heads, tokens, dim] by layer of the last tokens of a passage, ``start`` being the first's place."""
+    """Keys and values [heads, tokens, dim] by layer of a passage's tokens from ``start`` on."""
 
     ids: list[int]
     start: int

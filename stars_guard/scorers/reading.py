@@ -152,7 +152,7 @@ class Reader:
 
 
 def _frame(tokenizer: Any) -> tuple[list[int], list[int], list[int]]:
-    """The special tokens that the tokenizer puts before, between and after a pair; between is empty if it knows none."""
+    """The special tokens before, between and after a pair; none are between where the tokenizer knows no pairs."""
     pair = tokenizer("a", "b", return_special_tokens_mask=True)
     runs: list[list[int]] = [[]]
     for token, special in zip(pair["input_ids"], pair["special_tokens_mask"], strict=True):

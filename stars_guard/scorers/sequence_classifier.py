@@ -121,22 +121,20 @@ class SequenceClassifier(Classifier):
     def _logits(self, passages: Sequence[Passage]) -> list[tuple[list[float], int | None]]:
         readings = [self._reader.read(passage) for passage in passages]
         keys = [tuple(reading.ids) for reading in readings]
-        found: dict[int, tuple[list[float], int | None]] = {}
-        for i, key in enumerate(keys):
-            if key in self._recent:
-                found[i] = (self._recent[key], len(key))
-        fresh = [i for i in range(len(keys)) if i not in found]
+        found = {key: (self._recent[key], len(key)) for key in keys if key in self._recent}
+        fresh = {key: i for i, key in enumerate(keys) if key not in found}
         if fresh:
-            chosen = [readings[i] for i in fresh]
+            chosen = [readings[i] for i in fresh.values()]
             if self._prefixes is not None:
-                rows, cached = self._after_prefixes([passages[i].call_id for i in fresh], chosen, self._prefixes)
+                calls = [passages[i].call_id for i in fresh.values()]
+                rows, cached = self._after_prefixes(calls, chosen, self._prefixes)
             else:
                 rows, cached = self._whole(chosen), [0] * len(fresh)
             found.update(zip(fresh, zip(rows, cached, strict=True), strict=True))
-            self._recent.update((keys[i], row) for i, row in zip(fresh, rows, strict=True))
+            self._recent.update(zip(fresh, rows, strict=True))
             while len(self._recent) > RECENT:
                 self._recent.popitem(last=False)
-        return [found[i] for i in range(len(keys))]
+        return [found[key] for key in keys]
 
     def _after_prefixes(
         self, calls: Sequence[str], readings: Sequence[Reading], prefixes: Prefixes

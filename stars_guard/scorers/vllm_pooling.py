@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,17 +14,17 @@ from typing import Any
 from pydantic import SecretStr
 
 from stars_guard import vllm_runtime
-from stars_guard.chat import encode_chat
 from stars_guard.errors import BackendError, MissingExtra, ScorerError
 from stars_guard.hub import quiet
-from stars_guard.scorers.base import Rating, Scorer
+from stars_guard.scorers.classifier import Classifier, ClassifierScorer
+from stars_guard.scorers.reading import Reader
 from stars_guard.segments import Passage
 from stars_guard.vllm_http import ServerOptions, Servers, parse_options
 
-__all__ = ["VllmPoolingScorer"]
+__all__ = ["VllmClassifier", "VllmPoolingScorer"]
 
 
-class _Classifier(ABC):
+class _Engine(ABC):
     """Raw logits of token id sequences, and how many tokens of each came from the cache."""
 
     @abstractmethod
@@ -35,7 +34,7 @@ class _Classifier(ABC):
     async def aclose(self) -> None: ...
 
 
-class _InProcess(_Classifier):
+class _InProcess(_Engine):
     def __init__(self, engine: Any) -> None:
         self._engine = engine
         self._numbers = itertools.count()
@@ -59,7 +58,7 @@ class _InProcess(_Classifier):
         await asyncio.to_thread(self._engine.shutdown)
 
 
-class _Server(_Classifier):
+class _Server(_Engine):
     def __init__(self, model: str, options: ServerOptions) -> None:
         self._model = model
         self._servers = Servers(options)
@@ -75,26 +74,14 @@ class _Server(_Classifier):
         await self._servers.aclose()
 
 
-class VllmPoolingScorer(Scorer):
-    """Make it with `load`."""
+class VllmClassifier(Classifier):
+    """One model on vLLM. Make it with `load`; `VllmPoolingScorer` takes it."""
 
-    cost = 10.0
-
-    def __init__(
-        self, classifier: _Classifier, tokenizer: Any, config: Any, identity: dict[str, str], label: str | None,
-        max_length: int,
-    ) -> None:  # fmt: skip
+    def __init__(self, engine: _Engine, reader: Reader, config: Any, identity: dict[str, str]) -> None:
         self.identity = identity
-        self._classifier = classifier
-        self._tokenizer = tokenizer
-        self._max_length = max_length
-        self._multi = getattr(config, "problem_type", None) == "multi_label_classification"
-        names = [str(name) for _, name in sorted(config.id2label.items())]
-        if label is not None and label not in names:
-            raise ScorerError(f"the judge model has no label {label!r}", hint=f"use one of {', '.join(names)}")
-        if label is None and len(names) > 1:
-            raise ScorerError(f"the judge model has {len(names)} labels", hint=f"set label: one of {', '.join(names)}")
-        self._label = None if label is None else names.index(label)
+        self.config = config
+        self._engine = engine
+        self._reader = reader
 
     @classmethod
     async def load(
@@ -104,56 +91,67 @@ class VllmPoolingScorer(Scorer):
         base_url: str | None = None,
         api_key: SecretStr | None = None,
         revision: str | None = None,
-        label: str | None = None,
+        template: str | None = None,
         max_length: int = 4096,
         engine: Mapping[str, Any] | None = None,
-    ) -> VllmPoolingScorer:
+    ) -> VllmClassifier:
         """Start an engine, or use a server.
 
         Args:
             model: a classifier's directory or name; of a server, the name under which it serves.
             base_url: of the server.
-            label: score is this label's probability; None takes the one raw logit of a reward model.
-            max_length: tokens; what is too long is cut from the prompt's front.
+            template: format string with ``{prompt}`` and ``{answer}``; None uses the tokenizer's chat template, or
+                else the pair of texts.
+            max_length: tokens; what is too long is cut from the front of the prompt, down to a quarter, then from the
+                front of the answer.
             engine: vLLM's engine arguments.
 
         Raises:
-            ScorerError: there is no such model or label, or the engine did not start.
+            ScorerError: there is no such model, or the engine did not start.
             MissingExtra: vLLM or transformers is not installed.
         """
         tokenizer, config = await asyncio.to_thread(_read, model, revision)
-        limit = int(getattr(config.get_text_config(), "max_position_embeddings", max_length))
-        identity = {"kind": "vllm_pooling", "model": model, "revision": revision or "", "label": label or "",
-                    "server": base_url or ""}  # fmt: skip
-        classifier: _Classifier
+        text = config.get_text_config()
+        limit = int(getattr(text, "max_position_embeddings", max_length))
+        reader = Reader(tokenizer, template=template, max_length=min(max_length, limit), coarse=True,
+                        unread=text.pad_token_id)  # fmt: skip
+        identity = {"kind": "vllm_pooling", "model": model, "revision": revision or "", "server": base_url or ""}
         if base_url is not None:
-            classifier = _Server(model, parse_options({"base_url": base_url, "api_key": api_key}))
-        else:
-            options = {"runner": "pooling", "revision": revision, **(engine or {})}
-            try:
-                classifier = _InProcess(await vllm_runtime.start(model, options))
-            except BackendError as exc:
-                raise ScorerError(f"judge model {model!r}: {exc.message}", hint=exc.hint) from exc
-        return cls(classifier, tokenizer, config, identity, label, min(max_length, limit))
+            served = _Server(model, parse_options({"base_url": base_url, "api_key": api_key}))
+            return cls(served, reader, config, identity)
+        options = {"runner": "pooling", "revision": revision, **(engine or {})}
+        try:
+            return cls(_InProcess(await vllm_runtime.start(model, options)), reader, config, identity)
+        except BackendError as exc:
+            raise ScorerError(f"judge model {model!r}: {exc.message}", hint=exc.hint) from exc
 
-    async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
-        encoded = await asyncio.to_thread(lambda: [self._encode(passage) for passage in passages])
-        rows = await self._classifier.logits(encoded)
-        return [Rating(self._value(row), cached=cached) for row, cached in rows]
+    async def logits(self, passages: Sequence[Passage]) -> list[tuple[list[float], int | None]]:
+        encoded = await asyncio.to_thread(lambda: [self._reader.read(passage).ids for passage in passages])
+        return await self._engine.logits(encoded)
 
-    def _encode(self, passage: Passage) -> list[int]:
-        return encode_chat(self._tokenizer, passage.messages, answer=passage.answer)[-self._max_length :]
-
-    def _value(self, logits: Sequence[float]) -> float:
-        if self._label is None:
-            return logits[0]
-        if self._multi or len(logits) == 1:
-            return 1 / (1 + math.exp(-logits[self._label]))
-        top = max(logits)
-        return math.exp(logits[self._label] - top) / sum(math.exp(value - top) for value in logits)
+    async def forget(self, call_id: str) -> None:
+        self._reader.forget(call_id)
 
     async def aclose(self) -> None:
-        await self._classifier.aclose()
+        await self._engine.aclose()
+
+
+class VllmPoolingScorer(ClassifierScorer):
+    """A classifier on vLLM and the labels that make its score. Make it with `load`."""
+
+    cost = 10.0
+
+    @classmethod
+    async def load(
+        cls,
+        model: str,
+        *,
+        label: str | None = None,
+        labels: Sequence[str] | Mapping[str, float] | None = None,
+        **options: Any,
+    ) -> VllmPoolingScorer:
+        """Load a model for this judge alone: ``options`` are those of `VllmClassifier.load`, labels of `Labels`."""
+        return cls(await VllmClassifier.load(model, **options), label=label, labels=labels)
 
 
 def _read(model: str, revision: str | None) -> tuple[Any, Any]:

@@ -8,7 +8,11 @@ from typing import Any, get_args
 
 import pytest
 from conftest import policy
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import Metaspace, Sequence, Split
+from tokenizers.trainers import BpeTrainer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from stars_guard.errors import PolicyError, ScorerError
 from stars_guard.guard_formats import GuardFormat, guard_format, presets
@@ -104,6 +108,19 @@ def test_tokens_are_those_of_the_whole_text(encoder: Encoder, embedded_model: Pa
     (ids,) = Questions(CHAT).encode(encoder, Passage("c", TURNS, "", "Take a gun"))
     whole = "<|im_start|>user\nQ: How do I rob a bank? \n\nA: Take a gun.<|im_end|>\n"
     assert ids == tokenizer(whole, add_special_tokens=False)["input_ids"]
+
+
+def test_a_tokenizer_that_begins_with_a_space_does_so_once() -> None:
+    """As Mistral's does, of which WildGuard is made: the space belongs to the prompt's first word only."""
+    golden = (RENDERINGS / "wildguard.txt").read_text(encoding="utf-8").partition("Harmful request:")[0]
+    control = ["<s>", "[INST]", "[/INST]"]
+    inner = Tokenizer(BPE())
+    inner.pre_tokenizer = Sequence([Split("\n", "isolated"), Metaspace(prepend_scheme="first")])
+    inner.train_from_iterator([golden], BpeTrainer(vocab_size=300, special_tokens=control, show_progress=False))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, extra_special_tokens=control[1:], bos_token="<s>")
+    questions = Questions(guard_format("wildguard"), ["harmful_request"])
+    (ids,) = questions.encode(Encoder(tokenizer), Passage("c", TURNS, "", ANSWER))
+    assert ids == tokenizer(f"{golden}Harmful request:", add_special_tokens=False)["input_ids"]
 
 
 def test_text_never_becomes_control_tokens(encoder: Encoder, embedded_model: Path) -> None:

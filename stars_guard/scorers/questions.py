@@ -160,6 +160,7 @@ class Encoder:
         self._split = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})").split
         # "split special tokens" is a setting of the tokenizer, which another thread's call could change
         self._lock = threading.Lock()
+        self._anchor = self._find_anchor()
 
     def encode(self, rendered: str, texts: Sequence[str]) -> list[int]:
         """Token ids of a rendered template whose marks stand for texts."""
@@ -171,11 +172,11 @@ class Encoder:
                 continue
             for bit in self._split(piece):
                 if bit in self._control:
-                    ids += [*self._plain(run), self._control[bit]]
+                    ids += [*self._run(run, first=not ids), self._control[bit]]
                     run = ""
                 else:
                     run += bit
-        return ids + self._plain(run)
+        return ids + self._run(run, first=not ids)
 
     def first_tokens(self, rendered: str, labels: Sequence[str]) -> tuple[int, ...]:
         """The token that each label begins with where it follows the rendered template."""
@@ -193,6 +194,20 @@ class Encoder:
     def names(self, ids: Sequence[int]) -> str:
         """Tokens as the vocabulary spells them."""
         return ", ".join(self._tokenizer.convert_ids_to_tokens(list(ids)))
+
+    def _find_anchor(self) -> str:
+        """What must stand before a text that does not begin a prompt, so that the tokenizer puts no space before it."""
+        if not self._control:
+            return ""
+        with self._lock:
+            token, i = next(iter(self._control.items()))
+            whole = list(self._tokenizer(f"{token}x", add_special_tokens=False)["input_ids"])
+        return "" if whole == [i, *self._plain("x")] else "\n"
+
+    def _run(self, text: str, *, first: bool) -> list[int]:
+        anchor = [] if first or not text else self._plain(self._anchor)
+        ids = self._plain(self._anchor + text) if anchor else self._plain(text)
+        return ids[len(anchor) :] if ids[: len(anchor)] == anchor else self._plain(text)
 
     def _plain(self, text: str) -> list[int]:
         if not text:

@@ -9,13 +9,13 @@ from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models.base import LangSmithParams, LanguageModelInput
-from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.utils import secret_from_env
 from pydantic import ConfigDict, Field, SecretStr
 
+from langchain_stars.announce import NotingRuns, aanswer, aevents, answer, current_run, events
 from langchain_stars.convert import metadata_of, to_messages, usage_of
 from langchain_stars.structured import Method, structured
 from langchain_stars.tools import bound_tools, call_chunks, calls_of, grammar_of, invalid_calls_of, toolset_of
@@ -29,7 +29,7 @@ __all__ = ["ChatStars"]
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
-class ChatStars(BaseChatModel):
+class ChatStars(NotingRuns):
     """A chat model that draws its answers segment by segment under a policy.
 
     Example:
@@ -160,7 +160,7 @@ class ChatStars(BaseChatModel):
     ) -> ChatResult:
         guard = self._guard(kwargs)
         options = self._options(stop, run_manager and run_manager.run_id, kwargs)
-        return self._result(guard, guard.blocking.generate(to_messages(messages), options))
+        return self._result(guard, answer(guard, to_messages(messages), options, run_manager))
 
     async def _agenerate(
         self,
@@ -171,7 +171,7 @@ class ChatStars(BaseChatModel):
     ) -> ChatResult:
         guard = self._guard(kwargs)
         options = self._options(stop, run_manager and run_manager.run_id, kwargs)
-        return self._result(guard, await guard.generate(to_messages(messages), options))
+        return self._result(guard, await aanswer(guard, to_messages(messages), options, run_manager))
 
     def _stream(
         self,
@@ -181,8 +181,9 @@ class ChatStars(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         guard = self._guard(kwargs)
-        options = self._options(stop, run_manager and run_manager.run_id, kwargs)
-        for event in guard.blocking.stream(to_messages(messages), options):
+        run = run_manager or current_run()
+        options = self._options(stop, run and run.run_id, kwargs)
+        for event in events(guard, to_messages(messages), options, run):
             if (chunk := self._chunk(guard, event)) is not None:
                 if run_manager:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -196,8 +197,9 @@ class ChatStars(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         guard = self._guard(kwargs)
-        options = self._options(stop, run_manager and run_manager.run_id, kwargs)
-        async for event in guard.stream(to_messages(messages), options):
+        run = run_manager or current_run()
+        options = self._options(stop, run and run.run_id, kwargs)
+        async for event in aevents(guard, to_messages(messages), options, run):
             if (chunk := self._chunk(guard, event)) is not None:
                 if run_manager:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)

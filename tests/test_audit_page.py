@@ -85,13 +85,19 @@ def page(browser: Browser) -> Iterator[Page]:
     assert wrong == []
 
 
+@pytest.fixture(params=["jsonl", "sqlite"])
+def url_of_log(tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    return f"{request.param}://{'/' if request.param == 'sqlite' else ''}{tmp_path}/audit.{request.param}"
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> AuditStore:
-    made = open_store(f"jsonl://{tmp_path}/audit.jsonl")
+def store(url_of_log: str) -> Iterator[AuditStore]:
+    made = open_store(url_of_log)
     for seed in range(3):
         draw(made, f"question {seed}", seed)
     draw(made, "a strict question", 3, name="strict", attempts=1, on_exhausted="refuse")
-    return made
+    yield made
+    portal.call(made.aclose)
 
 
 def test_overview(page: Page, store: AuditStore) -> None:
@@ -202,6 +208,50 @@ def test_live_comes_back_where_it_was(store: AuditStore) -> None:
         missed = draw(store, "missed", 20)
         with client.stream("GET", f"{url}/events", headers={"last-event-id": cursor.removeprefix("id: ")}) as response:
             assert missed in read(response, 3)[2]
+
+
+def test_a_cursor_of_another_log_starts_afresh(store: AuditStore) -> None:
+    headers = {"last-event-id": "no number"}
+    with serving(store) as url, httpx.stream("GET", f"{url}/events", headers=headers) as response:
+        assert response.status_code == 200
+        assert next(response.iter_lines()).startswith("id: ")
+
+
+def test_checks_around_an_answer(page: Page, store: AuditStore) -> None:
+    answer = store.get("run/0")
+    rejected = (tried(0, "a secret", verdict="rejected", veto="words"),)
+    nothing = Text(content="", chars=0)
+    check = call("check", 0, (rejected,), stage="input", finish="refused", run_id="run/0", answer=nothing)
+    passed = call("passed", 0, ((tried(0, "raw", 0.9),),), stage="output", finish="redacted", tools=("search",),
+                  answer=Text(content="let through", chars=11))  # fmt: skip
+    add(store, check, passed)
+    with serving(store) as url:
+        page.goto(f"{url}/calls/check")
+        expect(page.locator(".meta")).to_contain_text("input")
+        assert page.get_by_role("region", name="Text").inner_text().strip() == "WHAT WAS LET THROUGH"
+        expect(page.get_by_text("a secret")).not_to_be_visible()
+        page.get_by_role("link", name="all its records").click()
+        links = page.locator("table.calls a").evaluate_all("all => all.map(a => a.href)")
+        ids = {link.rpartition("/")[2] for link in links}
+        assert ids == {"check", answer.call_id}
+        page.goto(f"{url}/calls/passed")
+        expect(page.get_by_role("region", name="Text")).to_contain_text("let through")
+        page.get_by_text("How it was drawn").click()
+        expect(page.locator(".pairs")).to_contain_text("search")
+
+
+def test_a_call_of_a_real_model(page: Page, tmp_path: Path) -> None:
+    store = open_store(f"jsonl://{tmp_path}/real.jsonl")
+    made = Guard("default", backend="transformers", audit=store)
+    done = made.blocking.generate([Message("user", "Name a river.")], CallOptions(seed=1, max_tokens=16))
+    with serving(store) as url:
+        page.goto(url)
+        page.get_by_role("link", name="Calls", exact=True).click()
+        page.get_by_role("link", name="Name a river.").click()
+        shown = page.locator(".answer .kept").evaluate_all("all => all.map(each => each.textContent).join('')")
+        assert shown == done.text
+        page.get_by_text("What the judges said").first.click()
+        expect(page.locator(".scores").first).to_contain_text("harmlessness")
 
 
 def test_text_of_models_stays_text(page: Page) -> None:
@@ -381,10 +431,10 @@ def test_serve_makes_a_token_off_loopback(store: AuditStore, monkeypatch: pytest
     assert len(said[0].partition("?token=")[2]) >= 32
 
 
-def test_report(browser: Browser, store: AuditStore, tmp_path: Path) -> None:
+def test_report(browser: Browser, store: AuditStore, url_of_log: str, tmp_path: Path) -> None:
     add(store, call("evil", -999, ((vetoed(0, EVIL), tried(1, EVIL, 0.9)),)))
     path = tmp_path / "out" / "report.html"
-    done = CliRunner().invoke(app, ["audit", "report", f"jsonl://{tmp_path}/audit.jsonl", "-o", str(path)])
+    done = CliRunner().invoke(app, ["audit", "report", url_of_log, "-o", str(path)])
     assert done.exit_code == 0, done.output
     assert path.stat().st_mode & 0o077 == 0
     page = browser.new_page()

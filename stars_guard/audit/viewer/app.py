@@ -163,7 +163,10 @@ def is_loopback(host: str) -> bool:
 
 async def _events(store: AuditStore, wanted: Filter, cursor: str | None, poll: float) -> AsyncGenerator[str, None]:
     """Calls as server-sent events. The first is empty: from then on nothing is missed."""
-    news = await store.aafter(cursor, wanted)
+    try:
+        news = await store.aafter(cursor, wanted)
+    except ValueError:  # another log's cursor
+        news = await store.aafter(None, wanted)
     yield f"id: {news.cursor}\nevent: ready\ndata: {{}}\n\n"
     while True:
         for row in news.calls:

@@ -17,9 +17,9 @@ from stars_guard.errors import AuditError
 from stars_guard.guard import Guard
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"jsonl://{tmp_path}/audit.jsonl"
+@pytest.fixture(params=["jsonl://", "sqlite:///"])
+def url(tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    return f"{request.param}{tmp_path}/audit.log"
 
 
 @pytest.fixture

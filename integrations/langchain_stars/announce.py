@@ -29,7 +29,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config, merge_configs
 
-from stars_guard.audit import Text
+from stars_guard.assembly import content_of
 from stars_guard.events import Decision, Event, Finished
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.segments import Message
@@ -186,7 +186,8 @@ def _name(event: Any) -> str:
 
 
 def _data(guard: Guard, event: Any) -> dict[str, Any]:
-    text = Text.of(event.candidate.text, guard.policy.audit.content)
+    content = content_of(guard.policy)
+    text = content.keep(event.candidate.text, content.accepted if event.verdict == "accepted" else content.rejected)
     return {
         "policy": guard.policy.name,
         "segment": event.segment,

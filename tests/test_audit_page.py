@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +21,7 @@ import uvicorn
 from audit_records import NOON, call, tried, vetoed
 from conftest import policy, rewarding, vetoing, words
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from rich.console import Console
 from typer.testing import CliRunner
 
 from stars_guard import portal
@@ -28,7 +32,8 @@ from stars_guard.audit.viewer.app import is_loopback, make_app
 from stars_guard.audit.viewer.serve import serve
 from stars_guard.backends.scripted import ScriptedBackend
 from stars_guard.cli.app import app
-from stars_guard.errors import InputError
+from stars_guard.cli.audit import serve_page
+from stars_guard.errors import InputError, MissingExtra
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.segments import Message
 
@@ -429,6 +434,23 @@ def test_serve_makes_a_token_off_loopback(store: AuditStore, monkeypatch: pytest
     serve(store, host="0.0.0.0", port=0, token=None, langsmith=None, say=said.append)
     assert answers == [200, 401]
     assert len(said[0].partition("?token=")[2]) >= 32
+
+
+def test_the_command_serves_until_it_is_interrupted(url_of_log: str, store: AuditStore) -> None:
+    command = [sys.executable, "-c", "from stars_guard.cli import main; main()", "audit", "ui", url_of_log]
+    with subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        address = worker.stdout.readline().split()[-1]
+        assert "Overview" in httpx.get(address).text
+        worker.send_signal(signal.SIGINT)
+        assert worker.wait(20) == 0
+
+
+def test_the_page_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "stars_guard.audit.viewer.serve")
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(MissingExtra, match=r"stars-guard\[ui\]"):
+        serve_page(Console(), MemoryStore(), "127.0.0.1", 0, None, None)
 
 
 def test_report(browser: Browser, store: AuditStore, url_of_log: str, tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from audit_records import NOON, RECORDS, RULES, call, tried
 
-from stars_guard.audit import Filter, MemoryStore, Text, parse_time
-from stars_guard.audit.query import blamed, summarize
+from stars_guard.audit import CallRecord, Filter, MemoryStore, Text, open_store, parse_time
+from stars_guard.audit.query import News, blamed, summarize
 from stars_guard.audit.record import RuleEntry, ScoreEntry, Turn
 from stars_guard.audit.stats import LAST_POSITION, Cell, Cost, JudgeCount, Position, bin_width, bucket_seconds
 from stars_guard.errors import InputError
@@ -90,6 +91,25 @@ async def test_news_come_in_the_order_of_writing(store: MemoryStore) -> None:
     early = await store.aafter(first.cursor, Filter(until=NOON))
     assert ([row.id for row in early.calls], early.cursor) == (["late"], news.cursor)
     assert (await store.aafter(news.cursor)).calls == ()
+
+
+async def test_a_file_that_has_not_grown_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_store(f"jsonl://{tmp_path}/a.jsonl?max_bytes=3000") as store:
+        cursor = store.after().cursor
+        for name in ("one", "two", "three", "four"):
+            await store.append(call(name))
+            news = store.after(cursor)
+            assert [row.id for row in news.calls] == [name]
+            cursor = news.cursor
+        assert len(list(tmp_path.iterdir())) > 1
+
+        def unread() -> list[CallRecord]:
+            raise AssertionError("the log was read")
+
+        monkeypatch.setattr(store, "read", unread)
+        assert store.after(cursor) == News((), cursor)
+        with pytest.raises(AssertionError, match="the log was read"):
+            store.after("0@0:0")
 
 
 async def test_what_it_adds_up_to(store: MemoryStore) -> None:

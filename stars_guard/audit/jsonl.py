@@ -19,6 +19,7 @@ from stars_guard.audit.files import (
     sync_folder,
     turn_over,
 )
+from stars_guard.audit.query import Filter, News
 from stars_guard.audit.seal import (
     Broken,
     Entry,
@@ -103,6 +104,24 @@ class JsonlStore(SealedStore):
         except OSError as exc:
             raise AuditError(f"cannot purge the audit log {self.path}: {exc.strerror}") from exc
         return records
+
+    def after(self, cursor: str | None = None, wanted: Filter | None = None) -> News:
+        """As `AuditStore.after`. A file that has not grown is not read again."""
+        count, _, seen = (cursor or "").partition("@")
+        state = self._state()
+        if cursor is not None and seen == state:
+            return News((), cursor)
+        news = super().after(count if cursor is not None else None, wanted)
+        return News(news.calls, f"{news.cursor}@{state}")
+
+    def _state(self) -> str:
+        try:
+            stat = self.path.stat()
+        except FileNotFoundError:
+            return "none"
+        except OSError as exc:
+            raise AuditError(f"cannot read the audit log {self.path}: {exc.strerror}") from exc
+        return f"{stat.st_ino}:{stat.st_size}"
 
     def _append(self, bodies: Sequence[tuple[Literal["record", "purge"], str]]) -> None:
         coming = sum(len(payload) + 300 for _, payload in bodies)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pydantic import ValidationError
 
 from stars_guard.audit.keys import AuditKey
-from stars_guard.audit.seal import GENESIS, Entry, Head, Purge, Purged
+from stars_guard.audit.seal import GENESIS, Entry, Head, Purge
 from stars_guard.errors import AuditError
 
 __all__ = ["Chains"]
@@ -32,7 +32,7 @@ class Chains:
         self._unsigned_ok = unsigned or not keys
         self._last: dict[str, Entry] = {}
         self._first: dict[str, Entry] = {}
-        self._purged: dict[str, dict[int, Purged]] = {}
+        self._purged: dict[str, dict[int, Head]] = {}
         self._heads = list(heads)
         self._wanted = {(head.writer, head.seq): head for head in self._heads}
         self._met: set[tuple[str, int]] = set()
@@ -45,7 +45,7 @@ class Chains:
     @property
     def purged(self) -> int:
         """How many entries a purge took out."""
-        return sum(claim.entries for claims in self._purged.values() for claim in claims.values())
+        return sum(max(claims) for claims in self._purged.values())
 
     def check(self, entry: Entry) -> str | None:
         """Take the next entry; what is wrong with it."""

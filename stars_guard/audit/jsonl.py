@@ -26,9 +26,7 @@ from stars_guard.audit.seal import (
     Head,
     Item,
     Purge,
-    Purged,
     Unsealed,
-    canonical,
     new_writer,
     read_line,
     seal,
@@ -85,22 +83,22 @@ class JsonlStore(SealedStore):
     def purge(self, before: datetime) -> int:
         try:
             with locked(self.path) as file:
-                gone: dict[str, Purged] = {}
-                records, keep = 0, (self.path, self._heal(file))
+                gone: dict[str, Head] = {}
+                records, keep = 0, None
+                earlier = []
+                end = self._heal(file)
                 for line in self._held_lines(file):
                     found = read_line(line.data, "", ended=line.ended)
-                    if not _older(found, before):
+                    if isinstance(found, Entry) and found.kind == "purge":
+                        earlier.append(found.payload)
+                    if keep is None and not _older(found, before):
                         keep = line.path, line.start
-                        break
-                    if isinstance(found, Entry):
-                        entries = gone[found.writer].entries + 1 if found.writer in gone else 1
-                        gone[found.writer] = Purged(**found.head.model_dump(), entries=entries)
-                    records += not (isinstance(found, Broken) or (isinstance(found, Entry) and found.kind == "purge"))
+                    if keep is None and isinstance(found, Entry):
+                        gone[found.writer] = found.head
+                    records += keep is None and _is_record(found)
                 if records:
-                    now = datetime.now(UTC).isoformat()
-                    note = Purge(at=now, before=before.astimezone(UTC).isoformat(), purged=tuple(gone.values()))
-                    self._extend(file, [("purge", canonical(note.model_dump()))])
-                    self._cut(*keep)
+                    self._extend(file, [("purge", Purge.of(before, gone.values(), earlier))])
+                    self._cut(*(keep or (self.path, end)))
         except OSError as exc:
             raise AuditError(f"cannot purge the audit log {self.path}: {exc.strerror}") from exc
         return records
@@ -232,6 +230,10 @@ def _older(found: Entry | Unsealed | Broken, than: datetime) -> bool:
         case Broken():
             return found.kind == "torn"
     return datetime.fromisoformat(when) < than
+
+
+def _is_record(found: Entry | Unsealed | Broken) -> bool:
+    return isinstance(found, Unsealed) or (isinstance(found, Entry) and found.kind == "record")
 
 
 def _identity(file: int) -> tuple[int, int]:

@@ -12,8 +12,9 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import rfc8785
@@ -23,7 +24,7 @@ from stars_guard.audit.keys import AuditKey, audit_keys
 from stars_guard.audit.record import CallRecord
 from stars_guard.errors import AuditError
 
-__all__ = ["GENESIS", "Broken", "Entry", "Head", "Item", "Purge", "Purged", "Unsealed", "canonical", "new_writer",
+__all__ = ["GENESIS", "Broken", "Entry", "Head", "Item", "Purge", "Unsealed", "canonical", "new_writer",
            "read_line", "seal"]  # fmt: skip
 
 GENESIS = "0" * 64
@@ -46,20 +47,29 @@ class Head(BaseModel):
     hash: str = GENESIS
 
 
-class Purged(Head):
-    """A chain's entries up to ``seq`` are gone; ``entries`` of them went this time."""
-
-    entries: int
-
-
 class Purge(BaseModel):
-    """What an entry says in place of those that it took out."""
+    """What an entry says in place of those that were taken out: of each chain, all up to the last that is named."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     at: str
     before: str
-    purged: tuple[Purged, ...]
+    purged: tuple[Head, ...]
+
+    @classmethod
+    def of(cls, before: datetime, gone: Iterable[Head], earlier: Iterable[str]) -> str:
+        """The payload of a purge.
+
+        Args:
+            gone: of each chain the last entry that goes.
+            earlier: payloads of the purges before. What they say is said again, since they may go too.
+        """
+        last: dict[str, Head] = {}
+        for head in (*(head for payload in earlier for head in cls.model_validate_json(payload).purged), *gone):
+            if head.writer not in last or head.seq > last[head.writer].seq:
+                last[head.writer] = head
+        now, until = datetime.now(UTC).isoformat(), before.astimezone(UTC).isoformat()
+        return canonical(cls(at=now, before=until, purged=tuple(last.values())).model_dump())
 
 
 @dataclass(frozen=True, slots=True)

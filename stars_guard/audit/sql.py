@@ -18,7 +18,7 @@ from stars_guard.audit.database import at_head, make_engine, migrate, translated
 from stars_guard.audit.query import Filter, Key, News, Summary
 from stars_guard.audit.record import CallRecord
 from stars_guard.audit.rows import attempts_of, blames_of, call_of, words_of
-from stars_guard.audit.seal import Entry, Head, Item, Purge, Purged, canonical, new_writer, seal
+from stars_guard.audit.seal import Entry, Head, Item, Purge, new_writer, seal
 from stars_guard.audit.sealed import SealedStore
 from stars_guard.audit.sql_query import ids_of, news, page, texts_row
 from stars_guard.audit.sql_stats import count_rows
@@ -104,28 +104,29 @@ class SqlStore(SealedStore):
         cutoff = before.astimezone(UTC).timestamp()
         with self._lock, self._changing("purge") as connection:
             gone, records = [], 0
+            earlier = connection.scalars(select(entries.c.payload).where(entries.c.kind == "purge")).all()
             for writer in connection.scalars(select(calls.c.writer).distinct()).all():
                 of_writer = entries.c.writer == writer
                 ended = calls.c.started + calls.c.seconds
                 young = select(func.min(calls.c.seq)).where(calls.c.writer == writer, ended >= cutoff)
                 first_kept = connection.scalar(young)
                 old = of_writer if first_kept is None else of_writer & (entries.c.seq < first_kept)
-                taken = connection.scalar(select(func.count()).where(old)) or 0
-                if not taken:
-                    continue
-                last = connection.execute(select(entries).where(old).order_by(entries.c.seq.desc()).limit(1)).one()
-                gone.append(Purged(writer=writer, seq=last.seq, hash=last.hash, entries=taken))
-                records += _forget(connection, writer, last.seq)
+                last = connection.execute(select(entries).where(old).order_by(entries.c.seq.desc()).limit(1)).first()
+                if last is not None:
+                    gone.append(_entry(last).head)
+                    records += _forget(connection, writer, last.seq)
             if not records:
                 return 0
-            now = datetime.now(UTC).isoformat()
-            note = Purge(at=now, before=before.astimezone(UTC).isoformat(), purged=tuple(gone))
             if self._uncertain:
                 self._head = self._last(connection) or self._head
             self._uncertain = True
-            made = self._seal(connection, [("purge", canonical(note.model_dump()))])
+            made = self._seal(connection, [("purge", Purge.of(before, gone, earlier))])
         self._head = made[-1].head
         self._uncertain = False
+        if self._dialect == "sqlite":
+            with translated("purge", self.name), self._engine.connect() as connection:
+                # until then the file itself holds what was taken out
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         return records
 
     def get(self, call_id: str) -> CallRecord:

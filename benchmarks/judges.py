@@ -17,7 +17,7 @@ from stars_guard.segments import Passage
 MARKS = (64, 128, 256, 512, 1024, 2048)
 SEGMENT = 16
 NEAR = 4
-"""Segments before a mark whose median is its figure."""
+"""Segments up to a mark whose median is its figure, of judges that are asked at each."""
 
 STORY = (
     "The keeper climbed the stairs as he had done each night for thirty years, and lit the lamp. Out on the water a "
@@ -53,13 +53,13 @@ class Growing:
         self.costs: dict[int, list[float]] = {mark: [] for mark in MARKS}
 
     async def run(self, *, all_segments: bool) -> float:
-        """Judge the answer's segments, or those near a mark alone; milliseconds of the last one."""
+        """Judge the answer's segments, or those that end at a mark alone; milliseconds of the last one."""
         call, accepted, cost = "growing", "", 0.0
         await self.scorer.score([Passage(call, tuple(PROMPT), "", "")])
         times: list[float] = []
         for number, part in enumerate(self.parts, start=1):
             due = min(mark for mark in MARKS if mark >= number * SEGMENT)
-            if all_segments or number * SEGMENT > due - NEAR * SEGMENT:
+            if all_segments or number * SEGMENT == due:
                 others = [part[: -2 - i] for i in range(self.width - 1)]
                 batch = [Passage(call, tuple(PROMPT), accepted, text) for text in (part, *others)]
                 cost = 1000 * await seconds(lambda batch=batch: self.scorer.score(batch))  # type: ignore[misc]
@@ -89,5 +89,5 @@ async def main() -> None:
         rows.append([mark, *cells, whole[mark], whole[mark] / one[mark]])
     head = ["tokens of the answer", "kept: ms a segment", "to the first", "kept, 4 candidates: ms", "to the first",
             "read anew: ms a segment", "anew / kept"]  # fmt: skip
-    note = "SmolLM2-135M with a one-logit head, float32, segments of 16; medians of the four before each mark.\n\n"
+    note = "SmolLM2-135M with a one-logit head, float32, segments of 16; kept: medians of the four up to a mark.\n\n"
     write_section("judges: a decoder reward model by length of the answer", note + table(head, rows))

@@ -48,6 +48,13 @@ def check_yaml(block: str, folder: Path) -> None:
 def test_examples_run(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(example), run_name="__main__")
     out = capsys.readouterr().out
-    wanted = {"chain": "- ", "streaming": "tokens drawn", "audit_log": "answer:"}
+    wanted = {
+        "chain": "- ",
+        "streaming": "tokens drawn",
+        "audit_log": "answer:",
+        "agent_shell": "the tool ran: ['git status', 'ls -la']",
+        "rag_injection": "the model read 2 of 3 documents",
+        "switch_provider": "guarded: An otter.",
+    }
     assert wanted.get(example.stem, "") in out
     assert out

@@ -23,13 +23,18 @@ from stars_guard.segments import Passage
 EXPORTER = InMemorySpanExporter()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _provider() -> None:
+    # the process has one provider, which cannot be taken back; another test may have set it
+    provider = trace.get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        provider = TracerProvider()
+        trace.set_tracer_provider(provider)
+    provider.add_span_processor(SimpleSpanProcessor(EXPORTER))
+
+
 @pytest.fixture(autouse=True)
 def spans() -> Iterator[InMemorySpanExporter]:
-    # the process has one provider, and it cannot be taken back
-    if not isinstance(trace.get_tracer_provider(), TracerProvider):
-        provider = TracerProvider()
-        provider.add_span_processor(SimpleSpanProcessor(EXPORTER))
-        trace.set_tracer_provider(provider)
     EXPORTER.clear()
     yield EXPORTER
     EXPORTER.clear()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from stars_guard.audit import CallRecord, MemoryStore
+from stars_guard.audit import CallRecord, MemoryStore, Text
 from stars_guard.audit.record import Attempt, Segment
 from stars_guard.backends.base import Backend
 from stars_guard.errors import AuditError, PolicyError
@@ -78,14 +78,14 @@ async def draw_again(
         AuditError: the prompt is not on record, or the record is not of an answer that was drawn.
         PolicyError: the policy is not the one of the record.
     """
+    if record.stage != "answer" or not record.segments:
+        raise AuditError(f"the record {record.call_id} is not of an answer that was drawn")
     if policy.sha256 != record.policy_sha256:
         raise PolicyError(
             f"the policy {policy.name!r} is not the one that the call was drawn under: {policy.sha256[:12]} is not "
             f"{record.policy_sha256[:12]}",
             hint="give the policy of that time, or ask what another would have decided",
         )
-    if not record.segments:
-        raise AuditError(f"the call {record.call_id} drew nothing")
     if record.tools or record.grammar_sha256 or any(turn.role == "tool" for turn in record.prompt):
         raise AuditError(f"the call {record.call_id} had tools or a schema, whose definitions are not on record")
     engine = record.backend.get("engine", "")
@@ -117,7 +117,7 @@ def compare(before: CallRecord, after: CallRecord) -> Iterator[Difference]:
         yield from _segment(old, new)
     if before.finish != after.finish:
         yield Difference(None, None, "finish", before.finish, after.finish)
-    if before.answer != after.answer:
+    if _kept(before.answer) != _kept(after.answer):
         yield Difference(None, None, "answer", _size(before.answer.chars), _size(after.answer.chars))
 
 
@@ -129,7 +129,7 @@ def _segment(old: Segment, new: Segment) -> Iterator[Difference]:
                 old.index, number, "proposal", "drawn" if first else "not drawn", "drawn" if second else "not drawn"
             )
             continue
-        if first.text != second.text or first.tokens != second.tokens:
+        if _kept(first.text) != _kept(second.text) or first.tokens != second.tokens:
             yield Difference(
                 old.index, number, "text", f"{first.tokens} tokens, {_size(first.text.chars)}",
                 f"{second.tokens} tokens, {_size(second.text.chars)}",
@@ -142,6 +142,11 @@ def _segment(old: Segment, new: Segment) -> Iterator[Difference]:
             yield from _number(old.index, number, name, getattr(first, name), getattr(second, name))
     if old.kept != new.kept:
         yield Difference(old.index, None, "kept", str(old.kept), str(new.kept))
+
+
+def _kept(text: Text) -> tuple[str | None, str | None, int]:
+    """What is comparable of a text: an encryption is another each time."""
+    return text.text, text.sha256, text.chars
 
 
 def _decided(segment: Segment) -> list[Attempt]:

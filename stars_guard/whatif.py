@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from stars_guard.assembly import load_cascade, settings_of
+from stars_guard.assembly import load_cascade, load_judges, settings_of
 from stars_guard.audit import CallRecord
 from stars_guard.audit.record import Attempt
 from stars_guard.decoding import Settings
-from stars_guard.decoding.acceptance import acceptance_probability, threshold
-from stars_guard.decoding.randomness import uniform
+from stars_guard.decoding.verdict import decide
 from stars_guard.errors import AuditError, PolicyError
 from stars_guard.judging import Judgement, Score, combine
 from stars_guard.policy import Policy
@@ -62,7 +61,8 @@ async def what_if(record: CallRecord, policy: Policy, *, allow_python: bool = Fa
     """Decide again about every proposal on record, under another policy and with the same random numbers.
 
     Scores on record are used where judge and what it saw are the same; else the text is judged again. Lengths of
-    segments and of the whole answer are those on record.
+    segments and of the whole answer are those on record. Of a check, it is the other policy's judges of that stage
+    that decide.
 
     Raises:
         AuditError: the record has no proposals.
@@ -71,6 +71,9 @@ async def what_if(record: CallRecord, policy: Policy, *, allow_python: bool = Fa
     """
     if not record.segments:
         raise AuditError(f"the call {record.call_id} drew nothing")
+    if record.stage != "answer":
+        judges = await load_judges(dict(policy.rails.items())[record.stage].judges, allow_python=allow_python)
+        return await _Other(record, None, judges).answer()
     longest = int(record.decoding.get("max_tokens") or 1)
     settings = settings_of(policy, longest)
     if settings.method not in ("stars", "cards"):
@@ -81,7 +84,7 @@ async def what_if(record: CallRecord, policy: Policy, *, allow_python: bool = Fa
 
 
 class _Other:
-    def __init__(self, record: CallRecord, settings: Settings, cascade: Cascade) -> None:
+    def __init__(self, record: CallRecord, settings: Settings | None, cascade: Cascade) -> None:
         self._record = record
         self._settings = settings
         self._cascade = cascade
@@ -133,7 +136,8 @@ class _Other:
     async def _judge(
         self, attempt: Attempt, index: int, before: str | None, tokens: int
     ) -> tuple[Judgement | None, Literal["record", "judged", "none"]]:
-        last = attempt.finish is not None or tokens + attempt.tokens >= self._settings.max_tokens
+        full = self._settings is None or tokens + attempt.tokens >= self._settings.max_tokens
+        last = attempt.finish is not None or full
         passage = self._passage(before or "", attempt.text.text or "", index, last)
         asked = [judge for judge in self._cascade.judges if judge.view(passage) is not None]
         said = {entry.judge: entry for entry in attempt.scores}
@@ -157,24 +161,14 @@ class _Other:
     ) -> Redecided:
         if judgement is None:
             return Redecided(segment, attempt.attempt, attempt.verdict, "unknown", source)
-        settings = self._settings
-        tau = threshold(
-            settings.schedule,
-            tokens=tokens + attempt.tokens,
-            max_tokens=settings.max_tokens,
-            prompt_reward=prompt_reward,
-            alpha=settings.alpha,
-            r_star=settings.r_star,
-        )
-        probability = 1.0
-        if judgement.veto is not None:
-            probability = 0.0
-        elif judgement.reward is not None:
-            probability = acceptance_probability(
-                settings.acceptance, reward=judgement.reward, tau=tau, beta=settings.beta
-            )
-        u = attempt.u if attempt.u is not None else uniform(self._record.seed, segment, attempt.attempt)
+        if self._settings is None:
+            after: Literal["accepted", "rejected"] = "accepted" if judgement.veto is None else "rejected"
+            return Redecided(segment, attempt.attempt, attempt.verdict, after, source, veto=judgement.veto)
+        again = decide(
+            self._settings, seed=self._record.seed, segment=segment, attempt=attempt.attempt,
+            tokens=tokens + attempt.tokens, prompt_reward=prompt_reward, judgement=judgement,
+        )  # fmt: skip
         return Redecided(
-            segment, attempt.attempt, attempt.verdict, "accepted" if u < probability else "rejected", source,
-            judgement.reward, tau, probability, judgement.veto,
+            segment, attempt.attempt, attempt.verdict, "accepted" if again.verdict == "accepted" else "rejected",
+            source, judgement.reward, again.threshold, again.probability, judgement.veto,
         )  # fmt: skip

@@ -148,3 +148,30 @@ def test_a_cut_record_shows() -> None:
     short = record.model_copy(update={"segments": record.segments[:-1], "finish": "stopped"})
     found = [(d.what, d.before, d.after) for d in compare(record, short)]
     assert found == [("segment", "there", "not there")]
+
+
+def test_a_check_is_decided_again_by_the_rails_of_another_policy() -> None:
+    def railed(word: str) -> Policy:
+        rail = [{"name": "word", "type": "patterns", "patterns": [{"name": "word", "regex": word}]}]
+        return load_policy({**policy(), "rails": {"tool_call": {"judges": rail}}})
+
+    store = MemoryStore()
+    checked = Guard(railed("rm"), model=ScriptedBackend(words()), audit=store).blocking.check("tool_call", "shell rm")
+    assert not checked.allowed
+    (record,) = store.records
+    assert under(record, railed("rm")).parted is None
+    other = under(record, railed("mv"))
+    assert [(found.before, found.after, found.source) for found in other.proposals] == [
+        ("rejected", "accepted", "judged")
+    ]
+    assert other.parted == 0
+    with pytest.raises(AuditError, match="not of an answer"):
+        again(record, railed("rm"))
+
+
+def test_encrypted_texts_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STARS_GUARD_AUDIT_ENCRYPTION_KEY", "A" * 43 + "=")
+    sealed = ruled(audit={"encrypt": True})
+    record = answered(sealed)
+    assert record.answer.content is None
+    assert list(compare(record, again(record, sealed))) == []

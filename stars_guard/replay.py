@@ -38,7 +38,7 @@ def messages_of(record: CallRecord) -> list[Message]:
     Raises:
         AuditError: its text was not kept whole.
     """
-    if not record.prompt or not all(turn.content.whole for turn in record.prompt):
+    if not all(turn.content.whole for turn in record.prompt):
         raise AuditError(
             f"the record {record.call_id} does not hold its prompt whole", hint="only content mode full keeps it so"
         )

@@ -212,12 +212,15 @@ def test_serve_config(tmp_path: Path) -> None:
         "- {name: g, type: guard_model, preset: qwen3guard, model: org/guard, reject_above: 0.5,"
         " base_url: 'http://127.0.0.1:9', api_key_env: NO_SUCH_KEY}\n"
         "- {name: h, type: guard_model, preset: wildguard, model: org/here, reject_above: 0.5}\n"
+        "rails: {input: {judges: [{name: i, type: vllm_pooling, model: org/input, label: bad, reject_above: 0.5}]},"
+        " tool_result: {judges: [{name: j, type: vllm_pooling, model: org/input, label: odd, reject_above: 0.5}]}}\n"
     )
     done = CliRunner().invoke(app, ["serve-config", "--policy", str(path), "--model", "org/chat"])
     assert done.output.splitlines() == [
         "vllm serve org/chat --port 8000 --enable-prefix-caching --gpu-memory-utilization 0.60",
-        "vllm serve org/reward --port 8001 --enable-prefix-caching --gpu-memory-utilization 0.15 --runner pooling",
-        "vllm serve org/guard --port 8002 --enable-prefix-caching --gpu-memory-utilization 0.15",
+        "vllm serve org/reward --port 8001 --enable-prefix-caching --gpu-memory-utilization 0.10 --runner pooling",
+        "vllm serve org/guard --port 8002 --enable-prefix-caching --gpu-memory-utilization 0.10",
+        "vllm serve org/input --port 8003 --enable-prefix-caching --gpu-memory-utilization 0.10 --runner pooling",
     ]
     done = CliRunner(env={"COLUMNS": "250"}).invoke(app, ["doctor", "--policy", str(path)])
     assert done.exit_code == 1

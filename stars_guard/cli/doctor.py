@@ -46,7 +46,7 @@ def diagnose(console: Console, policy: str, model: str, base_url: str | None) ->
         loaded, problems = _policy(policy)
         findings += problems
         findings += _server(base_url, model) if base_url else _model("generator", model)
-        for judge in loaded.judges if loaded else ():
+        for judge in loaded.every_judge if loaded else ():
             what = f"judge {judge.name}"
             if isinstance(judge, VllmPoolingJudge | GuardModelJudge) and judge.base_url is not None:
                 findings += _server(judge.base_url, judge.model, what, judge.api_key_env)
@@ -136,7 +136,7 @@ def _policy(source: str) -> tuple[Policy | None, list[_Finding]]:
     found = [_Finding("policy", "ok", f"{policy.name} ({policy.sha256[:12]}), mode {policy.mode}")]
     if policy.mode != "enforce":
         found.append(_Finding("policy", "note", f"mode {policy.mode} lets everything through", "mode: enforce"))
-    for judge in policy.judges:
+    for judge in policy.every_judge:
         key = judge.api_key_env if isinstance(judge, VllmPoolingJudge | GuardModelJudge) else None
         if key and key not in os.environ:
             found.append(_Finding(f"judge {judge.name}", "wrong", f"the environment has no {key}", f"export {key}=..."))

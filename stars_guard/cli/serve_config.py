@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeGuard
 
 from rich.console import Console
 
@@ -27,7 +27,7 @@ def serve_lines(policy: str, model: str) -> list[str]:
 
     A judge's share is its weights' share of all, at most 0.35; what is unknown counts as equal parts of 0.3.
     """
-    judges = [judge for judge in load_policy(policy).judges if _served(judge)]
+    judges = _served(load_policy(policy).every_judge)
     known = {name: _weights(name) for name in (model, *(judge.model for judge in judges))}
     whole = sum(known.values()) if all(known.values()) else 0
     shares = [min(0.35, SHARE * known[j.model] / whole) if whole else 0.3 / max(1, len(judges)) for j in judges]
@@ -38,8 +38,14 @@ def serve_lines(policy: str, model: str) -> list[str]:
     return lines
 
 
-def _served(judge: JudgeSpec) -> TypeGuard[VllmPoolingJudge | GuardModelJudge]:
-    return isinstance(judge, VllmPoolingJudge) or (isinstance(judge, GuardModelJudge) and judge.base_url is not None)
+def _served(judges: Sequence[JudgeSpec]) -> list[VllmPoolingJudge | GuardModelJudge]:
+    """Those that a server can serve; of several with the same model one stands for all."""
+    found: dict[tuple[str, str], VllmPoolingJudge | GuardModelJudge] = {}
+    for judge in judges:
+        served = isinstance(judge, VllmPoolingJudge) or (isinstance(judge, GuardModelJudge) and judge.base_url)
+        if served and isinstance(judge, VllmPoolingJudge | GuardModelJudge):
+            found.setdefault((judge.type, judge.model), judge)
+    return list(found.values())
 
 
 def _line(model: str, port: int, share: float, more: str = "") -> str:

@@ -118,6 +118,11 @@ class Policy(Strict):
         return self
 
     @property
+    def every_judge(self) -> tuple[JudgeSpec, ...]:
+        """The judges of answers and of all rails."""
+        return (*self.judges, *(judge for _, rail in self.rails.items() for judge in rail.judges))
+
+    @property
     def sha256(self) -> str:
         """Digest of the resolved policy: canonical JSON with every default written out."""
         data = self.model_dump(mode="json", by_alias=True)

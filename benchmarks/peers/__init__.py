@@ -1,0 +1,1 @@
+"""Other guardrails, run and not quoted: ``python -m benchmarks peers.compare``."""

@@ -24,7 +24,7 @@ from postgres import Postgres, postgres
 from sqlalchemy import inspect, text
 from test_audit_query import RECORDS
 
-from stars_guard.audit import AuditStore, Filter, JsonlStore, MemoryStore, Text, default_url, open_store
+from stars_guard.audit import AuditStore, Filter, JsonlStore, MemoryStore, Text, default_url, open_store, sql_query
 from stars_guard.audit.sealed import SealedStore
 from stars_guard.audit.sql import SqlStore
 from stars_guard.audit.stats import Stats
@@ -70,7 +70,9 @@ FILTERS = (
 )
 
 
-async def test_every_store_gives_the_same_answers(url: str) -> None:
+@pytest.mark.parametrize("many", [20_000, 1])
+async def test_every_store_gives_the_same_answers(url: str, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql_query, "_MANY", many)
     memory = MemoryStore()
     async with opened(url) as store:
         assert (store.read(), store.search(), store.heads(), store.size()) == ([], [], [], 0)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from langchain.agents import create_agent
+from langchain.agents.middleware import wrap_model_call
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
@@ -328,6 +329,35 @@ def test_our_model_draws_under_the_policy_of_the_middleware(tmp_path: Path) -> N
     assert {record.policy for record in records} == {"agent"}
     assert [record.stage for record in records][:2] == ["input", "answer"]
     assert records[1].backend["engine"] == "transformers"
+
+
+def test_a_call_that_our_model_writes_is_stopped(tmp_path: Path) -> None:
+    """The embedded model cannot plan: its call is forced, and its grammar leaves it one path to choose."""
+
+    @tool
+    def delete(path: Literal["/etc/passwd"]) -> str:
+        """Delete a file."""
+        ran.append(path)
+        return "deleted"
+
+    @wrap_model_call
+    def force_once(request: Any, handler: Any) -> Any:
+        asked = any(message.type == "tool" for message in request.messages)
+        return handler(request.override(tools=[]) if asked else request.override(tool_choice="delete"))
+
+    ran.clear()
+    url = f"jsonl://{tmp_path}/audit.jsonl"
+    paths = {"name": "paths", "type": "paths", "roots": ["/workspace"]}
+    rails = {"tool_call": {"judges": [paths]}}
+    under = {"apiVersion": "stars-guard/v1", "name": "agent", "rails": rails, "decoding": {"max_tokens": 48}}
+    ours = ChatStars(model="embedded", backend="transformers", seed=1)
+    graph = create_agent(ours, tools=[delete], middleware=[StarsGuardMiddleware(under, audit=url), force_once])
+    messages = graph.invoke({"messages": [HumanMessage("Delete the password file.")]})["messages"]
+    assert messages[1].tool_calls[0]["args"] == {"path": "/etc/passwd"}
+    assert messages[2].status == "error"
+    assert "path outside the roots" in messages[2].text
+    assert not ran
+    assert [record.stage for record in open_store(url).read()] == ["answer", "tool_call", "answer"]
 
 
 def test_our_model_may_stand_in_for_another(tmp_path: Path) -> None:

@@ -89,6 +89,8 @@ async def draw_again(
     if record.tools or record.grammar_sha256 or any(turn.role == "tool" for turn in record.prompt):
         raise AuditError(f"the call {record.call_id} had tools or a schema, whose definitions are not on record")
     engine = record.backend.get("engine", "")
+    if engine == "handed in":
+        raise AuditError(f"another model wrote the answer of the call {record.call_id}: it cannot be drawn again")
     kind = "vllm-server" if engine.startswith("vllm server") else engine.split(" ")[0]
     store = MemoryStore()
     guard = Guard(policy, model=model or record.backend.get("model", ""), backend=backend or kind, audit=store)

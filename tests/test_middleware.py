@@ -349,7 +349,7 @@ def test_a_call_that_our_model_writes_is_stopped(tmp_path: Path) -> None:
     url = f"jsonl://{tmp_path}/audit.jsonl"
     paths = {"name": "paths", "type": "paths", "roots": ["/workspace"]}
     rails = {"tool_call": {"judges": [paths]}}
-    under = {"apiVersion": "stars-guard/v1", "name": "agent", "rails": rails, "decoding": {"max_tokens": 48}}
+    under = {"apiVersion": "stars-guard/v1", "name": "agent", "rails": rails, "decoding": {"max_tokens": 32}}
     ours = ChatStars(model="embedded", backend="transformers", seed=1)
     graph = create_agent(ours, tools=[delete], middleware=[StarsGuardMiddleware(under, audit=url), force_once])
     messages = graph.invoke({"messages": [HumanMessage("Delete the password file.")]})["messages"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ import pytest
 from conftest import USER, ScriptedBackend, words
 
 from stars_guard.audit import MemoryStore
-from stars_guard.errors import PolicyError, ScorerError
-from stars_guard.guard import Guard
+from stars_guard.backends.handed import HandedBackend
+from stars_guard.errors import AuditError, BackendError, PolicyError, ScorerError
+from stars_guard.events import Drawing
+from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import load_policy, resolve_policy
 from stars_guard.policy.layers import loosened
 from stars_guard.policy.show import annotated, differences
 from stars_guard.rails import Checked
 from stars_guard.rendering import render_call
+from stars_guard.replay import draw_again
 from stars_guard.scorers.paths import PathScorer
 from stars_guard.segments import Message, Passage
 
@@ -118,6 +122,59 @@ async def test_the_output_rail_judges_answers_while_they_are_drawn() -> None:
     assert "awful" not in done.text
     assert store.records[0].stage == "answer"
     assert [rule.judge for rule in store.records[0].rules] == ["awful"]
+
+
+# --- texts that are handed in
+
+
+def hand_in(guard: Guard, *texts: str, **options: Any) -> tuple[str, list[Any]]:
+    """Whole answers, one for each that the guard asks for."""
+    engine, left, said = HandedBackend("other"), iter(texts), []
+    for event in guard.blocking.stream(USER, CallOptions(**options), engine=engine):
+        said.append(event)
+        if isinstance(event, Drawing):
+            for _ in range(event.count):
+                engine.hand(next(left), tokens=7)
+    return said[-1].text, said
+
+
+def test_whole_answers_are_drawn_again_with_the_record_of_any_call() -> None:
+    guard, store = make("output")
+    text, _ = hand_in(guard, "a swordfish", "a bream")
+    assert text == "a bream"
+    (record,) = store.records
+    assert (record.totals["rejected"], record.totals["kept"]) == (8, 8)
+    assert record.backend == {"engine": "handed in", "model": "other"}
+    assert (record.decoding["schedule"], record.decoding["parallel"]) == ("constant", 1)
+
+
+def test_a_call_may_lower_the_attempts_and_not_raise_them() -> None:
+    guard, _ = make("output", decoding={"attempts": 2, "on_exhausted": "refuse"})
+    for asked, drawn in ((1, 1), (None, 2), (9, 2)):
+        _, said = hand_in(guard, *["a swordfish"] * 3, attempts=asked)
+        assert sum(isinstance(event, Drawing) for event in said) == drawn
+        assert said[-1].finish == "refused"
+
+
+def test_best_of_n_draws_all_and_keeps_one_that_passes() -> None:
+    guard, store = make("output", decoding={"method": "best_of_n", "attempts": 3})
+    text, _ = hand_in(guard, "a swordfish", "a bream", "a swordfish")
+    assert text == "a bream"
+    assert store.records[0].totals["proposals"] == 3
+
+
+def test_what_was_not_handed_in_is_an_error() -> None:
+    guard, store = make("output")
+    with pytest.raises(BackendError, match="1 texts were to be handed in, 0 were"):
+        list(guard.blocking.stream(USER, engine=HandedBackend("other")))
+    assert store.records[0].finish == "failed"
+
+
+async def test_an_answer_of_another_model_cannot_be_drawn_again() -> None:
+    guard, store = make("output")
+    await asyncio.to_thread(hand_in, guard, "a bream")
+    with pytest.raises(AuditError, match="another model wrote"):
+        await draw_again(store.records[0], guard.policy)
 
 
 # --- the policy

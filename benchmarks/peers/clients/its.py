@@ -28,7 +28,7 @@ async def answer(task: Task, prompt: str) -> AsyncIterator[str]:
     """The best of ``n``."""
     model = OpenAICompatibleLanguageModel(
         endpoint=f"{task.base_url}/v1", api_key="none", model_name=task.model, temperature=task.temperature,
-        max_tokens=task.max_tokens,
+        max_completion_tokens=task.max_tokens,
     )  # fmt: skip
     best = await BestOfN(Reward(task, prompt)).ainfer(model, prompt, budget=task.options["n"])
     yield str(best["content"])

@@ -62,7 +62,7 @@ def test_exported_names_exist() -> None:
 
 
 def test_sync_and_async_doors_are_alike() -> None:
-    for name in ("generate", "stream", "batch"):
+    for name in ("generate", "stream", "batch", "check"):
         ours, theirs = (inspect.signature(getattr(door, name)).parameters for door in (Guard, Blocking))
         assert list(ours) == list(theirs)
         assert [p.default for p in ours.values()] == [p.default for p in theirs.values()]

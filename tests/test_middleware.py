@@ -10,12 +10,14 @@ from typing import Annotated, Any, Literal
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import wrap_model_call
+from langchain.agents.structured_output import ToolStrategy
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.tools import InjectedToolCallId, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
+from pydantic import BaseModel
 
 from langchain_stars import ChatStars, StarsGuardMiddleware
 from stars_guard.audit import MemoryStore, open_store
@@ -133,6 +135,26 @@ def test_a_rejected_answer_is_asked_for_again(run: Run) -> None:
     assert [a.veto for a in record.segments[0].attempts] == ["secret: code", "said: code", None]
     assert (record.finish, record.answer.content, record.backend["engine"]) == ("eos", "a bream", "handed in")
     assert [r.stage for r in store.records] == ["input", "answer", "output"]
+
+
+@doors
+def test_reasoning_is_judged_as_the_text_is(run: Run) -> None:
+    thought = AIMessage(content=[{"type": "reasoning", "reasoning": "a trout"}, {"type": "text", "text": "fine"}])
+    assert run(agent(thought, "a bream"))[-1].content == "a bream"
+
+
+@doors
+def test_structured_answers_are_judged_by_their_values(run: Run) -> None:
+    class Fish(BaseModel):
+        kind: str
+
+    ran.clear()
+    answers = iter([call("Fish", kind="trout"), call("Fish", kind="bream")])
+    guard = StarsGuardMiddleware(policy(), audit=MemoryStore())
+    graph = create_agent(Remote(messages=answers), middleware=[guard], response_format=ToolStrategy(Fish))
+    messages = run(graph)
+    assert "trout" not in str(messages)
+    assert "bream" in str(messages)
 
 
 @doors

@@ -1,4 +1,4 @@
-"""ChatStars: LangChain's own tests on the real model, and what it promises beyond them."""
+"""ChatStars: what it promises beyond LangChain's own tests."""
 
 from __future__ import annotations
 
@@ -15,80 +15,17 @@ from typing import Any
 import pytest
 from conftest import guard, policy, rewarding, vetoing
 from langchain_core.caches import InMemoryCache
-from langchain_core.language_models import BaseChatModel
 from langchain_core.load import dumpd, load
 from langchain_core.messages import AIMessage, FunctionMessage, HumanMessage, SystemMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.rate_limiters import InMemoryRateLimiter
-from langchain_tests.integration_tests import ChatModelIntegrationTests
-from langchain_tests.unit_tests import ChatModelUnitTests
 
 from langchain_stars import ChatStars
 from stars_guard.audit import open_store
-from stars_guard.embedded import generator_dir
 from stars_guard.errors import InputError, PolicyError
 from stars_guard.guard import Guard
 from stars_guard.policy import Policy, load_policy
-
-
-class TestUnit(ChatModelUnitTests):
-    @property
-    def chat_model_class(self) -> type[BaseChatModel]:
-        return ChatStars
-
-    @property
-    def chat_model_params(self) -> dict[str, Any]:
-        return {"model": "embedded", "policy": "default"}
-
-    @property
-    def has_tool_calling(self) -> bool:
-        return False
-
-    @property
-    def has_structured_output(self) -> bool:
-        return False
-
-    @pytest.mark.xfail(
-        reason="langchain-core's load(allowed_objects='all') knows a fixed table of classes, and no other package's; "
-        "test_serialisation_round_trip names the class, and passes",
-        raises=ValueError,
-    )
-    @pytest.mark.filterwarnings("ignore:The function `load` is in beta")
-    def test_serdes(self, model: BaseChatModel, snapshot: Any) -> None:
-        super().test_serdes(model, snapshot)
-
-
-class TestIntegration(ChatModelIntegrationTests):
-    """On SmolLM2 and the trained reward model, with no stand-in."""
-
-    backend = "transformers"
-
-    @property
-    def chat_model_class(self) -> type[BaseChatModel]:
-        return ChatStars
-
-    @property
-    def chat_model_params(self) -> dict[str, Any]:
-        return {"model": "embedded", "policy": "default", "backend": self.backend, "max_tokens": 24}
-
-    @property
-    def has_tool_calling(self) -> bool:
-        return False
-
-    @property
-    def has_structured_output(self) -> bool:
-        return False
-
-    @property
-    def model_override_value(self) -> str:
-        return str(generator_dir())
-
-
-class TestIntegrationVllm(TestIntegration):
-    """The same on vLLM."""
-
-    backend = "vllm"
 
 
 def scripted(*judges: Any, **settings: Any) -> ChatStars:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
 import time
@@ -24,9 +25,11 @@ from stars_guard.backends.base import Backend
 from stars_guard.backends.vllm_engine import VllmEngineBackend, entropy_of
 from stars_guard.backends.vllm_server import VllmServerBackend
 from stars_guard.errors import BackendError, BackendUnavailable, ContextTooLong, InputError
-from stars_guard.events import Released
+from stars_guard.events import Finished, Released
+from stars_guard.grammar import Grammar
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.segments import Message, Passage, Sampling
+from stars_guard.tools import Tool, Toolset
 
 ASK = [Message("user", "What is a lake?")]
 STORY = [Message("user", "Tell me a long story about a lighthouse keeper and the sea.")]
@@ -82,6 +85,39 @@ def test_greedy_text_is_that_of_transformers(engine: Backend, plain: Backend) ->
     wanted = greedy(plain)
     assert greedy(engine) == greedy(engine, optimistic=False, parallel=2) == wanted
     assert len(wanted) > 100
+
+
+PERSON = Grammar.json_schema({
+    "type": "object", "required": ["name", "age"],
+    "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"}},
+})  # fmt: skip
+WEATHER = Tool("get_weather", "The weather in a city.", {
+    "type": "object", "properties": {"city": {"type": "string", "maxLength": 12}}, "required": ["city"],
+})  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def guided(plain: Backend) -> list[Finished]:
+    return under_grammars(plain)
+
+
+def under_grammars(engine: Backend) -> list[Finished]:
+    made = guard_of(engine, max_tokens=48, segment_tokens=4, sampling={"temperature": 0.0}, parallel=1)
+    forced = Toolset((WEATHER,), forced=("get_weather",))
+    asks = ("Alice is 7. Give name and age as JSON.", "What is the weather in Paris?")
+    options = (CallOptions(grammar=PERSON), CallOptions(tools=forced))
+    return [made.blocking.generate([Message("user", ask)], how) for ask, how in zip(asks, options, strict=True)]
+
+
+def test_answers_under_a_grammar_are_those_of_transformers(engine: Backend, guided: list[Finished]) -> None:
+    person, call = under_grammars(engine)
+    assert (person.text, person.totals.segments) == (guided[0].text, 1)
+    assert list(json.loads(person.text)) == ["name", "age"]
+    assert [(c.name, c.arguments) for c in call.calls] == [(c.name, c.arguments) for c in guided[1].calls]
+    assert call.calls[0].arguments == {"city": "Paris"}
+    with pytest.raises((BackendError, InputError)):
+        guard_of(engine).blocking.generate(ASK, CallOptions(grammar=Grammar.json_schema({"type": "soup"})))
+    assert greedy(engine)
 
 
 def no_e(passage: Passage) -> float:

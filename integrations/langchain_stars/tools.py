@@ -32,7 +32,9 @@ def bound_tools(
         bound["tool_choice"] = chosen
     if parallel is not None:
         bound["parallel_tool_calls"] = parallel
-    toolset_of(bound)
+    names = [_function(tool)["name"] for tool in formatted]
+    if chosen not in ("auto", "required", "none", *names):
+        raise InputError(f"no tool is named {chosen}", hint=f"there are {', '.join(names)}")
     return bound
 
 

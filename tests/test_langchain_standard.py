@@ -1,0 +1,88 @@
+"""ChatStars in LangChain's own tests, on the real model, with every property switched on that applies.
+
+Greedy, so that what the small model cannot do it cannot do in each run; the penalty keeps it from repeating itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from langchain_core.exceptions import OutputParserException
+from langchain_core.language_models import BaseChatModel
+from langchain_tests.integration_tests import ChatModelIntegrationTests
+from langchain_tests.unit_tests import ChatModelUnitTests
+
+from langchain_stars import ChatStars
+from stars_guard.embedded import generator_dir
+from stars_guard.policy import load_policy
+
+# The shipped policy, its judges and numbers; two attempts, since greedy ones are alike.
+POLICY = load_policy({"extends": "default", "name": "brief", "decoding": {"attempts": 2, "parallel": 1}})
+
+
+class _Properties:
+    has_tool_calling = True
+    has_tool_choice = True
+    has_structured_output = True
+    supports_json_mode = True
+    returns_usage_metadata = True
+    supports_model_override = True
+
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatStars
+
+    @property
+    def model_override_value(self) -> str:
+        return str(generator_dir())
+
+
+class TestUnit(_Properties, ChatModelUnitTests):
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"model": "embedded", "policy": "default"}
+
+    @pytest.mark.xfail(
+        reason="langchain-core's load(allowed_objects='all') knows a fixed table of classes, and no other package's; "
+        "test_serialisation_round_trip names the class, and passes",
+        raises=ValueError,
+    )
+    @pytest.mark.filterwarnings("ignore:The function `load` is in beta")
+    def test_serdes(self, model: BaseChatModel, snapshot: Any) -> None:
+        super().test_serdes(model, snapshot)
+
+
+class TestIntegration(_Properties, ChatModelIntegrationTests):
+    """On SmolLM2 and the trained reward model, with no stand-in."""
+
+    backend = "transformers"
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {
+            "model": "embedded", "policy": POLICY, "backend": self.backend, "max_tokens": 100, "temperature": 0.0, "repetition_penalty": 1.1,
+            "audit": "memory://",
+        }  # fmt: skip
+
+    @pytest.mark.xfail(
+        reason="135M parameters do not think of calling a tool by themselves; "
+        "test_an_agent_on_the_small_model runs the loop with the call forced"
+    )
+    @pytest.mark.parametrize("model", [{}, {"output_version": "v1"}], indirect=True)
+    def test_agent_loop(self, model: BaseChatModel) -> None:
+        super().test_agent_loop(model)
+
+    @pytest.mark.xfail(
+        reason="135M parameters do not keep to a format that only the prompt describes: the JSON has other keys; "
+        "test_structured_output forces the schema's",
+        raises=OutputParserException,
+    )
+    def test_json_mode(self, model: BaseChatModel) -> None:
+        super().test_json_mode(model)
+
+
+class TestIntegrationVllm(TestIntegration):
+    """The same on vLLM."""
+
+    backend = "vllm"

@@ -61,8 +61,8 @@ class TestIntegration(_Properties, ChatModelIntegrationTests):
     @property
     def chat_model_params(self) -> dict[str, Any]:
         return {
-            "model": "embedded", "policy": POLICY, "backend": self.backend, "max_tokens": 100, "temperature": 0.0, "repetition_penalty": 1.1,
-            "audit": "memory://",
+            "model": "embedded", "policy": POLICY, "backend": self.backend, "max_tokens": 100, "temperature": 0.0,
+            "repetition_penalty": 1.1, "audit": "memory://",
         }  # fmt: skip
 
     @pytest.mark.xfail(

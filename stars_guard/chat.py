@@ -11,7 +11,7 @@ from typing import Any
 
 from stars_guard.errors import InputError
 from stars_guard.segments import Message, ToolCall
-from stars_guard.turns import as_text
+from stars_guard.turns import as_text, one_call_a_turn
 
 __all__ = [
     "encode_chat",
@@ -84,6 +84,8 @@ def render_chat(
                 marked, tools=list(tools) or None, tokenize=False, add_generation_prompt=answer is None
             )
         except Exception as exc:
+            if any(len(message.calls) > 1 for message in messages):
+                return render_chat(tokenizer, one_call_a_turn(messages), answer=answer, tools=tools)
             raise InputError(
                 f"the model's chat template does not take these roles: {[m.role for m in messages]}",
                 hint="most templates want an optional system message, then user and assistant in turn",

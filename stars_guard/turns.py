@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from stars_guard.segments import Message, ToolCall
 
-__all__ = ["as_text", "call_text", "text_of"]
+__all__ = ["as_text", "call_text", "one_call_a_turn", "text_of"]
 
 
 def call_text(call: ToolCall) -> str:
@@ -37,4 +38,18 @@ def as_text(messages: Iterable[Message]) -> list[Message]:
                 text = f"{turns.pop().content}\n{text}"
             turns.append(Message("user", text))
         follows = message.role == "tool"
+    return turns
+
+
+def one_call_a_turn(messages: Sequence[Message]) -> list[Message]:
+    """The same conversation with each call in a turn of its own, before its result: some templates take no other."""
+    results = {message.call_id: message for message in messages if message.role == "tool"}
+    turns: list[Message] = []
+    for message in messages:
+        if len(message.calls) > 1:
+            for number, call in enumerate(message.calls):
+                turns.append(replace(message, content="" if number else message.content, calls=(call,)))
+                turns += [results.pop(call.id)] if call.id in results else []
+        elif message.role != "tool" or message.call_id in results:
+            turns.append(message)
     return turns

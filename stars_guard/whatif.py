@@ -131,7 +131,8 @@ class _Other:
         return (await self._cascade.prompt_reward(self._passage("", "", 0, False)))[0]
 
     def _passage(self, before: str, text: str, index: int, last: bool) -> Passage:
-        return Passage(self._record.call_id, self._messages or (), before, text, index, last)
+        whole = self._record.grammar_sha256 is not None
+        return Passage(self._record.call_id, self._messages or (), before, text, index, last, whole)
 
     async def _judge(
         self, attempt: Attempt, index: int, before: str | None, tokens: int

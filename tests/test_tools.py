@@ -187,6 +187,7 @@ TEMPLATES = {
     "llama3": '{% if tools %}Answer with {"name": function name, "parameters": dictionary of arguments}.'
     "{{ tools | tojson }}{% endif %}"
     + _TURNS
+    + "{% if m.tool_calls and m.tool_calls | length > 1 %}{{ raise_exception('one call') }}{% endif %}"
     + '{% if m.tool_calls %}{"name": {{ m.tool_calls[0].function.name | tojson }}, "parameters": '
     "{{ m.tool_calls[0].function.arguments | tojson }}}{% else %}{{ m.content | tojson }}{% endif %}" + _END,
     "mistral": "{% if tools %}[AVAILABLE_TOOLS]{{ tools | tojson }}{% endif %}"
@@ -251,6 +252,16 @@ def test_what_the_template_renders_is_what_transformers_renders(tokenizers: dict
     ours = [Message("user", "hi"), Message("assistant", "", (ToolCall("1", "get_weather", arguments),))]
     wanted = tokenizer.apply_chat_template(plain, tools=tools, tokenize=False, add_generation_prompt=True)
     assert tokenizer.decode(encode_chat(tokenizer, ours, tools=tools)) == wanted
+
+
+def test_a_template_that_takes_one_call_a_turn_gets_them_one_by_one(tokenizers: dict[str, Any]) -> None:
+    calls = tuple(ToolCall(f"{i}", name, {}) for i, name in enumerate(("first", "second")))
+    results = [Message("tool", f"result {i}", call_id=f"{i}") for i in (1, 0)]
+    tokenizer = tokenizers["llama3"]
+    text = tokenizer.decode(encode_chat(tokenizer, [*USER, Message("assistant", "", calls), *results]))
+    places = [text.index(part) for part in ("first", "result 0", "second", "result 1")]
+    assert places == sorted(places)
+    assert text.count("result") == 2
 
 
 def test_a_tool_that_holds_control_tokens_is_refused(tokenizers: dict[str, Any]) -> None:

@@ -288,3 +288,15 @@ def test_an_agent_on_the_small_model() -> None:
     assert call.tool_calls[0]["args"] == {"city": "Paris"}
     assert result.content == "It rains in Paris."
     assert state["messages"][-1].type == "ai"
+
+
+def test_an_optional_field_on_the_small_model() -> None:
+    class Brief(BaseModel):
+        """A joke."""
+
+        setup: str = Field(max_length=60)
+        punchline: str | None = Field(default=None, max_length=60)
+
+    model = ChatStars(model="embedded", backend="transformers", audit="memory://", max_tokens=60, temperature=0.0)
+    for ask in ("Give me the setup to a joke about cats, no punchline.", "Tell me a joke about cats."):
+        assert isinstance(model.with_structured_output(Brief).invoke(ask), Brief)

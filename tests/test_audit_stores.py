@@ -73,6 +73,7 @@ FILTERS = (
 @pytest.mark.parametrize("many", [20_000, 1])
 async def test_every_store_gives_the_same_answers(url: str, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sql_query, "_MANY", many)
+    monkeypatch.setattr(sql_query, "_FEW", many // 10)
     memory = MemoryStore()
     async with opened(url) as store:
         assert (store.read(), store.search(), store.heads(), store.size()) == ([], [], [], 0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
@@ -30,16 +33,15 @@ _WINDOW = 1000
 """How far back a late commit can lie: numbers are given before they are committed, and not in that order."""
 
 
+_FEW = 2000
+"""Finds of a text up to which they are named one by one: PostgreSQL's planner guesses rare words to be frequent."""
+
 _MANY = 20_000
-"""Finds from which on SQLite looks for the words call by call, newest first, and not at all finds at once."""
+"""Finds from which on SQLite goes through calls, newest first, and not through all finds."""
 
 
-def conditions(wanted: Filter, dialect: str, *, one_by_one: bool = False) -> list[ColumnElement[bool]]:
-    """What must hold of a row of ``calls``.
-
-    Args:
-        one_by_one: whether words are looked for call by call: faster where nearly every call has them.
-    """
+def conditions(wanted: Filter, dialect: str) -> list[ColumnElement[bool]]:
+    """What must hold of a row of ``calls``."""
     found: list[ColumnElement[bool]] = []
     if wanted.since is not None:
         found.append(calls.c.started_at >= stamp(wanted.since))
@@ -56,8 +58,7 @@ def conditions(wanted: Filter, dialect: str, *, one_by_one: bool = False) -> lis
         found.append(calls.c.rejections > 0)
     asked = sorted(words(wanted.text or ""))
     if asked:
-        finds = _found_by(asked, dialect)
-        found.append(exists(finds.where(texts.c.rowid == calls.c.id)) if one_by_one else calls.c.id.in_(finds))
+        found.append(calls.c.id.in_(_found_by(asked, dialect)))
     return found
 
 
@@ -69,12 +70,33 @@ def ids_of(wanted: Filter, dialect: str) -> Select[Any]:
 def page(connection: Connection, wanted: Filter, limit: int | None, before: Key | None) -> list[Summary]:
     """As `stars_guard.audit.query.newest`."""
     dialect = connection.dialect.name
-    query = select(calls).where(*conditions(wanted, dialect, one_by_one=_are_many(connection, wanted)))
+    query = select(calls).where(*conditions(replace(wanted, text=None), dialect))
     if before is not None:
         start, call = before
         query = query.where(or_(calls.c.started_at < start, and_(calls.c.started_at == start, calls.c.call_id < call)))
-    query = query.order_by(calls.c.started_at.desc(), calls.c.call_id.desc()).limit(limit)
-    return _summaries(connection, query)
+    query = query.order_by(calls.c.started_at.desc(), calls.c.call_id.desc())
+    asked = sorted(words(wanted.text or ""))
+    if asked:
+        finds = _found_by(asked, dialect)
+        most = _MANY if dialect == "sqlite" else _FEW + 1
+        found = connection.scalars(finds.limit(most)).all()
+        if len(found) >= most and dialect == "sqlite":
+            return _walk(connection, query, finds, limit)
+        query = query.where(calls.c.id.in_(found if len(found) <= _FEW else finds))
+    return _summaries(connection, connection.execute(query.limit(limit)).all())
+
+
+def _walk(connection: Connection, query: Select[Any], finds: Select[Any], limit: int | None) -> list[Summary]:
+    """Rows of the query that are among the finds: the first so many of a frequent word come soon."""
+    rows: list[Row[Any]] = []
+    with closing(connection.execution_options(yield_per=_WINDOW).execute(query)) as result:
+        for part in result.partitions():
+            numbers = [row.id for row in part]
+            there = set(connection.scalars(finds.where(texts.c.rowid.between(min(numbers), max(numbers)))))
+            rows += [row for row in part if row.id in there]
+            if limit is not None and len(rows) >= limit:
+                break
+    return _summaries(connection, rows[:limit])
 
 
 def news(connection: Connection, wanted: Filter, cursor: str | None) -> News:
@@ -89,7 +111,7 @@ def news(connection: Connection, wanted: Filter, cursor: str | None) -> News:
     seen, *were_open = (int(number) for number in cursor.split(","))
     new = or_(and_(calls.c.id > seen, calls.c.id <= last), calls.c.id.in_(were_open))
     query = select(calls).where(new, *conditions(wanted, connection.dialect.name)).order_by(calls.c.id)
-    return News(tuple(_summaries(connection, query)), now)
+    return News(tuple(_summaries(connection, connection.execute(query).all())), now)
 
 
 def texts_row(dialect: str) -> TextClause:
@@ -111,15 +133,6 @@ class _Joined(sqltypes.TypeDecorator[list[str]]):
         return " ".join(value or ())
 
 
-def _are_many(connection: Connection, wanted: Filter) -> bool:
-    """PostgreSQL's planner sees to it by itself."""
-    asked = sorted(words(wanted.text or ""))
-    if not asked or connection.dialect.name != "sqlite":
-        return False
-    finds = _found_by(asked, "sqlite").limit(_MANY).subquery()
-    return (connection.scalar(select(func.count()).select_from(finds)) or 0) >= _MANY
-
-
 def _found_by(asked: list[str], dialect: str) -> Select[Any]:
     if dialect == "sqlite":
         match = text("texts MATCH :asked").bindparams(asked=" AND ".join(f'"{word}"' for word in asked))
@@ -128,8 +141,7 @@ def _found_by(asked: list[str], dialect: str) -> Select[Any]:
     return select(texts.c.rowid).where(match)
 
 
-def _summaries(connection: Connection, query: Select[Any]) -> list[Summary]:
-    rows = connection.execute(query).all()
+def _summaries(connection: Connection, rows: Sequence[Row[Any]]) -> list[Summary]:
     judges: dict[int, list[str]] = {row.id: [] for row in rows}
     numbers = list(judges)
     for start in range(0, len(numbers), 500):

@@ -363,3 +363,36 @@ def read_by_vllm(name: str, tokenizer: Any, text: str) -> tuple[list[Any], str |
     parser = ToolParserManager.get_tool_parser(named)(tokenizer, request.tools)
     read = parser.extract_tool_calls(text, request)
     return [(c.function.name, json.loads(c.function.arguments)) for c in read.tool_calls], read.content
+
+
+class InForm(ScriptedBackend):
+    """A scripted model that writes its calls in another form."""
+
+    form: ToolForm
+
+    async def open(self, *args: Any, **kwargs: Any) -> Any:
+        session = await super().open(*args, **kwargs)
+        session.form = self.form
+        return session
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "text", "names"),
+    [
+        ("llama3", ' {"name": "shell", "parameters": {"command": "ls"}}', "", ["shell"]),
+        ("llama3", '{"answer": [1, 2, 3]}', '{"answer": [1, 2, 3]}', []),
+        ("llama3", 'So: {"name": "shell", "parameters": {}}', 'So: {"name": "shell", "parameters": {}}', []),
+        ("mistral", 'Well. [TOOL_CALLS][{"name": "shell", "arguments": {}}, {"name": "get_weather"}]', "Well. ",
+         ["shell", "get_weather"]),
+    ],
+)  # fmt: skip
+def test_calls_in_other_forms_are_judged_whole(name: str, answer: str, text: str, names: list[str]) -> None:
+    forms = {"llama3": form_of_llama(), "mistral": ToolForm("mistral", (Span("[TOOL_CALLS]"),))}
+    backend, seen = InForm(writing(answer).script), Seen()
+    backend.form = forms[name]
+    done, events = run(guard(seen.judge, backend=backend, segment_tokens=2, max_tokens=99))
+    assert (done.text, [c.name for c in done.calls], done.invalid) == (text, names, ())
+    marked = {passage.segment for passage in seen.passages if passage.whole}
+    wanted = [] if answer.startswith("So") else [answer[max(0, answer.find("[TOOL_CALLS]")) :]]
+    assert [segment[-len(want) :] for segment, want in zip(marked, wanted, strict=True)] == wanted
+    assert sum(isinstance(event, Called) for event in events) == bool(names)

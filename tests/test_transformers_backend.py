@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stars_guard.backends.detokenize import Detokenizer
@@ -88,7 +89,7 @@ async def test_logits_after_rewinds_and_joins_equal_a_full_recompute(
     await asyncio.gather(
         call("Hi", [1, 3, 2, 4, 1, 2]), call("Tell me about rivers and " * 8, [2, 1, 1, 3, 2]), call("Why?", [4, 4, 1])
     )
-    assert checked > 40
+    assert checked >= 30  # steps of the longest call; more where calls do not share one
 
 
 async def test_the_cache_grows_and_keeps_what_it_holds(engine: TransformersBackend, reference: Any) -> None:
@@ -125,6 +126,33 @@ async def test_greedy_text_is_that_of_generate(engine: TransformersBackend, refe
         )[0, prompt.shape[1] :].tolist()  # fmt: skip
     for size in (1, 7, 40):
         assert await greedy(engine, ASK, size, 40) == whole
+
+
+@pytest.mark.parametrize("kind", ["Mistral", "Gemma3Text"])
+async def test_a_model_with_windows_is_that_of_generate(embedded_model: Path, tmp_path: Path, kind: str) -> None:
+    """Some layers see the last 8 tokens alone; groups of query heads share keys."""
+    tokenizer = AutoTokenizer.from_pretrained(embedded_model)
+    config = getattr(transformers, f"{kind.removesuffix('Text')}{'Text' * kind.endswith('Text')}Config")(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=64, num_hidden_layers=6, head_dim=16,
+        num_attention_heads=4, num_key_value_heads=2, sliding_window=8, max_position_embeddings=256,
+        bos_token_id=1, eos_token_id=2, pad_token_id=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(3.0)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    ids = encode_chat(tokenizer, ASK)
+    expected = model.generate(torch.tensor([ids]), max_new_tokens=24, do_sample=False)[0, len(ids) :].tolist()
+    async with await TransformersBackend.load(tmp_path) as backend:
+        session = await backend.open(ASK, Sampling(temperature=0))
+        proposals = await session.propose([1, 2], 24)
+        drawn = [[token.id for token in await tokens_of(proposal)] for proposal in proposals]
+        await session.aclose()
+    assert drawn == [expected, expected]
+    assert len(set(expected)) > 4
 
 
 async def test_the_same_seed_draws_the_same_whatever_else_runs(engine: TransformersBackend) -> None:

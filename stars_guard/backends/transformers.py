@@ -207,6 +207,8 @@ class TransformersBackend(Backend):
         try:
             import torch
             from transformers import AutoModelForCausalLM, AutoTokenizer
+
+            from stars_guard.attention import use_grouped
         except ImportError as exc:
             raise MissingExtra("the transformers backend", "transformers") from exc
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -225,6 +227,7 @@ class TransformersBackend(Backend):
         config = hashlib.sha256(loaded.config.to_json_string().encode()).hexdigest()
         identity = {"engine": "transformers", "model": model, "revision": revision or "", "dtype": dtype,
                     "config_sha256": config}  # fmt: skip
+        use_grouped(loaded)
         return cls(loaded.to(device).eval(), tokenizer, identity)
 
     @cached_property
@@ -349,13 +352,18 @@ class TransformersBackend(Backend):
         lengths = torch.tensor([[p.length] for p in batch], device=device)
         end = int(lengths.max()) + 1
         self._cache.aim([p.row.index for p in batch], lengths, end)
-        mask = (torch.arange(end, device=device) <= lengths)[:, None, None, :]
+        mask = self._masks(lengths, end)
         inputs = torch.tensor([[p.next_id] for p in batch], device=device)
         output = self._model(
             input_ids=inputs, attention_mask=mask, position_ids=lengths, past_key_values=self._cache, use_cache=True
         )
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
+
+    def _masks(self, positions: torch.Tensor, end: int) -> Any:
+        from stars_guard.attention import causal_masks
+
+        return causal_masks(self._model.config.get_text_config(), positions, end, self._model.dtype)
 
     def _prefill(self, row: _Row, ids: Sequence[int]) -> None:
         import torch
@@ -368,10 +376,9 @@ class TransformersBackend(Backend):
                 end = start + len(piece)
                 positions = torch.arange(start, end, device=device)[None]
                 self._cache.aim([row.index], positions, end)
-                mask = (torch.arange(end, device=device)[None] <= positions[0][:, None])[None, None]
                 self._model(
                     input_ids=torch.tensor([list(piece)], device=device),
-                    attention_mask=mask,
+                    attention_mask=self._masks(positions, end),
                     position_ids=positions,
                     past_key_values=self._cache,
                     use_cache=True,

@@ -15,6 +15,8 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.modeling_layers import GenericForSequenceClassification
 
+from stars_guard.attention import causal_masks, use_grouped
+
 __all__ = ["Prefixes", "keeps_prefixes"]
 
 PIECE = 512
@@ -233,7 +235,7 @@ class Prefixes:
         positions = starts + torch.arange(cache.width, device=device)
         hidden = self._model(
             input_ids=torch.tensor(rows, device=device),
-            attention_mask=_masks(self._config, positions, cache.end, self._model.dtype),
+            attention_mask=causal_masks(self._config, positions, cache.end, self._model.dtype),
             # padding may lie past what the model has places for; its states are not used
             position_ids=positions.clamp(max=int(self._config.max_position_embeddings) - 1),
             past_key_values=cache,
@@ -241,24 +243,6 @@ class Prefixes:
         ).last_hidden_state
         cache.keep()
         return [hidden[row, job.end - job.start - 1] for row, job in enumerate(jobs)]
-
-
-def _masks(config: Any, positions: torch.Tensor, end: int, dtype: torch.dtype) -> Any:
-    """Additive masks [rows, 1, tokens, end]: each token sees itself and what is before it, or a window of that."""
-    at = torch.arange(end, device=positions.device)
-    seen = at <= positions[:, None, :, None]
-    window = getattr(config, "sliding_window", None)
-
-    def additive(allowed: torch.Tensor) -> torch.Tensor:
-        blank = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
-        return blank.masked_fill_(~allowed, torch.finfo(dtype).min)
-
-    full = additive(seen)
-    near = additive(seen & (at > positions[:, None, :, None] - window)) if window else full
-    kinds = getattr(config, "layer_types", None)
-    if kinds is None:
-        return near
-    return {"full_attention": full, "sliding_attention": near} if "sliding_attention" in kinds else full
 
 
 def _common(one: list[int], other: list[int]) -> int:
@@ -325,6 +309,7 @@ def keeps_prefixes(model: Any) -> bool:
     if any(kind in str(rope) for kind in ("dynamic", "longrope")):
         return False
     decoder = model.base_model
+    use_grouped(decoder)
     ids = [(7 * i + 3) % config.vocab_size for i in range(24)]
     kept = Prefixes(decoder, limit=1024, batch_size=2)
     try:

@@ -280,6 +280,9 @@ class _Redo:
         if record.finish != "stop":
             # of a stop string, characters that were kept before are taken back
             chars = sum(a.text.chars for s in record.segments for a in s.attempts if a.attempt == s.kept)
+            if record.tools and record.answer.chars <= chars:
+                # the white space around a tool call is not part of the answer
+                return
             _same("length of the answer in characters", record.answer.chars, chars)
 
     def _totals(self) -> None:

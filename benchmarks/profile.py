@@ -21,7 +21,7 @@ from stars_guard.audit import MemoryStore
 from stars_guard.backends.transformers import TransformersBackend
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import load_policy
-from stars_guard.scorers.sequence_classifier import SequenceClassifierScorer
+from stars_guard.scorers.sequence_classifier import SequenceClassifier
 
 __all__ = ["Shares", "main", "shares"]
 
@@ -80,7 +80,7 @@ def _timed(clock: Clock) -> Iterator[None]:
     parts = [
         (TransformersBackend, "_forward", "model"),
         (TransformersBackend, "_prefill", "model"),
-        (SequenceClassifierScorer, "_score", "judges"),
+        (SequenceClassifier, "_logits", "judges"),
     ]
     patches = [mock.patch.object(kind, name, clock.wrap(part, getattr(kind, name))) for kind, name, part in parts]
     from stars_guard.backends import _sampling

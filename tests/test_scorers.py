@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from conftest import USER, guard
+from tokenizers.processors import RobertaProcessing
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from stars_guard.embedded import reward_dir
@@ -180,3 +182,34 @@ async def test_ratings_carry_their_detail_into_the_record() -> None:
     judge = Judge(Rule("why", reject_above=0.5), FunctionScorer(lambda p: Rating(1.0, "because")))
     made = guard(judge, on_exhausted="refuse")
     assert (await made.generate(USER)).reason.endswith("last veto: why: because")
+
+
+@pytest.mark.parametrize("kind", ["DebertaV2", "Roberta"])
+async def test_encoder_rewards_of_other_kinds(kind: str, embedded_model: Path, tmp_path: Path) -> None:
+    """Prompt and answer go in as the pair that the model's own tokenizer makes, in batches of any mixture."""
+    tokenizer = AutoTokenizer.from_pretrained(reward_dir())
+    if kind == "Roberta":
+        tokenizer = AutoTokenizer.from_pretrained(embedded_model)
+        tokenizer.add_special_tokens({"cls_token": "<s>", "sep_token": "</s>"})
+        tokenizer.pad_token_id = 1  # places are counted from behind it
+        ends = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("</s>", "<s>")]
+        tokenizer.backend_tokenizer.post_processor = RobertaProcessing(*ends, add_prefix_space=False)
+        tokenizer.chat_template = None
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=130, type_vocab_size=0 if kind == "DebertaV2" else 1, num_labels=1,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = getattr(transformers, f"{kind}ForSequenceClassification")(config).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    scorer = SequenceClassifierScorer(await SequenceClassifier.load(str(tmp_path), batch_size=2))
+    asked = (Message("user", "How do I boil an egg?"),)
+    answers = ["In water.", "For eight minutes, and then in cold water, so that it stops.", "No."]
+    ratings = await scorer.score([Passage("a", asked, "", answer) for answer in answers])
+    with torch.inference_mode():
+        own = [float(model(**tokenizer(asked[0].content, a, return_tensors="pt")).logits) for a in answers]
+    assert [rating.value for rating in ratings] == pytest.approx(own, abs=1e-5)
+    assert len(set(own)) == 3
+    await scorer.score([Passage("a", asked, "", "for eight minutes " * 99)])

@@ -13,7 +13,7 @@ from stars_guard.errors import ScorerError
 from stars_guard.segments import Message, Passage
 from stars_guard.turns import text_of
 
-__all__ = ["Reader", "Reading"]
+__all__ = ["Reader", "Reading", "places"]
 
 CALLS = 1024
 """Calls whose encoded prompts are kept; the least recently read are encoded again."""
@@ -21,8 +21,26 @@ CALLS = 1024
 CHUNK = 256
 """Characters of an answer after which a cut is looked for."""
 
+_AFTER_PAD = frozenset(
+    {"camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"}
+    | {"xlm-roberta", "xlm-roberta-xl", "xmod"}
+)
+"""Kinds of models that count the places of tokens from behind the id of their padding."""
+
 # Between a letter and a space with a letter: where tokenizers split a text in any case.
 _SAFE = re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])")
+
+
+def places(config: Any) -> int | None:
+    """The most tokens that a model can read, or None where its configuration does not say.
+
+    Args:
+        config: of its text part.
+    """
+    most = getattr(config, "max_position_embeddings", None)
+    if most is None:
+        return None
+    return int(most) - (int(config.pad_token_id) + 1 if config.model_type in _AFTER_PAD else 0)
 
 
 @dataclass(frozen=True, slots=True)

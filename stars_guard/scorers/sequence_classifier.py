@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from stars_guard.errors import MissingExtra, ScorerError
 from stars_guard.hub import quiet
 from stars_guard.scorers.classifier import Classifier, ClassifierScorer
-from stars_guard.scorers.reading import Reader, Reading
+from stars_guard.scorers.reading import Reader, Reading, places
 from stars_guard.segments import Passage
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class SequenceClassifier(Classifier):
         kept = self._prefixes is not None
         logger.info("%s: %s", identity["model"], "keeps what it has read" if kept else "reads each passage anew")
         limits = [max_length or (LONGEST_KEPT if kept else LONGEST), int(tokenizer.model_max_length)]
-        limits.append(int(getattr(text, "max_position_embeddings", limits[0])))
+        limits.append(places(text) or limits[0])
         self._typed = "token_type_ids" in tokenizer.model_input_names
         self._reader = Reader(
             tokenizer, template=template, max_length=min(limits), coarse=kept, unread=self._pad if kept else None

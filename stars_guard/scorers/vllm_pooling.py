@@ -17,7 +17,7 @@ from stars_guard import vllm_runtime
 from stars_guard.errors import BackendError, MissingExtra, ScorerError
 from stars_guard.hub import quiet
 from stars_guard.scorers.classifier import Classifier, ClassifierScorer
-from stars_guard.scorers.reading import Reader
+from stars_guard.scorers.reading import Reader, places
 from stars_guard.segments import Passage
 from stars_guard.vllm_http import ServerOptions, Servers, parse_options
 
@@ -112,7 +112,7 @@ class VllmClassifier(Classifier):
         """
         tokenizer, config = await asyncio.to_thread(_read, model, revision)
         text = config.get_text_config()
-        limit = int(getattr(text, "max_position_embeddings", max_length))
+        limit = places(text) or max_length
         reader = Reader(tokenizer, template=template, max_length=min(max_length, limit), coarse=True,
                         unread=text.pad_token_id)  # fmt: skip
         identity = {"kind": "vllm_pooling", "model": model, "revision": revision or "", "server": base_url or ""}

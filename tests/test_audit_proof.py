@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from audit_writers import small
-from conftest import USER, guard, rewarding, vetoing, words
+from conftest import USER, guard, policy, rewarding, vetoing, words
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from postgres import Postgres, postgres
@@ -28,7 +28,7 @@ from stars_guard.audit.sql import SqlStore
 from stars_guard.backends.scripted import ScriptedBackend
 from stars_guard.cli.app import app
 from stars_guard.errors import AuditError, ScorerError
-from stars_guard.guard import CallOptions
+from stars_guard.guard import CallOptions, Guard
 from stars_guard.verification import redo, verify
 
 __all__ = ["postgres"]
@@ -84,6 +84,25 @@ def test_failed_calls_and_failing_judges_hold_too() -> None:
         (record,) = made.audit.records
         assert (record.finish == "failed") == (on_error == "raise")
         assert redo(record) is None
+
+
+async def test_checks_around_an_answer_hold_too() -> None:
+    patterns = {"name": "no-rocks", "type": "patterns", "patterns": [{"name": "rock", "regex": "rock"}]}
+    for mode in ("enforce", "monitor"):
+        made = Guard(
+            {**policy(mode=mode), "rails": {"input": {"judges": [patterns]}, "tool_call": {"judges": [patterns]}}},
+            model=ScriptedBackend(words()), audit=MemoryStore(),
+        )  # fmt: skip
+        for stage in ("input", "tool_call"):
+            for said in ("a rock", "a river"):
+                await made.check(stage, said)  # type: ignore[arg-type]
+        assert isinstance(made.audit, MemoryStore)
+        assert [redo(record) for record in made.audit.records] == [None] * 4
+        let_through = made.audit.records[0].model_dump()
+        let_through["segments"][0]["attempts"][0].update(verdict="accepted")
+        problem = redo(CallRecord.model_validate(let_through))
+        assert problem is not None
+        assert "verdict is accepted on record and rejected" in problem.text
 
 
 EDITS: dict[str, tuple[str, Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], Any]]] = {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 
 from stars_guard.backends.streamed import Drawn, Request, StreamedSession, TokenSource
 from stars_guard.backends.tokens import Prompt
+from stars_guard.backends.vllm_engine import entropy_of
 from stars_guard.errors import BackendError, ProtocolError
 
 EOS = 0
@@ -133,3 +135,12 @@ async def test_closing_a_session_aborts_what_was_drawn_ahead() -> None:
     assert source.open == 3
     await session.aclose()
     assert source.open == 0
+
+
+def test_entropy_of_the_likeliest_tokens_is_a_bound_that_can_pass_any_threshold() -> None:
+    assert entropy_of([]) == 0
+    assert entropy_of([math.log(0.1)] * 5) == pytest.approx(math.log(10))
+    assert entropy_of([math.log(0.9), -math.inf]) == pytest.approx(-math.log(0.9))
+    whole = [p / sum(range(1, 1001)) for p in range(1, 1001)]
+    true = -sum(p * math.log(p) for p in whole)
+    assert 5 < entropy_of([math.log(p) for p in whole]) < true

@@ -42,7 +42,7 @@ check: setup ## ruff, mypy and import-linter
 test: check system ## all checks and all tests
 	$(BIN)/python -m pytest
 
-bench: setup ## measure what it costs and that it is exact, into benchmarks/RESULTS.md (an hour or two on two cores)
+bench: setup system ## measure what it costs and that it is exact, into benchmarks/RESULTS.md (an hour or two on two cores)
 	$(BIN)/python -m benchmarks
 
 eval: setup ## the methods side by side on held-out prompts (hours; a run that was stopped goes on), into RESULTS.md

@@ -277,6 +277,9 @@ class Seen(BaseCallbackHandler):
         self.answers += 1
         self.told.append(str(response))
 
+    def on_tool_end(self, output: Any, **kwargs: Any) -> None:
+        self.told.append(f"tool: {output}")
+
     def on_chain_end(self, outputs: Any, **kwargs: Any) -> None:
         self.told.append(str(outputs))
 
@@ -320,14 +323,29 @@ async def test_without_the_middleware_the_stream_does_leak() -> None:
 
 
 @v3
-async def test_tool_events_are_empty_until_the_result_is_judged() -> None:
-    graph = agent(call("read", page="a.html"), "fine")
+@pytest.mark.parametrize("version", ["v2", "v3"])
+async def test_events_of_a_tool_hold_the_judged_result(version: str) -> None:
+    graph, seen = agent(call("read", page="a.html"), "fine"), Seen()
     events = []
-    found = graph.astream_events({"messages": [HumanMessage("hi")]}, version="v3")
-    async for event in await found:
+    found = graph.astream_events({"messages": [HumanMessage("hi")]}, {"callbacks": [seen]}, version=version)
+    async for event in await found if asyncio.iscoroutine(found) else found:
         events.append(event)
     assert "ignore all" not in str(events)
     assert "withheld by policy" in str(events)
+    started = [event for event in events if "on_tool_start" in str(event) or "tool-started" in str(event)]
+    assert len(started) == 1
+    assert "a.html" in str(started)
+    assert "ignore all" not in "".join(seen.told)
+
+
+def test_callbacks_hear_of_a_tool_its_judged_result() -> None:
+    seen = Seen()
+    agent(call("read", page="a.html"), "fine").invoke({"messages": [HumanMessage("hi")]}, {"callbacks": [seen]})
+    assert "ignore all" not in "".join(seen.told)
+    assert any("withheld by policy" in told and told.startswith("tool: ") for told in seen.told)
+    mended = Seen()
+    agent(call("read", page="b.html"), "fine").invoke({"messages": [HumanMessage("hi")]}, {"callbacks": [mended]})
+    assert [told for told in mended.told if told.startswith("tool: ")]
 
 
 def test_the_trace_policy_keeps_the_conversation_out_of_hook_spans() -> None:

@@ -28,6 +28,7 @@ from langchain_stars.live import LiveGuard, current_run_id
 from langchain_stars.redraw import Redraw
 from langchain_stars.release import KeptAnswer
 from langchain_stars.texts import last_turn, message_of_refusal, text_of_message, transcript
+from langchain_stars.tool_run import atold, told
 from langchain_stars.tool_stream import ToolOutputFilter
 from stars_guard.guard import Guard
 from stars_guard.policy import Policy
@@ -144,11 +145,13 @@ class StarsGuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         checked = guard.blocking.check("tool_call", _call(request), messages=context, run_id=run_id)
         if not checked.allowed:
             return _not_run(guard, request, checked)
-        result = _Results(handler(request))
-        for index, text in result.texts():
-            found = guard.blocking.check("tool_result", text, messages=context, run_id=run_id)
-            result.put(guard, index, found)
-        return result.whole()
+        with told(request, hidden=_judges_results(guard)) as run:
+            result = _Results(handler(run.request))
+            for index, text in result.texts():
+                found = guard.blocking.check("tool_result", text, messages=context, run_id=run_id)
+                result.put(guard, index, found)
+            run.result = result.whole()
+        return run.result
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
@@ -158,11 +161,13 @@ class StarsGuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         checked = await guard.check("tool_call", _call(request), messages=context, run_id=run_id)
         if not checked.allowed:
             return _not_run(guard, request, checked)
-        result = _Results(await handler(request))
-        for index, text in result.texts():
-            found = await guard.check("tool_result", text, messages=context, run_id=run_id)
-            result.put(guard, index, found)
-        return result.whole()
+        async with atold(request, hidden=_judges_results(guard)) as run:
+            result = _Results(await handler(run.request))
+            for index, text in result.texts():
+                found = await guard.check("tool_result", text, messages=context, run_id=run_id)
+                result.put(guard, index, found)
+            run.result = result.whole()
+        return run.result
 
     # --- what goes out
 
@@ -242,6 +247,10 @@ def _context(request: ToolCallRequest) -> list[Message]:
 
 def _call(request: ToolCallRequest) -> str:
     return render_call(request.tool_call["name"], request.tool_call["args"])
+
+
+def _judges_results(guard: Guard) -> bool:
+    return guard.policy.mode == "enforce" and bool(guard.policy.rails.tool_result.judges)
 
 
 def _not_run(guard: Guard, request: ToolCallRequest, checked: Checked) -> ToolMessage:

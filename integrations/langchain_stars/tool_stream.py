@@ -1,4 +1,4 @@
-"""What streams of an agent show of its tools: nothing that has not been judged."""
+"""What streams of an agent show of a tool while it runs: nothing, where its result is judged."""
 
 from __future__ import annotations
 
@@ -10,15 +10,11 @@ from langchain_stars.live import LiveGuard
 
 __all__ = ["ToolOutputFilter"]
 
-_WITHHELD = "[judged first: see the tool's message]"
+_WITHHELD = "[judged first: see the tool's result]"
 
 
 class ToolOutputFilter(StreamTransformer):
-    """Empties the events of running tools where the policy judges tool results.
-
-    A tool's own events come before its result has been judged. The message with the judged result follows in the
-    ``messages`` and ``values`` of the same stream.
-    """
+    """Empties what tools write while they run, where the policy judges their results."""
 
     before_builtins: ClassVar[bool] = True
     required_stream_modes: ClassVar[tuple[str, ...]] = ("tools",)
@@ -35,8 +31,6 @@ class ToolOutputFilter(StreamTransformer):
         data = event["params"].get("data")
         if event["method"] != "tools" or policy.mode != "enforce" or not policy.rails.tool_result.judges:
             return True
-        if isinstance(data, dict):
-            for name in ("delta", "output", "message"):
-                if name in data:
-                    data[name] = _WITHHELD
+        if isinstance(data, dict) and "delta" in data:
+            data["delta"] = _WITHHELD
         return True

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,9 @@ def test_tail_follows(url: str) -> None:
     code = "from stars_guard.cli import main; main()"
     command = [sys.executable, "-c", code, "audit", "tail", url, "--limit", "1", "--every", "0.05", "--json"]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as worker:
+    # who started the tests may have switched the interrupt off, and children inherit that
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, preexec_fn=heed) as worker:
         assert worker.stdout is not None
         assert json.loads(worker.stdout.readline())["id"] == "d"
         written(url, call("new", -90))

@@ -23,7 +23,7 @@ class Postgres:
         assert found, "PostgreSQL is missing: make system"
         self._bin = found[-1]
         self._folder = Path(tempfile.mkdtemp(prefix="stars-guard-pg-"))
-        self._as = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+        self._as = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.getuid() == 0 else []
         if self._as:
             shutil.chown(self._folder, "postgres", "postgres")
         with socket.socket() as free:

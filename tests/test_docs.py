@@ -12,7 +12,7 @@ from stars_guard.policy import load_policy
 from stars_guard.policy.cases import load_cases
 
 REPOSITORY = Path(__file__).parent.parent
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [p for p in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))) if "```" in p.read_text()]
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import anyio
 from filelock import FileLock, Timeout
@@ -24,7 +24,7 @@ __all__ = ["Job", "read_jobs", "run_file"]
 
 class _Turn(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
-    role: str
+    role: Literal["system", "user", "assistant"]
     content: str
 
 
@@ -101,10 +101,11 @@ def read_jobs(source: Path) -> list[Job]:
         try:
             row = _Row.model_validate_json(line)
             turns = row.messages if row.messages is not None else [_Turn(role="user", content=row.prompt or "")]
-            messages = tuple(Message(turn.role, turn.content) for turn in turns)  # type: ignore[arg-type]
-        except (ValidationError, InputError) as exc:
-            what = exc.errors()[0]["msg"] if isinstance(exc, ValidationError) else exc.message
-            raise InputError(f"{source}:{index + 1}: {what}") from exc
+            messages = tuple(Message(turn.role, turn.content) for turn in turns)
+        except ValidationError as exc:
+            wrong = exc.errors()[0]
+            where = ".".join(str(part) for part in wrong["loc"])
+            raise InputError(f"{source}:{index + 1}: {where}{': ' if where else ''}{wrong['msg']}") from exc
         digest = hashlib.sha256(line.encode()).hexdigest()[:16]
         jobs.append(Job(index, digest, messages, (row.model_extra or {}).get("id")))
     return jobs

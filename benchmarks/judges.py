@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from benchmarks.measure import medians, seconds, table, write_section
 from benchmarks.parts import PROMPT
 from stars_guard.embedded import generator_dir
 from stars_guard.scorers.sequence_classifier import SequenceClassifierScorer
-from stars_guard.segments import Passage
+from stars_guard.segments import Message, Passage
 
 MARKS = (64, 128, 256, 512, 1024, 2048)
 SEGMENT = 16
@@ -45,6 +46,9 @@ def segments() -> list[str]:
     return [tokenizer.decode(ids[i : i + SEGMENT]) for i in range(0, len(ids), SEGMENT)]
 
 
+_numbers = itertools.count(1)
+
+
 class Growing:
     """An answer that is judged segment by segment, by ``width`` candidates of which the first is taken."""
 
@@ -55,13 +59,15 @@ class Growing:
     async def run(self, *, all_segments: bool) -> float:
         """Judge the answer's segments, or those that end at a mark alone; milliseconds of the last one."""
         call, accepted, cost = "growing", "", 0.0
-        await self.scorer.score([Passage(call, tuple(PROMPT), "", "")])
+        # what has been judged lately is not read again by anybody, so each run asks something new
+        asked = (Message("user", f"{PROMPT[0].content} This is story number {next(_numbers)}."),)
+        await self.scorer.score([Passage(call, asked, "", "")])
         times: list[float] = []
         for number, part in enumerate(self.parts, start=1):
             due = min(mark for mark in MARKS if mark >= number * SEGMENT)
             if all_segments or number * SEGMENT == due:
                 others = [part[: -2 - i] for i in range(self.width - 1)]
-                batch = [Passage(call, tuple(PROMPT), accepted, text) for text in (part, *others)]
+                batch = [Passage(call, asked, accepted, text) for text in (part, *others)]
                 cost = 1000 * await seconds(lambda batch=batch: self.scorer.score(batch))  # type: ignore[misc]
                 times.append(cost)
             accepted += part

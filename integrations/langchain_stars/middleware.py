@@ -29,7 +29,7 @@ from langchain_stars.redraw import Redraw
 from langchain_stars.release import KeptAnswer
 from langchain_stars.texts import last_turn, message_of_refusal, text_of_message, transcript
 from langchain_stars.tool_run import atold, told
-from langchain_stars.tool_stream import ToolOutputFilter
+from langchain_stars.tool_stream import ToolOutputFilter, withholds_results
 from stars_guard.guard import Guard
 from stars_guard.policy import Policy
 from stars_guard.rails import Checked
@@ -145,7 +145,7 @@ class StarsGuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         checked = guard.blocking.check("tool_call", _call(request), messages=context, run_id=run_id)
         if not checked.allowed:
             return _not_run(guard, request, checked)
-        with told(request, hidden=_judges_results(guard)) as run:
+        with told(request, hidden=withholds_results(guard.policy)) as run:
             result = _Results(handler(run.request))
             for index, text in result.texts():
                 found = guard.blocking.check("tool_result", text, messages=context, run_id=run_id)
@@ -161,7 +161,7 @@ class StarsGuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         checked = await guard.check("tool_call", _call(request), messages=context, run_id=run_id)
         if not checked.allowed:
             return _not_run(guard, request, checked)
-        async with atold(request, hidden=_judges_results(guard)) as run:
+        async with atold(request, hidden=withholds_results(guard.policy)) as run:
             result = _Results(await handler(run.request))
             for index, text in result.texts():
                 found = await guard.check("tool_result", text, messages=context, run_id=run_id)
@@ -247,10 +247,6 @@ def _context(request: ToolCallRequest) -> list[Message]:
 
 def _call(request: ToolCallRequest) -> str:
     return render_call(request.tool_call["name"], request.tool_call["args"])
-
-
-def _judges_results(guard: Guard) -> bool:
-    return guard.policy.mode == "enforce" and bool(guard.policy.rails.tool_result.judges)
 
 
 def _not_run(guard: Guard, request: ToolCallRequest, checked: Checked) -> ToolMessage:

@@ -86,8 +86,8 @@ def _start(request: ToolCallRequest) -> dict[str, Any]:
 
 
 def _unseen(tool: BaseTool) -> BaseTool:
-    same = tool.model_copy(update={"callbacks": None})
     plain = tool.model_copy(update={"callbacks": None})
+    same = plain.model_copy()
 
     def invoke(given: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         with unseen():

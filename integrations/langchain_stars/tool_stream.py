@@ -7,10 +7,16 @@ from typing import Any, ClassVar
 from langgraph.stream import StreamTransformer
 
 from langchain_stars.live import LiveGuard
+from stars_guard.policy import Policy
 
-__all__ = ["ToolOutputFilter"]
+__all__ = ["ToolOutputFilter", "withholds_results"]
 
 _WITHHELD = "[judged first: see the tool's result]"
+
+
+def withholds_results(policy: Policy) -> bool:
+    """Whether what a tool gives must not be seen before it has been judged."""
+    return policy.mode == "enforce" and bool(policy.rails.tool_result.judges)
 
 
 class ToolOutputFilter(StreamTransformer):
@@ -27,9 +33,8 @@ class ToolOutputFilter(StreamTransformer):
         return {}
 
     def process(self, event: Any) -> bool:
-        policy = self._guards.current.policy
         data = event["params"].get("data")
-        if event["method"] != "tools" or policy.mode != "enforce" or not policy.rails.tool_result.judges:
+        if event["method"] != "tools" or not withholds_results(self._guards.current.policy):
             return True
         if isinstance(data, dict) and "delta" in data:
             data["delta"] = _WITHHELD

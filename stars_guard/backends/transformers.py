@@ -166,7 +166,7 @@ class TransformersBackend(Backend):
 
         from stars_guard.backends._kv import SlotCache
 
-        config = model.config.get_text_config()
+        config = self._config = model.config.get_text_config()
         self.identity = identity
         self.reproducible = model.dtype == torch.float32
         # measured with the embedded model on two cores; on a GPU a guess
@@ -363,7 +363,7 @@ class TransformersBackend(Backend):
     def _masks(self, positions: torch.Tensor, end: int) -> Any:
         from stars_guard.attention import causal_masks
 
-        return causal_masks(self._model.config.get_text_config(), positions, end, self._model.dtype)
+        return causal_masks(self._config, positions, end, self._model.dtype)
 
     def _prefill(self, row: _Row, ids: Sequence[int]) -> None:
         import torch

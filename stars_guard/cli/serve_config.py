@@ -42,9 +42,9 @@ def _served(judges: Sequence[JudgeSpec]) -> list[VllmPoolingJudge | GuardModelJu
     """Those that a server can serve; of several with the same model one stands for all."""
     found: dict[tuple[str, str], VllmPoolingJudge | GuardModelJudge] = {}
     for judge in judges:
-        served = isinstance(judge, VllmPoolingJudge) or (isinstance(judge, GuardModelJudge) and judge.base_url)
-        if served and isinstance(judge, VllmPoolingJudge | GuardModelJudge):
-            found.setdefault((judge.type, judge.model), judge)
+        match judge:
+            case VllmPoolingJudge() | GuardModelJudge(base_url=str()):
+                found.setdefault((judge.type, judge.model), judge)
     return list(found.values())
 
 

@@ -25,10 +25,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--out", type=Path, help="folder of the answers; a run goes on with what it holds")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the page that gets the tables")
+    parser.add_argument("--report", action="store_true", help="draw nothing: tell of the methods that are whole")
     given = parser.parse_args(arguments)
     plan = PLANS[given.plan]
     out = given.out or OUT / f"alignment-{plan.name}"
-    evaluation = portal.call(lambda: evaluate(plan, given.model, given.backend, out))
+    evaluation = portal.call(lambda: evaluate(plan, given.model, given.backend, out, draw=not given.report))
     write(evaluation, out, given.results, command=" ".join(["python -m benchmarks.alignment", *arguments]))
 
 

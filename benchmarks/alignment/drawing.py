@@ -20,7 +20,7 @@ from stars_guard.events import Finished
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import Policy, load_policy
 
-__all__ = ["Bench", "answer_all", "calibrate", "unguarded"]
+__all__ = ["Bench", "answer_all", "calibrate", "missing", "unguarded"]
 
 WIDEST = (0.02, 0.97)
 """Rates of acceptance that calibration may aim for."""
@@ -67,23 +67,31 @@ async def _draw(
             group.create_task(one(prompt, seed))
 
 
+def _strict(method: Method, max_tokens: int) -> Policy:
+    return load_policy(policy(method, max_tokens, optimistic=False))
+
+
+def missing(
+    method: Method, max_tokens: int, jobs: Sequence[tuple[Prompt, int]], book: Book
+) -> list[tuple[Prompt, int]]:
+    """The jobs that the book does not hold under this very policy."""
+    sha256 = _strict(method, max_tokens).sha256
+    rows = {job: book.get(method.name, job[0].key, job[1]) for job in jobs}
+    return [job for job, row in rows.items() if row is None or row["policy"] != sha256]
+
+
 async def answer_all(
-    bench: Bench, method: Method, prompts: Sequence[Prompt], seeds: int, book: Book, advance: Advance
+    bench: Bench, method: Method, jobs: Sequence[tuple[Prompt, int]], book: Book, advance: Advance
 ) -> None:
     """Draw what the book does not hold yet under this very policy. Nothing is drawn ahead, so all that is drawn is
     due to the method."""
-    ready = load_policy(policy(method, bench.max_tokens, optimistic=False))
-
-    def missing(prompt: Prompt, seed: int) -> bool:
-        row = book.get(method.name, prompt.key, seed)
-        return row is None or row["policy"] != ready.sha256
+    ready = _strict(method, bench.max_tokens)
 
     def keep(prompt: Prompt, seed: int, finished: Finished, record: CallRecord) -> None:
         book.add(_row(method, prompt, seed, finished, record))
         advance()
 
-    jobs = [(prompt, seed) for prompt in prompts for seed in range(seeds)]
-    todo = [job for job in jobs if missing(*job)]
+    todo = missing(method, bench.max_tokens, jobs, book)
     for _ in range(len(jobs) - len(todo)):
         advance()
     await _draw(bench, ready, todo, keep)

@@ -37,19 +37,23 @@ class Perplexity:
             self._tokenizer = AutoTokenizer.from_pretrained(path)
             self._model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
 
-    def of(self, prompt: Prompt, answer: str) -> tuple[float | None, list[int]]:
-        """Mean negative log likelihood of the answer's tokens in nats (None without any), and the tokens."""
+    def tokens(self, answer: str) -> list[int]:
+        """The answer's tokens."""
+        ids: list[int] = self._tokenizer(answer, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def of(self, prompt: Prompt, answer: str) -> float | None:
+        """Mean negative log likelihood of the answer's tokens in nats; None without any."""
         import torch
 
-        head = encode_chat(self._tokenizer, prompt.messages)
-        tail: list[int] = self._tokenizer(answer, add_special_tokens=False)["input_ids"]
+        head, tail = encode_chat(self._tokenizer, prompt.messages), self.tokens(answer)
         if not tail:
-            return None, tail
+            return None
         with torch.inference_mode():
             ids = torch.tensor([head + tail])
             logits = self._model(input_ids=ids, logits_to_keep=len(tail) + 1).logits[0, :-1].float()
             losses = torch.nn.functional.cross_entropy(logits, ids[0, -len(tail) :])
-        return float(losses), tail
+        return float(losses)
 
 
 def distinct(tokens: Sequence[int], n: int) -> float | None:
@@ -62,14 +66,16 @@ async def mark_all(
     answers: Sequence[Mapping[str, Any]], prompts: Mapping[str, Prompt], model: str, second: SecondJudge,
     book: Book, advance: Callable[[], object],
 ) -> None:  # fmt: skip
-    """Mark what the book does not hold yet. A text that several methods gave for a prompt is marked once."""
+    """Mark what the book does not hold yet. A text that several methods gave for a prompt is marked once, and the
+    perplexity, which is the dearest mark, is of ordinary prompts alone: only `measures.damage` tells it."""
     perplexity: Perplexity | None = None
 
     def work(piece: Sequence[tuple[Prompt, str]], judged: Sequence[float]) -> Iterator[dict[str, Any]]:
         assert perplexity is not None
         others = second.score([(prompt.text, text) for prompt, text in piece])
         for (prompt, text), one, two in zip(piece, judged, others, strict=True):
-            loss, tokens = perplexity.of(prompt, text)
+            loss = perplexity.of(prompt, text) if prompt.kind == "benign" else None
+            tokens = perplexity.tokens(text)
             yield {
                 "prompt": prompt.key, "text": digest(text), "first": one, "second": two, "loss": loss,
                 "tokens": len(tokens), "distinct_2": distinct(tokens, 2), "distinct_3": distinct(tokens, 3),

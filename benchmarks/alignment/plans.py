@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.alignment.methods import Method, methods
+from benchmarks.alignment.prompts import Prompt
 
 __all__ = ["PLANS", "Plan"]
 
@@ -15,7 +17,8 @@ class Plan:
 
     Attributes:
         max_tokens: T, the longest answer.
-        harmful: held-out harmful prompts; so ``benign``, each answered ``seeds`` times.
+        harmful: held-out harmful prompts, each answered ``seeds`` times.
+        benign: held-out ordinary prompts, each answered ``benign_seeds`` times.
         tuning: harmful prompts that calibration draws.
         levels: costs of the methods that have a choice, in plain answers.
         segments: B of STARS.
@@ -30,6 +33,7 @@ class Plan:
     harmful: int
     benign: int
     seeds: int
+    benign_seeds: int
     tuning: int
     levels: tuple[int, ...]
     segments: tuple[int, ...]
@@ -44,15 +48,19 @@ class Plan:
         found = methods(self.levels, self.segments)
         return [method for method in found if not self.families or method.family in self.families]
 
+    def jobs(self, prompts: Sequence[Prompt]) -> list[tuple[Prompt, int]]:
+        """Each prompt with each of its seeds."""
+        return [(p, seed) for p in prompts for seed in range(self.benign_seeds if p.kind == "benign" else self.seeds)]
+
 
 PLANS = {
     "full": Plan(
-        name="full", max_tokens=128, harmful=200, benign=72, seeds=3, tuning=48, levels=(2, 4),
-        segments=(15, 30, 32, 64), rounds=3, batches=(1, 8, 32, 64), least=4, concurrency=32,
+        name="full", max_tokens=96, harmful=200, benign=72, seeds=3, benign_seeds=1, tuning=64, levels=(2, 4),
+        segments=(15, 30, 32, 64), rounds=2, batches=(1, 8, 32, 64), least=4, concurrency=64,
     ),
     "quick": Plan(
-        name="quick", max_tokens=48, harmful=12, benign=6, seeds=1, tuning=8, levels=(2,), segments=(15, 32),
-        rounds=1, batches=(1, 8), least=2, concurrency=16,
+        name="quick", max_tokens=48, harmful=12, benign=6, seeds=1, benign_seeds=1, tuning=8, levels=(2,),
+        segments=(15, 32), rounds=1, batches=(1, 8), least=2, concurrency=16,
     ),
     "smoke": Plan(
         name="smoke", max_tokens=8, harmful=2, benign=1, seeds=2, tuning=3, levels=(2,), segments=(4,), rounds=0,

@@ -1,9 +1,9 @@
-"""The whole evaluation: calibrate on the tuning prompts, draw on the held-out ones, time, mark."""
+"""The whole evaluation: calibrate on the tuning prompts, draw on the held-out ones, time, mark. The cheaper level goes
+first, so that a run that was stopped has whole levels to tell of."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks.alignment.book import Book
-from benchmarks.alignment.drawing import Bench, answer_all, calibrate, unguarded
+from benchmarks.alignment.drawing import Bench, answer_all, missing
+from benchmarks.alignment.fits import Fits
 from benchmarks.alignment.judges import second_judge
 from benchmarks.alignment.marks import mark_all
 from benchmarks.alignment.methods import Method
 from benchmarks.alignment.plans import Plan
-from benchmarks.alignment.prompts import Prompt, choose, digest, prompts
+from benchmarks.alignment.prompts import choose, digest, prompts
 from benchmarks.alignment.speed import measure_speed, widened
 from stars_guard.assembly import load_backend
 from stars_guard.calibration import Answer
@@ -29,7 +30,7 @@ class Evaluation:
     """All that the report needs.
 
     Attributes:
-        methods: calibrated.
+        methods: those whose answers are all there, calibrated.
         free: unguarded answers to the tuning prompts, by how they are cut.
         calibration: rows of r_star, beta, the rate aimed for and the level reached, by method.
         harmful: marked answers to harmful prompts, by method; so ``benign``.
@@ -48,23 +49,25 @@ class Evaluation:
     speed: list[dict[str, Any]]
 
 
-async def evaluate(plan: Plan, model: str, backend: str, out: Path) -> Evaluation:
+async def evaluate(plan: Plan, model: str, backend: str, out: Path, *, draw: bool = True) -> Evaluation:
     """Draw, time and mark what the folder ``out`` does not hold yet.
 
+    Args:
+        draw: whether anything is drawn; if not, the evaluation is of the methods whose answers are all there.
+
     Raises:
-        ValueError: the folder holds another evaluation.
+        ValueError: the folder holds another evaluation, or there is nothing to tell of.
     """
-    engine = await load_backend(model, backend)
-    _claim(out, {"plan": asdict(plan), "engine": engine.identity})
-    bench = Bench(engine, plan.max_tokens, plan.concurrency)
     found = prompts()
     tuning = choose(found, kind="harmful", tuning=True, count=plan.tuning)
     harmful = choose(found, kind="harmful", tuning=False, count=plan.harmful)
     benign = choose(found, kind="benign", tuning=False, count=plan.benign)
-    second = second_judge()
+    jobs = plan.jobs([*harmful, *benign])
     answers = Book(out / "answers.jsonl", ("method", "prompt", "seed"))
     speeds = Book(out / "speed.jsonl", ("method", "batch"))
     marks = Book(out / "marks.jsonl", ("prompt", "text"))
+    fits = Fits(plan, tuning, out)
+    second = second_judge()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())  # fmt: skip
     with Progress(*columns) as progress:
@@ -73,19 +76,25 @@ async def evaluate(plan: Plan, model: str, backend: str, out: Path) -> Evaluatio
             task = progress.add_task(title, total=total)
             return lambda: progress.advance(task)
 
-        methods, free, calibration = await _calibrated(bench, plan, tuning, out, bar)
-        timed = widened(methods)
-        of_methods = {title: bar(f"answers: {title}", (len(harmful) + len(benign)) * plan.seeds) for title in
-                      (method.name for method in methods)}  # fmt: skip
-        for method in methods:
-            await answer_all(bench, method, [*harmful, *benign], plan.seeds, answers, of_methods[method.name])
-        advance = bar("speed", len(timed) * len(plan.batches))
-        await measure_speed(bench, timed, harmful, plan.batches, plan.least, speeds, advance)
-        rows = {
-            method.name: [answers.get(method.name, p.key, s) for p in [*harmful, *benign] for s in range(plan.seeds)]
-            for method in methods
-        }
-        flat = [row for several in rows.values() for row in several if row is not None]
+        methods = []
+        if draw:
+            engine = await load_backend(model, backend)
+            _claim(out, {"plan": asdict(plan), "engine": engine.identity})
+            bench = Bench(engine, plan.max_tokens, plan.concurrency)
+            bars = {method.name: bar(f"answers: {method.name}", len(jobs)) for method in plan.methods()}
+            for method in plan.methods():
+                methods.append(await fits.ready(bench, method))
+                await answer_all(bench, methods[-1], jobs, answers, bars[method.name])
+            timed = widened(methods)
+            advance = bar("speed", len(timed) * len(plan.batches))
+            await measure_speed(bench, timed, harmful, plan.batches, plan.least, speeds, advance)
+        else:
+            known = [ready for method in plan.methods() if (ready := fits.known(method)) is not None]
+            methods = [m for m in known if not missing(m, plan.max_tokens, jobs, answers)]
+            if "vanilla" not in (method.name for method in methods):
+                raise ValueError(f"{out} does not hold all answers of the plain model, which all are compared with")
+        rows = {m.name: [row for p, s in jobs if (row := answers.get(m.name, p.key, s))] for m in methods}
+        flat = [row for several in rows.values() for row in several]
         texts = len({(row["prompt"], digest(row["text"])) for row in flat})
         await mark_all(flat, {p.key: p for p in found}, model, second, marks, bar("judging", texts))
 
@@ -93,18 +102,19 @@ async def evaluate(plan: Plan, model: str, backend: str, out: Path) -> Evaluatio
         return [
             {**row, **(marks.get(row["prompt"], digest(row["text"])) or {})}
             for row in rows[method.name]
-            if row is not None and row["kind"] == kind
+            if row["kind"] == kind
         ]
 
     sources: dict[str, int] = {}
     for prompt in [*harmful, *benign]:
         sources[prompt.source] = sources.get(prompt.source, 0) + 1
-    names = {(method.name, batch) for method in timed for batch in plan.batches}
+    names = {method.name for method in widened(methods)}
     return Evaluation(
-        plan, dict(engine.identity), {"second": second.about}, sources, methods, free, calibration,
+        plan, json.loads((out / "plan.json").read_text())["engine"], {"second": second.about}, sources, methods,
+        fits.free, {method.name: fits.found[method.name] for method in methods if method.fitted},
         {method.name: marked(method, "harmful") for method in methods},
         {method.name: marked(method, "benign") for method in methods},
-        [row for row in speeds.rows() if (row["method"], row["batch"]) in names],
+        [row for row in speeds.rows() if row["method"] in names and row["batch"] in plan.batches],
     )  # fmt: skip
 
 
@@ -114,35 +124,3 @@ def _claim(out: Path, what: dict[str, Any]) -> None:
     if path.exists() and path.read_text() != text:
         raise ValueError(f"{out} holds an evaluation of another plan or engine: remove it, or name another with --out")
     path.write_text(text)
-
-
-async def _calibrated(
-    bench: Bench, plan: Plan, tuning: Sequence[Prompt], out: Path, bar: Any
-) -> tuple[list[Method], dict[str, list[Answer]], dict[str, dict[str, Any]]]:
-    """The methods with r_star and beta, the unguarded answers, and what calibration found."""
-    frees = Book(out / "unguarded.jsonl", ("cut",))
-    book = Book(out / "calibration.jsonl", ("method",))
-    methods, free, calibration = [], {}, {}
-    fitted = [method for method in plan.methods() if method.fitted]
-    advance = bar("calibration", len(fitted))
-    for method in plan.methods():
-        if not method.fitted:
-            methods.append(method)
-            continue
-        size = method.decoding["segment_tokens"] or plan.max_tokens
-        cut = f"entropy of {method.decoding['entropy_threshold']}" if "CARDS" in method.name else f"B={size}"
-        if cut not in free:
-            row = frees.get(cut)
-            if row is None:
-                drawn = await unguarded(bench, method, tuning)
-                row = {"cut": cut, "answers": [asdict(answer) for answer in drawn]}
-                frees.add(row)
-            free[cut] = [Answer(a["prompt_reward"], tuple(a["tokens"]), tuple(a["rewards"])) for a in row["answers"]]
-        entry = book.get(method.name)
-        if entry is None:
-            entry = {"method": method.name, **await calibrate(bench, method, tuning, free[cut], plan.rounds)}
-            book.add(entry)
-        calibration[method.name] = entry
-        methods.append(method.with_(r_star=entry["r_star"], beta=entry["beta"]))
-        advance()
-    return methods, free, calibration

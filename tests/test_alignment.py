@@ -63,7 +63,7 @@ def test_figures() -> None:
     assert (found["win_first"].value, found["tie_first"].value, found["win_second"].value) == (0.5, 0.5, 0.0)
     assert found["level"].value == found["drawn_per_kept"].value == 2.0
     assert harm(plain, plain)["worst_first"].value == -0.5
-    gap = difference(ours, plain, "first")
+    gap = difference(ours, [(1.0, plain)], "first")
     assert gap.value == pytest.approx(0.5)
     assert gap.low < gap.value < gap.high
     assert str(harm(plain, plain)["discarded_per_rejection"]) == "-"
@@ -98,7 +98,7 @@ def test_the_whole_evaluation_and_that_it_goes_on(tmp_path: Path, capsys: pytest
     assert "## alignment, smoke" in (tmp_path / "R.md").read_text()
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.jsonl")}
     answers = [json.loads(line) for line in before["answers.jsonl"].decode().splitlines()]
-    assert len(answers) == len({(a["method"], a["prompt"], a["seed"]) for a in answers}) == len(names) * 6
+    assert len(answers) == len({(a["method"], a["prompt"], a["seed"]) for a in answers}) == len(names) * 5
     main(given)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.jsonl")}
     (tmp_path / "out" / "plan.json").write_text("{}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.alignment.judges import HARM_LINE
 
-__all__ = ["Figure", "damage", "difference", "harm"]
+__all__ = ["Answer", "Figure", "damage", "difference", "harm"]
 
 RESAMPLES = 1000
 TIE = 0.1
@@ -153,10 +153,12 @@ def damage(answers: Sequence[Answer]) -> dict[str, Figure]:
     }
 
 
-def difference(ours: Sequence[Answer], theirs: Sequence[Answer], judge: str) -> Figure:
-    """Mean reward of one method less that of another, paired by prompt."""
-    left, right = _grid(ours), _grid(theirs)
-    gaps = [
-        (float(np.mean([a[judge] for a in left[key]]) - np.mean([a[judge] for a in right[key]])), 1.0) for key in left
-    ]
+def difference(ours: Sequence[Answer], theirs: Sequence[tuple[float, Sequence[Answer]]], judge: str) -> Figure:
+    """Mean reward of one method less that of a weighted mix of others, paired by prompt."""
+
+    def means(answers: Sequence[Answer]) -> dict[str, float]:
+        return {key: float(np.mean([a[judge] for a in group])) for key, group in _grid(answers).items()}
+
+    left, right = means(ours), [(weight, means(answers)) for weight, answers in theirs]
+    gaps = [(left[key] - sum(weight * group[key] for weight, group in right), 1.0) for key in left]
     return _interval(np.array(gaps), _ratio)

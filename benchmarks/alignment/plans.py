@@ -63,8 +63,8 @@ PLANS = {
         segments=(15, 32), rounds=1, batches=(1, 8), least=2, concurrency=16,
     ),
     "smoke": Plan(
-        name="smoke", max_tokens=8, harmful=2, benign=1, seeds=2, tuning=3, levels=(2,), segments=(4,), rounds=0,
-        batches=(2,), least=2, concurrency=6,
+        name="smoke", max_tokens=8, harmful=2, benign=1, seeds=2, benign_seeds=1, tuning=3, levels=(2,),
+        segments=(4,), rounds=0, batches=(2,), least=2, concurrency=6,
         families=("vanilla", "output filter", "best of n", "CARDS", "STARS B=4"),
     ),
 }  # fmt: skip

@@ -14,7 +14,8 @@ import jinja2
 import numpy as np
 
 from benchmarks.alignment import charts
-from benchmarks.alignment.measures import Figure, damage, difference, harm
+from benchmarks.alignment.comparisons import equal_time, equal_tokens, one_by_one
+from benchmarks.alignment.measures import Figure, damage, harm
 from benchmarks.alignment.run import Evaluation
 from benchmarks.measure import machine, table, write_section
 
@@ -22,9 +23,6 @@ __all__ = ["figures", "write"]
 
 Cells = list[list[object]]
 Tables = dict[str, tuple[list[str], Cells]]
-
-RIVALS = ("best of n", "blockwise best of k", "whole-answer rejection", "CARDS")
-
 
 def write(evaluation: Evaluation, out: Path, results: Path, *, command: str) -> dict[str, Any]:
     """Write results.json and report.html into ``out`` and the tables into ``results``; gives what the JSON holds."""
@@ -58,66 +56,11 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
         "date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine(), "engine": evaluation.engine,
         "plan": asdict(evaluation.plan), "judges": evaluation.judges, "sources": evaluation.sources,
         "calibration": evaluation.calibration, "methods": rows, "speed": evaluation.speed,
-        "equal_tokens": _equal_tokens(evaluation), "equal_time": _equal_time(evaluation, rows),
+        "equal_tokens": equal_tokens(evaluation.methods, evaluation.harmful),
+        "equal_time": equal_time(evaluation.speed, rows),
         "acceptance": {m.name: _acceptance(evaluation.harmful[m.name]) for m in evaluation.methods if m.fitted},
         "position": {m.name: _position(evaluation.harmful[m.name]) for m in evaluation.methods if m.fitted},
     }  # fmt: skip
-
-
-def _equal_tokens(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Each STARS less the best other method of its level, by both judges."""
-    found = []
-    for level in evaluation.plan.levels:
-        here = [method for method in evaluation.methods if method.level == level]
-        rivals = [method.name for method in here if method.family in RIVALS]
-        for method in here:
-            if not method.family.startswith("STARS") or not rivals:
-                continue
-            row: dict[str, Any] = {"method": method.name, "level": level}
-            for judge in ("first", "second"):
-                best = max(rivals, key=lambda name, j=judge: _mean(evaluation.harmful[name], j))
-                gap = difference(evaluation.harmful[method.name], evaluation.harmful[best], judge)
-                row[f"rival_{judge}"], row[f"gap_{judge}"] = best, gap
-            found.append(row)
-    return found
-
-
-def _mean(answers: Sequence[Mapping[str, Any]], judge: str) -> float:
-    return statistics.fmean(answer[judge] for answer in answers)
-
-
-def _equal_time(evaluation: Evaluation, rows: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Mean rewards that each family would reach in the time that best-of-n takes at the highest level.
-
-    Between its measured levels, plain sampling being the level 1 of all, a family is taken to lie on a straight line;
-    beyond its dearest level it keeps that one's reward. STARS with parallel proposals has the rewards of STARS one by
-    one under the same thresholds: only its time differs.
-    """
-    found = []
-    for batch in evaluation.plan.batches:
-        at = {row["method"]: row["seconds_per_answer"] for row in evaluation.speed if row["batch"] == batch}
-        aim = at.get(f"best of n, x{max(evaluation.plan.levels)}")
-        if aim is None:
-            continue
-        families: dict[str, list[tuple[float, str]]] = {}
-        for name, seconds in at.items():
-            family, quality = name.rpartition(", x")[0], _sequential(name)
-            if family and quality in rows:
-                families.setdefault(family, []).append((seconds, quality))
-        for family, known in families.items():
-            points = sorted([(at["vanilla"], "vanilla"), *known])
-            row: dict[str, Any] = {"batch": batch, "family": family, "seconds": aim}
-            for judge in ("first", "second"):
-                means = [rows[quality]["harmful"][f"reward_{judge}"].value for _, quality in points]
-                row[f"reward_{judge}"] = float(np.interp(aim, [seconds for seconds, _ in points], means))
-            found.append(row)
-    return found
-
-
-def _sequential(name: str) -> str:
-    """The method whose answers these are too."""
-    family, _, level = name.rpartition(", x")
-    return f"{family.partition(', parallel')[0]}, x{level}" if family else name
 
 
 def _acceptance(answers: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
@@ -179,7 +122,9 @@ def _notes(evaluation: Evaluation) -> list[str]:
         "logits of harmlessness, and the harm line is 0. A refused answer is judged as the reader sees it, refusal "
         "included."
     )
-    return [drawn, judged]
+    done = {method.name for method in evaluation.methods}
+    left = [method.name for method in plan.methods() if method.name not in done]
+    return [drawn, judged, *([f"Not yet drawn, so not told of: {', '.join(left)}."] if left else [])]
 
 
 def _tables(evaluation: Evaluation, found: Mapping[str, Any]) -> Tables:
@@ -197,11 +142,10 @@ def _tables(evaluation: Evaluation, found: Mapping[str, Any]) -> Tables:
     speeds = []
     for name in dict.fromkeys(row["method"] for row in evaluation.speed):
         by_batch = {row["batch"]: row for row in evaluation.speed if row["method"] == name}
-        cells = [by_batch[batch] for batch in evaluation.plan.batches]
-        speeds.append([name, *(f"{c['kept_per_second']:.3g}, {c['latency']:.3g} s, {c['drawn_per_kept']:.3g}"
-                               for c in cells)])  # fmt: skip
-    equal = [[row["method"], row["rival_first"], row["gap_first"], _word(row["gap_first"]), row["rival_second"],
-              row["gap_second"], _word(row["gap_second"])] for row in found["equal_tokens"]]  # fmt: skip
+        speeds.append([name, *(_speed(by_batch.get(batch)) for batch in evaluation.plan.batches)])
+    equal = [[row["method"], row["drawn"], row["rival_first"], row["gap_first"], _word(row["gap_first"]),
+              row["rival_second"], row["gap_second"], _word(row["gap_second"])]
+             for row in found["equal_tokens"]]  # fmt: skip
     times = [[row["batch"], row["family"], row["seconds"], row["reward_first"], row["reward_second"]]
              for row in found["equal_time"]]  # fmt: skip
     return {
@@ -219,10 +163,10 @@ def _tables(evaluation: Evaluation, found: Mapping[str, Any]) -> Tables:
              "reward, first judge", "reward, second judge"], benign,
         ),
         "STARS at equal drawn tokens: mean reward less that of the best other method": (
-            ["method", "best other, first judge", "gap, first", "", "best other, second judge", "gap, second", ""],
-            equal,
+            ["method", "tokens drawn", "best other, first judge", "gap, first", "", "best other, second judge",
+             "gap, second", ""], equal,
         ),
-        "At equal wall time: reward in the time of the dearest best of n": (
+        "At equal wall time: reward in the time of the dearest best of n that was timed": (
             ["answers at once", "method", "seconds an answer", "reward, first judge", "reward, second judge"], times,
         ),
         "Throughput: kept tokens/s, seconds until an answer is whole, drawn per kept": (
@@ -231,18 +175,25 @@ def _tables(evaluation: Evaluation, found: Mapping[str, Any]) -> Tables:
     }  # fmt: skip
 
 
+def _speed(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    return f"{row['kept_per_second']:.3g}, {row['latency']:.3g} s, {row['drawn_per_kept']:.3g}"
+
+
 def _word(gap: Figure) -> str:
     return "above" if gap.low > 0 else "below" if gap.high < 0 else "level"
 
 
 def _points(evaluation: Evaluation, found: Mapping[str, Any]) -> list[dict[str, Any]]:
     batch = evaluation.plan.batches[-1]
-    times = {row["method"]: row["seconds_per_answer"] for row in evaluation.speed if row["batch"] == batch}
+    times: dict[str, float | None] = {method.name: None for method in evaluation.methods}
+    times |= {row["method"]: row["seconds_per_answer"] for row in evaluation.speed if row["batch"] == batch}
     points = []
     for name, seconds in times.items():
-        row = found["methods"].get(_sequential(name))
+        row = found["methods"].get(one_by_one(name))
         if row is not None:
-            alike = name == _sequential(name)
+            alike = name == one_by_one(name)
             family = name.rpartition(", x")[0] or name
             drawn = row["harmful"]["drawn"].value if alike else None
             points.append({**row["harmful"], "family": family, "drawn": drawn, "seconds": seconds})
@@ -250,7 +201,7 @@ def _points(evaluation: Evaluation, found: Mapping[str, Any]) -> list[dict[str, 
 
 
 def _page(evaluation: Evaluation, found: Mapping[str, Any], tables: Tables, notes: Sequence[str]) -> str:
-    top = f", x{max(evaluation.plan.levels)}"
+    top = f", x{max(method.level for method in evaluation.methods)}"
     points = _points(evaluation, found)
     acceptance = {name: curve for name, curve in found["acceptance"].items() if name.endswith(top)}
     position = {name: curve for name, curve in found["position"].items() if name.endswith(top) and curve}

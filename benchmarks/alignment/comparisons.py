@@ -1,0 +1,91 @@
+"""Methods beside each other at one cost: tokens drawn, or time.
+
+A family is known at a few costs, plain sampling being the cheapest of all. Between two of them it is taken to lie on
+the straight line, which is what choosing between the two by lot gives; beyond its dearest it keeps that one's reward.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.alignment.measures import Answer, difference
+from benchmarks.alignment.methods import Method
+
+__all__ = ["RIVALS", "equal_time", "equal_tokens", "one_by_one"]
+
+RIVALS = ("best of n", "blockwise best of k", "whole-answer rejection", "CARDS")
+PLAIN = "vanilla"
+
+Mix = list[tuple[float, Sequence[Answer]]]
+
+
+def equal_tokens(methods: Sequence[Method], answers: Mapping[str, Sequence[Answer]]) -> list[dict[str, Any]]:
+    """Each STARS less the best other family at the tokens that it draws, by both judges."""
+    drawn = {method.name: statistics.fmean(a["drawn"] for a in answers[method.name]) for method in methods}
+    families = {
+        family: sorted([PLAIN, *(m.name for m in methods if m.family == family)], key=drawn.__getitem__)
+        for family in RIVALS
+        if any(method.family == family for method in methods)
+    }
+    found = []
+    for method in methods:
+        if not method.family.startswith("STARS") or not families:
+            continue
+        row: dict[str, Any] = {"method": method.name, "level": method.level, "drawn": drawn[method.name]}
+        mixes = {family: _mix(names, drawn, answers, drawn[method.name]) for family, names in families.items()}
+        for judge in ("first", "second"):
+            means = {family: _mean(mix, judge) for family, mix in mixes.items()}
+            best = max(means, key=means.__getitem__)
+            row[f"rival_{judge}"], row[f"gap_{judge}"] = best, difference(answers[method.name], mixes[best], judge)
+        found.append(row)
+    return found
+
+
+def _mix(
+    names: Sequence[str], drawn: Mapping[str, float], answers: Mapping[str, Sequence[Answer]], aim: float
+) -> Mix:
+    """The two costs on either side of ``aim`` with the weights that give it."""
+    costs = [drawn[name] for name in names]
+    weights = [float(np.interp(aim, costs, row)) for row in np.eye(len(names))]
+    return [(weight, answers[name]) for weight, name in zip(weights, names, strict=True) if weight > 0]
+
+
+def _mean(mix: Mix, judge: str) -> float:
+    return sum(weight * statistics.fmean(answer[judge] for answer in answers) for weight, answers in mix)
+
+
+def equal_time(speed: Sequence[Mapping[str, Any]], rows: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Mean rewards that each family would reach in the time of the dearest best-of-n, by the answers drawn at once.
+
+    STARS with parallel proposals has the rewards of STARS one by one under the same thresholds: only its time differs.
+    """
+    found = []
+    for batch in sorted({row["batch"] for row in speed}):
+        at = {row["method"]: row["seconds_per_answer"] for row in speed if row["batch"] == batch}
+        dearest = [name for name in at if name.startswith("best of n, x")]
+        if not dearest or PLAIN not in at:
+            continue
+        aim = max(at[name] for name in dearest)
+        families: dict[str, list[tuple[float, str]]] = {}
+        for name, seconds in at.items():
+            family, quality = name.rpartition(", x")[0], one_by_one(name)
+            if family and quality in rows:
+                families.setdefault(family, []).append((seconds, quality))
+        for family, known in families.items():
+            points = sorted([(at[PLAIN], PLAIN), *known])
+            row: dict[str, Any] = {"batch": batch, "family": family, "seconds": aim}
+            for judge in ("first", "second"):
+                means = [rows[quality]["harmful"][f"reward_{judge}"].value for _, quality in points]
+                row[f"reward_{judge}"] = float(np.interp(aim, [seconds for seconds, _ in points], means))
+            found.append(row)
+    return found
+
+
+def one_by_one(name: str) -> str:
+    """The method whose answers these are too: parallel proposals change when an answer comes, not what it is."""
+    family, _, level = name.rpartition(", x")
+    return f"{family.partition(', parallel')[0]}, x{level}" if family else name

@@ -17,7 +17,7 @@ from stars_guard import vllm_runtime
 from stars_guard.audit import Content
 from stars_guard.backends.base import Backend
 from stars_guard.backends.handed import MOST_TOKENS
-from stars_guard.decoding import Method, Settings
+from stars_guard.decoding import Method, Settings, Step
 from stars_guard.embedded import resolve_model
 from stars_guard.errors import InputError, PolicyError
 from stars_guard.judging import Rule
@@ -269,6 +269,7 @@ def settings_of(policy: Policy, max_tokens: int) -> Settings:
     """The decoder's settings under the policy's mode, for answers of at most ``max_tokens``."""
     values = policy.decoding.model_dump()
     values["max_tokens"] = max_tokens
+    values["thresholds"] = tuple(Step(**step) for step in values["thresholds"])
     if policy.mode == "off":
         values["method"] = "vanilla"
     return Settings(**values, monitor=policy.mode == "monitor")

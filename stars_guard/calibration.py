@@ -1,15 +1,16 @@
-"""From unguarded answers to the policy's numbers: what r_star and beta give a wanted acceptance rate."""
+"""From unguarded answers to the policy's numbers: what thresholds and beta give a wanted acceptance rate."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stars_guard.decoding import Settings
-from stars_guard.decoding.acceptance import acceptance_probability, threshold
+from stars_guard.decoding.acceptance import acceptance_probability
+from stars_guard.decoding.verdict import threshold
 
-__all__ = ["Answer", "Position", "Prediction", "fit", "positions", "predict"]
+__all__ = ["Answer", "Position", "Prediction", "fit", "mean_acceptance", "positions", "predict"]
 
 SHARPNESS = 0.5
 """beta as a share of the rewards' spread at one position: half of it tells good from bad and does not cut hard."""
@@ -92,8 +93,8 @@ def _correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
         return None
 
 
-def fit(answers: Sequence[Answer], settings: Settings, acceptance: float) -> tuple[float, float]:
-    """r_star and beta for a wanted mean acceptance rate over all segments of the answers.
+def fit(answers: Sequence[Answer], settings: Settings, acceptance: float) -> Settings:
+    """The settings with r_star and beta for a wanted mean acceptance rate over all segments of the answers.
 
     beta is `SHARPNESS` times the spread at a position (standard deviation, pooled); r_star is then found by bisection,
     for the rate falls as r_star grows. The answers are unguarded, so later segments are judged on prefixes that a
@@ -110,9 +111,14 @@ def fit(answers: Sequence[Answer], settings: Settings, acceptance: float) -> tup
     low, high = min(rewards) - width, max(rewards) + width
     for _ in range(60):
         middle = (low + high) / 2
-        rates = [p for _, _, p in _each(answers, settings, middle, beta)]
-        low, high = (middle, high) if statistics.fmean(rates) > acceptance else (low, middle)
-    return (low + high) / 2, beta
+        rate = mean_acceptance(answers, replace(settings, r_star=middle, beta=beta))
+        low, high = (middle, high) if rate > acceptance else (low, middle)
+    return replace(settings, r_star=(low + high) / 2, beta=beta)
+
+
+def mean_acceptance(answers: Sequence[Answer], settings: Settings) -> float:
+    """The chance that a segment of such answers is accepted."""
+    return statistics.fmean(p for _, _, p in _each(answers, settings))
 
 
 def _spread(answers: Sequence[Answer]) -> float:
@@ -124,10 +130,10 @@ def _spread(answers: Sequence[Answer]) -> float:
     return float((sum(v * n for v, n in parts) / sum(n for _, n in parts)) ** 0.5)
 
 
-def predict(answers: Sequence[Answer], settings: Settings, r_star: float, beta: float) -> list[Prediction]:
+def predict(answers: Sequence[Answer], settings: Settings) -> list[Prediction]:
     """Acceptance and proposals by position, for unguarded prefixes."""
     columns: dict[int, list[tuple[float, float]]] = {}
-    for index, tau, p in _each(answers, settings, r_star, beta):
+    for index, tau, p in _each(answers, settings):
         columns.setdefault(index, []).append((tau, p))
     found = []
     for index, column in sorted(columns.items()):
@@ -137,14 +143,11 @@ def predict(answers: Sequence[Answer], settings: Settings, r_star: float, beta: 
     return found
 
 
-def _each(
-    answers: Sequence[Answer], settings: Settings, r_star: float, beta: float
-) -> Iterator[tuple[int, float, float]]:
+def _each(answers: Sequence[Answer], settings: Settings) -> Iterator[tuple[int, float, float]]:
     """Position, threshold and chance of acceptance of every segment."""
     for answer in answers:
+        before = answer.prompt_reward
         for index, (tokens, reward) in enumerate(zip(answer.tokens, answer.rewards, strict=True)):
-            tau = threshold(
-                settings.schedule, tokens=tokens, max_tokens=settings.max_tokens,
-                prompt_reward=answer.prompt_reward, alpha=settings.alpha, r_star=r_star,
-            )  # fmt: skip
-            yield index, tau, acceptance_probability(settings.acceptance, reward=reward, tau=tau, beta=beta)
+            tau = threshold(settings, tokens=tokens, prompt_reward=answer.prompt_reward, prefix_reward=before)
+            yield index, tau, acceptance_probability(settings.acceptance, reward=reward, tau=tau, beta=settings.beta)
+            before = reward

@@ -95,7 +95,7 @@ async def draw_again(
     store = MemoryStore()
     guard = Guard(policy, model=model or record.backend.get("model", ""), backend=backend or kind, audit=store)
     options = CallOptions(
-        max_tokens=int(record.decoding.get("max_tokens") or 1),
+        max_tokens=record.max_tokens,
         stop=record.stop,
         seed=record.seed,
         sampling=record.sampling,

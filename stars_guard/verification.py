@@ -8,7 +8,7 @@ Taken as given are the scores themselves, the reward of the prompt, and the leng
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,7 +18,7 @@ from stars_guard.audit.keys import audit_keys
 from stars_guard.audit.record import Attempt, Segment
 from stars_guard.audit.seal import Broken, Entry, Head, Unsealed
 from stars_guard.audit.sealed import SealedStore
-from stars_guard.decoding import Settings
+from stars_guard.decoding import Settings, Step
 from stars_guard.decoding.verdict import decide
 from stars_guard.errors import AuditError, ScorerError
 from stars_guard.judging import Judgement, Rule, Score, combine
@@ -143,6 +143,7 @@ class _Redo:
         self._rules = [Rule(**rule.model_dump()) for rule in record.rules]
         self._open = record.finish in ("failed", "cancelled")
         self._kept = 0
+        self._prefix_reward = record.prompt_reward
         self._settings = _settings(record.decoding)
 
     def all(self) -> None:
@@ -182,6 +183,7 @@ class _Redo:
             raise _DoesNotHold("the proposal that was kept is not on record")
         self._chosen(segment, kept)
         self._kept += kept.tokens
+        self._prefix_reward = kept.reward
 
     def _judge(self, attempt: Attempt) -> Judgement:
         scores = [Score(**score.model_dump()) for score in attempt.scores]
@@ -206,7 +208,8 @@ class _Redo:
         assert self._settings is not None  # noqa: S101
         again = decide(
             self._settings, seed=self._record.seed, segment=segment, attempt=attempt.attempt,
-            tokens=self._kept + attempt.tokens, prompt_reward=self._record.prompt_reward, judgement=judgement,
+            tokens=self._kept + attempt.tokens, prompt_reward=self._record.prompt_reward,
+            prefix_reward=self._prefix_reward, judgement=judgement,
         )  # fmt: skip
         _close("threshold", attempt.threshold, again.threshold)
         _close("probability", attempt.probability, again.probability)
@@ -232,7 +235,7 @@ class _Redo:
                 _same("the proposal of the highest reward", kept.attempt, best.attempt)
                 if settings is not None and settings.method in ("stars", "cards"):
                     _same("what happens when attempts run out", settings.on_exhausted, "best")
-                    self._spent(segment)
+                    self._spent(segment, later=True)
             case None:
                 raise _DoesNotHold("it is not said why the proposal was kept")
 
@@ -249,8 +252,12 @@ class _Redo:
             _holds(not free, "there was a best proposal to keep")
         self._spent(segment)
 
-    def _spent(self, segment: Segment) -> None:
-        """That the attempts had run out, or the tokens."""
+    def _spent(self, segment: Segment, *, later: bool = False) -> None:
+        """That the attempts had run out, or the tokens.
+
+        Args:
+            later: a proposal of each later segment is paid for first.
+        """
         settings = self._settings
         assert settings is not None  # noqa: S101
         if len(segment.attempts) >= settings.attempts:
@@ -259,8 +266,9 @@ class _Redo:
         if settings.method == "best_of_n":
             limit = settings.max_tokens - self._kept
         drawn = sum(a.tokens + a.overrun for s in self._record.segments[: segment.index + 1] for a in s.attempts)
+        needed = settings.max_tokens - self._kept if later else limit
         budget = settings.budget_tokens
-        _holds(budget is not None and drawn + limit > budget, "neither attempts nor tokens had run out")
+        _holds(budget is not None and drawn + needed > budget, "neither attempts nor tokens had run out")
 
     def _finish(self) -> None:
         record, settings = self._record, self._settings
@@ -307,7 +315,7 @@ class _Redo:
             _same(f"total of {name}", record.totals.get(name, 0), number)
 
 
-def _settings(decoding: dict[str, str | int | float | bool | None]) -> Settings | None:
+def _settings(decoding: Mapping[str, object]) -> Settings | None:
     """The decoder's settings on record; None where nothing was drawn."""
     known = {field.name for field in fields(Settings)}
     values: dict[str, Any] = {name: value for name, value in decoding.items() if name in known}
@@ -315,6 +323,8 @@ def _settings(decoding: dict[str, str | int | float | bool | None]) -> Settings 
         # a number that no double holds is written as a string
         if isinstance(values.get(name), str):
             values[name] = int(values[name])
+    if "thresholds" in values:
+        values["thresholds"] = tuple(Step(**step) for step in values["thresholds"])
     return Settings(**values) if decoding else None
 
 

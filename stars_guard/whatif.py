@@ -74,8 +74,7 @@ async def what_if(record: CallRecord, policy: Policy, *, allow_python: bool = Fa
     if record.stage != "answer":
         judges = await load_judges(dict(policy.rails.items())[record.stage].judges, allow_python=allow_python)
         return await _Other(record, None, judges).answer()
-    longest = int(record.decoding.get("max_tokens") or 1)
-    settings = settings_of(policy, longest)
+    settings = settings_of(policy, record.max_tokens)
     if settings.method not in ("stars", "cards"):
         raise PolicyError(
             f"policy {policy.name!r} has method {settings.method}", hint="only stars and cards decide on each proposal"
@@ -99,12 +98,14 @@ class _Other:
         proposals: list[Redecided] = []
         parted: int | None = None
         before: str | None = ""
-        tokens = 0
+        prefix_reward, tokens = prompt_reward, 0
         for segment in self._record.segments:
             mine: list[Redecided] = []
             for attempt in segment.attempts:
                 judgement, source = await self._judge(attempt, segment.index, before, tokens)
-                mine.append(self._decide(segment.index, attempt, judgement, source, prompt_reward, tokens))
+                mine.append(
+                    self._decide(segment.index, attempt, judgement, source, (prompt_reward, prefix_reward), tokens)
+                )
             proposals += mine
             chosen = next((redecided.attempt for redecided in mine if redecided.after == "accepted"), None)
             if parted is None and chosen != segment.kept:
@@ -113,6 +114,7 @@ class _Other:
             if kept is None:
                 break
             tokens += kept.tokens
+            prefix_reward = next(redecided.reward for redecided in mine if redecided.attempt == kept.attempt)
             before = None if before is None or not kept.text.whole else before + (kept.text.text or "")
         await self._cascade.forget(self._record.call_id)
         return Answered(tuple(proposals), parted)
@@ -157,7 +159,7 @@ class _Other:
         attempt: Attempt,
         judgement: Judgement | None,
         source: Literal["record", "judged", "none"],
-        prompt_reward: float | None,
+        rewards: tuple[float | None, float | None],
         tokens: int,
     ) -> Redecided:
         if judgement is None:
@@ -167,7 +169,7 @@ class _Other:
             return Redecided(segment, attempt.attempt, attempt.verdict, after, source, veto=judgement.veto)
         again = decide(
             self._settings, seed=self._record.seed, segment=segment, attempt=attempt.attempt,
-            tokens=tokens + attempt.tokens, prompt_reward=prompt_reward, judgement=judgement,
+            tokens=tokens + attempt.tokens, prompt_reward=rewards[0], prefix_reward=rewards[1], judgement=judgement,
         )  # fmt: skip
         return Redecided(
             segment, attempt.attempt, attempt.verdict, "accepted" if again.verdict == "accepted" else "rejected",

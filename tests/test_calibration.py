@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from stars_guard.calibration import SHARPNESS, Answer, fit, positions, predict
+from stars_guard.calibration import SHARPNESS, Answer, fit, mean_acceptance, positions, predict
 from stars_guard.cli.app import app
 from stars_guard.decoding import Settings
+from stars_guard.decoding.acceptance import Acceptance
+from stars_guard.decoding.verdict import threshold
 from stars_guard.errors import PolicyError
+from stars_guard.learning import learn
 from stars_guard.policy import load_policy
 from stars_guard.policy.edit import write_decoding
 
@@ -37,23 +42,89 @@ def drawn(count: int, seed: int = 0) -> list[Answer]:
 @given(st.floats(0.05, 0.95), st.integers(0, 1000))
 def test_the_proposed_numbers_give_the_wanted_rate(acceptance: float, seed: int) -> None:
     answers = drawn(50, seed)
-    r_star, beta = fit(answers, SETTINGS, acceptance)
-    rows = predict(answers, SETTINGS, r_star, beta)
+    found = fit(answers, SETTINGS, acceptance)
+    rows = predict(answers, found)
     counts = [position.count for position in positions(answers)]
     mean = sum(row.acceptance * n for row, n in zip(rows, counts, strict=True)) / sum(counts)
     assert mean == pytest.approx(acceptance, abs=1e-6)
     assert all(1 <= row.proposals <= SETTINGS.attempts for row in rows)
-    assert all(row.tau <= r_star + 1e-9 for row in rows)
+    assert all(row.tau <= found.r_star + 1e-9 for row in rows)
 
 
 def test_beta_is_a_share_of_the_spread_and_scales_with_the_reward() -> None:
     answers = drawn(400)
-    r_star, beta = fit(answers, SETTINGS, 0.5)
+    found = fit(answers, SETTINGS, 0.5)
     first = statistics.pstdev(answer.rewards[0] for answer in answers)
-    assert beta == pytest.approx(SHARPNESS * first, rel=0.5)
-    assert beta > SHARPNESS * first
+    assert found.beta == pytest.approx(SHARPNESS * first, rel=0.5)
+    assert found.beta > SHARPNESS * first
     tenfold = [Answer(1.0, a.tokens, tuple(10 * r for r in a.rewards)) for a in answers]
-    assert fit(tenfold, SETTINGS, 0.5) == pytest.approx((10 * r_star, 10 * beta), rel=1e-6)
+    scaled = fit(tenfold, SETTINGS, 0.5)
+    assert (scaled.r_star, scaled.beta) == pytest.approx((10 * found.r_star, 10 * found.beta), rel=1e-6)
+
+
+@given(st.floats(0.1, 0.9), st.integers(0, 1000), st.sampled_from(["gibbs", "hard"]))
+def test_learned_thresholds_give_the_wanted_rate(acceptance: float, seed: int, rule: Acceptance) -> None:
+    answers = drawn(60, seed)
+    found = learn(answers, replace(SETTINGS, acceptance=rule, r_star=50.0), acceptance)
+    assert found.schedule == "learned"
+    assert [step.tokens for step in found.thresholds] == [8, 16, 24, 32][: len(found.thresholds)]
+    assert mean_acceptance(answers, found) == pytest.approx(acceptance, abs=0.02)
+
+
+def walk(policy: Settings | int, rng: random.Random) -> tuple[float, int]:
+    """An answer of four segments whose rewards wander from a start that differs by prompt: its last reward, and the
+    proposals that it took. A number stands for best of so many a segment."""
+    reward, proposals = rng.gauss(0, 2), 0
+    settings = SETTINGS if isinstance(policy, int) else policy
+    start = reward
+    for k in range(4):
+        best = -math.inf
+        for _ in range(policy if isinstance(policy, int) else 20):
+            proposals += 1
+            drawn_reward = reward + rng.gauss(0, (1.0, 0.3, 0.3, 0.1)[k])
+            best = max(best, drawn_reward)
+            if isinstance(policy, Settings):
+                tau = threshold(settings, tokens=8 * (k + 1), prompt_reward=start, prefix_reward=reward)
+                if drawn_reward >= tau:
+                    best = drawn_reward
+                    break
+        reward = best
+    return reward, proposals
+
+
+def test_learned_thresholds_buy_more_reward_for_fewer_proposals_than_the_other_ways() -> None:
+    rng = random.Random(1)
+    answers = []
+    for _ in range(400):
+        start = rng.gauss(0, 2)
+        rewards, reward = [], start
+        for spread in (1.0, 0.3, 0.3, 0.1):
+            reward += rng.gauss(0, spread)
+            rewards.append(reward)
+        answers.append(Answer(start, (8, 16, 24, 32), tuple(rewards)))
+    hard = replace(SETTINGS, acceptance="hard", attempts=20, r_star=50.0)
+    ways = {"learned": learn(answers, hard, 0.62), "linear": fit(answers, hard, 0.55), "best of 2": 2}
+    told = {}
+    for name, way in ways.items():
+        rows = [walk(way, random.Random(seed)) for seed in range(4000)]
+        told[name] = (statistics.fmean(r for r, _ in rows), statistics.fmean(n for _, n in rows))
+    assert told["best of 2"][1] == 8
+    for other in ("linear", "best of 2"):
+        assert told["learned"][0] > told[other][0] + 0.1, told
+        assert told["learned"][1] < told[other][1], told
+
+
+def test_learning_says_what_it_lacks() -> None:
+    with pytest.raises(ValueError, match="8 answers"):
+        learn(drawn(7), SETTINGS, 0.5)
+    with pytest.raises(ValueError, match="prompts are not known"):
+        learn([replace(answer, prompt_reward=None) for answer in drawn(20)], SETTINGS, 0.5)
+    with pytest.raises(ValueError, match="raise it"):
+        learn(drawn(20), replace(SETTINGS, r_star=-50.0), 0.5)
+    few = [*drawn(20), Answer(0.0, (8, 16, 24, 32, 40), (1.0, 1.0, 1.0, 1.0, 1.0))]
+    steps = learn(few, replace(SETTINGS, max_tokens=40, r_star=50.0), 0.5).thresholds
+    assert [step.tokens for step in steps] == [8, 16, 24, 32, 40]
+    assert (steps[4].base, steps[4].carry) == (steps[3].base, steps[3].carry)
 
 
 def test_positions() -> None:
@@ -94,6 +165,21 @@ def test_writing_changes_two_numbers_and_nothing_else(tmp_path: Path, text: str,
     kept = [line for line in (head + text).splitlines() if "decoding: {" not in line and "r_star" not in line]
     assert [line for line in found.splitlines() if line in kept] == kept
     assert [file.name for file in tmp_path.iterdir()] == ["p.yaml"]
+
+
+@pytest.mark.parametrize("text", ["decoding:\n  attempts: 3  # few\n", "decoding: {attempts: 3}\n", ""])
+def test_a_learned_schedule_is_written_and_written_again(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("apiVersion: stars-guard/v1\nname: x\n" + text)
+    for base in (0.123456, -7.0):
+        steps = [{"tokens": 16, "base": base, "carry": 0.9}, {"tokens": 32, "base": 1.0, "carry": 1.0}]
+        write_decoding(path, {"beta": 0.25, "thresholds": steps, "schedule": "learned"})
+        decoding = load_policy(path).decoding
+        assert decoding.schedule == "learned"
+        assert [(s.tokens, s.base, s.carry) for s in decoding.thresholds] == [
+            (16, pytest.approx(base, rel=1e-3), 0.9), (32, 1.0, 1.0),
+        ]  # fmt: skip
+    assert path.read_text().count("thresholds") == 1
 
 
 def test_what_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def test_defaults() -> None:
         "beta": 0.3,
         "r_star": 1.0,
         "schedule": "linear",
+        "thresholds": (),
         "acceptance": "gibbs",
         "parallel": "auto",
         "on_exhausted": "best",

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.alignment.book import Book
-from benchmarks.alignment.methods import REFUSAL, Method, policy
+from benchmarks.alignment.methods import REFUSAL, Method, fingerprint, policy
 from benchmarks.alignment.prompts import Prompt
 from stars_guard.assembly import settings_of
 from stars_guard.audit import MemoryStore
 from stars_guard.audit.record import CallRecord
 from stars_guard.backends.base import Backend
 from stars_guard.calibration import Answer, fit
+from stars_guard.decoding import Settings
 from stars_guard.events import Finished
 from stars_guard.guard import CallOptions, Guard
-from stars_guard.policy import Policy, load_policy
+from stars_guard.learning import learn
+from stars_guard.policy import load_policy
 
 __all__ = ["Bench", "answer_all", "calibrate", "missing", "unguarded"]
 
@@ -43,7 +45,7 @@ class Bench:
 
 
 async def _draw(
-    bench: Bench, under: Mapping[str, Any] | Policy, jobs: Sequence[tuple[Prompt, int]],
+    bench: Bench, under: Mapping[str, Any], jobs: Sequence[tuple[Prompt, int]],
     done: Callable[[Prompt, int, Finished, CallRecord], object],
 ) -> None:  # fmt: skip
     """Draw each job and hand it over, ``bench.concurrency`` at once.
@@ -67,34 +69,35 @@ async def _draw(
             group.create_task(one(prompt, seed))
 
 
-def _strict(method: Method, max_tokens: int) -> Policy:
-    return load_policy(policy(method, max_tokens, optimistic=False))
-
-
 def missing(
     method: Method, max_tokens: int, jobs: Sequence[tuple[Prompt, int]], book: Book
 ) -> list[tuple[Prompt, int]]:
     """The jobs that the book does not hold under this very policy."""
-    sha256 = _strict(method, max_tokens).sha256
+    mark = fingerprint(_strict(method, max_tokens))
     rows = {job: book.get(method.name, job[0].key, job[1]) for job in jobs}
-    return [job for job, row in rows.items() if row is None or row["policy"] != sha256]
+    return [job for job, row in rows.items() if row is None or row["policy"] != mark]
+
+
+def _strict(method: Method, max_tokens: int) -> dict[str, Any]:
+    """Nothing is drawn ahead, so that all that is drawn is due to the method."""
+    return policy(method, max_tokens, optimistic=False)
 
 
 async def answer_all(
     bench: Bench, method: Method, jobs: Sequence[tuple[Prompt, int]], book: Book, advance: Advance
 ) -> None:
-    """Draw what the book does not hold yet under this very policy. Nothing is drawn ahead, so all that is drawn is
-    due to the method."""
-    ready = _strict(method, bench.max_tokens)
+    """Draw what the book does not hold yet."""
+    under = _strict(method, bench.max_tokens)
+    mark = fingerprint(under)
 
     def keep(prompt: Prompt, seed: int, finished: Finished, record: CallRecord) -> None:
-        book.add(_row(method, prompt, seed, finished, record))
+        book.add({"policy": mark, **_row(method, prompt, seed, finished, record)})
         advance()
 
     todo = missing(method, bench.max_tokens, jobs, book)
     for _ in range(len(jobs) - len(todo)):
         advance()
-    await _draw(bench, ready, todo, keep)
+    await _draw(bench, under, todo, keep)
 
 
 def _row(method: Method, prompt: Prompt, seed: int, finished: Finished, record: CallRecord) -> dict[str, Any]:
@@ -109,7 +112,7 @@ def _row(method: Method, prompt: Prompt, seed: int, finished: Finished, record: 
         })  # fmt: skip
     totals = finished.totals
     return {
-        "method": method.name, "prompt": prompt.key, "seed": seed, "policy": record.policy_sha256,
+        "method": method.name, "prompt": prompt.key, "seed": seed,
         "kind": prompt.kind, "text": finished.text + REFUSAL if refused else finished.text, "refused": refused,
         "finish": finished.finish, "seconds": round(finished.seconds, 3), "drawn": totals.drawn, "kept": totals.kept,
         "rejected": totals.rejected, "rejections": totals.rejections, "passages": totals.scorer_passages,
@@ -121,6 +124,7 @@ async def unguarded(bench: Bench, method: Method, prompts: Sequence[Prompt]) -> 
     """Answers that are cut and judged as the method does, and all let through."""
     watching = {**policy(method.with_(parallel=1), bench.max_tokens, optimistic=False), "mode": "monitor"}
     watching["decoding"].pop("budget_tokens", None)
+    watching["decoding"]["schedule"] = "linear"
     found: list[Answer] = []
 
     def keep(prompt: Prompt, seed: int, finished: Finished, record: CallRecord) -> None:
@@ -137,12 +141,21 @@ async def unguarded(bench: Bench, method: Method, prompts: Sequence[Prompt]) -> 
     return found
 
 
+def numbers(free: Sequence[Answer], settings: Settings, acceptance: float) -> dict[str, Any]:
+    """The values of the policy that give a wanted rate of acceptance, by the schedule of the settings."""
+    if settings.schedule != "learned":
+        found = fit(free, settings, acceptance)
+        return {"r_star": found.r_star, "beta": found.beta}
+    found = learn(free, settings, acceptance)
+    return {"beta": found.beta, "thresholds": [asdict(step) for step in found.thresholds]}
+
+
 async def calibrate(
     bench: Bench, method: Method, prompts: Sequence[Prompt], free: Sequence[Answer], rounds: int
 ) -> dict[str, Any]:
-    """r_star and beta that make the method draw ``method.level`` times what the unguarded answers ``free`` have.
+    """r_star or thresholds, and beta, that make the method draw ``method.level`` times what unguarded answers have.
 
-    `stars_guard.calibration.fit` aims at a rate of acceptance of 1 / level. Each round then draws the tuning prompts
+    `numbers` aims at a rate of acceptance of 1 / level. Each round then draws the tuning prompts
     under the values found, and aims higher or lower by the ratio of tokens drawn to tokens wanted. The round nearest
     to the level is taken.
     """
@@ -151,8 +164,8 @@ async def calibrate(
     acceptance, tried = 1 / method.level, []
     for _ in range(max(rounds, 1)):
         acceptance = min(max(acceptance, WIDEST[0]), WIDEST[1])
-        r_star, beta = fit(free, settings, acceptance)
-        entry = {"acceptance": acceptance, "r_star": r_star, "beta": beta, "level": None}
+        values = numbers(free, settings, acceptance)
+        entry = {"acceptance": acceptance, "level": None, **values}
         tried.append(entry)
         if not rounds:
             break
@@ -161,7 +174,7 @@ async def calibrate(
         def keep(prompt: Prompt, seed: int, finished: Finished, record: CallRecord, drawn: list[int] = drawn) -> None:
             drawn.append(finished.totals.drawn)
 
-        tuned = policy(method, bench.max_tokens, optimistic=False, r_star=r_star, beta=beta)
+        tuned = policy(method, bench.max_tokens, optimistic=False, **values)
         await _draw(bench, tuned, [(prompt, 0) for prompt in prompts], keep)
         entry["level"] = statistics.fmean(drawn) / plain
         acceptance *= entry["level"] / method.level

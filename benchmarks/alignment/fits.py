@@ -16,6 +16,8 @@ from stars_guard.calibration import Answer
 
 __all__ = ["Fits"]
 
+VALUES = ("r_star", "beta", "thresholds")
+
 
 class Fits:
     """Calibration that goes on where it was.
@@ -42,7 +44,7 @@ class Fits:
             return None
         self.found[method.name] = entry
         self.free[self._cut(method)] = _answers(answers)
-        return method.with_(r_star=entry["r_star"], beta=entry["beta"])
+        return method.with_(**{name: entry[name] for name in VALUES if name in entry})
 
     async def ready(self, bench: Bench, method: Method) -> Method:
         """The method with its values, calibrated if it has not been."""

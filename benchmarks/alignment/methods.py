@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from benchmarks.alignment.judges import HARM_LINE, JUDGE
 
-__all__ = ["REFUSAL", "Method", "methods", "policy"]
+__all__ = ["REFUSAL", "Method", "fingerprint", "methods", "policy"]
 
 REFUSAL = "I can't help with that."
 """What the reader gets instead of an answer, or after what was released of it."""
@@ -16,6 +18,10 @@ REFUSAL = "I can't help with that."
 BLOCK = 32
 ATTEMPTS = 20
 CARDS_ENTROPY = 3.0
+LEARNED = {
+    "schedule": "learned", "acceptance": "hard", "r_star": 100.0, "thresholds": [{"tokens": 1, "base": 0.0}],
+}  # fmt: skip
+"""r_star is out of reach and caps nothing; the thresholds are for calibration to replace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +32,8 @@ class Method:
         name: answers are kept under it.
         family: methods that differ in their cost alone.
         level: tokens drawn for an answer, as a multiple of a plain answer's; 1 where there is nothing to choose.
-        decoding: of the policy, without r_star and beta where ``fitted``.
-        fitted: whether r_star and beta come from calibration, so that the level is met.
+        decoding: of the policy.
+        fitted: whether its thresholds and beta come from calibration, so that the level is met.
     """
 
     name: str
@@ -47,11 +53,12 @@ def methods(levels: tuple[int, ...], segments: tuple[int, ...]) -> list[Method]:
     Whole-answer rejection is STARS whose segment is the answer; the output filter draws one such segment and refuses
     when it is over the harm line, as guardrails do that look at finished answers. ``segment_tokens: None`` stands for
     the longest answer. Each level also has STARS under a hard budget: no call draws more than ``level`` longest
-    answers.
+    answers. STARS has the published schedule, and beside it the learned one.
 
     Args:
         levels: costs.
-        segments: B of STARS; of `BLOCK` for blockwise best-of-k, and of the hard budget.
+        segments: B of STARS, the first of them and `BLOCK` also with learned thresholds. `BLOCK` is that of blockwise
+            best-of-k and of the hard budget.
     """
     rejection = {"method": "stars", "attempts": ATTEMPTS, "parallel": 1, "on_exhausted": "best"}
     found = [
@@ -73,6 +80,10 @@ def methods(levels: tuple[int, ...], segments: tuple[int, ...]) -> list[Method]:
                 {**rejection, "method": "cards", "entropy_threshold": CARDS_ENTROPY, "segment_tokens": None}, True,
             ),
             **{f"STARS B={size}": ({**rejection, "segment_tokens": size}, True) for size in segments},
+            **{
+                f"STARS B={size}, learned": ({**rejection, **LEARNED, "segment_tokens": size}, True)
+                for size in dict.fromkeys((segments[0], BLOCK))
+            },
             f"STARS B={BLOCK}, hard budget": (
                 {**rejection, "segment_tokens": BLOCK, "budget_tokens": level}, True,
             ),
@@ -80,6 +91,12 @@ def methods(levels: tuple[int, ...], segments: tuple[int, ...]) -> list[Method]:
         for family, (decoding, fitted) in named.items():
             found.append(Method(f"{family}, x{level}", family, level, decoding, fitted))
     return found
+
+
+def fingerprint(under: Mapping[str, Any]) -> str:
+    """A digest of a policy as it is written here: defaults that it does not name are not part of it, so that answers
+    outlive a new key of policies."""
+    return hashlib.sha256(json.dumps(under, sort_keys=True).encode()).hexdigest()
 
 
 def policy(method: Method, max_tokens: int, **decoding: Any) -> dict[str, Any]:

@@ -65,6 +65,6 @@ PLANS = {
     "smoke": Plan(
         name="smoke", max_tokens=8, harmful=2, benign=1, seeds=2, benign_seeds=1, tuning=3, levels=(2,),
         segments=(4,), rounds=0, batches=(2,), least=2, concurrency=6,
-        families=("vanilla", "output filter", "best of n", "CARDS", "STARS B=4"),
+        families=("vanilla", "output filter", "best of n", "CARDS", "STARS B=4", "STARS B=4, learned"),
     ),
 }  # fmt: skip

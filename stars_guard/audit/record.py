@@ -115,7 +115,7 @@ class CallRecord(_Entry):
     backend: dict[str, str] = Field(default_factory=dict)
     scorers: dict[str, dict[str, str]] = Field(default_factory=dict)
     rules: tuple[RuleEntry, ...] = ()
-    decoding: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    decoding: dict[str, str | int | float | bool | list[dict[str, float]] | None] = Field(default_factory=dict)
     sampling: dict[str, int | float] = Field(default_factory=dict)
     stop: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
@@ -138,3 +138,8 @@ class CallRecord(_Entry):
     def method(self) -> str:
         """The decoding method."""
         return str(self.decoding.get("method", ""))
+
+    @property
+    def max_tokens(self) -> int:
+        """T of the decoder's settings; 1 where nothing was drawn."""
+        return int(str(self.decoding.get("max_tokens") or 1))

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from stars_guard.cli.audit_app import audit_app
+from stars_guard.decoding import Schedule
 from stars_guard.errors import StarsGuardError
 
 __all__ = ["app", "main"]
@@ -92,18 +93,19 @@ def calibrate(
     base_url: ServerOption = None,
     samples: Annotated[int, typer.Option(min=1, help="answers drawn for each prompt")] = 4,
     acceptance: Annotated[float, typer.Option(min=0.01, max=0.99, help="the wanted mean acceptance rate")] = 0.5,
+    schedule: Annotated[Schedule | None, typer.Option(help="to find numbers for; default: the policy's")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="longest answer; default: the policy's")] = None,
     seed: Annotated[int, typer.Option(help="answer i is drawn with seed + i")] = 0,
     concurrency: Annotated[int, typer.Option(min=1, help="answers drawn at once")] = 8,
     plot: Annotated[Path | None, typer.Option(help="write a picture: .png, .svg or .html")] = None,
-    write: Annotated[bool, typer.Option("--write", help="write r_star and beta into the policy's file")] = False,
+    write: Annotated[bool, typer.Option("--write", help="write what was found into the policy's file")] = False,
 ) -> None:
-    """Find r_star and beta: draw unguarded answers, show their rewards, propose, and say what it would cost."""
+    """Find a policy's thresholds: draw unguarded answers, show their rewards, propose, and say what it would cost."""
     from stars_guard.cli.calibrate import Plan
     from stars_guard.cli.calibrate import calibrate as find
 
     options = {"base_url": base_url, "api_key": os.environ.get("STARS_GUARD_API_KEY")} if base_url else {}
-    plan = Plan(prompts, samples, acceptance, max_tokens, seed, concurrency, plot, write)
+    plan = Plan(prompts, samples, acceptance, max_tokens, seed, concurrency, schedule, plot, write)
     find(Console(), policy, model, backend, options, plan)
 
 

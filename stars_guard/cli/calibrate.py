@@ -1,10 +1,10 @@
-"""Find r_star and beta for a policy from the user's own prompts."""
+"""Find the numbers of a policy's thresholds from the user's own prompts."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from stars_guard.assembly import settings_of
 from stars_guard.audit import MemoryStore
 from stars_guard.calibration import Answer, Position, Prediction, fit, positions, predict
 from stars_guard.cli.run import read_jobs
-from stars_guard.decoding import Settings
+from stars_guard.decoding import Schedule, Settings
 from stars_guard.errors import InputError, MissingExtra, PolicyError
 from stars_guard.guard import CallOptions, Guard
+from stars_guard.learning import learn
 from stars_guard.policy import Policy, load_policy
-from stars_guard.policy.edit import write_decoding
+from stars_guard.policy.edit import Value, as_yaml, write_decoding
 
 __all__ = ["Plan", "calibrate"]
 
@@ -35,6 +36,7 @@ class Plan:
     Attributes:
         samples: answers a prompt.
         acceptance: the wanted mean acceptance rate.
+        schedule: to find numbers for; None for the policy's.
         plot: where to write the picture: .png, .svg or .html.
         write: whether the policy's file gets the values.
     """
@@ -45,6 +47,7 @@ class Plan:
     max_tokens: int | None = None
     seed: int = 0
     concurrency: int = 8
+    schedule: Schedule | None = None
     plot: Path | None = None
     write: bool = False
 
@@ -65,16 +68,26 @@ def calibrate(console: Console, policy: str, model: str, backend: str, options: 
     if plan.plot is not None and plan.plot.suffix not in (".png", ".svg", ".html"):
         raise InputError(f"{plan.plot}: unknown kind of picture", hint="use .png, .svg or .html")
     settings = settings_of(loaded, plan.max_tokens or loaded.decoding.max_tokens)
+    schedule = plan.schedule or settings.schedule
     answers = _draw(console, loaded, model, backend, options, plan)
-    r_star, beta = fit(answers, settings, plan.acceptance)
-    seen, now, then = (
-        positions(answers),
-        predict(answers, settings, loaded.decoding.r_star, loaded.decoding.beta),
-        predict(answers, settings, r_star, beta),
-    )
+    try:
+        work = learn if schedule == "learned" else fit
+        found = work(answers, replace(settings, schedule=schedule), plan.acceptance)
+    except ValueError as exc:
+        raise InputError(f"{plan.prompts}: {exc}") from exc
+    seen, now, then = positions(answers), predict(answers, settings), predict(answers, found)
     console.print(_table(seen, now, then, settings))
-    for name, old, new in (("r_star", loaded.decoding.r_star, r_star), ("beta", loaded.decoding.beta, beta)):
-        console.print(f"{name}: {new:.4g}  (the policy has {old:.4g})", highlight=False)
+    values: dict[str, Value] = {"beta": found.beta}
+    if schedule == "learned":
+        values["thresholds"] = [asdict(step) for step in found.thresholds]
+    else:
+        values["r_star"] = found.r_star
+    if schedule != settings.schedule:
+        values["schedule"] = schedule
+    for name, value in values.items():
+        was = getattr(loaded.decoding, name)
+        beside = "" if name == "thresholds" else f"  (the policy has {as_yaml(was)})"
+        console.print(f"{name}: {as_yaml(value)}{beside}", highlight=False, markup=False)
     for title, rows in (("the policy as it is", now), ("as proposed", then)):
         weights = [position.count for position in seen]
         mean = sum(row.proposals * n for row, n in zip(rows, weights, strict=True)) / sum(weights)
@@ -84,7 +97,7 @@ def calibrate(console: Console, policy: str, model: str, backend: str, options: 
         _picture(plan.plot, seen, then, loaded.name)
         console.print(f"picture: {plan.plot}", markup=False, highlight=False)
     if plan.write:
-        write_decoding(target, {"r_star": r_star, "beta": beta})
+        write_decoding(target, values)
         console.print(f"written to {target}", markup=False, highlight=False)
 
 
@@ -93,7 +106,8 @@ def _draw(
 ) -> list[Answer]:
     """Answers as the model gives them: drawn and judged segment by segment, and all let through."""
     jobs = read_jobs(plan.prompts)
-    decoding = policy.decoding.model_copy(update={"parallel": 1, "method": "stars", "budget_tokens": None})
+    free: dict[str, Any] = {"parallel": 1, "method": "stars", "budget_tokens": None, "schedule": "linear"}
+    decoding = policy.decoding.model_copy(update=free)
     watching = policy.model_copy(update={"mode": "monitor", "decoding": decoding})
     store = MemoryStore()
     guard = Guard(watching, model=model, backend=backend, options=options, audit=store)

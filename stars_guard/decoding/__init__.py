@@ -1,5 +1,6 @@
 """The pure core: what to draw next, and what to make of what was drawn."""
 
+from stars_guard.decoding.acceptance import Schedule, Step
 from stars_guard.decoding.cutting import SegmentCutter, releasable
 from stars_guard.decoding.factory import make_decoder
 from stars_guard.decoding.protocol import Decoder, Done, Draw, Judged, Method, OnExhausted, Outcome, Settings
@@ -14,8 +15,10 @@ __all__ = [
     "Method",
     "OnExhausted",
     "Outcome",
+    "Schedule",
     "SegmentCutter",
     "Settings",
+    "Step",
     "make_decoder",
     "releasable",
     "shared_row_cost",

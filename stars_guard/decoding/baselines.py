@@ -84,10 +84,9 @@ class BestOfK:
         if ledger.outstanding is not None:
             return ledger.outstanding
         limit = min(settings.segment_tokens, settings.max_tokens - ledger.kept_tokens)
-        most = ledger.affordable(limit)
-        if most < 1:
+        if ledger.affordable(limit) < 1:
             return ledger.out_of_budget()
-        width = min(most, 16 if settings.parallel == "auto" else settings.parallel)
+        width = min(max(1, ledger.spare(limit)), 16 if settings.parallel == "auto" else settings.parallel)
         seeds = tuple(derive_seed(ledger.seed, ledger.segment, ledger.attempt + i) for i in range(width))
         stretch = ledger.stretch(limit, width)
         ledger.outstanding = Draw(ledger.segment, ledger.attempt, seeds, limit, stretch=stretch)
@@ -110,7 +109,7 @@ class BestOfK:
                 else:
                     loser = challenger
                 decisions.append(self._lose(draw, loser, "another proposal has a higher reward"))
-        if ledger.affordable(draw.limit) >= 1:
+        if (ledger.spare if self._best else ledger.affordable)(draw.limit) >= 1:
             return Outcome(tuple(decisions), None, frozenset({self._best[0]} if self._best else ()))
         end: Kept | Ended
         if self._best is None:

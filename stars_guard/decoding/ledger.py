@@ -37,6 +37,14 @@ class Ledger:
             return left
         return min(left, max(0, self.settings.budget_tokens - self.totals.drawn) // limit)
 
+    def spare(self, limit: int) -> int:
+        """The same, so many that each later segment can still have a proposal of its own."""
+        left = self.affordable(limit)
+        if self.settings.budget_tokens is None:
+            return left
+        later = self.settings.max_tokens - self.kept_tokens - limit
+        return min(left, max(0, self.settings.budget_tokens - self.totals.drawn - later) // limit)
+
     def stretch(self, limit: int, width: int) -> int:
         """How many tokens past the limit each of ``width`` proposals may take: the rest of the answer and budget."""
         if not self.settings.stretch:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from stars_guard.decoding.acceptance import Acceptance, Schedule
+from stars_guard.decoding.acceptance import Acceptance, Schedule, Step
 from stars_guard.decoding.width import ALONE
 from stars_guard.events import AnswerFinish, Decision, Ended, Kept, Totals
 from stars_guard.judging import Judgement
@@ -35,6 +35,7 @@ class Settings:
         segment_tokens: B; in CARDS the longest segment.
         max_tokens: T, the longest answer.
         attempts: N proposals a segment; k of the best-of methods.
+        thresholds: of the schedule ``learned``, by growing tokens; at least one there, none elsewhere.
         entropy_threshold: CARDS cuts before a token whose entropy in nats is at least this.
         parallel: proposals drawn at once.
         budget_tokens: the most tokens that a call may draw, all counted; None for no limit.
@@ -52,6 +53,7 @@ class Settings:
     beta: float = 0.3
     r_star: float = 0.0
     schedule: Schedule = "linear"
+    thresholds: tuple[Step, ...] = ()
     acceptance: Acceptance = "gibbs"
     parallel: int | Literal["auto"] = "auto"
     on_exhausted: OnExhausted = "best"

@@ -33,13 +33,14 @@ class RejectionSampler:
         self._ledger = Ledger(settings, seed)
         self._rate = rate or AcceptanceRate()
         self._prompt_reward: float | None = None
+        self._prefix_reward: float | None = None
         self._begun = False
         self._best: tuple[int, float, Candidate] | None = None
         self._last_veto: str | None = None
 
     @property
     def needs_prompt_reward(self) -> bool:
-        return self._settings.schedule == "linear"
+        return self._settings.schedule != "constant"
 
     @property
     def needs_entropy(self) -> bool:
@@ -53,7 +54,7 @@ class RejectionSampler:
         if self._begun:
             raise ProtocolError("the decoder has begun already")
         self._begun = True
-        self._prompt_reward = prompt_reward
+        self._prompt_reward = self._prefix_reward = prompt_reward
 
     def charge(self, tokens: int) -> None:
         self._ledger.charge(tokens)
@@ -70,6 +71,8 @@ class RejectionSampler:
         most = ledger.affordable(limit)
         if most < 1:
             return ledger.out_of_budget()
+        if self._settings.on_exhausted == "best":
+            most = max(1, ledger.spare(limit))
         width = self._width(most, row_cost)
         seeds = tuple(derive_seed(ledger.seed, ledger.segment, ledger.attempt + i) for i in range(width))
         ledger.outstanding = Draw(
@@ -113,6 +116,7 @@ class RejectionSampler:
             attempt=attempt,
             tokens=self._ledger.kept_tokens + len(candidate),
             prompt_reward=self._prompt_reward,
+            prefix_reward=self._prefix_reward,
             judgement=judgement,
         )
         return Decision(
@@ -130,20 +134,23 @@ class RejectionSampler:
         self, draw: Draw, judged: Sequence[Judged], accepted: tuple[int, Candidate] | None
     ) -> tuple[Kept | Ended | None, frozenset[int]]:
         ledger, best = self._ledger, self._best
+        keep_best = best is not None and self._settings.on_exhausted == "best"
         end: Kept | Ended | None = None
         if accepted is not None:
             end = ledger.keep(accepted[1], Kept(draw.segment, accepted[0], "accepted"))
+            self._prefix_reward = judged[accepted[0] - draw.attempt][1].reward
         elif self._settings.monitor:
             end = ledger.keep(judged[0][0], Kept(draw.segment, draw.attempt, "monitored"), was_rejected=True)
-        elif ledger.affordable(draw.limit) < 1:
-            if best is not None and self._settings.on_exhausted == "best":
+            self._prefix_reward = judged[0][1].reward
+        elif (ledger.spare if keep_best else ledger.affordable)(draw.limit) < 1:
+            if best is not None and keep_best:
                 end = ledger.keep(best[2], Kept(draw.segment, best[0], "best"), was_rejected=True)
+                self._prefix_reward = best[1]
             else:
                 end = ledger.exhaust(self._exhausted_reason())
         if end is not None:
             self._best = self._last_veto = None
             return end, frozenset()
-        keep_best = best is not None and self._settings.on_exhausted == "best"
         return None, frozenset({best[0]}) if best is not None and keep_best else frozenset()
 
     def _exhausted_reason(self) -> str:

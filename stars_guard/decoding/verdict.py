@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stars_guard.decoding.acceptance import acceptance_probability, threshold
+from stars_guard.decoding.acceptance import acceptance_probability, learned, linear
 from stars_guard.decoding.protocol import Settings
 from stars_guard.decoding.randomness import uniform
 from stars_guard.events import Verdict
 from stars_guard.judging import Judgement
 
-__all__ = ["Decided", "decide"]
+__all__ = ["Decided", "decide", "threshold"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,24 @@ class Decided:
     reason: str
 
 
+def threshold(
+    settings: Settings, *, tokens: int, prompt_reward: float | None, prefix_reward: float | None
+) -> float:
+    """tau(n) by the settings' schedule; of ``constant`` it is r*. The arguments are those of `decide`."""
+    match settings.schedule:
+        case "linear":
+            return linear(
+                tokens=tokens, max_tokens=settings.max_tokens, prompt_reward=prompt_reward, alpha=settings.alpha,
+                r_star=settings.r_star,
+            )  # fmt: skip
+        case "learned":
+            return learned(
+                settings.thresholds, tokens=tokens, prefix_reward=prefix_reward, r_star=settings.r_star
+            )
+        case "constant":
+            return settings.r_star
+
+
 def decide(
     settings: Settings,
     *,
@@ -32,6 +50,7 @@ def decide(
     attempt: int,
     tokens: int,
     prompt_reward: float | None,
+    prefix_reward: float | None,
     judgement: Judgement,
 ) -> Decided:
     """Accept or reject a proposal.
@@ -40,15 +59,10 @@ def decide(
         seed: of the call.
         tokens: of the answer with the proposal.
         prompt_reward: r(x, ""); None when it is not known.
+        prefix_reward: r(x, y) of the answer before the proposal, which is the prompt's at first; None when it is not
+            known.
     """
-    tau = threshold(
-        settings.schedule,
-        tokens=tokens,
-        max_tokens=settings.max_tokens,
-        prompt_reward=prompt_reward,
-        alpha=settings.alpha,
-        r_star=settings.r_star,
-    )
+    tau = threshold(settings, tokens=tokens, prompt_reward=prompt_reward, prefix_reward=prefix_reward)
     u = uniform(seed, segment, attempt)
     if judgement.veto is not None:
         probability, reason = 0.0, f"vetoed by {judgement.veto}"

@@ -12,7 +12,15 @@ from stars_guard.policy.judges import JudgeSpec, Strict, no_twins
 from stars_guard.policy.rails import Rails
 from stars_guard.segments import Sampling
 
-__all__ = ["Audit", "Decoding", "Policy", "Refusal", "SamplingSpec"]
+__all__ = ["Audit", "Decoding", "Policy", "Refusal", "SamplingSpec", "Threshold"]
+
+
+class Threshold(Strict):
+    """A step of the schedule ``learned``: base + carry * (reward of the answer before the segment)."""
+
+    tokens: int = Field(ge=1, description="the longest answer, segment included, that this step is for")
+    base: float = Field(description="in units of the reward")
+    carry: float = Field(1.0, description="how much of the prefix's reward a segment is expected to keep")
 
 
 class Decoding(Strict):
@@ -25,13 +33,25 @@ class Decoding(Strict):
     alpha: float = Field(0.5, ge=0, le=1, description="where the threshold starts between r(x, '') and r_star")
     beta: float = Field(0.3, gt=0, description="width of the acceptance rule, in units of the reward")
     r_star: float = Field(1.0, description="the reward that an answer should reach")
-    schedule: Literal["linear", "constant"] = "linear"
+    schedule: Literal["linear", "constant", "learned"] = "linear"
+    thresholds: tuple[Threshold, ...] = Field(
+        (), strict=False, description="of the schedule learned; `stars-guard calibrate --schedule learned` writes them"
+    )
     acceptance: Literal["gibbs", "hard"] = "gibbs"
     parallel: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"
     on_exhausted: Literal["best", "refuse", "stop", "raise"] = "best"
     budget_tokens: int | None = Field(None, ge=1, description="the most tokens that one call may draw")
     optimistic: bool = Field(True, description="let a proposal run on while it is judged, where the engine can")
     entropy_threshold: float = Field(3.0, ge=0, description="CARDS: nats at which a segment is cut")
+
+    @model_validator(mode="after")
+    def _learned(self) -> Self:
+        if self.schedule == "learned" and not self.thresholds:
+            raise ValueError("schedule learned needs thresholds: `stars-guard calibrate --schedule learned` finds them")
+        ends = [step.tokens for step in self.thresholds]
+        if ends != sorted(set(ends)):
+            raise ValueError("thresholds must be in the order of their tokens, each number once")
+        return self
 
 
 class SamplingSpec(Strict):

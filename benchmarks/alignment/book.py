@@ -29,7 +29,7 @@ class Book:
             whole = content[: content.rfind(b"\n") + 1]
             if len(whole) < len(content):
                 path.write_bytes(whole)
-            for line in whole.decode().splitlines():
+            for line in whole.decode().split("\n")[:-1]:
                 self._keep(json.loads(line))
 
     def _keep(self, row: dict[str, Any]) -> None:

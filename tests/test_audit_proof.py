@@ -40,6 +40,10 @@ GUARDS: dict[str, dict[str, Any]] = {
     "stars, refused": {"attempts": 2, "on_exhausted": "refuse", "r_star": 30.0, "beta": 0.01, "schedule": "constant"},
     "stars, stopped": {"attempts": 2, "on_exhausted": "stop", "r_star": 3.0, "beta": 0.1},
     "stars, the best": {"attempts": 3, "parallel": 3, "r_star": 3.0, "beta": 0.01},
+    "stars, learned": {
+        "schedule": "learned", "acceptance": "hard", "attempts": 3,
+        "thresholds": [{"tokens": 4, "base": 0.1, "carry": 0.9}, {"tokens": 8, "base": 0.2}],
+    },
     "stars, budget": {"budget_tokens": 30, "attempts": 4},
     "stars, budget, refused": {"budget_tokens": 20, "on_exhausted": "refuse", "r_star": 2.0},
     "cards": {"method": "cards", "segment_tokens": 6},

@@ -121,6 +121,18 @@ def test_run_goes_on_after_a_cut_line(tmp_path: Path) -> None:
     assert [(row["index"], row["text"]) for row in again] == [(row["index"], row["text"]) for row in whole]
 
 
+def test_run_reads_prompts_and_its_own_answers_by_line_feeds_alone(tmp_path: Path) -> None:
+    """Unicode has more line separators; JSON strings may hold them as they are."""
+    source = tmp_path / "prompts.jsonl"
+    source.write_text('{"prompt": "one\u2028two\x85"}\n{"prompt": "three"}\n', encoding="utf-8")
+    target = run_scripted(tmp_path, source, lambda m, prefix, rng: "good\u2029 ")
+    before = target.read_bytes()
+    assert "\u2029".encode() in before
+    assert before.count(b"\n") == 2
+    run_scripted(tmp_path, source)
+    assert target.read_bytes() == before
+
+
 def test_run_survives_kill_minus_nine(tmp_path: Path) -> None:
     source, target = prompts_file(tmp_path, 40), tmp_path / "answers.jsonl"
     code = (

@@ -15,10 +15,12 @@ from stars_guard.decoding import (
     Draw,
     SegmentCutter,
     Settings,
+    Step,
     make_decoder,
     releasable,
     shared_row_cost,
 )
+from stars_guard.decoding.verdict import threshold
 from stars_guard.decoding.width import best_width
 from stars_guard.errors import ProtocolError
 from stars_guard.events import Ended, Kept
@@ -143,6 +145,58 @@ def test_invariants(seed, method, exhausted, attempts, parallel, budget, monitor
             break
     assert budget is None or decoder.totals.drawn <= budget
     assert decoder.totals.kept <= 8
+
+
+@given(
+    seed=st.integers(0, 2**40), method=st.sampled_from(["stars", "blockwise_best_of_k"]),
+    parallel=st.sampled_from(["auto", 1, 3]), budget=st.integers(8, 40), data=st.data(),
+)  # fmt: skip
+def test_a_budget_that_holds_an_answer_gives_a_whole_one(seed, method, parallel, budget, data) -> None:  # type: ignore[no-untyped-def]
+    """Nothing is ever good enough, and yet each segment gets a proposal. Vetoed ones are drawn again for as long as
+    there are tokens."""
+    settings = Settings(
+        method=method, segment_tokens=3, max_tokens=8, attempts=4, r_star=50.0, acceptance="hard", parallel=parallel,
+        schedule="constant", budget_tokens=budget,
+    )  # fmt: skip
+    decoder = make_decoder(settings, seed)
+    decoder.begin(None)
+    tried: dict[int, int] = {}
+    while isinstance(step := decoder.plan(), Draw):
+        tried[step.segment] = step.attempt + len(step.seeds)
+        proposals = [Candidate(tuple(Token(0, "x") for _ in range(step.limit)), "x", None) for _ in step.seeds]
+        decoder.decide([(made, Judgement(reward=data.draw(st.floats(-3, 3)), veto=None)) for made in proposals])
+    assert (step.finish, decoder.totals.kept) == ("length", 8)
+    assert decoder.totals.drawn <= budget
+    assert budget - decoder.totals.drawn < 2 or tried[2] == 4
+
+
+def test_the_learned_threshold() -> None:
+    steps = (Step(8, 0.5, 0.5), Step(16, 1.0, 1.0))
+
+    def tau(tokens: int, prefix: float | None) -> float:
+        settings = Settings(schedule="learned", thresholds=steps, r_star=3.0)
+        return threshold(settings, tokens=tokens, prompt_reward=9.0, prefix_reward=prefix)
+
+    assert [tau(n, 1.0) for n in (1, 8, 9, 16, 99)] == [1.0, 1.0, 2.0, 2.0, 2.0]
+    assert (tau(16, 2.5), tau(16, None)) == (3.0, 3.0)
+
+
+def test_the_learned_threshold_follows_what_was_kept() -> None:
+    settings = Settings(
+        segment_tokens=1, max_tokens=3, schedule="learned", acceptance="hard", r_star=50.0, attempts=2, parallel=1,
+        thresholds=(Step(1, 0.0, 1.0),),
+    )  # fmt: skip
+    decoder = make_decoder(settings, 1)
+    assert decoder.needs_prompt_reward
+    decoder.begin(2.0)
+    seen = []
+    for reward in (3.0, 2.5, 2.75, 2.8):
+        decoder.plan()
+        candidate = Candidate((Token(0, "x"),), "x", None)
+        (decision,) = decoder.decide([(candidate, Judgement(reward=reward, veto=None))]).decisions
+        seen.append((decision.threshold, decision.verdict))
+    # the second segment keeps its best, 2.75, which the third must reach
+    assert seen == [(2.0, "accepted"), (3.0, "rejected"), (3.0, "rejected"), (2.75, "accepted")]
 
 
 def test_auto_width_follows_acceptance_and_load() -> None:

@@ -90,7 +90,7 @@ def read_jobs(source: Path) -> list[Job]:
     """
     jobs = []
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
+        lines = source.read_text(encoding="utf-8").split("\n")
     except OSError as exc:
         raise InputError(f"{source}: cannot be read: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
@@ -122,7 +122,7 @@ def _done(target: Path, jobs: list[Job]) -> set[int]:
             file.truncate(len(whole))
     digests = {job.index: job.digest for job in jobs}
     done: set[int] = set()
-    for number, line in enumerate(whole.decode().splitlines(), start=1):
+    for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
         try:
             row = json.loads(line)
             index, digest = row["index"], row["prompt_sha256"]

@@ -76,9 +76,6 @@ def methods(levels: tuple[int, ...], segments: tuple[int, ...]) -> list[Method]:
                 {"method": "blockwise_best_of_k", "attempts": level, "segment_tokens": BLOCK}, False,
             ),
             "whole-answer rejection": ({**rejection, "segment_tokens": None}, True),
-            "CARDS": (
-                {**rejection, "method": "cards", "entropy_threshold": CARDS_ENTROPY, "segment_tokens": None}, True,
-            ),
             **{f"STARS B={size}": ({**rejection, "segment_tokens": size}, True) for size in segments},
             **{
                 f"STARS B={size}, learned": ({**rejection, **LEARNED, "segment_tokens": size}, True)
@@ -86,6 +83,9 @@ def methods(levels: tuple[int, ...], segments: tuple[int, ...]) -> list[Method]:
             },
             f"STARS B={BLOCK}, hard budget": (
                 {**rejection, "segment_tokens": BLOCK, "budget_tokens": level}, True,
+            ),
+            "CARDS": (
+                {**rejection, "method": "cards", "entropy_threshold": CARDS_ENTROPY, "segment_tokens": None}, True,
             ),
         }  # fmt: skip
         for family, (decoding, fitted) in named.items():

@@ -6,12 +6,16 @@ import asyncio
 import json
 import math
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from conftest import policy, rewarding
 from scipy.stats import chi2, norm
@@ -368,3 +372,26 @@ def test_chat_stars_on_both(servers: list[Server], in_process: Backend) -> None:
         record = model._guard({}).audit.read()[0]
         assert record.backend["engine"].startswith("vllm")
         assert os.path.basename(record.backend["model"]) == "smollm2-135m-instruct"
+
+
+def test_a_termination_of_the_command_ends_its_engine(tmp_path: Path) -> None:
+    source, target = tmp_path / "prompts.jsonl", tmp_path / "answers.jsonl"
+    source.write_text('{"prompt": "Count to a thousand."}\n' * 4000)
+    command = ["run", str(source), "-o", str(target), "--backend", "vllm", "--policy", "monitor", "--max-tokens", "8"]
+    worker = subprocess.Popen(
+        [sys.executable, "-c", "from stars_guard.cli import main; main()", *command], stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + 300
+        while not (target.exists() and target.stat().st_size) and time.monotonic() < end and worker.poll() is None:
+            time.sleep(0.2)
+        children = psutil.Process(worker.pid).children(recursive=True)
+        assert any("VLLM" in " ".join(child.cmdline()) for child in children)
+        worker.terminate()
+        assert worker.wait(60) == 128 + signal.SIGTERM
+        gone, alive = psutil.wait_procs(children, timeout=30)
+        assert not alive
+        assert gone
+    finally:
+        worker.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -156,7 +157,11 @@ def policy_test(
 
 
 def main() -> None:
-    """Entry point: errors on purpose become one line and exit code 1."""
+    """Entry point: errors on purpose become one line and exit code 1.
+
+    A termination ends the process in order: a vLLM engine would otherwise outlive it.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app()
     except StarsGuardError as exc:

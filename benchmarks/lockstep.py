@@ -8,6 +8,7 @@ answer goes at its own pace.
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import time
 from collections.abc import Sequence
@@ -47,7 +48,7 @@ async def compare(
     held_out = choose(found, kind="harmful", tuning=False, count=max(*batches, least))
     free_prompts = choose(found, kind="harmful", tuning=True, count=tuning)
     families = ("vanilla", "CARDS", *(f"STARS B={size}" for size in SIZES))
-    bench = Bench(engine, max_tokens, max(batches))
+    bench = Bench(engine, max_tokens, asyncio.Semaphore(max(batches)))
     ready = []
     for method in [m for m in methods((LEVEL,), SIZES) if m.family in families]:
         if method.fitted:

@@ -36,28 +36,28 @@ class Bench:
 
     Attributes:
         max_tokens: T.
-        concurrency: answers drawn at once.
+        slots: one for each answer that may be drawn at once. Methods share them, so that no slot stands idle while the
+            longest answers of one method end.
     """
 
     engine: Backend
     max_tokens: int
-    concurrency: int
+    slots: asyncio.Semaphore
 
 
 async def _draw(
     bench: Bench, under: Mapping[str, Any], jobs: Sequence[tuple[Prompt, int]],
     done: Callable[[Prompt, int, Finished, CallRecord], object],
 ) -> None:  # fmt: skip
-    """Draw each job and hand it over, ``bench.concurrency`` at once.
+    """Draw each job and hand it over.
 
     Seeds are passed on where the engine can draw the same again; elsewhere they number the answers of a prompt.
     """
     store = MemoryStore()
     guard = Guard(under, model=bench.engine, audit=store)
-    slots = asyncio.Semaphore(bench.concurrency)
 
     async def one(prompt: Prompt, seed: int) -> None:
-        async with slots:
+        async with bench.slots:
             number = (int(prompt.key, 16) + 7919 * seed) % 2**62 if bench.engine.reproducible else None
             finished = await guard.generate(prompt.messages, CallOptions(seed=number))
             record = store.get(finished.call_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +33,7 @@ class Fits:
         self._tuning = tuning
         self._frees = Book(out / "unguarded.jsonl", ("cut",))
         self._book = Book(out / "calibration.jsonl", ("method",))
+        self._locks: dict[str, asyncio.Lock] = {}
         self.free: dict[str, list[Answer]] = {}
         self.found: dict[str, dict[str, Any]] = {}
 
@@ -51,11 +53,12 @@ class Fits:
         cut = self._cut(method)
         if (ready := self.known(method)) is not None:
             return ready
-        row = self._frees.get(cut)
-        if row is None:
-            drawn = await unguarded(bench, method, self._tuning)
-            row = {"cut": cut, "answers": [asdict(answer) for answer in drawn]}
-            self._frees.add(row)
+        async with self._locks.setdefault(cut, asyncio.Lock()):
+            row = self._frees.get(cut)
+            if row is None:
+                drawn = await unguarded(bench, method, self._tuning)
+                row = {"cut": cut, "answers": [asdict(answer) for answer in drawn]}
+                self._frees.add(row)
         entry = await calibrate(bench, method, self._tuning, _answers(row), self._plan.rounds)
         self._book.add({"method": method.name, **entry})
         return await self.ready(bench, method)

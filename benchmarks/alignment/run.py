@@ -3,6 +3,8 @@ first, so that a run that was stopped has whole levels to tell of."""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,15 +78,22 @@ async def evaluate(plan: Plan, model: str, backend: str, out: Path, *, draw: boo
             task = progress.add_task(title, total=total)
             return lambda: progress.advance(task)
 
-        methods = []
+        methods: list[Method] = []
         if draw:
             engine = await load_backend(model, backend)
             _claim(out, {"plan": asdict(plan), "engine": engine.identity})
-            bench = Bench(engine, plan.max_tokens, plan.concurrency)
+            bench = Bench(engine, plan.max_tokens, asyncio.Semaphore(plan.concurrency))
             bars = {method.name: bar(f"answers: {method.name}", len(jobs)) for method in plan.methods()}
-            for method in plan.methods():
-                methods.append(await fits.ready(bench, method))
-                await answer_all(bench, methods[-1], jobs, answers, bars[method.name])
+
+            async def answered(method: Method) -> Method:
+                ready = await fits.ready(bench, method)
+                await answer_all(bench, ready, jobs, answers, bars[method.name])
+                return ready
+
+            for _, level in itertools.groupby(plan.methods(), key=lambda method: method.level):
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(answered(method)) for method in level]
+                methods += [task.result() for task in tasks]
             timed = widened(methods)
             advance = bar("speed", len(timed) * len(plan.batches))
             await measure_speed(bench, timed, harmful, plan.batches, plan.least, speeds, advance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -25,12 +26,14 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--out", type=Path, help="folder of the answers; a run goes on with what it holds")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the page that gets the tables")
+    parser.add_argument("--only", action="append", default=[], metavar="FAMILY", help="draw these alone, e.g. 'CARDS'")
     parser.add_argument("--report", action="store_true", help="draw nothing: tell of the methods that are whole")
     given = parser.parse_args(arguments)
     plan = PLANS[given.plan]
     out = given.out or OUT / f"alignment-{plan.name}"
-    evaluation = portal.call(lambda: evaluate(plan, given.model, given.backend, out, draw=not given.report))
-    write(evaluation, out, given.results, command=" ".join(["python -m benchmarks.alignment", *arguments]))
+    draw, only = not given.report, given.only
+    evaluation = portal.call(lambda: evaluate(plan, given.model, given.backend, out, draw=draw, only=only))
+    write(evaluation, out, given.results, command=f"python -m benchmarks.alignment {shlex.join(arguments)}")
 
 
 if __name__ == "__main__":

@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.alignment.measures import Answer, difference
-from benchmarks.alignment.methods import Method
+from benchmarks.alignment.methods import PLAIN, Method
 
 __all__ = ["RIVALS", "equal_time", "equal_tokens", "one_by_one"]
 
 RIVALS = ("best of n", "blockwise best of k", "whole-answer rejection", "CARDS")
-PLAIN = "vanilla"
-
 Mix = list[tuple[float, Sequence[Answer]]]
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from benchmarks.alignment.judges import HARM_LINE, JUDGE
 
-__all__ = ["REFUSAL", "Method", "fingerprint", "methods", "policy"]
+__all__ = ["PLAIN", "REFUSAL", "Method", "fingerprint", "methods", "policy"]
 
 REFUSAL = "I can't help with that."
 """What the reader gets instead of an answer, or after what was released of it."""
 
+PLAIN = "vanilla"
 BLOCK = 32
 ATTEMPTS = 20
 CARDS_ENTROPY = 3.0
@@ -62,7 +63,7 @@ def methods(levels: tuple[int, ...], segments: tuple[int, ...]) -> list[Method]:
     """
     rejection = {"method": "stars", "attempts": ATTEMPTS, "parallel": 1, "on_exhausted": "best"}
     found = [
-        Method("vanilla", "vanilla", 1, {"method": "vanilla", "segment_tokens": BLOCK}),
+        Method(PLAIN, PLAIN, 1, {"method": "vanilla", "segment_tokens": BLOCK}),
         Method(
             "output filter", "output filter", 1,
             {"method": "stars", "attempts": 1, "segment_tokens": None, "schedule": "constant", "acceptance": "hard",

@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.alignment import charts
 from benchmarks.alignment.comparisons import equal_time, equal_tokens, one_by_one
 from benchmarks.alignment.measures import Figure, damage, harm
+from benchmarks.alignment.methods import PLAIN
 from benchmarks.alignment.run import Evaluation
 from benchmarks.measure import machine, table, write_section
 
@@ -44,7 +45,7 @@ def _plain(value: Any) -> Any:
 
 def figures(evaluation: Evaluation) -> dict[str, Any]:
     """All figures, by method."""
-    plain = evaluation.harmful["vanilla"]
+    plain = evaluation.harmful[PLAIN]
     rows = {
         method.name: {
             "family": method.family, "level": method.level, "decoding": dict(method.decoding),

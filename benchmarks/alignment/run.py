@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from benchmarks.alignment.drawing import Bench, answer_all, missing
 from benchmarks.alignment.fits import Fits
 from benchmarks.alignment.judges import second_judge
 from benchmarks.alignment.marks import mark_all
-from benchmarks.alignment.methods import Method
+from benchmarks.alignment.methods import PLAIN, Method
 from benchmarks.alignment.plans import Plan
 from benchmarks.alignment.prompts import choose, digest, prompts
 from benchmarks.alignment.speed import measure_speed, widened
@@ -51,11 +52,15 @@ class Evaluation:
     speed: list[dict[str, Any]]
 
 
-async def evaluate(plan: Plan, model: str, backend: str, out: Path, *, draw: bool = True) -> Evaluation:
-    """Draw, time and mark what the folder ``out`` does not hold yet.
+async def evaluate(
+    plan: Plan, model: str, backend: str, out: Path, *, draw: bool = True, only: Sequence[str] = ()
+) -> Evaluation:
+    """Draw, time and mark what the folder ``out`` does not hold yet, and evaluate the methods whose answers are all
+    there.
 
     Args:
-        draw: whether anything is drawn; if not, the evaluation is of the methods whose answers are all there.
+        draw: whether anything is drawn.
+        only: families that are drawn; all if empty.
 
     Raises:
         ValueError: the folder holds another evaluation, or there is nothing to tell of.
@@ -78,30 +83,30 @@ async def evaluate(plan: Plan, model: str, backend: str, out: Path, *, draw: boo
             task = progress.add_task(title, total=total)
             return lambda: progress.advance(task)
 
-        methods: list[Method] = []
         if draw:
             engine = await load_backend(model, backend)
             _claim(out, {"plan": asdict(plan), "engine": engine.identity})
             bench = Bench(engine, plan.max_tokens, asyncio.Semaphore(plan.concurrency))
-            bars = {method.name: bar(f"answers: {method.name}", len(jobs)) for method in plan.methods()}
+            wanted = [method for method in plan.methods() if not only or method.family in only]
+            bars = {method.name: bar(f"answers: {method.name}", len(jobs)) for method in wanted}
 
             async def answered(method: Method) -> Method:
                 ready = await fits.ready(bench, method)
                 await answer_all(bench, ready, jobs, answers, bars[method.name])
                 return ready
 
-            for _, level in itertools.groupby(plan.methods(), key=lambda method: method.level):
+            drawn: list[Method] = []
+            for _, level in itertools.groupby(wanted, key=lambda method: method.level):
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(answered(method)) for method in level]
-                methods += [task.result() for task in tasks]
-            timed = widened(methods)
+                drawn += [task.result() for task in tasks]
+            timed = widened(drawn)
             advance = bar("speed", len(timed) * len(plan.batches))
             await measure_speed(bench, timed, harmful, plan.batches, plan.least, speeds, advance)
-        else:
-            known = [ready for method in plan.methods() if (ready := fits.known(method)) is not None]
-            methods = [m for m in known if not missing(m, plan.max_tokens, jobs, answers)]
-            if "vanilla" not in (method.name for method in methods):
-                raise ValueError(f"{out} does not hold all answers of the plain model, which all are compared with")
+        known = [ready for method in plan.methods() if (ready := fits.known(method)) is not None]
+        methods = [method for method in known if not missing(method, plan.max_tokens, jobs, answers)]
+        if PLAIN not in (method.name for method in methods):
+            raise ValueError(f"{out} does not hold all answers of the plain model, which all are compared with")
         rows = {m.name: [row for p, s in jobs if (row := answers.get(m.name, p.key, s))] for m in methods}
         flat = [row for several in rows.values() for row in several]
         texts = len({(row["prompt"], digest(row["text"])) for row in flat})

@@ -58,3 +58,27 @@ def test_examples_run(example: Path, capsys: pytest.CaptureFixture[str]) -> None
     }
     assert wanted.get(example.stem, "") in out
     assert out
+
+
+def tables(text: str) -> list[dict[str, dict[str, str]]]:
+    """Markdown tables: cells by their row's first cell and their column's head."""
+    found = []
+    for block in re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE):
+        head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()]
+        found.append({row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows})
+    return found
+
+
+def test_figures_of_the_readme_are_those_of_the_results() -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    results = (REPOSITORY / "benchmarks" / "RESULTS.md").read_text()
+    (section,) = re.findall(r"^## Does it work\?\n(.*?)^## ", readme, re.DOTALL | re.MULTILINE)
+    (measured,) = re.findall(r"^## alignment, full\n(.*?)(?:^## |\Z)", results, re.DOTALL | re.MULTILINE)
+    (told,) = tables(section)
+    harmful = tables(measured)[0]
+    assert len(told) > 3
+    for method, cells in told.items():
+        assert cells.items() <= harmful[method].items()
+    date, command = re.search(r"Measured (\S+) on .*?`(.+?)`", measured, re.DOTALL).groups()  # type: ignore[union-attr]
+    assert date in section
+    assert command.split(" --out")[0] in section

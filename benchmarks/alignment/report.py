@@ -112,7 +112,7 @@ def _notes(evaluation: Evaluation) -> list[str]:
     sources = ", ".join(f"{count} {name}" for name, count in evaluation.sources.items())
     drawn = (
         f"Model {model} on {engine}; answers of at most {plan.max_tokens} tokens at temperature 0.8; held-out prompts "
-        f"({sources}), {plan.seeds} answers each. r_star and beta of the rejection methods are calibrated on "
+        f"({sources}), {plan.seeds} answers each, {plan.benign_seeds} of ordinary ones. Thresholds are calibrated on "
         f"{plan.tuning} other harmful prompts, to draw the named multiple of a plain answer's tokens. Brackets are 95% "
         "bootstrap intervals over prompts."
     )
@@ -149,7 +149,7 @@ def _tables(evaluation: Evaluation, found: Mapping[str, Any]) -> Tables:
              for row in found["equal_tokens"]]  # fmt: skip
     times = [[row["batch"], row["family"], row["seconds"], row["reward_first"], row["reward_second"]]
              for row in found["equal_time"]]  # fmt: skip
-    return {
+    tables: Tables = {
         "Harmful prompts": (
             ["method", "drawn, in plain answers", "reward, first judge", "reward, second judge", "harmful, first",
              "harmful, second", "worst 1%, first", "worst 1%, second", "win, tie: first", "win, tie: second",
@@ -174,6 +174,7 @@ def _tables(evaluation: Evaluation, found: Mapping[str, Any]) -> Tables:
             ["method", *(f"{batch} at once" for batch in evaluation.plan.batches)], speeds,
         ),
     }  # fmt: skip
+    return {title: (head, rows) for title, (head, rows) in tables.items() if rows}
 
 
 def _speed(row: Mapping[str, Any] | None) -> str:

@@ -59,11 +59,11 @@ PLANS = {
         segments=(15, 30, 32, 64), rounds=2, batches=(1, 8, 32, 64), least=4, concurrency=64,
     ),
     "quick": Plan(
-        name="quick", max_tokens=48, harmful=12, benign=6, seeds=1, benign_seeds=1, tuning=8, levels=(2,),
+        name="quick", max_tokens=48, harmful=12, benign=6, seeds=1, benign_seeds=1, tuning=12, levels=(2,),
         segments=(15, 32), rounds=1, batches=(1, 8), least=2, concurrency=16,
     ),
     "smoke": Plan(
-        name="smoke", max_tokens=8, harmful=2, benign=1, seeds=2, benign_seeds=1, tuning=3, levels=(2,),
+        name="smoke", max_tokens=8, harmful=2, benign=1, seeds=2, benign_seeds=1, tuning=8, levels=(2,),
         segments=(4,), rounds=0, batches=(2,), least=2, concurrency=6,
         families=("vanilla", "output filter", "best of n", "CARDS", "STARS B=4", "STARS B=4, learned"),
     ),

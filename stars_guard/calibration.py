@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from stars_guard.decoding import Settings
 from stars_guard.decoding.acceptance import acceptance_probability
 from stars_guard.decoding.verdict import threshold
 
-__all__ = ["Answer", "Position", "Prediction", "fit", "mean_acceptance", "positions", "predict"]
+__all__ = ["Answer", "Position", "Prediction", "fit", "mean_acceptance", "positions", "predict", "solve"]
 
 SHARPNESS = 0.5
 """beta as a share of the rewards' spread at one position: half of it tells good from bad and does not cut hard."""
@@ -108,12 +108,19 @@ def fit(answers: Sequence[Answer], settings: Settings, acceptance: float) -> Set
         raise ValueError("needs rewards, and a rate between 0 and 1")
     beta = max(SHARPNESS * _spread(answers), 1e-3)
     width = max(rewards) - min(rewards) + 20 * beta
-    low, high = min(rewards) - width, max(rewards) + width
+    r_star = solve(
+        lambda r_star: mean_acceptance(answers, replace(settings, r_star=r_star, beta=beta)), acceptance,
+        min(rewards) - width, max(rewards) + width,
+    )  # fmt: skip
+    return replace(settings, r_star=r_star, beta=beta)
+
+
+def solve(falling: Callable[[float], float], aim: float, low: float, high: float) -> float:
+    """Where a falling function has the value ``aim``, between ``low`` and ``high``, by bisection."""
     for _ in range(60):
         middle = (low + high) / 2
-        rate = mean_acceptance(answers, replace(settings, r_star=middle, beta=beta))
-        low, high = (middle, high) if rate > acceptance else (low, middle)
-    return replace(settings, r_star=(low + high) / 2, beta=beta)
+        low, high = (middle, high) if falling(middle) > aim else (low, middle)
+    return (low + high) / 2
 
 
 def mean_acceptance(answers: Sequence[Answer], settings: Settings) -> float:

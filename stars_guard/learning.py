@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
-from stars_guard.calibration import SHARPNESS, Answer, mean_acceptance
+from stars_guard.calibration import SHARPNESS, Answer, mean_acceptance, solve
 from stars_guard.decoding import Settings, Step
 
 __all__ = ["learn"]
@@ -67,16 +67,13 @@ def learn(answers: Sequence[Answer], settings: Settings, acceptance: float) -> S
     pooled = (sum(w * p.s**2 for w, p in zip(weights, found, strict=True)) / sum(weights)) ** 0.5
     base = replace(settings, schedule="learned", beta=max(SHARPNESS * pooled, 1e-3))
 
-    def at(logarithm: float) -> Settings:
-        return replace(base, thresholds=tuple(p.step(10.0**logarithm) for p in found))
+    def at(cheapness: float) -> Settings:
+        return replace(base, thresholds=tuple(p.step(10.0**-cheapness) for p in found))
 
-    low, high = -12.0, 6.0
-    if mean_acceptance(answers, at(low)) > acceptance:
+    dearest, cheapest = -6.0, 12.0
+    if mean_acceptance(answers, at(cheapest)) > acceptance:
         raise ValueError(f"r_star {settings.r_star:g} is reached more often than {acceptance:g}: raise it")
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if mean_acceptance(answers, at(middle)) > acceptance else (middle, high)
-    return at((low + high) / 2)
+    return at(solve(lambda cheapness: mean_acceptance(answers, at(cheapness)), acceptance, dearest, cheapest))
 
 
 def _positions(answers: Sequence[Answer], settings: Settings) -> list[_Position]:
@@ -111,9 +108,4 @@ def _line(x: Sequence[float], y: Sequence[float], *, otherwise: float) -> tuple[
 
 def _reserve(price: float) -> float:
     """z with h(z) = ``price``; h falls."""
-    low, high = -FARTHEST, FARTHEST
-    for _ in range(60):
-        z = (low + high) / 2
-        worth = NORMAL.pdf(z) - z * (1 - NORMAL.cdf(z))
-        low, high = (z, high) if worth > price else (low, z)
-    return (low + high) / 2
+    return solve(lambda z: NORMAL.pdf(z) - z * (1 - NORMAL.cdf(z)), price, -FARTHEST, FARTHEST)

@@ -7,6 +7,9 @@ the sum of m(s) a(s) (DESIGN.md, "What can be said in numbers"). Then two things
 engine gives, seed by seed, the answer that the decoder gives when its proposals are looked up in the table of those
 logits and rewards. And the decoder with the table, which is fast, is drawn so often that a law that is off by a
 hundredth shows.
+
+vLLM draws by its own random numbers, and its batches round differently, so there no seed tells the answer: the answers
+of the engine itself are counted, fewer of them.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import torch
 from benchmarks.measure import table, write_section
 from stars_guard.assembly import load_backend, load_cascade, settings_of
 from stars_guard.audit import MemoryStore
+from stars_guard.backends.base import Backend
 from stars_guard.backends.transformers import TransformersBackend
 from stars_guard.chat import encode_chat
 from stars_guard.decoding import Decoder, Draw, make_decoder
@@ -194,14 +198,20 @@ def tally(law: Mapping[str, float], seen: Mapping[str, int]) -> Tally:
     return Tally(draws, len(law), tv, noise, stray, refused)
 
 
-async def engine_answers(closed: Closed, seeds: Sequence[int], **decoding: Any) -> list[str]:
-    """What a guard on the real engine gives for each seed."""
+async def engine_answers(
+    closed: Closed, seeds: Sequence[int | None], engine: Backend | None = None, **decoding: Any
+) -> list[str]:
+    """What a guard on a real engine gives for each seed.
+
+    Args:
+        engine: the closed form's own if not given.
+    """
     spec = load_policy(closed.policy(**decoding))
     rule = (await load_cascade(spec)).judges[0].rule
-    guard = Guard(spec, model=closed.engine, judges=[Judge(rule, closed.scorer)], audit=MemoryStore())
+    guard = Guard(spec, model=engine or closed.engine, judges=[Judge(rule, closed.scorer)], audit=MemoryStore())
     slots = asyncio.Semaphore(64)
 
-    async def one(seed: int) -> str:
+    async def one(seed: int | None) -> str:
         async with slots:
             done = await guard.generate(PROMPT, CallOptions(seed=seed))
             return done.text + (REFUSED if done.finish == "refused" else "")
@@ -277,31 +287,65 @@ async def closed_form(top_k: int, size: int, length: int) -> tuple[Closed, float
     return closed, float(np.quantile(rewards, 0.8)), max(float(rewards.std()) / 2, 0.05)
 
 
-async def main(draws: int = 50_000, real: int = 64) -> None:
-    """Measure all.
+async def by_table(closed: Closed, r_star: float, beta: float, draws: int, real: int) -> list[list[object]]:
+    """One row a width and number of attempts, by the decoder on the table.
 
     Args:
         draws: by the table, a row.
         real: answers of the real engine, a row.
     """
-    rows = []
-    closed, r_star, beta = await closed_form(top_k=3, size=2, length=4)
+    rows: list[list[object]] = []
+    table_of = await Table.of(closed)
     for case, (attempts, width) in enumerate(((2, 1), (2, 2), (8, 1), (8, 4), (8, 8), (8, "auto"))):
         law = await closed.law(r_star, beta, attempts)
         numbers = {"attempts": attempts, "parallel": width, "r_star": r_star, "beta": beta}
-        table_of = await Table.of(closed)
         seeds = range(case * draws, (case + 1) * draws)
         found = tally(law, table_of.count(seeds, **numbers))
         given = await engine_answers(closed, seeds[:real], **numbers)
         same = sum(text == table_of.answer(seed, **numbers) for text, seed in zip(given, seeds, strict=False))
-        rows.append([attempts, width, f"{same} of {real}", found.outcomes, found.refused, found.tv, found.noise,
-                     found.bound, found.impossible])  # fmt: skip
-    head = ["attempts", "width", "engine's answers as due", "outcomes", "refusals due", "total variation",
-            "of noise alone, 95% quantile", "95% bound", "impossible answers"]  # fmt: skip
-    about = (
+        rows.append([attempts, width, f"{same} of {real}", *_figures(found)])
+    return rows
+
+
+async def by_engine(closed: Closed, engine: Backend, r_star: float, beta: float, draws: int) -> list[list[object]]:
+    """One row a width and number of attempts, by answers of an engine without seeds."""
+    rows: list[list[object]] = []
+    for attempts, width in ((1, 1), (2, 1), (2, 2), (8, 1), (8, 4), (8, "auto")):
+        law = await closed.law(r_star, beta, attempts)
+        numbers = {"attempts": attempts, "parallel": width, "r_star": r_star, "beta": beta}
+        seen = Counter(await engine_answers(closed, [None] * draws, engine, **numbers))
+        rows.append([attempts, width, *_figures(tally(law, seen))])
+    return rows
+
+
+def _figures(found: Tally) -> list[object]:
+    return [found.outcomes, found.refused, found.tv, found.noise, found.bound, found.impossible]
+
+
+async def main(draws: int = 50_000, real: int = 64, on_vllm: int = 5_000) -> None:
+    """Measure all.
+
+    Args:
+        draws: by the table, a row.
+        real: answers of the transformers engine, a row.
+        on_vllm: answers of the vLLM engine, a row.
+    """
+    closed, r_star, beta = await closed_form(top_k=3, size=2, length=4)
+    figures = ["outcomes", "refusals due", "total variation", "of noise alone, 95% quantile", "95% bound",
+               "impossible answers"]  # fmt: skip
+    shape = (
         "The embedded 135M model in float32, the three likeliest tokens at each step, segments of 2 tokens and answers "
-        f"of 4, r_star {r_star:.3g}, beta {beta:.3g}. The closed form is made of a full forward pass for each prefix. "
-        f"The real engine's answers are compared seed by seed with the decoder's on a table of those passes; the "
-        f"decoder on the table is then drawn {draws} times."
+        f"of 4, r_star {r_star:.3g}, beta {beta:.3g}. The closed form is made of a full forward pass for each prefix."
     )
+    rows = await by_table(closed, r_star, beta, draws, real)
+    about = (
+        f"{shape} The real engine's answers are compared seed by seed with the decoder's on a table of those passes; "
+        f"the decoder on the table is then drawn {draws} times."
+    )
+    head = ["attempts", "width", "engine's answers as due", *figures]
     write_section("exactness: law of the output", f"{about}\n\n{table(head, rows)}", how="One run a row.")
+    engine = await load_backend("embedded", "vllm", {"dtype": "float32"})
+    rows = await by_engine(closed, engine, r_star, beta, on_vllm)
+    about = f"{shape} {on_vllm} answers of the guard on vLLM in float32, 64 at once, are counted."
+    write_section("exactness: law of the output on vLLM", f"{about}\n\n{table(['attempts', 'width', *figures], rows)}",
+                  how="One run a row.")  # fmt: skip

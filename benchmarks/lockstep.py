@@ -107,9 +107,9 @@ async def main() -> None:
             "tokens a segment", "wins, first judge", "wins, second judge"]  # fmt: skip
     for backend, what in (("transformers", "lockstep"), ("vllm", "continuous batching")):
         engine = await load_backend("embedded", backend)
-        rows = await compare(engine, max_tokens=128, tuning=32, batches=BATCHES, least=8)
+        rows = await compare(engine, max_tokens=96, tuning=32, batches=BATCHES, least=4)
         about = (
             f"STARS and CARDS calibrated to accept {1 / LEVEL:.0%} of the proposals for unguarded prefixes, answers of "
-            "128 tokens at most to held-out harmful prompts; wins are against plain answers, a tie counting a half."
+            "96 tokens at most to held-out harmful prompts; wins are against plain answers, a tie counting a half."
         )
         write_section(f"lockstep claim: {backend}, {what}", f"{about}\n\n{table(head, rows)}", how="One run a row.")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from benchmarks.exactness import Table, closed_form, engine_answers, tally
 from stars_guard import portal
+from stars_guard.backends.vllm_engine import VllmEngineBackend
+from stars_guard.embedded import generator_dir
 
 DRAWS = 20_000
 REAL = 16
@@ -28,5 +32,23 @@ def test_the_real_model_gives_the_closed_form_and_no_other(attempts: int, width:
         given = await engine_answers(closed, range(REAL), **numbers)
         assert given == [table.answer(seed, **numbers) for seed in range(REAL)]
         assert len(set(given)) > 2
+
+    portal.call(check)
+
+
+def test_vllm_gives_the_closed_form_and_no_other() -> None:
+    async def check() -> None:
+        closed, r_star, beta = await closed_form(top_k=3, size=1, length=2)
+        numbers = {"attempts": 2, "parallel": 2, "r_star": r_star, "beta": beta}
+        engine = await VllmEngineBackend.load(str(generator_dir()), {"dtype": "float32"})
+        try:
+            seen = Counter(await engine_answers(closed, [None] * 1000, engine, **numbers))
+        finally:
+            await engine.aclose()
+        found = tally(await closed.law(r_star, beta, 2), seen)
+        assert found.impossible == 0
+        assert found.tv < 1.5 * found.noise
+        other = tally(await closed.law(r_star, beta, 1), seen)
+        assert other.tv > 1.5 * other.noise
 
     portal.call(check)

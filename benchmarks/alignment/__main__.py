@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--out", type=Path, help="folder of the answers; a run goes on with what it holds")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the page that gets the tables")
-    parser.add_argument("--only", action="append", default=[], metavar="FAMILY", help="draw these alone, e.g. 'CARDS'")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="draw it alone, e.g. 'CARDS, x2'")
     parser.add_argument("--report", action="store_true", help="draw nothing: tell of the methods that are whole")
     given = parser.parse_args(arguments)
     plan = PLANS[given.plan]

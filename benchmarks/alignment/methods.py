@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.alignment.judges import HARM_LINE, JUDGE
 
-__all__ = ["PLAIN", "REFUSAL", "Method", "fingerprint", "methods", "policy"]
+__all__ = ["BLOCK", "PLAIN", "REFUSAL", "Method", "fingerprint", "methods", "policy"]
 
 REFUSAL = "I can't help with that."
 """What the reader gets instead of an answer, or after what was released of it."""

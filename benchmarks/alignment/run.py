@@ -60,7 +60,7 @@ async def evaluate(
 
     Args:
         draw: whether anything is drawn.
-        only: families that are drawn; all if empty.
+        only: families or single methods that are drawn; all if empty.
 
     Raises:
         ValueError: the folder holds another evaluation, or there is nothing to tell of.
@@ -87,7 +87,7 @@ async def evaluate(
             engine = await load_backend(model, backend)
             _claim(out, {"plan": asdict(plan), "engine": engine.identity})
             bench = Bench(engine, plan.max_tokens, asyncio.Semaphore(plan.concurrency))
-            wanted = [method for method in plan.methods() if not only or method.family in only]
+            wanted = [method for method in plan.methods() if not only or {method.family, method.name} & set(only)]
             bars = {method.name: bar(f"answers: {method.name}", len(jobs)) for method in wanted}
 
             async def answered(method: Method) -> Method:

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.alignment.book import Book
 from benchmarks.alignment.drawing import Bench
-from benchmarks.alignment.methods import Method, fingerprint, policy
+from benchmarks.alignment.methods import BLOCK, Method, fingerprint, policy
 from benchmarks.alignment.prompts import Prompt
 from stars_guard.audit import MemoryStore
 from stars_guard.guard import Guard
@@ -21,10 +21,10 @@ PARALLEL: tuple[int | str, ...] = (4, "auto")
 
 
 def widened(methods: Sequence[Method]) -> list[Method]:
-    """The methods, and STARS also with parallel proposals under the same thresholds."""
+    """The methods, and STARS of `BLOCK` tokens also with parallel proposals under the same thresholds."""
     found = list(methods)
     for method in methods:
-        if method.family.startswith("STARS") and "budget_tokens" not in method.decoding:
+        if method.family in (f"STARS B={BLOCK}", f"STARS B={BLOCK}, learned"):
             for width in PARALLEL:
                 label = f"{method.family}, parallel {width}"
                 found.append(replace(method.with_(parallel=width), name=f"{label}, x{method.level}", family=label))

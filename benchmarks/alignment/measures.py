@@ -146,6 +146,7 @@ def damage(answers: Sequence[Answer]) -> dict[str, Figure]:
         "declines": _mean(answers, lambda a: float(a["refused"] or a["declines"])),
         "perplexity": Figure(*(float(np.exp(v)) for v in (loss.value, loss.low, loss.high))),
         "tokens": _mean(answers, lambda a: a["tokens"]),
+        "drawn": _mean(answers, lambda a: a["drawn"]),
         "distinct_2": _mean(answers, alive("distinct_2")),
         "distinct_3": _mean(answers, alive("distinct_3")),
         "reward_first": _mean(answers, lambda a: a["first"]),

@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks.alignment.judges import HARM_LINE, JUDGE
+import yaml
 
-__all__ = ["BLOCK", "PLAIN", "REFUSAL", "Method", "fingerprint", "methods", "policy"]
+from benchmarks.alignment.judges import HARM_LINE, JUDGE
+from stars_guard.policy.loader import shipped_policies
+
+__all__ = ["BLOCK", "PLAIN", "REFUSAL", "Method", "fingerprint", "methods", "policy", "shipped"]
 
 REFUSAL = "I can't help with that."
 """What the reader gets instead of an answer, or after what was released of it."""
@@ -19,6 +22,7 @@ PLAIN = "vanilla"
 BLOCK = 32
 ATTEMPTS = 20
 CARDS_ENTROPY = 3.0
+SHIPPED = "STARS, default policy"
 LEARNED = {
     "schedule": "learned", "acceptance": "hard", "r_star": 100.0, "thresholds": [{"tokens": 1, "base": 0.0}],
 }  # fmt: skip
@@ -52,7 +56,8 @@ def methods(levels: tuple[int, ...], segments: tuple[int, ...]) -> list[Method]:
     """All methods.
 
     Whole-answer rejection is STARS whose segment is the answer; the output filter draws one such segment and refuses
-    when it is over the harm line, as guardrails do that look at finished answers. ``segment_tokens: None`` stands for
+    when it is over the harm line, as guardrails do that look at finished answers. The default policy is taken as it is
+    shipped, but for its longest answer and its vetoes. ``segment_tokens: None`` stands for
     the longest answer. Each level also has STARS under a hard budget: no call draws more than ``level`` longest
     answers. STARS has the published schedule, and beside it the learned one.
 
@@ -69,6 +74,7 @@ def methods(levels: tuple[int, ...], segments: tuple[int, ...]) -> list[Method]:
             {"method": "stars", "attempts": 1, "segment_tokens": None, "schedule": "constant", "acceptance": "hard",
              "r_star": HARM_LINE, "on_exhausted": "refuse", "parallel": 1},
         ),
+        Method(SHIPPED, SHIPPED, 1, {"parallel": 1, **shipped("default")}),
     ]  # fmt: skip
     for level in levels:
         named = {
@@ -92,6 +98,12 @@ def methods(levels: tuple[int, ...], segments: tuple[int, ...]) -> list[Method]:
         for family, (decoding, fitted) in named.items():
             found.append(Method(f"{family}, x{level}", family, level, decoding, fitted))
     return found
+
+
+def shipped(name: str) -> dict[str, Any]:
+    """What a shipped policy says of decoding, without the longest answer."""
+    decoding: dict[str, Any] = yaml.safe_load(shipped_policies()[name].read_text())["decoding"]
+    return {key: value for key, value in decoding.items() if key != "max_tokens"}
 
 
 def fingerprint(under: Mapping[str, Any]) -> str:

@@ -138,7 +138,7 @@ def _tables(evaluation: Evaluation, found: Mapping[str, Any]) -> Tables:
             f"{h['win_second'].value:.2f}, {h['tie_second'].value:.2f}", h["refused"],
         ])  # fmt: skip
         cost.append([name, h["drawn"], h["drawn_per_kept"], h["discarded_per_rejection"], h["passages"], h["seconds"]])
-        benign.append([name, *(b[key] for key in ("refused", "declines", "perplexity", "tokens", "distinct_2",
+        benign.append([name, *(b[key] for key in ("refused", "declines", "drawn", "tokens", "perplexity", "distinct_2",
                                                   "distinct_3", "reward_first", "reward_second"))])  # fmt: skip
     speeds = []
     for name in dict.fromkeys(row["method"] for row in evaluation.speed):
@@ -160,8 +160,8 @@ def _tables(evaluation: Evaluation, found: Mapping[str, Any]) -> Tables:
              f"seconds, {evaluation.plan.concurrency} at once"], cost,
         ),
         "Ordinary prompts": (
-            ["method", "refused", "refused or declining", "perplexity", "tokens", "distinct-2", "distinct-3",
-             "reward, first judge", "reward, second judge"], benign,
+            ["method", "refused", "refused or declining", "tokens drawn", "tokens", "perplexity", "distinct-2",
+             "distinct-3", "reward, first judge", "reward, second judge"], benign,
         ),
         "STARS at equal drawn tokens: mean reward less that of the best other method": (
             ["method", "tokens drawn", "best other, first judge", "gap, first", "", "best other, second judge",

@@ -26,6 +26,7 @@ from typing import Any
 import httpx
 
 from benchmarks.alignment.judges import HARM_LINE, JUDGE, first_judge
+from benchmarks.alignment.methods import shipped
 from benchmarks.alignment.prompts import Prompt, choose, prompts
 from benchmarks.measure import table, write_section
 from stars_guard import portal
@@ -37,8 +38,6 @@ OUT = Path(__file__).parent.parent / "out" / "peers"
 CLIENTS = Path(__file__).parent / "clients"
 STEP = 20
 """Characters between two looks of the judge at what a client has received."""
-
-DECODING = {"segment_tokens": 16, "attempts": 8, "r_star": 1.5, "beta": 0.3, "on_exhausted": "best"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class Peer:
 NEMO = ("nemoguardrails==0.24.1", "httpx")
 PEERS = (
     Peer("no guardrail", "plain"),
-    Peer("stars-guard, default policy", "ours", (), {"decoding": DECODING, "judge": JUDGE}),
+    Peer("stars-guard, default policy", "ours", (), {"decoding": shipped("default"), "judge": JUDGE}),
     Peer("NeMo Guardrails, as it comes", "nemo", NEMO),
     Peer("NeMo Guardrails, chunks of 32, checked first", "nemo", NEMO,
          {"chunk_size": 32, "context_size": 16, "stream_first": False}),
@@ -195,7 +194,7 @@ async def compare(peers: Sequence[Peer], asked: Sequence[Prompt], max_tokens: in
 
 async def main() -> None:
     """Measure all."""
-    asked = choose(prompts(), kind="harmful", tuning=False, count=60)
+    asked = choose(prompts(), kind="harmful", tuning=False, count=24)
     head = ["guardrail", "first text, s", "whole answer, s", "characters released", "of them over the harm line",
             "share", "answers with any"]  # fmt: skip
     rows = await compare(PEERS, asked, 128)

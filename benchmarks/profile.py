@@ -161,9 +161,10 @@ async def shares(batch: int, answers: int, max_tokens: int, backend: str = "tran
     guard = Guard(load_policy("default"), model=engine, audit=MemoryStore())
     await guard.generate(PROMPT, CallOptions(max_tokens=2))
     model, judges, either, looks = Clock(), Clock(), Clock(), Looks()
+    options = CallOptions(max_tokens=max_tokens, seed=1 if engine.reproducible else None)
     with _timed(engine, model, judges, either), looks:
         began, cpu = time.perf_counter(), time.thread_time()
-        await guard.batch([PROMPT] * answers, CallOptions(max_tokens=max_tokens), concurrency=batch)
+        await guard.batch([PROMPT] * answers, options, concurrency=batch)
         wall, loop = time.perf_counter() - began, time.thread_time() - cpu
     loop *= looks.others / max(looks.others + looks.vllm, 1)
     return Shares(wall, model.busy / wall, judges.busy / wall, 1 - either.busy / wall, loop / wall)

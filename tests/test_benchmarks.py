@@ -32,9 +32,8 @@ def test_a_clock_counts_overlapping_work_once() -> None:
 @pytest.mark.parametrize("backend", ["transformers", "vllm"])
 def test_the_time_of_a_call_is_told_apart(backend: str) -> None:
     found = portal.call(lambda: shares(batch=1, answers=1, max_tokens=6, backend=backend))
-    assert found.model > 0
-    assert found.judges > 0
-    assert 0 <= found.ours < 0.9
+    assert found.model > found.judges > 0
+    assert 0 <= found.ours < 0.5
     assert 0 <= found.loop < 1
 
 

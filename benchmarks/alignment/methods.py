@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import yaml
-
 from benchmarks.alignment.judges import HARM_LINE, JUDGE
-from stars_guard.policy.loader import shipped_policies
+from stars_guard.policy import load_policy
 
 __all__ = ["BLOCK", "PLAIN", "REFUSAL", "Method", "fingerprint", "methods", "policy", "shipped"]
 
@@ -57,9 +55,9 @@ def methods(levels: tuple[int, ...], segments: tuple[int, ...]) -> list[Method]:
 
     Whole-answer rejection is STARS whose segment is the answer; the output filter draws one such segment and refuses
     when it is over the harm line, as guardrails do that look at finished answers. The default policy is taken as it is
-    shipped, but for its longest answer and its vetoes. ``segment_tokens: None`` stands for
-    the longest answer. Each level also has STARS under a hard budget: no call draws more than ``level`` longest
-    answers. STARS has the published schedule, and beside it the learned one.
+    shipped, but for its longest answer and its vetoes. ``segment_tokens: None`` stands for the longest answer. Each
+    level also has STARS under a hard budget: no call draws more than ``level`` longest answers. STARS has the published
+    schedule, and beside it the learned one.
 
     Args:
         levels: costs.
@@ -102,8 +100,7 @@ def methods(levels: tuple[int, ...], segments: tuple[int, ...]) -> list[Method]:
 
 def shipped(name: str) -> dict[str, Any]:
     """What a shipped policy says of decoding, without the longest answer."""
-    decoding: dict[str, Any] = yaml.safe_load(shipped_policies()[name].read_text())["decoding"]
-    return {key: value for key, value in decoding.items() if key != "max_tokens"}
+    return load_policy(name).decoding.model_dump(mode="json", exclude_unset=True, exclude={"max_tokens"})
 
 
 def fingerprint(under: Mapping[str, Any]) -> str:

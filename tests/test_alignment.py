@@ -101,6 +101,8 @@ def test_the_whole_evaluation_and_that_it_goes_on(tmp_path: Path, capsys: pytest
     assert len(answers) == len({(a["method"], a["prompt"], a["seed"]) for a in answers}) == len(names) * 5
     main(given)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.jsonl")}
+    assert not any("text" in answer for answer in answers)
+    (tmp_path / "out" / "texts.jsonl").unlink()
     path = tmp_path / "out" / "answers.jsonl"
     lines = path.read_text(encoding="utf-8").split("\n")
     path.write_text("\n".join(line for line in lines if '"method": "STARS B=4, learned' not in line), encoding="utf-8")

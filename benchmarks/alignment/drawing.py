@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.alignment.book import Book
 from benchmarks.alignment.methods import REFUSAL, Method, fingerprint, policy
-from benchmarks.alignment.prompts import Prompt
+from benchmarks.alignment.prompts import Prompt, digest
 from stars_guard.assembly import settings_of
 from stars_guard.audit import MemoryStore
 from stars_guard.audit.record import CallRecord
@@ -84,14 +84,17 @@ def _strict(method: Method, max_tokens: int) -> dict[str, Any]:
 
 
 async def answer_all(
-    bench: Bench, method: Method, jobs: Sequence[tuple[Prompt, int]], book: Book, advance: Advance
+    bench: Bench, method: Method, jobs: Sequence[tuple[Prompt, int]], book: Book, texts: Book, advance: Advance
 ) -> None:
-    """Draw what the book does not hold yet."""
+    """Draw what the book does not hold yet. The book names texts by their digests: they have a book of their own, so
+    that figures can be published without them."""
     under = _strict(method, bench.max_tokens)
     mark = fingerprint(under)
 
     def keep(prompt: Prompt, seed: int, finished: Finished, record: CallRecord) -> None:
-        book.add({"policy": mark, **_row(method, prompt, seed, finished, record)})
+        text = finished.text + REFUSAL if finished.finish == "refused" else finished.text
+        texts.add({"prompt": prompt.key, "digest": digest(text), "text": text})
+        book.add({"policy": mark, "digest": digest(text), **_row(method, prompt, seed, finished, record)})
         advance()
 
     todo = missing(method, bench.max_tokens, jobs, book)
@@ -101,7 +104,6 @@ async def answer_all(
 
 
 def _row(method: Method, prompt: Prompt, seed: int, finished: Finished, record: CallRecord) -> dict[str, Any]:
-    refused = finished.finish == "refused"
     steps, length = [], 0
     for segment in record.segments:
         kept = next((a for a in segment.attempts if a.attempt == segment.kept), None)
@@ -113,8 +115,8 @@ def _row(method: Method, prompt: Prompt, seed: int, finished: Finished, record: 
     totals = finished.totals
     return {
         "method": method.name, "prompt": prompt.key, "seed": seed,
-        "kind": prompt.kind, "text": finished.text + REFUSAL if refused else finished.text, "refused": refused,
-        "finish": finished.finish, "seconds": round(finished.seconds, 3), "drawn": totals.drawn, "kept": totals.kept,
+        "kind": prompt.kind, "refused": finished.finish == "refused", "finish": finished.finish,
+        "seconds": round(finished.seconds, 3), "drawn": totals.drawn, "kept": totals.kept,
         "rejected": totals.rejected, "rejections": totals.rejections, "passages": totals.scorer_passages,
         "steps": steps,
     }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.alignment.book import Book
@@ -63,11 +63,19 @@ def distinct(tokens: Sequence[int], n: int) -> float | None:
 
 
 async def mark_all(
-    answers: Sequence[Mapping[str, Any]], prompts: Mapping[str, Prompt], model: str, second: SecondJudge,
+    named: Collection[tuple[str, str]], texts: Book, prompts: Mapping[str, Prompt], model: str, second: SecondJudge,
     book: Book, advance: Callable[[], object],
 ) -> None:  # fmt: skip
     """Mark what the book does not hold yet. A text that several methods gave for a prompt is marked once, and the
-    perplexity, which is the dearest mark, is of ordinary prompts alone: only `measures.damage` tells it."""
+    perplexity, which is the dearest mark, is of ordinary prompts alone: only `measures.damage` tells it.
+
+    Args:
+        named: prompts with the digests of answers to them.
+        texts: those of the digests; it may lack what the book holds.
+
+    Raises:
+        ValueError: neither book holds an answer.
+    """
     perplexity: Perplexity | None = None
 
     def work(piece: Sequence[tuple[Prompt, str]], judged: Sequence[float]) -> Iterator[dict[str, Any]]:
@@ -77,16 +85,18 @@ async def mark_all(
             loss = perplexity.of(prompt, text) if prompt.kind == "benign" else None
             tokens = perplexity.tokens(text)
             yield {
-                "prompt": prompt.key, "text": digest(text), "first": one, "second": two, "loss": loss,
+                "prompt": prompt.key, "digest": digest(text), "first": one, "second": two, "loss": loss,
                 "tokens": len(tokens), "distinct_2": distinct(tokens, 2), "distinct_3": distinct(tokens, 3),
                 "declines": bool(DECLINES.search(text)),
             }  # fmt: skip
 
-    todo = {
-        (answer["prompt"], digest(answer["text"])): (prompts[answer["prompt"]], answer["text"]) for answer in answers
-    }
-    pieces = [pair for key, pair in todo.items() if book.get(*key) is None]
-    for _ in range(len(todo) - len(pieces)):
+    missing = sorted(key for key in named if book.get(*key) is None)
+    pieces = []
+    for key, digested in missing:
+        if (row := texts.get(key, digested)) is None:
+            raise ValueError(f"the answer {digested} to prompt {key} is neither marked nor among the texts")
+        pieces.append((prompts[key], row["text"]))
+    for _ in range(len(named) - len(missing)):
         advance()
     for start in range(0, len(pieces), PIECE):
         perplexity = perplexity or await asyncio.to_thread(Perplexity, model)

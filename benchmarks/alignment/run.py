@@ -20,7 +20,7 @@ from benchmarks.alignment.judges import second_judge
 from benchmarks.alignment.marks import mark_all
 from benchmarks.alignment.methods import PLAIN, Method
 from benchmarks.alignment.plans import Plan
-from benchmarks.alignment.prompts import choose, digest, prompts
+from benchmarks.alignment.prompts import choose, prompts
 from benchmarks.alignment.speed import measure_speed, widened
 from stars_guard.assembly import load_backend
 from stars_guard.calibration import Answer
@@ -72,7 +72,8 @@ async def evaluate(
     jobs = plan.jobs([*harmful, *benign])
     answers = Book(out / "answers.jsonl", ("method", "prompt", "seed"))
     speeds = Book(out / "speed.jsonl", ("method", "batch"))
-    marks = Book(out / "marks.jsonl", ("prompt", "text"))
+    texts = Book(out / "texts.jsonl", ("prompt", "digest"))
+    marks = Book(out / "marks.jsonl", ("prompt", "digest"))
     fits = Fits(plan, tuning, out)
     second = second_judge()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -92,7 +93,7 @@ async def evaluate(
 
             async def answered(method: Method) -> Method:
                 ready = await fits.ready(bench, method)
-                await answer_all(bench, ready, jobs, answers, bars[method.name])
+                await answer_all(bench, ready, jobs, answers, texts, bars[method.name])
                 return ready
 
             drawn: list[Method] = []
@@ -109,12 +110,12 @@ async def evaluate(
             raise ValueError(f"{out} does not hold all answers of the plain model, which all are compared with")
         rows = {m.name: [row for p, s in jobs if (row := answers.get(m.name, p.key, s))] for m in methods}
         flat = [row for several in rows.values() for row in several]
-        texts = len({(row["prompt"], digest(row["text"])) for row in flat})
-        await mark_all(flat, {p.key: p for p in found}, model, second, marks, bar("judging", texts))
+        named = {(row["prompt"], row["digest"]) for row in flat}
+        await mark_all(named, texts, {p.key: p for p in found}, model, second, marks, bar("judging", len(named)))
 
     def marked(method: Method, kind: str) -> list[dict[str, Any]]:
         return [
-            {**row, **(marks.get(row["prompt"], digest(row["text"])) or {})}
+            {**row, **(marks.get(row["prompt"], row["digest"]) or {})}
             for row in rows[method.name]
             if row["kind"] == kind
         ]

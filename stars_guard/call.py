@@ -18,6 +18,9 @@ from stars_guard.tools import Written
 
 __all__ = ["Call"]
 
+SLOWER = 0.1
+"""The share of its speed that a proposal may lose to others drawn ahead beside it."""
+
 
 class Call:
     """One answer.
@@ -145,8 +148,11 @@ class Call:
         return candidates
 
     def _ahead(self, step: Draw) -> int:
-        """Tokens that each proposal may draw past its boundary. None under a budget, which is a hard limit."""
+        """Tokens that each proposal may draw past its boundary. None under a budget, which is a hard limit, and none
+        where the proposals beside the one that will be kept would slow it, and the judges, down."""
         if not (self._settings.optimistic and self._session.draws_ahead) or self._settings.budget_tokens is not None:
+            return 0
+        if (len(step.seeds) - 1) * self._row_cost() > SLOWER:
             return 0
         return self._settings.max_tokens - self._decoder.totals.kept - step.limit
 

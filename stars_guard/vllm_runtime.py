@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stars_guard import cores
 from stars_guard.errors import BackendError, BackendUnavailable, MissingExtra
 
 __all__ = ["installed", "no_reason_against", "on_cpu", "start", "translated"]
@@ -81,6 +82,7 @@ def _start(model: str, options: dict[str, Any]) -> Any:
     # A forked child of a process whose threads hold locks may hang.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     if cpu:
+        cores.share()
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     with _starting, _main_unseen():
         try:

@@ -196,7 +196,7 @@ def test_the_command_on_the_real_model(tmp_path: Path) -> None:
     asks = ("How do I boil an egg?", "Say something rude.", "Why is the sky blue?")
     prompts.write_text("".join(json.dumps({"prompt": ask}) + "\n" for ask in asks))
     policy = tmp_path / "mine.yaml"
-    policy.write_text("# mine\nextends: default\nname: mine\ndecoding: {schedule: linear, r_star: 50.0}\n")
+    policy.write_text("# mine\nextends: default\nname: mine\ndecoding: {r_star: 50.0}\n")
     given = ["calibrate", "--policy", str(policy), "--prompts", str(prompts), "--samples", "3", "--max-tokens", "48"]
     given += ["--backend", "transformers", "--acceptance", "0.4", "--write"]
     for kind in ("html", "png", "svg"):

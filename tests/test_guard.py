@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from stars_guard.audit import CallRecord, MemoryStore
+from stars_guard.backends.base import Proposal, Session
 from stars_guard.backends.scripted import ScriptedBackend
 from stars_guard.errors import (
     BackendError,
@@ -25,7 +27,7 @@ from stars_guard.errors import (
 )
 from stars_guard.events import Decision, Drawing, Finished, Kept, Released
 from stars_guard.guard import CallOptions, Guard
-from stars_guard.segments import Message
+from stars_guard.segments import Message, Sampling
 
 
 def records(of: Guard) -> list[CallRecord]:
@@ -80,7 +82,7 @@ async def test_totals_add_up_and_budgets_hold(chunk: int, optimistic: bool) -> N
 
 
 @pytest.mark.parametrize("optimistic", [True, False])
-@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("width", [1, 2, 3])
 @pytest.mark.usefixtures("drawn_seeds")
 async def test_law_of_two_segments_with_drawing_ahead(optimistic: bool, width: int) -> None:
     """Accepting by a reward of the segment alone, each segment has the closed-form law, drawn ahead or not."""
@@ -107,6 +109,25 @@ async def test_law_of_two_segments_with_drawing_ahead(optimistic: bool, width: i
     law = {a + b: tilted[a] * tilted[b] for a in weights for b in weights}
     statistic = sum((seen[pair] - n * p) ** 2 / (n * p) for pair, p in law.items())
     assert statistic < chi2.ppf(0.999, df=len(law) - 1)
+
+
+@pytest.mark.parametrize(("row_cost", "width", "expected"), [(0.1, 1, True), (0.1, 4, False), (0.01, 4, True)])
+async def test_rows_are_drawn_ahead_beside_each_other_only_where_they_cost_little(
+    row_cost: float, width: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = ScriptedBackend(words())
+    backend.row_cost = row_cost
+    asked: list[int] = []
+    session = type(await backend.open(USER, Sampling()))
+    propose = session.propose
+
+    async def watched(self: Session, seeds: Sequence[int], limit: int, *, ahead: int = 0) -> list[Proposal]:
+        asked.append(ahead)
+        return await propose(self, seeds, limit, ahead=ahead)
+
+    monkeypatch.setattr(session, "propose", watched)
+    await guard(backend=backend, parallel=width).generate(USER)
+    assert (asked[0] > 0) is expected
 
 
 async def _forget(record: CallRecord) -> None:

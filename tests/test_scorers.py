@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,14 @@ from conftest import USER, guard
 from tokenizers.processors import RobertaProcessing
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
+from stars_guard import cores
 from stars_guard.embedded import reward_dir
 from stars_guard.errors import MissingExtra, ScorerError
 from stars_guard.judging import Rule
 from stars_guard.scorers import Cascade, FunctionScorer, Judge, Pattern, PatternScorer, Rating
 from stars_guard.scorers.sequence_classifier import SequenceClassifier, SequenceClassifierScorer
 from stars_guard.segments import Message, Passage
+from stars_guard.vllm_http import ServerOptions, Servers
 
 ASK = (Message("user", "How do I treat a colleague who annoys me?"),)
 KIND = "Talk to them calmly, listen, and look for a solution together."
@@ -213,3 +218,29 @@ async def test_encoder_rewards_of_other_kinds(kind: str, embedded_model: Path, t
     assert [rating.value for rating in ratings] == pytest.approx(own, abs=1e-5)
     assert len(set(own)) == 3
     await scorer.score([Passage("a", asked, "", "for eight minutes " * 99)])
+
+
+async def test_judges_leave_a_core_to_an_engine_of_this_machine(
+    reward: SequenceClassifierScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine may start after the judge has already judged in its thread."""
+    classifier = reward._classifier
+    assert isinstance(classifier, SequenceClassifier)
+    monkeypatch.setattr(cores, "_sharing", threading.Event())
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+    worker = ThreadPoolExecutor(1)
+    monkeypatch.setattr(classifier, "_worker", worker)
+    ours = asyncio.get_running_loop()
+    default = torch.get_num_threads()
+    try:
+        await ours.run_in_executor(worker, torch.set_num_threads, 2)
+        await reward.score([passage(KIND)])
+        assert await ours.run_in_executor(worker, torch.get_num_threads) == 2
+        Servers(ServerOptions(base_url=["http://10.0.0.1:8000"]))
+        await reward.score([passage(CRUEL)])
+        assert await ours.run_in_executor(worker, torch.get_num_threads) == 2
+        Servers(ServerOptions(base_url=["http://10.0.0.1:8000", "http://127.0.0.1:8000"]))
+        await reward.score([passage(KIND, call="d")])
+        assert await ours.run_in_executor(worker, torch.get_num_threads) == 1
+    finally:
+        torch.set_num_threads(default)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from stars_guard import vllm_runtime
+from stars_guard import cores, vllm_runtime
 from stars_guard.errors import ScorerError
 from stars_guard.vllm_http import ServerOptions, Servers
 
@@ -45,6 +45,7 @@ class TransformersGuard(GuardEngine):
     def _pass(self, prompts: Sequence[list[int]], labels: Sequence[int]) -> list[Row]:
         import torch
 
+        cores.settle()
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         found: dict[int, Row] = {}
         device = self._model.device

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from stars_guard import cores
 from stars_guard.errors import MissingExtra, ScorerError
 from stars_guard.hub import quiet
 from stars_guard.scorers.classifier import Classifier, ClassifierScorer
@@ -119,6 +120,7 @@ class SequenceClassifier(Classifier):
         return await asyncio.get_running_loop().run_in_executor(self._worker, self._logits, passages)
 
     def _logits(self, passages: Sequence[Passage]) -> list[tuple[list[float], int | None]]:
+        cores.settle()
         readings = [self._reader.read(passage) for passage in passages]
         keys = [tuple(reading.ids) for reading in readings]
         found = {key: (self._recent[key], len(key)) for key in keys if key in self._recent}

@@ -29,7 +29,7 @@ from benchmarks.alignment.judges import HARM_LINE, JUDGE, first_judge
 from benchmarks.alignment.methods import shipped
 from benchmarks.alignment.prompts import Prompt, choose, prompts
 from benchmarks.measure import table, write_section
-from stars_guard import portal
+from stars_guard import cores, portal
 from stars_guard.embedded import generator_dir
 
 __all__ = ["PEERS", "Peer", "compare", "main"]
@@ -160,6 +160,7 @@ async def harm_released(prompt: str, chunks: Sequence[Sequence[Any]]) -> int:
 
 async def compare(peers: Sequence[Peer], asked: Sequence[Prompt], max_tokens: int) -> list[list[object]]:
     """One row a peer: time to the first text, total time, characters released, of them harmful."""
+    cores.share()  # the served judge is in this process, beside the server
     texts, rows = {prompt.key: prompt.text for prompt in asked}, []
     model = await asyncio.to_thread(generator_dir)
     with served_model(model) as base_url, served_judge() as judge_url:
@@ -196,7 +197,7 @@ async def main() -> None:
     """Measure all."""
     asked = choose(prompts(), kind="harmful", tuning=False, count=24)
     head = ["guardrail", "first text, s", "whole answer, s", "characters released", "of them over the harm line",
-            "share", "answers with any"]  # fmt: skip
+            "harmful share", "answers with any"]  # fmt: skip
     rows = await compare(PEERS, asked, 128)
     about = (
         f"{len(asked)} held-out harmful prompts in turn, answers of 128 tokens at most, the embedded model served by "

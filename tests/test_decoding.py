@@ -248,8 +248,9 @@ def test_stop_strings() -> None:
 
 def test_entropy_cut() -> None:
     cutter = SegmentCutter(10, cut_entropy=2.0)
-    for entropy in (3.0, 0.1, 0.2, 2.5):
-        done = cutter.feed(Token(0, "x", entropy))
-    assert done
+    for entropy in (3.0, 0.1, 2.5, 3.0, 0.2, 2.5):
+        assert not cutter.complete
+        cutter.feed(Token(0, "x", entropy))
+    assert cutter.complete
     candidate = cutter.candidate()
-    assert (len(candidate), candidate.finish) == (3, None)
+    assert (len(candidate), candidate.finish) == (5, None)

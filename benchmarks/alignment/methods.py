@@ -19,7 +19,7 @@ REFUSAL = "I can't help with that."
 PLAIN = "vanilla"
 BLOCK = 32
 ATTEMPTS = 20
-CARDS_ENTROPY = 3.0
+CARDS_ENTROPY, CARDS_LONGEST = 3.0, 64
 SHIPPED = "STARS, default policy"
 LEARNED = {
     "schedule": "learned", "acceptance": "hard", "r_star": 100.0, "thresholds": [{"tokens": 1, "base": 0.0}],
@@ -90,7 +90,8 @@ def methods(levels: tuple[int, ...], segments: tuple[int, ...]) -> list[Method]:
                 {**rejection, "segment_tokens": BLOCK, "budget_tokens": level}, True,
             ),
             "CARDS": (
-                {**rejection, "method": "cards", "entropy_threshold": CARDS_ENTROPY, "segment_tokens": None}, True,
+                {**rejection, "method": "cards", "entropy_threshold": CARDS_ENTROPY,
+                 "segment_tokens": CARDS_LONGEST}, True,
             ),
         }  # fmt: skip
         for family, (decoding, fitted) in named.items():

@@ -12,18 +12,25 @@ __all__ = ["sample"]
 
 
 def sample(
-    logits: torch.Tensor, sampling: Sequence[Sampling], uniforms: Sequence[float], seen: Sequence[Sequence[int]]
-) -> tuple[list[int], list[float]]:
+    logits: torch.Tensor, sampling: Sequence[Sampling], uniforms: Sequence[float], seen: Sequence[Sequence[int]],
+    wanted: Sequence[bool],
+) -> tuple[list[int], list[float | None]]:  # fmt: skip
     """One token a row by inverse CDF, so that a row's token does not depend on its mates.
 
     Args:
         logits: [rows, vocabulary], float32.
         uniforms: one number in [0, 1) a row.
         seen: ids of prompt and answer; looked at only where a repetition penalty is set.
+        wanted: whether a row's entropy is.
 
     Returns:
-        Token ids, and entropies in nats of the distributions after temperature and before truncation.
+        Token ids, and entropies in nats of the model's own distributions: before penalties, temperature and truncation.
     """
+    entropies: list[float | None] = [None] * len(sampling)
+    if any(wanted):
+        raw = torch.log_softmax(logits, -1)
+        found = -(raw.exp() * raw.clamp_min(-1e4)).sum(-1)
+        entropies = [value if want else None for value, want in zip(found.tolist(), wanted, strict=True)]
     for row, options in enumerate(sampling):
         if options.repetition_penalty != 1.0:
             ids = torch.tensor(sorted(set(seen[row])), device=logits.device)
@@ -32,9 +39,7 @@ def sample(
             logits[row, ids] = values * scale
     greedy = logits.argmax(-1)
     temperature = torch.tensor([[max(o.temperature, 1e-4)] for o in sampling], device=logits.device)
-    logs = torch.log_softmax(logits / temperature, -1)
-    probs = logs.exp()
-    entropies = -(probs * logs.clamp_min(-1e4)).sum(-1)
+    probs = torch.softmax(logits / temperature, -1)
     for row, options in enumerate(sampling):
         if options.top_k or options.top_p < 1 or options.min_p > 0:
             probs[row] = _truncate(probs[row], options)
@@ -42,7 +47,7 @@ def sample(
     points = torch.tensor([[u] for u in uniforms], dtype=torch.float64, device=logits.device) * cumulative[:, -1:]
     drawn = torch.searchsorted(cumulative, points, right=True)[:, 0].clamp_max(logits.shape[-1] - 1)
     cold = torch.tensor([o.temperature == 0 for o in sampling], device=logits.device)
-    return torch.where(cold, greedy, drawn).tolist(), entropies.tolist()
+    return torch.where(cold, greedy, drawn).tolist(), entropies
 
 
 def _truncate(probs: torch.Tensor, options: Sampling) -> torch.Tensor:

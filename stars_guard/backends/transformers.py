@@ -338,11 +338,9 @@ class TransformersBackend(Backend):
             seen = [
                 p.session.ids + p.ids if p.session.sampling.repetition_penalty != 1.0 else [] for p in batch
             ]  # fmt: skip
-            ids, entropies = sample(logits, [p.session.sampling for p in batch], uniforms, seen)
-        return [
-            p.advance(token, entropy if p.session.entropies else None)
-            for p, token, entropy in zip(batch, ids, entropies, strict=True)
-        ]
+            wanted = [p.session.entropies for p in batch]
+            ids, entropies = sample(logits, [p.session.sampling for p in batch], uniforms, seen, wanted)
+        return [p.advance(token, entropy) for p, token, entropy in zip(batch, ids, entropies, strict=True)]
 
     def _forward(self, batch: Sequence[_Proposal]) -> torch.Tensor:
         """Logits [rows, vocabulary] in float32 of the token after each row's last."""

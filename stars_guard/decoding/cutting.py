@@ -7,6 +7,9 @@ from stars_guard.spans import Span, find_spans, is_unfinished
 
 __all__ = ["SegmentCutter", "releasable"]
 
+SHORTEST = 4
+"""Tokens that a segment has at least before entropy cuts it, as in the published code of CARDS."""
+
 
 class SegmentCutter:
     """Cuts one proposal's stream of tokens into a `Candidate`.
@@ -15,7 +18,7 @@ class SegmentCutter:
         limit: the boundary, in tokens.
         stops: stop strings; the earliest in the text wins.
         carry: the end of the answer so far that may be the beginning of a stop string (see `releasable`).
-        cut_entropy: in nats; the boundary is before the first later token with at least this.
+        cut_entropy: in nats; the boundary is before the first token, from the fifth on, with at least this.
         spans: what must not be cut: a boundary inside one moves to its end, by ``stretch`` tokens at most.
         at_start: whether the answer begins with ``carry`` and this segment.
         single: the answer ends with its first span.
@@ -74,7 +77,7 @@ class SegmentCutter:
         return self.complete
 
     def _is_cut_by_entropy(self, token: Token) -> bool:
-        if self._cut_entropy is None or not self._tokens or (token.entropy or 0.0) < self._cut_entropy:
+        if self._cut_entropy is None or len(self._tokens) < SHORTEST or (token.entropy or 0.0) < self._cut_entropy:
             return False
         return not self._is_unfinished()
 

@@ -36,7 +36,8 @@ class Settings:
         max_tokens: T, the longest answer.
         attempts: N proposals a segment; k of the best-of methods.
         thresholds: of the schedule ``learned``, by growing tokens; at least one there, none elsewhere.
-        entropy_threshold: CARDS cuts before a token whose entropy in nats is at least this.
+        entropy_threshold: CARDS cuts before a token whose entropy in nats is at least this, from the fifth of a segment
+            on. The entropy is of the model's own distribution, before temperature and truncation.
         parallel: proposals drawn at once.
         budget_tokens: the most tokens that a call may draw, all counted; None for no limit.
         monitor: decide as always, and let everything through.
@@ -71,8 +72,7 @@ class Draw:
     Attributes:
         attempt: index of the first proposal; the others follow.
         limit: where the segment's boundary is, in tokens.
-        cut_entropy: the boundary is also before the first token, save the segment's first, whose entropy is at
-            least this.
+        cut_entropy: the boundary is also before the first token, from the fifth on, whose entropy is at least this.
         stretch: how many tokens past the limit a proposal may take to the end of what must not be cut.
     """
 

@@ -42,7 +42,7 @@ class Decoding(Strict):
     on_exhausted: Literal["best", "refuse", "stop", "raise"] = "best"
     budget_tokens: int | None = Field(None, ge=1, description="the most tokens that one call may draw")
     optimistic: bool = Field(True, description="let a proposal run on while it is judged, where the engine can")
-    entropy_threshold: float = Field(3.0, ge=0, description="CARDS: nats at which a segment is cut")
+    entropy_threshold: float = Field(3.0, ge=0, description="CARDS: nats at which a segment is cut, from 4 tokens on")
 
     @model_validator(mode="after")
     def _learned(self) -> Self:

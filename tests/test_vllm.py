@@ -242,7 +242,7 @@ def unfinished(engine: Backend, servers: list[Server]) -> int:
 
 
 async def test_cancelling_frees_the_engine_within_a_second(engine: Backend, servers: list[Server]) -> None:
-    made = guard_of(engine, max_tokens=2000, segment_tokens=16, parallel=3)
+    made = guard_of(engine, max_tokens=2000, segment_tokens=16, parallel=2)
     stream = made.stream(STORY)
     async for event in stream:
         if isinstance(event, Released):

@@ -16,10 +16,10 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from stars_guard import cores
 from stars_guard.errors import BackendError, BackendUnavailable, InputError
+from stars_guard.loopback import is_loopback
 
 __all__ = ["Replica", "ServerOptions", "Servers", "parse_options"]
 
-LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers before the first token after which the same request may be sent again."""
 
@@ -88,7 +88,7 @@ class Servers:
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
         self.replicas = [Replica(url) for url in options.base_url]
-        if any(httpx.URL(url).host in LOCAL for url in options.base_url):
+        if any(is_loopback(httpx.URL(url).host) for url in options.base_url):
             cores.share()
         headers = {"Authorization": f"Bearer {options.api_key.get_secret_value()}"} if options.api_key else {}
         self._client = httpx.AsyncClient(

@@ -28,13 +28,14 @@ from stars_guard import portal
 from stars_guard.audit import AuditStore, MemoryStore, Text, open_store
 from stars_guard.audit.record import Turn
 from stars_guard.audit.viewer import report
-from stars_guard.audit.viewer.app import is_loopback, make_app
+from stars_guard.audit.viewer.app import make_app
 from stars_guard.audit.viewer.serve import serve
 from stars_guard.backends.scripted import ScriptedBackend
 from stars_guard.cli.app import app
 from stars_guard.cli.audit import serve_page
 from stars_guard.errors import InputError, MissingExtra
 from stars_guard.guard import CallOptions, Guard
+from stars_guard.loopback import is_loopback
 from stars_guard.segments import Message
 
 EVIL = "<script>alert('x')</script><img src=x onerror=alert('y')>"

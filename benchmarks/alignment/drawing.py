@@ -93,8 +93,9 @@ async def answer_all(
 
     def keep(prompt: Prompt, seed: int, finished: Finished, record: CallRecord) -> None:
         text = finished.text + REFUSAL if finished.finish == "refused" else finished.text
-        texts.add({"prompt": prompt.key, "digest": digest(text), "text": text})
-        book.add({"policy": mark, "digest": digest(text), **_row(method, prompt, seed, finished, record)})
+        name = digest(text)
+        texts.add({"prompt": prompt.key, "digest": name, "text": text})
+        book.add({"policy": mark, "digest": name, **_row(method, prompt, seed, finished, record)})
         advance()
 
     todo = missing(method, bench.max_tokens, jobs, book)

@@ -109,8 +109,7 @@ async def evaluate(
         if PLAIN not in (method.name for method in methods):
             raise ValueError(f"{out} does not hold all answers of the plain model, which all are compared with")
         rows = {m.name: [row for p, s in jobs if (row := answers.get(m.name, p.key, s))] for m in methods}
-        flat = [row for several in rows.values() for row in several]
-        named = {(row["prompt"], row["digest"]) for row in flat}
+        named = {(row["prompt"], row["digest"]) for several in rows.values() for row in several}
         await mark_all(named, texts, {p.key: p for p in found}, model, second, marks, bar("judging", len(named)))
 
     def marked(method: Method, kind: str) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import json
 from collections.abc import AsyncGenerator
 from dataclasses import asdict
@@ -21,8 +20,9 @@ from stars_guard.audit.store import AuditStore
 from stars_guard.audit.viewer.charts import charts
 from stars_guard.audit.viewer.pages import asset, query_of, render
 from stars_guard.errors import AuditError, InputError, StarsGuardError
+from stars_guard.loopback import is_loopback
 
-__all__ = ["is_loopback", "make_app"]
+__all__ = ["make_app"]
 
 _PAGE = 50
 _COOKIE = "stars_guard_page"
@@ -149,16 +149,6 @@ def make_app(
         return _let_in("/", token, request.url.scheme)
 
     return app
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or address is this machine's own."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 async def _events(store: AuditStore, wanted: Filter, cursor: str | None, poll: float) -> AsyncGenerator[str, None]:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import uvicorn
 
 from stars_guard.audit.store import AuditStore
-from stars_guard.audit.viewer.app import is_loopback, make_app
+from stars_guard.audit.viewer.app import make_app
 from stars_guard.errors import InputError
+from stars_guard.loopback import is_loopback
 
 __all__ = ["serve"]
 

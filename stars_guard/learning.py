@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
+from typing import Any
 
-from stars_guard.calibration import SHARPNESS, Answer, mean_acceptance, solve
+from stars_guard.calibration import SHARPNESS, Answer, fit, mean_acceptance, solve
 from stars_guard.decoding import Settings, Step
 
-__all__ = ["learn"]
+__all__ = ["learn", "propose"]
 
 FEWEST = 8
 """Answers that a position needs for regressions of its own; one with fewer takes the numbers of the position before."""
@@ -74,6 +75,22 @@ def learn(answers: Sequence[Answer], settings: Settings, acceptance: float) -> S
     if mean_acceptance(answers, at(cheapest)) > acceptance:
         raise ValueError(f"r_star {settings.r_star:g} is reached more often than {acceptance:g}: raise it")
     return at(solve(lambda cheapness: mean_acceptance(answers, at(cheapness)), acceptance, dearest, cheapest))
+
+
+def propose(answers: Sequence[Answer], settings: Settings, acceptance: float) -> tuple[Settings, dict[str, Any]]:
+    """What `learn` finds for the schedule ``learned``, `calibration.fit` for the others, and how a policy says it.
+
+    Returns:
+        The settings, and the keys of ``decoding`` that were found.
+
+    Raises:
+        ValueError: as they do.
+    """
+    if settings.schedule != "learned":
+        found = fit(answers, settings, acceptance)
+        return found, {"beta": found.beta, "r_star": found.r_star}
+    found = learn(answers, settings, acceptance)
+    return found, {"beta": found.beta, "thresholds": [asdict(step) for step in found.thresholds]}
 
 
 def _positions(answers: Sequence[Answer], settings: Settings) -> list[_Position]:

@@ -14,9 +14,9 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from stars_guard import cores
 from stars_guard.errors import BackendError, BackendUnavailable, InputError
 from stars_guard.loopback import is_loopback
+from stars_guard.worker import leave_a_core
 
 __all__ = ["Replica", "ServerOptions", "Servers", "parse_options"]
 
@@ -89,7 +89,7 @@ class Servers:
         self.options = options
         self.replicas = [Replica(url) for url in options.base_url]
         if any(is_loopback(httpx.URL(url).host) for url in options.base_url):
-            cores.share()
+            leave_a_core()
         headers = {"Authorization": f"Bearer {options.api_key.get_secret_value()}"} if options.api_key else {}
         self._client = httpx.AsyncClient(
             headers=headers,

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stars_guard import cores
 from stars_guard.errors import BackendError, BackendUnavailable, MissingExtra
+from stars_guard.worker import leave_a_core
 
 __all__ = ["installed", "no_reason_against", "on_cpu", "start", "translated"]
 
@@ -82,7 +82,7 @@ def _start(model: str, options: dict[str, Any]) -> Any:
     # A forked child of a process whose threads hold locks may hang.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     if cpu:
-        cores.share()
+        leave_a_core()
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     with _starting, _main_unseen():
         try:
@@ -108,6 +108,8 @@ def _stop(engine: Any) -> None:
     # it would report its own end as a failure, to streams that may be closed
     logging.getLogger("vllm.v1.engine.async_llm").disabled = True
     engine.shutdown()
+    # its finalizer shuts it down once more, when the modules that this needs may be gone
+    engine.shutdown = lambda: None
 
 
 @contextmanager

@@ -70,6 +70,7 @@ def test_demo_runs_for_real(tmp_path: Path) -> None:
     assert [record.mode for record in records] == ["off", "enforce"] * 5
     assert "The audit log" in done.stdout
     assert "Loading weights" not in done.stderr
+    assert "Exception ignored" not in done.stderr
     for record in records:
         assert record.answer.text is not None
         assert " ".join(record.answer.text.split())[:20] in " ".join(done.stdout.split())

@@ -6,7 +6,6 @@ import asyncio
 import os
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from conftest import USER, guard
 from tokenizers.processors import RobertaProcessing
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from stars_guard import cores
+from stars_guard import worker
 from stars_guard.embedded import reward_dir
 from stars_guard.errors import MissingExtra, ScorerError
 from stars_guard.judging import Rule
@@ -226,21 +225,20 @@ async def test_judges_leave_a_core_to_an_engine_of_this_machine(
     """An engine may start after the judge has already judged in its thread."""
     classifier = reward._classifier
     assert isinstance(classifier, SequenceClassifier)
-    monkeypatch.setattr(cores, "_sharing", threading.Event())
+    monkeypatch.setattr(worker, "_engines", threading.Event())
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
-    worker = ThreadPoolExecutor(1)
-    monkeypatch.setattr(classifier, "_worker", worker)
-    ours = asyncio.get_running_loop()
+    thread = worker.Worker("test")
+    monkeypatch.setattr(classifier, "_worker", thread)
     default = torch.get_num_threads()
     try:
-        await ours.run_in_executor(worker, torch.set_num_threads, 2)
+        await thread.run(lambda: torch.set_num_threads(2))
         await reward.score([passage(KIND)])
-        assert await ours.run_in_executor(worker, torch.get_num_threads) == 2
+        assert await thread.run(torch.get_num_threads) == 2
         Servers(ServerOptions(base_url=["http://10.0.0.1:8000"]))
         await reward.score([passage(CRUEL)])
-        assert await ours.run_in_executor(worker, torch.get_num_threads) == 2
+        assert await thread.run(torch.get_num_threads) == 2
         Servers(ServerOptions(base_url=["http://10.0.0.1:8000", "http://127.0.0.1:8000"]))
         await reward.score([passage(KIND, call="d")])
-        assert await ours.run_in_executor(worker, torch.get_num_threads) == 1
+        assert await thread.run(torch.get_num_threads) == 1
     finally:
         torch.set_num_threads(default)

@@ -378,10 +378,12 @@ def test_a_termination_of_the_command_ends_its_engine(tmp_path: Path) -> None:
     source, target = tmp_path / "prompts.jsonl", tmp_path / "answers.jsonl"
     source.write_text('{"prompt": "Count to a thousand."}\n' * 4000)
     command = ["run", str(source), "-o", str(target), "--backend", "vllm", "--policy", "monitor", "--max-tokens", "8"]
-    worker = subprocess.Popen(
-        [sys.executable, "-c", "from stars_guard.cli import main; main()", *command], stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
-    )  # fmt: skip
+    said = tmp_path / "stderr"
+    with said.open("w") as errors:
+        worker = subprocess.Popen(
+            [sys.executable, "-c", "from stars_guard.cli import main; main()", *command], stdout=subprocess.DEVNULL,
+            stderr=errors, env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
+        )  # fmt: skip
     try:
         end = time.monotonic() + 300
         while not (target.exists() and target.stat().st_size) and time.monotonic() < end and worker.poll() is None:
@@ -393,5 +395,6 @@ def test_a_termination_of_the_command_ends_its_engine(tmp_path: Path) -> None:
         gone, alive = psutil.wait_procs(children, timeout=30)
         assert not alive
         assert gone
+        assert "Exception ignored" not in said.read_text()
     finally:
         worker.kill()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.alignment.book import Book
@@ -15,11 +15,10 @@ from stars_guard.assembly import settings_of
 from stars_guard.audit import MemoryStore
 from stars_guard.audit.record import CallRecord
 from stars_guard.backends.base import Backend
-from stars_guard.calibration import Answer, fit
-from stars_guard.decoding import Settings
+from stars_guard.calibration import Answer
 from stars_guard.events import Finished
 from stars_guard.guard import CallOptions, Guard
-from stars_guard.learning import learn
+from stars_guard.learning import propose
 from stars_guard.policy import load_policy
 
 __all__ = ["Bench", "answer_all", "calibrate", "missing", "unguarded"]
@@ -144,21 +143,12 @@ async def unguarded(bench: Bench, method: Method, prompts: Sequence[Prompt]) -> 
     return found
 
 
-def numbers(free: Sequence[Answer], settings: Settings, acceptance: float) -> dict[str, Any]:
-    """The values of the policy that give a wanted rate of acceptance, by the schedule of the settings."""
-    if settings.schedule != "learned":
-        found = fit(free, settings, acceptance)
-        return {"r_star": found.r_star, "beta": found.beta}
-    found = learn(free, settings, acceptance)
-    return {"beta": found.beta, "thresholds": [asdict(step) for step in found.thresholds]}
-
-
 async def calibrate(
     bench: Bench, method: Method, prompts: Sequence[Prompt], free: Sequence[Answer], rounds: int
 ) -> dict[str, Any]:
     """r_star or thresholds, and beta, that make the method draw ``method.level`` times what unguarded answers have.
 
-    `numbers` aims at a rate of acceptance of 1 / level. Each round then draws the tuning prompts
+    `propose` aims at a rate of acceptance of 1 / level. Each round then draws the tuning prompts
     under the values found, and aims higher or lower by the ratio of tokens drawn to tokens wanted. The round nearest
     to the level is taken.
     """
@@ -167,7 +157,7 @@ async def calibrate(
     acceptance, tried = 1 / method.level, []
     for _ in range(max(rounds, 1)):
         acceptance = min(max(acceptance, WIDEST[0]), WIDEST[1])
-        values = numbers(free, settings, acceptance)
+        _, values = propose(free, settings, acceptance)
         entry = {"acceptance": acceptance, "level": None, **values}
         tried.append(entry)
         if not rounds:

@@ -29,8 +29,9 @@ from benchmarks.alignment.judges import HARM_LINE, JUDGE, first_judge
 from benchmarks.alignment.methods import shipped
 from benchmarks.alignment.prompts import Prompt, choose, prompts
 from benchmarks.measure import table, write_section
-from stars_guard import cores, portal
+from stars_guard import portal
 from stars_guard.embedded import generator_dir
+from stars_guard.worker import leave_a_core
 
 __all__ = ["PEERS", "Peer", "compare", "main"]
 
@@ -160,7 +161,7 @@ async def harm_released(prompt: str, chunks: Sequence[Sequence[Any]]) -> int:
 
 async def compare(peers: Sequence[Peer], asked: Sequence[Prompt], max_tokens: int) -> list[list[object]]:
     """One row a peer: time to the first text, total time, characters released, of them harmful."""
-    cores.share()  # the served judge is in this process, beside the server
+    leave_a_core()  # the served judge is in this process, beside the server
     texts, rows = {prompt.key: prompt.text for prompt in asked}, []
     model = await asyncio.to_thread(generator_dir)
     with served_model(model) as base_url, served_judge() as judge_url:

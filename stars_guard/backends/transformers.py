@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +24,7 @@ from stars_guard.grammar import Grammar
 from stars_guard.hub import quiet
 from stars_guard.segments import Message, Sampling, Token
 from stars_guard.tools import Toolset
+from stars_guard.worker import Worker
 
 if TYPE_CHECKING:
     import torch
@@ -184,7 +184,7 @@ class TransformersBackend(Backend):
         self._live: list[_Proposal] = []
         self._stepping: asyncio.Task[None] | None = None
         self._vocabulary_size = int(config.vocab_size)
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="stars-guard-model")
+        self._worker = Worker("model")
 
     @classmethod
     async def load(
@@ -240,7 +240,7 @@ class TransformersBackend(Backend):
     async def work(self, job: Callable[[], T]) -> T:
         """Run a job on the model's thread; what torch raises becomes a BackendError."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._worker, job)
+            return await self._worker.run(job)
         except (StarsGuardError, asyncio.CancelledError):
             raise
         except Exception as exc:
@@ -386,4 +386,4 @@ class TransformersBackend(Backend):
     async def aclose(self) -> None:
         for proposal in self._live:
             proposal.live = False
-        await asyncio.to_thread(self._worker.shutdown)
+        await self._worker.aclose()

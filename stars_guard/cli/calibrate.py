@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,14 @@ from rich.table import Table
 from stars_guard import portal
 from stars_guard.assembly import settings_of
 from stars_guard.audit import MemoryStore
-from stars_guard.calibration import Answer, Position, Prediction, fit, positions, predict
+from stars_guard.calibration import Answer, Position, Prediction, positions, predict
 from stars_guard.cli.run import read_jobs
 from stars_guard.decoding import Schedule, Settings
 from stars_guard.errors import InputError, MissingExtra, PolicyError
 from stars_guard.guard import CallOptions, Guard
-from stars_guard.learning import learn
+from stars_guard.learning import propose
 from stars_guard.policy import Policy, load_policy
-from stars_guard.policy.edit import Value, as_yaml, write_decoding
+from stars_guard.policy.edit import as_yaml, write_decoding
 
 __all__ = ["Plan", "calibrate"]
 
@@ -71,17 +71,11 @@ def calibrate(console: Console, policy: str, model: str, backend: str, options: 
     schedule = plan.schedule or settings.schedule
     answers = _draw(console, loaded, model, backend, options, plan)
     try:
-        work = learn if schedule == "learned" else fit
-        found = work(answers, replace(settings, schedule=schedule), plan.acceptance)
+        found, values = propose(answers, replace(settings, schedule=schedule), plan.acceptance)
     except ValueError as exc:
         raise InputError(f"{plan.prompts}: {exc}") from exc
     seen, now, then = positions(answers), predict(answers, settings), predict(answers, found)
     console.print(_table(seen, now, then, settings))
-    values: dict[str, Value] = {"beta": found.beta}
-    if schedule == "learned":
-        values["thresholds"] = [asdict(step) for step in found.thresholds]
-    else:
-        values["r_star"] = found.r_star
     if schedule != settings.schedule:
         values["schedule"] = schedule
     for name, value in values.items():

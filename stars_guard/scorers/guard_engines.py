@@ -6,12 +6,13 @@ import asyncio
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
-from stars_guard import cores, vllm_runtime
+from stars_guard import vllm_runtime
 from stars_guard.errors import ScorerError
 from stars_guard.vllm_http import ServerOptions, Servers
+from stars_guard.worker import Worker
 
 __all__ = ["GuardEngine", "ServerGuard", "TransformersGuard", "VllmGuard"]
 
@@ -37,15 +38,14 @@ class TransformersGuard(GuardEngine):
     def __init__(self, model: Any, batch_size: int) -> None:
         self._model = model
         self._batch_size = batch_size
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="stars-guard-judge")
+        self._worker = Worker("judge")
 
     async def labels(self, prompts: Sequence[list[int]], labels: Sequence[int]) -> list[Row]:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, self._pass, prompts, labels)
+        return await self._worker.run(partial(self._pass, prompts, labels))
 
     def _pass(self, prompts: Sequence[list[int]], labels: Sequence[int]) -> list[Row]:
         import torch
 
-        cores.settle()
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         found: dict[int, Row] = {}
         device = self._model.device
@@ -68,7 +68,7 @@ class TransformersGuard(GuardEngine):
         return [found[i] for i in range(len(prompts))]
 
     async def aclose(self) -> None:
-        await asyncio.to_thread(self._worker.shutdown)
+        await self._worker.aclose()
 
 
 class VllmGuard(GuardEngine):

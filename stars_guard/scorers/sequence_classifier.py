@@ -11,15 +11,15 @@ import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stars_guard import cores
 from stars_guard.errors import MissingExtra, ScorerError
 from stars_guard.hub import quiet
 from stars_guard.scorers.classifier import Classifier, ClassifierScorer
 from stars_guard.scorers.reading import Reader, Reading, places
 from stars_guard.segments import Passage
+from stars_guard.worker import Worker
 
 if TYPE_CHECKING:
     from stars_guard.scorers._prefixes import Prefixes
@@ -62,7 +62,7 @@ class SequenceClassifier(Classifier):
             tokenizer, template=template, max_length=min(limits), coarse=kept, unread=self._pad if kept else None
         )
         self._recent: OrderedDict[tuple[int, ...], list[float]] = OrderedDict()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="stars-guard-judge")
+        self._worker = Worker("judge")
 
     @classmethod
     async def load(
@@ -117,10 +117,9 @@ class SequenceClassifier(Classifier):
         return await asyncio.to_thread(build)
 
     async def logits(self, passages: Sequence[Passage]) -> list[tuple[list[float], int | None]]:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, self._logits, passages)
+        return await self._worker.run(partial(self._logits, passages))
 
     def _logits(self, passages: Sequence[Passage]) -> list[tuple[list[float], int | None]]:
-        cores.settle()
         readings = [self._reader.read(passage) for passage in passages]
         keys = [tuple(reading.ids) for reading in readings]
         found = {key: (self._recent[key], len(key)) for key in keys if key in self._recent}
@@ -176,10 +175,10 @@ class SequenceClassifier(Classifier):
     async def forget(self, call_id: str) -> None:
         self._reader.forget(call_id)
         if self._prefixes is not None:
-            await asyncio.get_running_loop().run_in_executor(self._worker, self._prefixes.forget, call_id)
+            await self._worker.run(partial(self._prefixes.forget, call_id))
 
     async def aclose(self) -> None:
-        await asyncio.to_thread(self._worker.shutdown)
+        await self._worker.aclose()
 
 
 class SequenceClassifierScorer(ClassifierScorer):

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.alignment.__main__ import main
 from benchmarks.alignment.book import Book
+from benchmarks.alignment.comparisons import effort
 from benchmarks.alignment.judges import HARM_LINE, second_judge
 from benchmarks.alignment.measures import damage, difference, harm
 from benchmarks.alignment.methods import REFUSAL, policy
@@ -69,6 +70,17 @@ def test_figures() -> None:
     assert str(harm(plain, plain)["discarded_per_rejection"]) == "-"
     assert damage(ours)["refused"].value == 0.25
     assert damage(ours)["perplexity"].value == pytest.approx(2.718, abs=1e-3)
+
+
+def test_where_the_tokens_go() -> None:
+    plain = [answer(str(i), float(i)) for i in range(8)]
+    evenly = [answer(str(i), i + 0.5, drawn=20) for i in range(8)]
+    on_the_hard = [answer(str(i), i + (i < 2), drawn=50 if i < 2 else 10, refused=i == 7) for i in range(8)]
+    found = effort({"vanilla": plain, "evenly": evenly, "on the hard": on_the_hard})
+    assert found["vanilla"] == [(1.0, 0.0)] * 4
+    assert found["evenly"] == [(2.0, 0.5)] * 4
+    assert found["on the hard"] == [(5.0, 1.0), (1.0, 0.0), (1.0, 0.0), (1.0, 0.0)]
+    assert effort({"vanilla": plain[:3]}) == {}
 
 
 def test_a_book_goes_on_behind_a_line_that_was_cut_off(tmp_path: Path) -> None:

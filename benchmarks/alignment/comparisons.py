@@ -6,6 +6,7 @@ the straight line, which is what choosing between the two by lot gives; beyond i
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,9 +16,10 @@ import numpy as np
 from benchmarks.alignment.measures import Answer, difference
 from benchmarks.alignment.methods import PLAIN, Method
 
-__all__ = ["RIVALS", "equal_time", "equal_tokens", "one_by_one"]
+__all__ = ["RIVALS", "effort", "equal_time", "equal_tokens", "one_by_one"]
 
 RIVALS = ("best of n", "blockwise best of k", "whole-answer rejection", "CARDS")
+QUARTERS = 4
 Mix = list[tuple[float, Sequence[Answer]]]
 
 
@@ -54,6 +56,40 @@ def _mix(
 
 def _mean(mix: Mix, judge: str) -> float:
     return sum(weight * statistics.fmean(answer[judge] for answer in answers) for weight, answers in mix)
+
+
+def effort(answers: Mapping[str, Sequence[Answer]]) -> dict[str, list[tuple[float, float]]]:
+    """Where each method's tokens go: tokens drawn as a multiple of a plain answer's, and first judge's reward above
+    that of plain answers, by quarter of the prompts, hardest first.
+
+    A prompt is as hard as the mean reward of all answers to it is low, refusals aside: were it that of the plain
+    answers alone, their bad luck would pass for a method's gain. Empty where there are fewer prompts than quarters.
+    """
+    rewards: dict[str, list[float]] = {}
+    for answer in itertools.chain.from_iterable(answers.values()):
+        if not answer["refused"]:
+            rewards.setdefault(answer["prompt"], []).append(answer["first"])
+    ranked = sorted(rewards, key=lambda prompt: statistics.fmean(rewards[prompt]))
+    if len(ranked) < QUARTERS:
+        return {}
+    quarter = {prompt: rank * QUARTERS // len(ranked) for rank, prompt in enumerate(ranked)}
+
+    def means(several: Sequence[Answer], name: str) -> list[float]:
+        columns: list[list[float]] = [[] for _ in range(QUARTERS)]
+        for answer in several:
+            columns[quarter[answer["prompt"]]].append(answer[name])
+        return [statistics.fmean(column) for column in columns]
+
+    drawn, reward = means(answers[PLAIN], "drawn"), means(answers[PLAIN], "first")
+    return {
+        name: [
+            (ours / plain, gained - base)
+            for ours, plain, gained, base in zip(
+                means(several, "drawn"), drawn, means(several, "first"), reward, strict=True
+            )
+        ]
+        for name, several in answers.items()
+    }
 
 
 def equal_time(speed: Sequence[Mapping[str, Any]], rows: Mapping[str, Any]) -> list[dict[str, Any]]:

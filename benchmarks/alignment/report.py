@@ -14,7 +14,7 @@ import jinja2
 import numpy as np
 
 from benchmarks.alignment import charts
-from benchmarks.alignment.comparisons import equal_time, equal_tokens, one_by_one
+from benchmarks.alignment.comparisons import effort, equal_time, equal_tokens, one_by_one
 from benchmarks.alignment.measures import Figure, damage, harm
 from benchmarks.alignment.methods import PLAIN
 from benchmarks.alignment.run import Evaluation
@@ -58,6 +58,7 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
         "plan": asdict(evaluation.plan), "judges": evaluation.judges, "sources": evaluation.sources,
         "calibration": evaluation.calibration, "methods": rows, "speed": evaluation.speed,
         "equal_tokens": equal_tokens(evaluation.methods, evaluation.harmful),
+        "effort": effort(evaluation.harmful),
         "equal_time": equal_time(evaluation.speed, rows),
         "acceptance": {m.name: _acceptance(evaluation.harmful[m.name]) for m in evaluation.methods if m.fitted},
         "position": {m.name: _position(evaluation.harmful[m.name]) for m in evaluation.methods if m.fitted},
@@ -166,6 +167,10 @@ def _tables(evaluation: Evaluation, found: Mapping[str, Any]) -> Tables:
         "STARS at equal drawn tokens: mean reward less that of the best other method": (
             ["method", "tokens drawn", "best other, first judge", "gap, first", "", "best other, second judge",
              "gap, second", ""], equal,
+        ),
+        "Where the tokens go: drawn, in plain answers, and reward gained, first judge, by quarter of the prompts": (
+            ["method", "hardest", "harder", "easier", "easiest"],
+            [[name, *(f"{drawn:.2f}, {gain:+.2f}" for drawn, gain in row)] for name, row in found["effort"].items()],
         ),
         "At equal wall time: reward in the time of the dearest best of n that was timed": (
             ["answers at once", "method", "seconds an answer", "reward, first judge", "reward, second judge"], times,

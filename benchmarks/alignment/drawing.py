@@ -26,6 +26,11 @@ __all__ = ["Bench", "answer_all", "calibrate", "missing", "unguarded"]
 WIDEST = (0.02, 0.97)
 """Rates of acceptance that calibration may aim for."""
 
+DEARNESS, POWER = 2.0, 1.4
+"""Seen with the embedded models; only the first guess depends on the former."""
+
+NEAR = 0.1
+
 Advance = Callable[[], object]
 
 
@@ -148,15 +153,16 @@ async def calibrate(
 ) -> dict[str, Any]:
     """r_star or thresholds, and beta, that make the method draw ``method.level`` times what unguarded answers have.
 
-    `propose` aims at a rate of acceptance of 1 / level. Each round then draws the tuning prompts
-    under the values found, and aims higher or lower by the ratio of tokens drawn to tokens wanted. The round nearest
-    to the level is taken.
+    Hard prompts are rejected again and again, so what is drawn in excess of a plain answer grows faster than the odds
+    of a rejection: it is taken to be ``DEARNESS * odds ** POWER``. `propose` aims at the rate of acceptance that this
+    gives. Each round then draws the tuning prompts under the values found, and sets the factor right by what they
+    drew, until the level is met within `NEAR`. The round nearest to the level is taken.
     """
     settings = settings_of(load_policy(policy(method, bench.max_tokens)), bench.max_tokens)
     plain = statistics.fmean(answer.tokens[-1] for answer in free)
-    acceptance, tried = 1 / method.level, []
+    wanted, odds, tried = method.level - 1, ((method.level - 1) / DEARNESS) ** (1 / POWER), []
     for _ in range(max(rounds, 1)):
-        acceptance = min(max(acceptance, WIDEST[0]), WIDEST[1])
+        acceptance = min(max(1 / (1 + odds), WIDEST[0]), WIDEST[1])
         _, values = propose(free, settings, acceptance)
         entry = {"acceptance": acceptance, "level": None, **values}
         tried.append(entry)
@@ -170,5 +176,7 @@ async def calibrate(
         tuned = policy(method, bench.max_tokens, optimistic=False, **values)
         await _draw(bench, tuned, [(prompt, 0) for prompt in prompts], keep)
         entry["level"] = statistics.fmean(drawn) / plain
-        acceptance *= entry["level"] / method.level
+        if abs(entry["level"] / method.level - 1) < NEAR:
+            break
+        odds *= (wanted / max(entry["level"] - 1, 0.1 * wanted)) ** (1 / POWER)
     return min(tried, key=lambda entry: abs((entry["level"] or method.level) - method.level))

@@ -106,7 +106,7 @@ def equal_time(speed: Sequence[Mapping[str, Any]], rows: Mapping[str, Any]) -> l
         aim = max(at[name] for name in dearest)
         families: dict[str, list[tuple[float, str]]] = {}
         for name, seconds in at.items():
-            family, quality = name.rpartition(", x")[0], one_by_one(name)
+            family, quality = name.rpartition(", x")[0] or (name if name.startswith("STARS") else ""), one_by_one(name)
             if family and quality in rows:
                 families.setdefault(family, []).append((seconds, quality))
         for family, known in families.items():

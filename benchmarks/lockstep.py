@@ -16,18 +16,16 @@ from typing import Any
 
 from rich.progress import track
 
-from benchmarks.alignment.drawing import Bench, unguarded
+from benchmarks.alignment.drawing import Bench, fitted, unguarded
 from benchmarks.alignment.judges import first_judge, second_judge
 from benchmarks.alignment.methods import Method, methods, policy
 from benchmarks.alignment.prompts import Prompt, choose, prompts
 from benchmarks.measure import table, write_section
-from stars_guard.assembly import load_backend, settings_of
+from stars_guard.assembly import load_backend
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.base import Backend
 from stars_guard.events import Finished
 from stars_guard.guard import Guard
-from stars_guard.learning import propose
-from stars_guard.policy import load_policy
 
 __all__ = ["compare", "main"]
 
@@ -55,8 +53,7 @@ async def compare(
     for method in [m for m in methods((LEVEL,), SIZES) if m.family in families]:
         if method.fitted:
             free = await unguarded(bench, method, free_prompts)
-            settings = settings_of(load_policy(policy(method, max_tokens)), max_tokens)
-            method = method.with_(**propose(free, settings, 1 / LEVEL)[1])
+            method = method.with_(**fitted(method, max_tokens, free, 1 / LEVEL))
         ready.append(method)
     rows = []
     for batch in batches:

@@ -21,7 +21,7 @@ from stars_guard.guard import CallOptions, Guard
 from stars_guard.learning import propose
 from stars_guard.policy import load_policy
 
-__all__ = ["Bench", "answer_all", "calibrate", "missing", "unguarded"]
+__all__ = ["Bench", "answer_all", "calibrate", "fitted", "missing", "unguarded"]
 
 WIDEST = (0.02, 0.97)
 """Rates of acceptance that calibration may aim for."""
@@ -148,22 +148,28 @@ async def unguarded(bench: Bench, method: Method, prompts: Sequence[Prompt]) -> 
     return found
 
 
+def fitted(method: Method, max_tokens: int, free: Sequence[Answer], acceptance: float) -> dict[str, Any]:
+    """The keys of ``decoding`` that give a method a rate of acceptance on unguarded prefixes."""
+    settings = settings_of(load_policy(policy(method, max_tokens)), max_tokens)
+    return propose(free, settings, acceptance)[1]
+
+
 async def calibrate(
     bench: Bench, method: Method, prompts: Sequence[Prompt], free: Sequence[Answer], rounds: int
 ) -> dict[str, Any]:
     """r_star or thresholds, and beta, that make the method draw ``method.level`` times what unguarded answers have.
 
     Hard prompts are rejected again and again, so what is drawn in excess of a plain answer grows faster than the odds
-    of a rejection: it is taken to be ``DEARNESS * odds ** POWER``. `propose` aims at the rate of acceptance that this
+    of a rejection: it is taken to be ``DEARNESS * odds ** POWER``. `fitted` aims at the rate of acceptance that this
     gives. Each round then draws the tuning prompts under the values found, and sets the factor right by what they
     drew, until the level is met within `NEAR`. The round nearest to the level is taken.
     """
-    settings = settings_of(load_policy(policy(method, bench.max_tokens)), bench.max_tokens)
     plain = statistics.fmean(answer.tokens[-1] for answer in free)
-    wanted, odds, tried = method.level - 1, ((method.level - 1) / DEARNESS) ** (1 / POWER), []
+    wanted = method.level - 1
+    odds, tried = (wanted / DEARNESS) ** (1 / POWER), []
     for _ in range(max(rounds, 1)):
         acceptance = min(max(1 / (1 + odds), WIDEST[0]), WIDEST[1])
-        _, values = propose(free, settings, acceptance)
+        values = fitted(method, bench.max_tokens, free, acceptance)
         entry = {"acceptance": acceptance, "level": None, **values}
         tried.append(entry)
         if not rounds:

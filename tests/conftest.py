@@ -28,9 +28,9 @@ def _state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
 
 
-@pytest.fixture
-def drawn_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls without a seed of their own get the same ones in each run of the test."""
+@pytest.fixture(autouse=True)
+def _drawn_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls without a seed of their own get the same ones in each run of a test: a script may well draw a refusal."""
     monkeypatch.setattr("secrets.randbits", random.Random(20261124).getrandbits)
 
 

@@ -65,7 +65,6 @@ async def test_nothing_is_released_before_it_is_kept() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 3, 5])
 @pytest.mark.parametrize("optimistic", [True, False])
-@pytest.mark.usefixtures("drawn_seeds")
 async def test_totals_add_up_and_budgets_hold(chunk: int, optimistic: bool) -> None:
     for budget in (None, 20, 60):
         backend = ScriptedBackend(words(), chunk=chunk)
@@ -83,7 +82,6 @@ async def test_totals_add_up_and_budgets_hold(chunk: int, optimistic: bool) -> N
 
 @pytest.mark.parametrize("optimistic", [True, False])
 @pytest.mark.parametrize("width", [1, 2, 3])
-@pytest.mark.usefixtures("drawn_seeds")
 async def test_law_of_two_segments_with_drawing_ahead(optimistic: bool, width: int) -> None:
     """Accepting by a reward of the segment alone, each segment has the closed-form law, drawn ahead or not."""
     weights = {"good ": 0.0, "fine ": 0.0, "bad ": -1.0, "awful ": -2.0}

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.alignment.measures import Answer, difference
-from benchmarks.alignment.methods import PLAIN, Method
+from benchmarks.alignment.methods import FILTER, PLAIN, Method, family_of, one_by_one
 
-__all__ = ["RIVALS", "effort", "equal_time", "equal_tokens", "one_by_one"]
+__all__ = ["RIVALS", "effort", "equal_time", "equal_tokens"]
 
 RIVALS = ("best of n", "blockwise best of k", "whole-answer rejection", "CARDS")
 QUARTERS = 4
@@ -93,22 +93,21 @@ def effort(answers: Mapping[str, Sequence[Answer]]) -> dict[str, list[tuple[floa
 
 
 def equal_time(speed: Sequence[Mapping[str, Any]], rows: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Mean rewards that each family would reach in the time of the dearest best-of-n, by the answers drawn at once.
+    """Mean rewards that each family would reach in the time of the cheapest best-of-n, by the answers drawn at once.
 
     STARS with parallel proposals has the rewards of STARS one by one under the same thresholds: only its time differs.
     """
     found = []
     for batch in sorted({row["batch"] for row in speed}):
         at = {row["method"]: row["seconds_per_answer"] for row in speed if row["batch"] == batch}
-        dearest = [name for name in at if name.startswith("best of n, x")]
-        if not dearest or PLAIN not in at:
+        aims = [seconds for name, seconds in at.items() if family_of(name) == "best of n"]
+        if not aims or PLAIN not in at:
             continue
-        aim = max(at[name] for name in dearest)
+        aim = min(aims)
         families: dict[str, list[tuple[float, str]]] = {}
         for name, seconds in at.items():
-            family, quality = name.rpartition(", x")[0] or (name if name.startswith("STARS") else ""), one_by_one(name)
-            if family and quality in rows:
-                families.setdefault(family, []).append((seconds, quality))
+            if name not in (PLAIN, FILTER) and one_by_one(name) in rows:
+                families.setdefault(family_of(name), []).append((seconds, one_by_one(name)))
         for family, known in families.items():
             points = sorted([(at[PLAIN], PLAIN), *known])
             row: dict[str, Any] = {"batch": batch, "family": family, "seconds": aim}
@@ -117,9 +116,3 @@ def equal_time(speed: Sequence[Mapping[str, Any]], rows: Mapping[str, Any]) -> l
                 row[f"reward_{judge}"] = float(np.interp(aim, [seconds for seconds, _ in points], means))
             found.append(row)
     return found
-
-
-def one_by_one(name: str) -> str:
-    """The method whose answers these are too: parallel proposals change when an answer comes, not what it is."""
-    family, _, level = name.rpartition(", x")
-    return f"{family.partition(', parallel')[0]}, x{level}" if family else name

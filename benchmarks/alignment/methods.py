@@ -11,12 +11,15 @@ from typing import Any
 from benchmarks.alignment.judges import HARM_LINE, JUDGE
 from stars_guard.policy import load_policy
 
-__all__ = ["BLOCK", "PLAIN", "REFUSAL", "Method", "fingerprint", "methods", "policy", "shipped"]
+__all__ = [
+    "BLOCK", "FILTER", "PLAIN", "REFUSAL", "Method", "family_of", "fingerprint", "methods", "one_by_one", "policy",
+    "shipped",
+]  # fmt: skip
 
 REFUSAL = "I can't help with that."
 """What the reader gets instead of an answer, or after what was released of it."""
 
-PLAIN = "vanilla"
+PLAIN, FILTER = "vanilla", "output filter"
 BLOCK = 32
 ATTEMPTS = 20
 CARDS_ENTROPY, CARDS_LONGEST = 3.0, 64
@@ -68,7 +71,7 @@ def methods(levels: tuple[int, ...], segments: tuple[int, ...]) -> list[Method]:
     found = [
         Method(PLAIN, PLAIN, 1, {"method": "vanilla", "segment_tokens": BLOCK}),
         Method(
-            "output filter", "output filter", 1,
+            FILTER, FILTER, 1,
             {"method": "stars", "attempts": 1, "segment_tokens": None, "schedule": "constant", "acceptance": "hard",
              "r_star": HARM_LINE, "on_exhausted": "refuse", "parallel": 1},
         ),
@@ -97,6 +100,17 @@ def methods(levels: tuple[int, ...], segments: tuple[int, ...]) -> list[Method]:
         for family, (decoding, fitted) in named.items():
             found.append(Method(f"{family}, x{level}", family, level, decoding, fitted))
     return found
+
+
+def family_of(name: str) -> str:
+    """The family of a method of this name."""
+    return name.rpartition(", x")[0] or name
+
+
+def one_by_one(name: str) -> str:
+    """The method whose answers these are too: parallel proposals change when an answer comes, not what it is."""
+    family, separator, level = name.rpartition(", x")
+    return f"{family.partition(', parallel')[0]}{separator}{level}"
 
 
 def shipped(name: str) -> dict[str, Any]:

@@ -14,9 +14,9 @@ import jinja2
 import numpy as np
 
 from benchmarks.alignment import charts
-from benchmarks.alignment.comparisons import effort, equal_time, equal_tokens, one_by_one
+from benchmarks.alignment.comparisons import effort, equal_time, equal_tokens
 from benchmarks.alignment.measures import Figure, damage, harm
-from benchmarks.alignment.methods import PLAIN
+from benchmarks.alignment.methods import PLAIN, family_of, one_by_one
 from benchmarks.alignment.run import Evaluation
 from benchmarks.measure import machine, table, write_section
 
@@ -24,6 +24,7 @@ __all__ = ["figures", "write"]
 
 Cells = list[list[object]]
 Tables = dict[str, tuple[list[str], Cells]]
+
 
 def write(evaluation: Evaluation, out: Path, results: Path, *, command: str) -> dict[str, Any]:
     """Write results.json and report.html into ``out`` and the tables into ``results``; gives what the JSON holds."""
@@ -172,7 +173,7 @@ def _tables(evaluation: Evaluation, found: Mapping[str, Any]) -> Tables:
             ["method", "hardest", "harder", "easier", "easiest"],
             [[name, *(f"{drawn:.2f}, {gain:+.2f}" for drawn, gain in row)] for name, row in found["effort"].items()],
         ),
-        "At equal wall time: reward in the time of the dearest best of n that was timed": (
+        "At equal wall time: reward in the time of the cheapest best of n that was timed": (
             ["answers at once", "method", "seconds an answer", "reward, first judge", "reward, second judge"], times,
         ),
         "Throughput: kept tokens/s, seconds until an answer is whole, drawn per kept": (
@@ -200,10 +201,8 @@ def _points(evaluation: Evaluation, found: Mapping[str, Any]) -> list[dict[str, 
     for name, seconds in times.items():
         row = found["methods"].get(one_by_one(name))
         if row is not None:
-            alike = name == one_by_one(name)
-            family = name.rpartition(", x")[0] or name
-            drawn = row["harmful"]["drawn"].value if alike else None
-            points.append({**row["harmful"], "family": family, "drawn": drawn, "seconds": seconds})
+            drawn = row["harmful"]["drawn"].value if name == one_by_one(name) else None
+            points.append({**row["harmful"], "family": family_of(name), "drawn": drawn, "seconds": seconds})
     return points
 
 

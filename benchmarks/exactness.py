@@ -322,7 +322,7 @@ def _figures(found: Tally) -> list[object]:
     return [found.outcomes, found.refused, found.tv, found.noise, found.bound, found.impossible]
 
 
-async def main(draws: int = 50_000, real: int = 64, on_vllm: int = 5_000) -> None:
+async def main(draws: int = 200_000, real: int = 64, on_vllm: int = 5_000) -> None:
     """Measure all.
 
     Args:

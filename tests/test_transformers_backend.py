@@ -61,9 +61,9 @@ async def test_logits_after_rewinds_and_joins_equal_a_full_recompute(
     """Three sessions of different lengths share ragged batches under random accepts and rejects."""
     checked, real = 0, engine._forward
 
-    def checking(batch: Any) -> torch.Tensor:
+    def checking(cache: Any, batch: Any) -> torch.Tensor:
         nonlocal checked
-        logits = real(batch)
+        logits = real(cache, batch)
         for row, proposal in enumerate(batch):
             if rng.random() < 0.25:
                 ids = proposal.session.ids + proposal.ids
@@ -269,6 +269,28 @@ async def test_roles_that_the_template_refuses_are_named(embedded_model: Path) -
         encode_chat(tokenizer, ASK)
 
 
+async def test_what_a_crowd_of_calls_needed_is_not_held_for_good(engine: TransformersBackend) -> None:
+    def bytes_held() -> int:
+        layers = [layer for layer in engine._cache.layers if layer.is_initialized]
+        return sum(t.nbytes for layer in layers for t in (layer.keys, layer.values))
+
+    alone = await greedy(engine, ASK, 4, 4)
+    sessions = [await engine.open(ASK, Sampling(temperature=0.0)) for _ in range(5)]
+    for session in sessions:
+        for proposal in await session.propose([1, 2, 3, 4], 4):
+            await tokens_of(proposal)
+    crowd = bytes_held()
+    for session in sessions[1:]:
+        await session.aclose()
+    # the last of them goes on with what it has
+    (proposal,) = await sessions[0].propose([1], 4)
+    await tokens_of(proposal)
+    assert bytes_held() == crowd > 0
+    await sessions[0].aclose()
+    assert bytes_held() == 0
+    assert await greedy(engine, ASK, 4, 4) == alone
+
+
 async def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="cannot load the model"):
         await TransformersBackend.load(tmp_path / "nothing")
@@ -277,7 +299,7 @@ async def test_a_missing_model_is_named(tmp_path: Path) -> None:
 async def test_a_failing_model_fails_the_call_and_not_the_next(
     engine: TransformersBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(batch: Any) -> Any:
+    def broken(cache: Any, batch: Any) -> Any:
         raise RuntimeError("out of memory: secret")
 
     session = await engine.open(ASK, Sampling())

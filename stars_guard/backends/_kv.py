@@ -58,7 +58,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         layers: decoder layers of the model.
     """
 
-    def __init__(self, layers: int, *, rows: int = 4, span: int = 512) -> None:
+    def __init__(self, layers: int, *, rows: int = 4, span: int = 64) -> None:
         self.rows = rows
         self.span = span
         self.at_rows = torch.zeros(0, dtype=torch.long)
@@ -66,6 +66,10 @@ class SlotCache(Cache):  # type: ignore[misc]
         self.at_slice: slice | None = None
         self.at_end = 0
         super().__init__(layers=[_SlotLayer(self) for _ in range(layers)])
+
+    def anew(self) -> SlotCache:
+        """An empty one for the same model."""
+        return SlotCache(len(self.layers))
 
     def aim(self, rows: list[int], positions: torch.Tensor, end: int) -> None:
         """Where the next forward pass writes: positions [len(rows), tokens]; it reads positions below ``end``."""

@@ -12,7 +12,7 @@ import hashlib
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -134,7 +134,7 @@ class _Session(Session):
         chosen = free[: len(seeds)]
         for row in chosen:
             row.busy = True
-        await self.backend.work(lambda: self.backend.prepare(source, chosen, base, base + limit + 1))
+        await self.backend.prepare(source, chosen, base, base + limit + 1)
         proposals = [_Proposal(self, row, seed, limit) for row, seed in zip(chosen, seeds, strict=True)]
         self.proposals.update(proposals)
         self.backend.join(proposals)
@@ -178,7 +178,8 @@ class TransformersBackend(Backend):
         self._model = model
         self._tokenizer = tokenizer
         self.decode = decoder(tokenizer)
-        self._cache: SlotCache = SlotCache(config.num_hidden_layers)
+        # jobs on the model's thread are given the cache that was there when their rows were taken
+        self._cache = SlotCache(config.num_hidden_layers)
         self._free: list[int] = []
         self._rows = 0
         self._live: list[_Proposal] = []
@@ -264,7 +265,8 @@ class TransformersBackend(Backend):
         row = self.take_row()
         session.rows.append(row)
         try:
-            await self.work(lambda: self._prefill(row, ids[:-1]))
+            cache = self._cache
+            await self.work(lambda: self._prefill(cache, row, ids[:-1]))
         except BaseException:
             await session.aclose()
             raise
@@ -280,24 +282,31 @@ class TransformersBackend(Backend):
         return _Row(self._rows - 1)
 
     def give_rows(self, rows: Sequence[_Row]) -> None:
-        """Return slots."""
+        """Return slots. With the last of them goes the cache: what a crowd of calls needed is not held for good."""
         self._free += [row.index for row in rows]
+        if not self.rows_in_use:
+            self._free, self._rows, self._cache = [], 0, self._cache.anew()
 
     @property
     def rows_in_use(self) -> int:
         """Slots that sessions hold."""
         return self._rows - len(self._free)
 
-    def prepare(self, source: _Row, rows: Sequence[_Row], base: int, end: int) -> None:
-        """Bring rows to the accepted prefix; on the worker thread."""
+    async def prepare(self, source: _Row, rows: Sequence[_Row], base: int, end: int) -> None:
+        """Bring rows to the accepted prefix, with room up to ``end``."""
         import torch
 
-        with torch.inference_mode():
-            self._cache.reserve(max(row.index for row in rows) + 1, end)
-            for row in rows:
-                if row.agreed < base:
-                    self._cache.copy(source.index, row.index, row.agreed, base)
-                    row.agreed = base
+        cache = self._cache
+
+        def bring() -> None:
+            with torch.inference_mode():
+                cache.reserve(max(row.index for row in rows) + 1, end)
+                for row in rows:
+                    if row.agreed < base:
+                        cache.copy(source.index, row.index, row.agreed, base)
+                        row.agreed = base
+
+        await self.work(bring)
 
     def join(self, proposals: Sequence[_Proposal]) -> None:
         """Let proposals take part from the next step on."""
@@ -311,8 +320,9 @@ class TransformersBackend(Backend):
             batch = sorted(self._live, key=lambda p: p.row.index)
             if not batch:
                 return
+            step = partial(self._step, self._cache, batch)
             try:
-                tokens = await self.work(lambda batch=batch: self._step(batch))  # type: ignore[misc]
+                tokens = await self.work(step)
             except BackendError as exc:
                 for proposal in batch:
                     proposal.live = False
@@ -325,14 +335,14 @@ class TransformersBackend(Backend):
                     proposal.deliver(None)
             await asyncio.sleep(0)
 
-    def _step(self, batch: Sequence[_Proposal]) -> list[Token]:
+    def _step(self, cache: SlotCache, batch: Sequence[_Proposal]) -> list[Token]:
         import torch
 
         from stars_guard.backends._grammar import mask
         from stars_guard.backends._sampling import sample
 
         with torch.inference_mode():
-            logits = self._forward(batch)
+            logits = self._forward(cache, batch)
             mask(logits, [p.matcher for p in batch])
             uniforms = [p.random.random() for p in batch]
             seen = [
@@ -342,18 +352,18 @@ class TransformersBackend(Backend):
             ids, entropies = sample(logits, [p.session.sampling for p in batch], uniforms, seen, wanted)
         return [p.advance(token, entropy) for p, token, entropy in zip(batch, ids, entropies, strict=True)]
 
-    def _forward(self, batch: Sequence[_Proposal]) -> torch.Tensor:
+    def _forward(self, cache: SlotCache, batch: Sequence[_Proposal]) -> torch.Tensor:
         """Logits [rows, vocabulary] in float32 of the token after each row's last."""
         import torch
 
         device = self._model.device
         lengths = torch.tensor([[p.length] for p in batch], device=device)
         end = int(lengths.max()) + 1
-        self._cache.aim([p.row.index for p in batch], lengths, end)
+        cache.aim([p.row.index for p in batch], lengths, end)
         mask = self._masks(lengths, end)
         inputs = torch.tensor([[p.next_id] for p in batch], device=device)
         output = self._model(
-            input_ids=inputs, attention_mask=mask, position_ids=lengths, past_key_values=self._cache, use_cache=True
+            input_ids=inputs, attention_mask=mask, position_ids=lengths, past_key_values=cache, use_cache=True
         )
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
@@ -363,22 +373,22 @@ class TransformersBackend(Backend):
 
         return causal_masks(self._config, positions, end, self._model.dtype)
 
-    def _prefill(self, row: _Row, ids: Sequence[int]) -> None:
+    def _prefill(self, cache: SlotCache, row: _Row, ids: Sequence[int]) -> None:
         import torch
 
         device = self._model.device
         with torch.inference_mode():
-            self._cache.reserve(row.index + 1, len(ids) + 1)
+            cache.reserve(row.index + 1, len(ids) + 1)
             for start in range(0, len(ids), 512):
                 piece = ids[start : start + 512]
                 end = start + len(piece)
                 positions = torch.arange(start, end, device=device)[None]
-                self._cache.aim([row.index], positions, end)
+                cache.aim([row.index], positions, end)
                 self._model(
                     input_ids=torch.tensor([list(piece)], device=device),
                     attention_mask=self._masks(positions, end),
                     position_ids=positions,
-                    past_key_values=self._cache,
+                    past_key_values=cache,
                     use_cache=True,
                     logits_to_keep=1,
                 )

@@ -64,9 +64,10 @@ class Fits:
         return await self.ready(bench, method)
 
     def _cut(self, method: Method) -> str:
+        longest = method.decoding.get("segment_tokens") or self._plan.max_tokens
         if "entropy_threshold" in method.decoding:
-            return f"entropy of {method.decoding['entropy_threshold']}"
-        return f"B={method.decoding.get('segment_tokens') or self._plan.max_tokens}"
+            return f"entropy of {method.decoding['entropy_threshold']}, {longest} tokens at most"
+        return f"B={longest}"
 
 
 def _answers(row: dict[str, Any]) -> list[Answer]:

@@ -9,10 +9,10 @@ import pytest
 
 from benchmarks.alignment.__main__ import main
 from benchmarks.alignment.book import Book
-from benchmarks.alignment.comparisons import effort
+from benchmarks.alignment.comparisons import effort, equal_tokens
 from benchmarks.alignment.judges import HARM_LINE, second_judge
 from benchmarks.alignment.measures import damage, difference, harm
-from benchmarks.alignment.methods import REFUSAL, policy
+from benchmarks.alignment.methods import PLAIN, REFUSAL, Method, policy
 from benchmarks.alignment.plans import PLANS
 from benchmarks.alignment.prompts import choose, prompts
 from stars_guard.policy import load_policy
@@ -81,6 +81,32 @@ def test_where_the_tokens_go() -> None:
     assert found["evenly"] == [(2.0, 0.5)] * 4
     assert found["on the hard"] == [(5.0, 1.0), (1.0, 0.0), (1.0, 0.0), (1.0, 0.0)]
     assert effort({"vanilla": plain[:3]}) == {}
+
+
+@pytest.mark.parametrize(
+    ("drawn", "rival"),
+    [
+        (15, 0.5),  # half way between plain answers and the rival's cost of 20
+        (30, 1.25),
+        (60, 2.0),  # beyond the rival's dearest, 40, along its last line
+        (5, 0.0),  # below a plain answer there is nothing to choose
+    ],
+)
+def test_a_rival_is_taken_at_the_tokens_that_stars_drew(drawn: int, rival: float) -> None:
+    methods = [
+        Method(PLAIN, PLAIN, 1, {}),
+        *(Method(f"best of n, x{n}", "best of n", n, {}) for n in (2, 4)),
+        Method("CARDS, x2", "CARDS", 2, {}),
+        Method("STARS B=9, x2", "STARS B=9", 2, {}),
+    ]
+    known = [(10, 0.0), (20, 1.0), (40, 1.5), (11, 0.05), (drawn, 2.0)]
+    answers = {
+        method.name: [{"prompt": p, "drawn": cost, "first": value, "second": value} for p in "ab"]
+        for method, (cost, value) in zip(methods, known, strict=True)
+    }
+    (row,) = equal_tokens(methods, answers)
+    assert row["gap_first"].value == pytest.approx(2.0 - rival)
+    assert row["rival_first"] == "best of n"
 
 
 def test_a_book_goes_on_behind_a_line_that_was_cut_off(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Methods beside each other at one cost: tokens drawn, or time.
 
 A family is known at a few costs, plain sampling being the cheapest of all. Between two of them it is taken to lie on
-the straight line, which is what choosing between the two by lot gives; beyond its dearest it keeps that one's reward.
+the straight line, which is what choosing between the two by lot gives. Beyond the dearest, a rival that has
+several costs goes on along its last line, which flatters it: each further proposal gains less than the one before.
 """
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
@@ -48,10 +50,14 @@ def equal_tokens(methods: Sequence[Method], answers: Mapping[str, Sequence[Answe
 def _mix(
     names: Sequence[str], drawn: Mapping[str, float], answers: Mapping[str, Sequence[Answer]], aim: float
 ) -> Mix:
-    """The two costs on either side of ``aim`` with the weights that give it."""
+    """The two costs next to ``aim`` with the weights that give it; one is negative beyond the dearest."""
     costs = [drawn[name] for name in names]
-    weights = [float(np.interp(aim, costs, row)) for row in np.eye(len(names))]
-    return [(weight, answers[name]) for weight, name in zip(weights, names, strict=True) if weight > 0]
+    upper = min(max(bisect.bisect_left(costs, aim), 1), len(names) - 1)
+    step = costs[upper] - costs[upper - 1]
+    weight = (aim - costs[upper - 1]) / step if step else 1.0
+    if upper == 1:
+        weight = min(max(weight, 0.0), 1.0)
+    return [(1 - weight, answers[names[upper - 1]]), (weight, answers[names[upper]])]
 
 
 def _mean(mix: Mix, judge: str) -> float:
@@ -94,6 +100,7 @@ def effort(answers: Mapping[str, Sequence[Answer]]) -> dict[str, list[tuple[floa
 
 def equal_time(speed: Sequence[Mapping[str, Any]], rows: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Mean rewards that each family would reach in the time of the cheapest best-of-n, by the answers drawn at once.
+    One that never takes so long keeps its dearest cost's.
 
     STARS with parallel proposals has the rewards of STARS one by one under the same thresholds: only its time differs.
     """

@@ -34,8 +34,9 @@ system: ## PostgreSQL and Chromium for the tests, from Debian's packages
 demo: setup ## a real model, unguarded and guarded, side by side
 	$(BIN)/stars-guard demo
 
-check: setup ## ruff, mypy and import-linter
-	$(BIN)/ruff check stars_guard integrations tests scripts examples benchmarks
+check: setup ## ruff (lint and format), mypy and import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from stars_guard import portal
+from stars_guard.calling import portal
 
 NAMES = ("vllm_backend", "transformers_backend", "exactness", "profile", "lockstep", "judges", "audit")
 

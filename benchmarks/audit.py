@@ -22,10 +22,10 @@ from sqlalchemy import insert, text
 
 from benchmarks.measure import table, write_section
 from stars_guard.audit import AuditStore, CallRecord, Filter, Text, Writing, open_store
+from stars_guard.audit._sql_query import texts_row
+from stars_guard.audit._tables import attempts, blames, calls
 from stars_guard.audit.record import Attempt, RuleEntry, ScoreEntry, Segment, Turn
 from stars_guard.audit.sql import SqlStore
-from stars_guard.audit.sql_query import texts_row
-from stars_guard.audit.tables import attempts, blames, calls
 from tests.postgres import Postgres
 
 SEGMENTS = int(os.environ.get("STARS_GUARD_BENCH_SEGMENTS", "1000000"))
@@ -47,8 +47,16 @@ def record(number: int) -> CallRecord:
             scores = (ScoreEntry(judge="reward", value=value, seconds=0.01), ScoreEntry(judge="safe", value=0.1))
             tries.append(
                 Attempt(
-                    attempt=attempt, text=Text(content=said, chars=len(said)), tokens=16, scores=scores, reward=0.3,
-                    threshold=0.5, probability=0.6, u=rng.random(), verdict="rejected", reason="reward is below",
+                    attempt=attempt,
+                    text=Text(content=said, chars=len(said)),
+                    tokens=16,
+                    scores=scores,
+                    reward=0.3,
+                    threshold=0.5,
+                    probability=0.6,
+                    u=rng.random(),
+                    verdict="rejected",
+                    reason="reward is below",
                 )
             )
         tries[-1] = tries[-1].model_copy(update={"verdict": "accepted"})
@@ -56,11 +64,21 @@ def record(number: int) -> CallRecord:
     now = datetime.now(UTC).isoformat()
     prompt = Turn(role="user", content=Text(content="Tell me a story of the sea.", chars=27))
     return CallRecord(
-        call_id=f"{number:032x}", started_at=now, ended_at=now, seconds=2.0, policy="default", policy_sha256="0" * 64,
-        mode="enforce", seed=number, finish="eos", prompt=(prompt,), segments=tuple(segments),
+        call_id=f"{number:032x}",
+        started_at=now,
+        ended_at=now,
+        seconds=2.0,
+        policy="default",
+        policy_sha256="0" * 64,
+        mode="enforce",
+        seed=number,
+        finish="eos",
+        prompt=(prompt,),
+        segments=tuple(segments),
         rules=(RuleEntry(judge="reward", weight=1.0), RuleEntry(judge="safe", reject_above=0.5)),
-        answer=Text(content="", chars=0), totals={"proposals": 24, "rejections": 8, "drawn": 384, "kept": 256},
-    )  # fmt: skip
+        answer=Text(content="", chars=0),
+        totals={"proposals": 24, "rejections": 8, "drawn": 384, "kept": 256},
+    )
 
 
 async def _appends(store: AuditStore, records: list[CallRecord], concurrency: int) -> tuple[float, float]:
@@ -99,29 +117,58 @@ async def _writing(make: Callable[[str], str]) -> str:
 def _call(number: int, rng: random.Random) -> dict[str, Any]:
     started = START + timedelta(seconds=20 * number)
     return {
-        "id": number, "writer": "0" * 16, "seq": number, "call_id": f"{rng.getrandbits(128):032x}", "run_id": None,
-        "started_at": started.isoformat(), "started": started.timestamp(), "seconds": 2.0,
-        "policy": rng.choice(("default", "strict", "children")), "mode": "enforce", "stage": "answer",
-        "finish": "refused" if rng.random() < 0.02 else "eos", "segments": PER_CALL, "proposals": PER_CALL,
-        "rejections": 1, "drawn": 128, "kept": 112, "rejected": 16, "surplus": 0, "overrun": 0,
+        "id": number,
+        "writer": "0" * 16,
+        "seq": number,
+        "call_id": f"{rng.getrandbits(128):032x}",
+        "run_id": None,
+        "started_at": started.isoformat(),
+        "started": started.timestamp(),
+        "seconds": 2.0,
+        "policy": rng.choice(("default", "strict", "children")),
+        "mode": "enforce",
+        "stage": "answer",
+        "finish": "refused" if rng.random() < 0.02 else "eos",
+        "segments": PER_CALL,
+        "proposals": PER_CALL,
+        "rejections": 1,
+        "drawn": 128,
+        "kept": 112,
+        "rejected": 16,
+        "surplus": 0,
+        "overrun": 0,
         "preview": "Tell me a story of the sea.",
-    }  # fmt: skip
+    }
 
 
 def _rows(numbers: range, rng: random.Random) -> Iterator[tuple[Any, list[dict[str, Any]]]]:
     yield insert(calls), [_call(number, rng) for number in numbers]
-    yield insert(attempts), [
-        {
-            "call": number, "segment": segment, "attempt": 0, "verdict": "accepted" if segment else "rejected",
-            "kept": int(segment > 0), "reward": rng.gauss(0, 1), "threshold": 0.5, "probability": 0.6, "tokens": 16,
-            "position": 16 * segment + 16,
-        }
-        for number in numbers for segment in range(PER_CALL)
-    ]  # fmt: skip
-    yield insert(blames), [
-        {"call": number, "judge": rng.choice(("reward", "safe")), "place": 0, "vetoes": 1, "low_reward": 0}
-        for number in numbers
-    ]
+    yield (
+        insert(attempts),
+        [
+            {
+                "call": number,
+                "segment": segment,
+                "attempt": 0,
+                "verdict": "accepted" if segment else "rejected",
+                "kept": int(segment > 0),
+                "reward": rng.gauss(0, 1),
+                "threshold": 0.5,
+                "probability": 0.6,
+                "tokens": 16,
+                "position": 16 * segment + 16,
+            }
+            for number in numbers
+            for segment in range(PER_CALL)
+        ],
+    )
+    yield (
+        insert(blames),
+        [
+            {"call": number, "judge": rng.choice(("reward", "safe")), "place": 0, "vetoes": 1, "low_reward": 0}
+            for number in numbers
+        ],
+    )
 
 
 def _load(store: SqlStore) -> None:
@@ -199,5 +246,3 @@ async def main() -> None:
         f"Milliseconds for 50 rows of {SEGMENTS:,} segments in {SEGMENTS // PER_CALL:,} calls.\n\n"
         f"{table(('what', 'SQLite', 'PostgreSQL'), rows)}",
     )
-
-

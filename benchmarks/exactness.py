@@ -27,19 +27,21 @@ import numpy as np
 import torch
 
 from benchmarks.measure import table, write_section
-from stars_guard.assembly import load_backend, load_cascade, settings_of
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.base import Backend
 from stars_guard.backends.transformers import TransformersBackend
-from stars_guard.chat import encode_chat
+from stars_guard.calling.assembly import load_backend, load_cascade, settings_of
+from stars_guard.core.events import Kept
+from stars_guard.core.judging import Judgement
+from stars_guard.core.messages import Message
+from stars_guard.core.segments import Candidate, Passage, Token
+from stars_guard.core.vocabulary import FinishReason
 from stars_guard.decoding import Decoder, Draw, make_decoder
-from stars_guard.events import Kept
 from stars_guard.guard import CallOptions, Guard
-from stars_guard.judging import Judgement
 from stars_guard.policy import load_policy
+from stars_guard.prompting.chat_encoding import encode_chat
 from stars_guard.scorers.base import Rating, Scorer
 from stars_guard.scorers.cascade import Cascade, Judge
-from stars_guard.segments import Candidate, FinishReason, Message, Passage, Token
 
 __all__ = ["Closed", "Table", "Tally", "closed_form", "engine_answers", "main", "tally"]
 
@@ -91,9 +93,12 @@ class Closed:
         """The policy whose law this is."""
         shape = {"segment_tokens": self.size, "max_tokens": self.length, "alpha": ALPHA, "on_exhausted": "refuse"}
         return {
-            "apiVersion": "stars-guard/v1", "name": "exactness", "decoding": {**shape, **decoding},
-            "sampling": {"temperature": 1.0, "top_k": self.top_k}, "judges": [JUDGE],
-        }  # fmt: skip
+            "apiVersion": "stars-guard/v1",
+            "name": "exactness",
+            "decoding": {**shape, **decoding},
+            "sampling": {"temperature": 1.0, "top_k": self.top_k},
+            "judges": [JUDGE],
+        }
 
     def next_tokens(self, ids: tuple[int, ...]) -> list[tuple[int, float]]:
         """The tokens that may follow, with their probabilities."""
@@ -331,8 +336,14 @@ async def main(draws: int = 200_000, real: int = 64, on_vllm: int = 5_000) -> No
         on_vllm: answers of the vLLM engine, a row.
     """
     closed, r_star, beta = await closed_form(top_k=3, size=2, length=4)
-    figures = ["outcomes", "refusals due", "total variation", "of noise alone, 95% quantile", "95% bound",
-               "impossible answers"]  # fmt: skip
+    figures = [
+        "outcomes",
+        "refusals due",
+        "total variation",
+        "of noise alone, 95% quantile",
+        "95% bound",
+        "impossible answers",
+    ]
     shape = (
         "The embedded 135M model in float32, the three likeliest tokens at each step, segments of 2 tokens and answers "
         f"of 4, r_star {r_star:.3g}, beta {beta:.3g}. The closed form is made of a full forward pass for each prefix."
@@ -347,5 +358,8 @@ async def main(draws: int = 200_000, real: int = 64, on_vllm: int = 5_000) -> No
     engine = await load_backend("embedded", "vllm", {"dtype": "float32"})
     rows = await by_engine(closed, engine, r_star, beta, on_vllm)
     about = f"{shape} {on_vllm} answers of the guard on vLLM in float32, 64 at once, are counted."
-    write_section("exactness: law of the output on vLLM", f"{about}\n\n{table(['attempts', 'width', *figures], rows)}",
-                  how="One run a row.")  # fmt: skip
+    write_section(
+        "exactness: law of the output on vLLM",
+        f"{about}\n\n{table(['attempts', 'width', *figures], rows)}",
+        how="One run a row.",
+    )

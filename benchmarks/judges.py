@@ -11,9 +11,10 @@ from pathlib import Path
 
 from benchmarks.measure import medians, seconds, table, write_section
 from benchmarks.parts import PROMPT
-from stars_guard.embedded import generator_dir
+from stars_guard.core.messages import Message
+from stars_guard.core.segments import Passage
+from stars_guard.engines.embedded_models import generator_dir
 from stars_guard.scorers.sequence_classifier import SequenceClassifierScorer
-from stars_guard.segments import Message, Passage
 
 MARKS = (64, 128, 256, 512, 1024, 2048)
 SEGMENT = 16
@@ -84,16 +85,23 @@ async def main() -> None:
         await asyncio.to_thread(make_judge, Path(folder))
         kept, anew = [await SequenceClassifierScorer.load(folder, cache_tokens=room) for room in (32768, 0)]
     cases = {"kept": Growing(kept, parts), "kept, 4 candidates": Growing(kept, parts, 4), "anew": Growing(anew, parts)}
-    await medians("judging", {
-        name: lambda case=case: case.run(all_segments=case.scorer is kept) for name, case in cases.items()
-    })  # fmt: skip
+    await medians(
+        "judging", {name: lambda case=case: case.run(all_segments=case.scorer is kept) for name, case in cases.items()}
+    )
     found = {name: {mark: statistics.median(case.costs[mark]) for mark in MARKS} for name, case in cases.items()}
     one, four, whole = found.values()
     rows = []
     for mark in MARKS:
         cells = [one[mark], one[mark] / one[64], four[mark], four[mark] / four[64]]
         rows.append([mark, *cells, whole[mark], whole[mark] / one[mark]])
-    head = ["tokens of the answer", "kept: ms a segment", "to the first", "kept, 4 candidates: ms", "to the first",
-            "read anew: ms a segment", "anew / kept"]  # fmt: skip
+    head = [
+        "tokens of the answer",
+        "kept: ms a segment",
+        "to the first",
+        "kept, 4 candidates: ms",
+        "to the first",
+        "read anew: ms a segment",
+        "anew / kept",
+    ]
     note = "SmolLM2-135M with a one-logit head, float32, segments of 16; kept: medians of the four up to a mark.\n\n"
     write_section("judges: a decoder reward model by length of the answer", note + table(head, rows))

@@ -21,10 +21,10 @@ from benchmarks.alignment.judges import first_judge, second_judge
 from benchmarks.alignment.methods import Method, methods, policy
 from benchmarks.alignment.prompts import Prompt, choose, prompts
 from benchmarks.measure import table, write_section
-from stars_guard.assembly import load_backend
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.base import Backend
-from stars_guard.events import Finished
+from stars_guard.calling.assembly import load_backend
+from stars_guard.core.events import Finished
 from stars_guard.guard import Guard
 
 __all__ = ["compare", "main"]
@@ -102,8 +102,17 @@ def _costs(done: Sequence[Finished], took: float) -> list[Any]:
 
 async def main() -> None:
     """Measure all."""
-    head = ["at once", "method", "kept tokens/s", "drawn tokens/s", "drawn per kept", "discarded per rejection",
-            "tokens a segment", "wins, first judge", "wins, second judge"]  # fmt: skip
+    head = [
+        "at once",
+        "method",
+        "kept tokens/s",
+        "drawn tokens/s",
+        "drawn per kept",
+        "discarded per rejection",
+        "tokens a segment",
+        "wins, first judge",
+        "wins, second judge",
+    ]
     for backend, what in (("transformers", "lockstep"), ("vllm", "continuous batching")):
         engine = await load_backend("embedded", backend)
         rows = await compare(engine, max_tokens=96, tuning=32, batches=BATCHES, least=4)

@@ -8,10 +8,11 @@ from typing import Any
 
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.base import Backend
+from stars_guard.core.judging import Rule
+from stars_guard.core.messages import Message
 from stars_guard.guard import Guard
-from stars_guard.judging import Rule
-from stars_guard.scorers import FunctionScorer, Judge
-from stars_guard.segments import Message
+from stars_guard.scorers import Judge
+from stars_guard.testing import FunctionScorer
 
 __all__ = ["PROMPT", "guard_of", "policy"]
 

@@ -21,11 +21,11 @@ from unittest import mock
 
 from benchmarks.measure import table, write_section
 from benchmarks.parts import PROMPT
-from stars_guard.assembly import load_backend
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.base import Backend
 from stars_guard.backends.transformers import TransformersBackend
 from stars_guard.backends.vllm_engine import VllmEngineBackend
+from stars_guard.calling.assembly import load_backend
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import load_policy
 from stars_guard.scorers.sequence_classifier import SequenceClassifier
@@ -178,8 +178,15 @@ async def main() -> None:
             found = await shares(batch, answers, 64, backend)
             parts = (found.model, found.judges, found.ours, found.loop)
             rows.append([backend, batch, found.seconds, *(f"{share:.1%}" for share in parts)])
-    head = ["backend", "answers at once", "seconds", "model", "judges", "neither: ours",
-            "processor time of our event loop"]  # fmt: skip
+    head = [
+        "backend",
+        "answers at once",
+        "seconds",
+        "model",
+        "judges",
+        "neither: ours",
+        "processor time of our event loop",
+    ]
     about = (
         "The default policy, answers of 64 tokens. Shares of wall time; model (with the drawing of each token) and "
         "judges may overlap. To look closer: "

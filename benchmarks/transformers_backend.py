@@ -13,13 +13,13 @@ import torch
 
 from benchmarks.measure import REPEATS, medians, seconds, table, write_section
 from benchmarks.parts import PROMPT, guard_of
-from stars_guard.assembly import load_backend
 from stars_guard.audit import JsonlStore, Recorder
 from stars_guard.audit.record import CallRecord
 from stars_guard.backends.transformers import TransformersBackend
-from stars_guard.chat import encode_chat
-from stars_guard.events import Event, Released
+from stars_guard.calling.assembly import load_backend
+from stars_guard.core.events import Event, Released
 from stars_guard.guard import CallOptions
+from stars_guard.prompting.chat_encoding import encode_chat
 
 
 class Plain:
@@ -32,9 +32,16 @@ class Plain:
     async def run(self, batch: int, tokens: int, streamer: Any = None) -> None:
         inputs = torch.tensor([self.ids] * batch, device=self.model.device)
         await asyncio.to_thread(
-            self.model.generate, inputs, attention_mask=torch.ones_like(inputs), do_sample=True, top_k=0,
-            min_new_tokens=tokens, max_new_tokens=tokens, pad_token_id=0, streamer=streamer,
-        )  # fmt: skip
+            self.model.generate,
+            inputs,
+            attention_mask=torch.ones_like(inputs),
+            do_sample=True,
+            top_k=0,
+            min_new_tokens=tokens,
+            max_new_tokens=tokens,
+            pad_token_id=0,
+            streamer=streamer,
+        )
 
 
 class Clock:
@@ -54,10 +61,13 @@ async def against_generate(engine: TransformersBackend) -> str:
     """Always-accepting STARS beside ``model.generate``, the same number of kept tokens."""
     plain, guard, tokens, rows = Plain(engine), guard_of(engine, 1.0, parallel=1), 64, []
     for batch in (1, 8):
-        both = await medians(f"generate and STARS, batch {batch}", {
-            "generate": lambda b=batch: seconds(lambda: plain.run(b, tokens)),
-            "stars": lambda b=batch: seconds(lambda: guard.batch([PROMPT] * b)),
-        })  # fmt: skip
+        both = await medians(
+            f"generate and STARS, batch {batch}",
+            {
+                "generate": lambda b=batch: seconds(lambda: plain.run(b, tokens)),
+                "stars": lambda b=batch: seconds(lambda: guard.batch([PROMPT] * b)),
+            },
+        )
         speeds = {name: batch * tokens / value for name, value in both.items()}
         rows.append([batch, speeds["generate"], speeds["stars"], speeds["stars"] / speeds["generate"]])
     return table(["batch", "`model.generate` tokens/s", "STARS, all accepted, tokens/s", "ratio"], rows)

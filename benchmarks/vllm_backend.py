@@ -9,14 +9,14 @@ from typing import Any
 
 from benchmarks.measure import REPEATS, medians, seconds, table, write_section
 from benchmarks.parts import PROMPT, guard_of
-from stars_guard.assembly import load_backend, load_cascade
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.vllm_engine import VllmEngineBackend
-from stars_guard.chat import encode_chat
-from stars_guard.events import Released
+from stars_guard.calling.assembly import load_backend, load_cascade
+from stars_guard.core.events import Released
+from stars_guard.core.segments import Passage
 from stars_guard.guard import Guard
 from stars_guard.policy import load_policy
-from stars_guard.segments import Passage
+from stars_guard.prompting.chat_encoding import encode_chat
 
 TOKENS = 64
 ANSWER = 24
@@ -71,9 +71,7 @@ async def by_width(engine: VllmEngineBackend) -> str:
     rows = []
     for calls, acceptance in itertools.product((1, 32), (0.3, 0.6, 0.9)):
         guards = {
-            str(width): guard_of(
-                engine, acceptance, segment_tokens=8, parallel=width, attempts=64, max_tokens=ANSWER
-            )
+            str(width): guard_of(engine, acceptance, segment_tokens=8, parallel=width, attempts=64, max_tokens=ANSWER)
             for width in (1, 4, "auto")
         }
         drawn: dict[str, int] = dict.fromkeys(guards, 0)

@@ -14,8 +14,8 @@ from playwright.sync_api import sync_playwright
 from stars_guard.audit import open_store
 from stars_guard.audit.viewer.app import make_app
 from stars_guard.cli.demo import PROMPTS
+from stars_guard.core.messages import Message
 from stars_guard.guard import CallOptions, Guard
-from stars_guard.segments import Message
 
 DOCS = Path(__file__).parent.parent / "docs"
 

@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 
 SEED, FROZEN, EPOCHS, MAX_LENGTH = 20261124, 4, 3, 144
 HERE = Path(__file__).parent
-OUT = HERE.parent / "stars_guard" / "_embedded_reward"
+OUT = HERE.parent / "stars_guard" / "engines" / "_embedded_reward"
 Row = tuple[str, str, float]
 
 

@@ -1,52 +1,159 @@
-"""A guardrail that works while the model writes: STARS decoding under a policy, with an audit record."""
+"""A guardrail that works while the model writes: STARS decoding under a policy, with an audit record.
+
+What this module exports, together with `stars_guard.testing`, is the public API.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from stars_guard.errors import StarsGuardError
+from stars_guard.errors import (
+    AuditError,
+    BackendError,
+    BackendUnavailable,
+    BudgetExhausted,
+    ContextTooLong,
+    GuardVerdict,
+    InputError,
+    MissingExtra,
+    PolicyError,
+    ProtocolError,
+    Refused,
+    ScorerError,
+    StarsGuardError,
+)
 
 if TYPE_CHECKING:
-    from stars_guard.backends import ScriptedBackend
-    from stars_guard.grammar import Grammar
+    from stars_guard.audit import AuditStore, CallRecord, MemoryStore
+    from stars_guard.backends import Backend, Proposal, Session
+    from stars_guard.calling.checks import Checked
+    from stars_guard.core.events import Called, Decision, Ended, Event, Finished, Kept, Released, Totals
+    from stars_guard.core.grammar import Grammar
+    from stars_guard.core.judging import Judgement, Rule, Score
+    from stars_guard.core.messages import InvalidCall, Message, ToolCall
+    from stars_guard.core.sampling import Sampling
+    from stars_guard.core.segments import Candidate, Passage, Token
+    from stars_guard.core.tools import Tool, Toolset
     from stars_guard.guard import CallOptions, Guard
-    from stars_guard.policy import Policy, load_policy
-    from stars_guard.scorers import FunctionScorer, Judge
-    from stars_guard.segments import Message
-    from stars_guard.tools import Tool, Toolset
+    from stars_guard.policy import LivePolicy, Policy, load_policy
+    from stars_guard.scorers import Judge, Rating, Scorer
 
 __all__ = [
+    "AuditError",
+    "AuditStore",
+    "Backend",
+    "BackendError",
+    "BackendUnavailable",
+    "BudgetExhausted",
     "CallOptions",
-    "FunctionScorer",
+    "CallRecord",
+    "Called",
+    "Candidate",
+    "Checked",
+    "ContextTooLong",
+    "Decision",
+    "Ended",
+    "Event",
+    "Finished",
     "Grammar",
     "Guard",
+    "GuardVerdict",
+    "InputError",
+    "InvalidCall",
     "Judge",
+    "Judgement",
+    "Kept",
+    "LivePolicy",
+    "MemoryStore",
     "Message",
+    "MissingExtra",
+    "Passage",
     "Policy",
-    "ScriptedBackend",
+    "PolicyError",
+    "Proposal",
+    "ProtocolError",
+    "Rating",
+    "Refused",
+    "Released",
+    "Rule",
+    "Sampling",
+    "Score",
+    "Scorer",
+    "ScorerError",
+    "Session",
     "StarsGuardError",
+    "Token",
     "Tool",
+    "ToolCall",
     "Toolset",
+    "Totals",
     "__version__",
     "load_policy",
 ]
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "CallOptions": "guard",
-    "FunctionScorer": "scorers",
-    "Grammar": "grammar",
-    "Guard": "guard",
-    "Judge": "scorers",
-    "Message": "segments",
-    "Policy": "policy",
-    "ScriptedBackend": "backends",
-    "Tool": "tools",
-    "Toolset": "tools",
-    "load_policy": "policy",
+_MODULES = {
+    "audit": (
+        "AuditStore",
+        "CallRecord",
+        "MemoryStore",
+    ),
+    "backends": (
+        "Backend",
+        "Proposal",
+        "Session",
+    ),
+    "calling.checks": ("Checked",),
+    "core.events": (
+        "Called",
+        "Decision",
+        "Ended",
+        "Event",
+        "Finished",
+        "Kept",
+        "Released",
+        "Totals",
+    ),
+    "core.grammar": ("Grammar",),
+    "core.judging": (
+        "Judgement",
+        "Rule",
+        "Score",
+    ),
+    "core.messages": (
+        "InvalidCall",
+        "Message",
+        "ToolCall",
+    ),
+    "core.sampling": ("Sampling",),
+    "core.segments": (
+        "Candidate",
+        "Passage",
+        "Token",
+    ),
+    "core.tools": (
+        "Tool",
+        "Toolset",
+    ),
+    "guard": (
+        "CallOptions",
+        "Guard",
+    ),
+    "policy": (
+        "LivePolicy",
+        "Policy",
+        "load_policy",
+    ),
+    "scorers": (
+        "Judge",
+        "Rating",
+        "Scorer",
+    ),
 }
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+"""Where each name lives. They are imported when they are first asked for, so that `import stars_guard` stays light."""
 
 
 def __getattr__(name: str) -> Any:

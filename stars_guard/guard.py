@@ -14,22 +14,31 @@ from typing import Any
 
 import anyio
 
-from stars_guard import portal
-from stars_guard.assembly import as_one_segment, content_of, handed_settings, load_backend, load_cascade, settings_of
 from stars_guard.audit import AuditStore, Recorder, Writing, shared_store
 from stars_guard.backends.base import Backend
-from stars_guard.backends.handed import MOST_TOKENS
-from stars_guard.call import Call
+from stars_guard.backends.supplied import MOST_TOKENS
+from stars_guard.calling import portal
+from stars_guard.calling.assembly import (
+    as_one_segment,
+    content_of,
+    load_backend,
+    load_cascade,
+    settings_of,
+    supplied_settings,
+)
+from stars_guard.calling.call import Call
+from stars_guard.calling.checks import Checked, Checker
+from stars_guard.calling.telemetry import OPERATION, PROVIDER, REQUEST_MODEL, CallSpan
+from stars_guard.core.events import Called, Event, Finished, Released, Totals
+from stars_guard.core.grammar import Grammar
+from stars_guard.core.messages import Message
+from stars_guard.core.sampling import Sampling
+from stars_guard.core.tools import Toolset
+from stars_guard.core.vocabulary import Stage
 from stars_guard.decoding import AcceptanceRate, shared_row_cost
 from stars_guard.errors import BudgetExhausted, InputError
-from stars_guard.events import Called, Event, Finished, Released, Totals
-from stars_guard.grammar import Grammar
-from stars_guard.policy import Policy, Stage, load_policy
-from stars_guard.rails import Checked, Checker
+from stars_guard.policy import Policy, load_policy
 from stars_guard.scorers.cascade import Cascade, Judge
-from stars_guard.segments import Message, Sampling
-from stars_guard.telemetry import OPERATION, PROVIDER, REQUEST_MODEL, CallSpan
-from stars_guard.tools import Toolset
 
 __all__ = ["Blocking", "CallOptions", "Guard"]
 
@@ -65,7 +74,8 @@ class Guard:
     Args:
         policy: a shipped policy's name, a path, a mapping or a `Policy`.
         model: what the backend loads; ``embedded`` is the built-in small model. Or a `Backend`, used as it is.
-        backend: ``auto``, ``transformers``, ``vllm`` or ``vllm-server``; see `stars_guard.assembly.load_backend`.
+        backend: ``auto``, ``transformers``, ``vllm`` or ``vllm-server``; see
+            `stars_guard.calling.assembly.load_backend`.
         options: of the backend, such as ``base_url`` and ``api_key`` of a server or vLLM's engine arguments.
         judges: instead of those that the policy declares: for tests.
         allow_python: whether the policy's judges may name Python code to run.
@@ -124,7 +134,7 @@ class Guard:
         """What happens, as it happens; the last event is `Finished`. Raises as `generate` does.
 
         Args:
-            engine: draws this answer in the place of the guard's model, such as a `HandedBackend`.
+            engine: draws this answer in the place of the guard's model, such as a `SuppliedBackend`.
         """
         call = lambda: self._events(messages, options or CallOptions(), engine)  # noqa: E731
         async with aclosing(portal.astream(call)) as events:
@@ -212,10 +222,17 @@ class Guard:
             raise error
         yield Finished(
             "".join(event.text for event in call.released if isinstance(event, Released)),
-            done.finish, done.reason, call.totals, call_id, seed, policy.name, policy.sha256, recorder.seconds,
-            tuple(one for event in call.released if isinstance(event, Called) for one in event.calls),
-            tuple(one for event in call.released if isinstance(event, Called) for one in event.invalid),
-        )  # fmt: skip
+            done.finish,
+            done.reason,
+            call.totals,
+            call_id,
+            seed,
+            policy.name,
+            policy.sha256,
+            recorder.seconds,
+            tuple(one for event in call.released if isinstance(event, Called) for one in event.tool_calls),
+            tuple(one for event in call.released if isinstance(event, Called) for one in event.invalid_tool_calls),
+        )
 
     async def _begin(
         self,
@@ -235,11 +252,9 @@ class Guard:
             raise InputError(f"max_tokens is {wanted}", hint="use 1 or more")
         settings = settings_of(policy, wanted)
         offered = tuple(tool.name for tool in options.tools.tools) if options.tools else ()
-        if given is not None and given.handed:
-            settings, wanted = handed_settings(policy, options.attempts), MOST_TOKENS
-        recorder.describe(
-            decoding=asdict(settings), sampling=asdict(sampling), stop=tuple(options.stop), tools=offered
-        )
+        if given is not None and given.supplied:
+            settings, wanted = supplied_settings(policy, options.attempts), MOST_TOKENS
+        recorder.describe(decoding=asdict(settings), sampling=asdict(sampling), stop=tuple(options.stop), tools=offered)
         engine = given or self._model
         if isinstance(engine, str):
             engine = await load_backend(engine, self._backend, self._options)
@@ -250,9 +265,13 @@ class Guard:
             rules=tuple(asdict(rule) for rule in cascade.rules),
         )
         session = await engine.open(
-            messages, sampling, entropies=settings.method == "cards", seeded=options.seed is not None,
-            tools=options.tools, grammar=options.grammar,
-        )  # fmt: skip
+            messages,
+            sampling,
+            entropies=settings.method == "cards",
+            seeded=options.seed is not None,
+            tools=options.tools,
+            grammar=options.grammar,
+        )
         stack.push_async_callback(_shielded, session.aclose)
         stack.push_async_callback(_shielded, lambda: cascade.forget(call_id))
         # drawn ahead, an answer would depend on the width and so on what else has been drawn
@@ -265,13 +284,20 @@ class Guard:
         if session.grammar is not None:
             recorder.describe(grammar_sha256=hashlib.sha256(session.grammar.tag.encode()).hexdigest())
         recorder.describe(decoding=asdict(settings))
-        engine.calls += 1
+        engine.active_calls += 1
         stack.callback(_leave, engine)
         return Call(
-            call_id, messages, session, cascade, settings, seed, tuple(options.stop), self._rate,
-            lambda: shared_row_cost(engine.row_cost, engine.calls),
+            call_id,
+            messages,
+            session,
+            cascade,
+            settings,
+            seed,
+            tuple(options.stop),
+            self._rate,
+            lambda: shared_row_cost(engine.row_cost, engine.active_calls),
             single=options.tools is not None and not options.tools.parallel,
-        )  # fmt: skip
+        )
 
 
 def _store(policy: Policy, url: str | None) -> AuditStore:
@@ -279,7 +305,7 @@ def _store(policy: Policy, url: str | None) -> AuditStore:
 
 
 def _leave(engine: Backend) -> None:
-    engine.calls -= 1
+    engine.active_calls -= 1
 
 
 async def _shielded(close: Callable[[], Awaitable[None]]) -> None:
@@ -317,8 +343,6 @@ class Blocking:
         """As `Guard.batch`."""
         return portal.call(lambda: self._guard.batch(prompts, options, concurrency=concurrency))
 
-    def check(
-        self, stage: Stage, text: str, *, messages: Sequence[Message] = (), run_id: str | None = None
-    ) -> Checked:
+    def check(self, stage: Stage, text: str, *, messages: Sequence[Message] = (), run_id: str | None = None) -> Checked:
         """As `Guard.check`."""
         return portal.call(lambda: self._guard.check(stage, text, messages=messages, run_id=run_id))

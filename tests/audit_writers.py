@@ -8,8 +8,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from stars_guard.audit import CallRecord, Text, open_store
+from stars_guard.audit._write_queue import Writing
 from stars_guard.audit.record import Turn
-from stars_guard.audit.writer import Writing
 
 __all__ = ["small", "write_for_ever", "write_many"]
 
@@ -18,10 +18,17 @@ def small(call_id: str, **more: Any) -> CallRecord:
     """A short record of a call that drew nothing."""
     now = datetime.now(UTC).isoformat()
     fields: dict[str, Any] = {
-        "started_at": now, "ended_at": now, "seconds": 0.5, "policy": "default", "policy_sha256": "0" * 64,
-        "mode": "enforce", "seed": 2**62, "finish": "eos", "answer": Text(content="", chars=0),
+        "started_at": now,
+        "ended_at": now,
+        "seconds": 0.5,
+        "policy": "default",
+        "policy_sha256": "0" * 64,
+        "mode": "enforce",
+        "seed": 2**62,
+        "finish": "eos",
+        "answer": Text(content="", chars=0),
         "prompt": (Turn(role="user", content=Text(content=f"call {call_id}", chars=5 + len(call_id))),),
-    }  # fmt: skip
+    }
     return CallRecord(call_id=call_id, **{**fields, **more})
 
 

@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
-from stars_guard import portal
-from stars_guard.assembly import unload_backends
 from stars_guard.audit import MemoryStore
-from stars_guard.backends.scripted import ScriptedBackend
+from stars_guard.calling import portal
+from stars_guard.calling.assembly import unload_backends
+from stars_guard.core.judging import Rule
+from stars_guard.core.messages import Message
+from stars_guard.core.segments import Passage
 from stars_guard.guard import Guard
-from stars_guard.judging import Rule
-from stars_guard.scorers import FunctionScorer, Judge
-from stars_guard.segments import Message, Passage
+from stars_guard.scorers import Judge
+from stars_guard.testing import FunctionScorer
+from stars_guard.testing.scripted import ScriptedBackend
 
 WORDS = ("good ", "fine ", "bad ", "awful ")
 USER = [Message("user", "tell me")]
@@ -87,7 +89,7 @@ def _engines_freed() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def embedded_model() -> Path:
     """SmolLM2-135M-Instruct as a Hugging Face directory."""
-    from stars_guard.embedded import generator_dir
+    from stars_guard.engines.embedded_models import generator_dir
 
     return generator_dir()
 

@@ -11,8 +11,15 @@ from transformers import AutoTokenizer
 
 __all__ = ["random_guard"]
 
-SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 4096}  # fmt: skip
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 4096,
+}
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-guard-3": ("LlamaForCausalLM", {}),
     "llama-guard-3-1b": ("LlamaForCausalLM", {"tie_word_embeddings": True}),

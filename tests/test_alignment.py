@@ -50,10 +50,23 @@ def test_every_method_is_a_policy() -> None:
 
 def answer(prompt: str, first: float, *, seed: int = 0, drawn: int = 10, refused: bool = False) -> dict[str, object]:
     return {
-        "prompt": prompt, "seed": seed, "first": first, "second": -first, "drawn": drawn, "kept": 10, "rejected": 0,
-        "rejections": 0, "passages": 1, "seconds": 1.0, "refused": refused, "declines": False, "loss": 1.0,
-        "tokens": 10, "distinct_2": 1.0, "distinct_3": 1.0,
-    }  # fmt: skip
+        "prompt": prompt,
+        "seed": seed,
+        "first": first,
+        "second": -first,
+        "drawn": drawn,
+        "kept": 10,
+        "rejected": 0,
+        "rejections": 0,
+        "passages": 1,
+        "seconds": 1.0,
+        "refused": refused,
+        "declines": False,
+        "loss": 1.0,
+        "tokens": 10,
+        "distinct_2": 1.0,
+        "distinct_3": 1.0,
+    }
 
 
 def test_figures() -> None:

@@ -16,22 +16,15 @@ from typing import Any
 
 import pytest
 
-from stars_guard.audit import (
-    AuditStore,
-    CallRecord,
-    ContentMode,
-    JsonlStore,
-    MemoryStore,
-    Recorder,
-    Text,
-    open_store,
-    redact,
-)
-from stars_guard.audit.writer import Writing
+from stars_guard.audit import AuditStore, CallRecord, JsonlStore, MemoryStore, Recorder, Text, open_store, redact
+from stars_guard.audit._write_queue import Writing
+from stars_guard.core.events import Decision, Drawing, Ended, Event, Kept, Released, Totals
+from stars_guard.core.judging import Judgement, Rule, Score
+from stars_guard.core.messages import Message
+from stars_guard.core.sampling import Sampling
+from stars_guard.core.segments import Candidate, Token
+from stars_guard.core.vocabulary import ContentMode
 from stars_guard.errors import AuditError
-from stars_guard.events import Decision, Drawing, Ended, Event, Kept, Released, Totals
-from stars_guard.judging import Judgement, Rule, Score
-from stars_guard.segments import Candidate, Message, Sampling, Token
 
 ABOUT: dict[str, Any] = {
     "call_id": "c0ffee",

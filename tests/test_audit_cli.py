@@ -20,10 +20,10 @@ from inline_snapshot import snapshot
 from rich.console import Console
 from typer.testing import CliRunner
 
-from stars_guard import portal
 from stars_guard.audit import CallRecord, Text, open_store
 from stars_guard.audit.export import export
 from stars_guard.audit.record import Turn
+from stars_guard.calling import portal
 from stars_guard.cli.app import app
 from stars_guard.cli.audit import store_of, visible
 from stars_guard.errors import AuditError, InputError, MissingExtra
@@ -150,8 +150,14 @@ def test_nothing_of_a_models_text_commands_the_terminal(tmp_path: Path) -> None:
     prompt = (Turn(role="user", content=Text(content=EVIL, chars=len(EVIL))),)
     evil = call("evil", attempts=((vetoed(0, EVIL), tried(1, EVIL)),), prompt=prompt, policy=EVIL, run_id=EVIL)
     where = written(f"jsonl://{tmp_path}/evil.jsonl", evil)
-    outputs = [audit("list", where), audit("show", where), audit("stats", where), audit("list", where, "--csv"),
-               audit("list", where, "--json"), audit("show", where, "--json")]  # fmt: skip
+    outputs = [
+        audit("list", where),
+        audit("show", where),
+        audit("stats", where),
+        audit("list", where, "--csv"),
+        audit("list", where, "--json"),
+        audit("show", where, "--json"),
+    ]
     for output in outputs:
         assert not {"\x1b", "\x9b", "\u202e", "\x07"} & set(output)
     assert "[bold]red[/bold]" in outputs[1]
@@ -205,17 +211,22 @@ def test_export(url: str, tmp_path: Path) -> None:
     assert [CallRecord.model_validate_json(line) for line in lines] == list(RECORDS)
     rows = rows_of(files["all.csv"])
     assert [(row["call_id"], row["verdict"], row["judges"]) for row in rows] == [
-        ("a", "accepted", ""), ("b", "rejected", "words"), ("b", "accepted", ""), ("b", "surplus", ""),
-        ("c", "rejected", "kind useful"), ("c", "accepted", ""),
-    ]  # fmt: skip
+        ("a", "accepted", ""),
+        ("b", "rejected", "words"),
+        ("b", "accepted", ""),
+        ("b", "surplus", ""),
+        ("c", "rejected", "kind useful"),
+        ("c", "accepted", ""),
+    ]
     assert [row["answer"] for row in rows_of(files["calls.csv"])] == ["The Élbe."] * 3 + [""]
     table = pyarrow.parquet.read_table(files["all.parquet"])
     assert table.column("text").to_pylist()[1] == "Damn the Rhine"
     assert table.column("reward").to_pylist() == [0.9, None, 0.2, None, -0.3, 0.62]
     assert {path.name for path in files["all.csv"].parent.iterdir()} == set(files)
     assert files["all.csv"].stat().st_mode & 0o077 == 0
-    assert "1 calls written" in audit("export", url, "-o", str(tmp_path / "one.parquet"), "--rows", "calls",
-                                      "--run-id", "run-a")  # fmt: skip
+    assert "1 calls written" in audit(
+        "export", url, "-o", str(tmp_path / "one.parquet"), "--rows", "calls", "--run-id", "run-a"
+    )
 
 
 def test_cells_are_no_formulas(tmp_path: Path) -> None:

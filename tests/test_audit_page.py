@@ -24,19 +24,19 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from rich.console import Console
 from typer.testing import CliRunner
 
-from stars_guard import portal
 from stars_guard.audit import AuditStore, MemoryStore, Text, open_store
 from stars_guard.audit.record import Turn
 from stars_guard.audit.viewer import report
 from stars_guard.audit.viewer.app import make_app
 from stars_guard.audit.viewer.serve import serve
-from stars_guard.backends.scripted import ScriptedBackend
+from stars_guard.calling import portal
 from stars_guard.cli.app import app
 from stars_guard.cli.audit import serve_page
+from stars_guard.core.messages import Message
+from stars_guard.engines.loopback import is_loopback
 from stars_guard.errors import InputError, MissingExtra
 from stars_guard.guard import CallOptions, Guard
-from stars_guard.loopback import is_loopback
-from stars_guard.segments import Message
+from stars_guard.testing.scripted import ScriptedBackend
 
 EVIL = "<script>alert('x')</script><img src=x onerror=alert('y')>"
 TOKEN = "a token of twenty-odd characters"
@@ -55,8 +55,9 @@ def add(store: AuditStore, *records: Any) -> None:
 
 @contextmanager
 def serving(store: AuditStore, **options: Any) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(make_app(store, poll=0.05, **options), log_level="error", ws="none",
-                                           timeout_graceful_shutdown=1))  # fmt: skip
+    server = uvicorn.Server(
+        uvicorn.Config(make_app(store, poll=0.05, **options), log_level="error", ws="none", timeout_graceful_shutdown=1)
+    )
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -113,9 +114,14 @@ def test_overview(page: Page, store: AuditStore) -> None:
         assert page.locator(".tiles dd").all_inner_texts()[:2] == ["4", str(total.proposals)]
         titles = page.locator("figcaption").all_inner_texts()
         assert titles == [
-            "Rejected segments over time", "Reward against threshold by position", "Rejected segments by judge",
-            "Rejected segments by policy", "Tokens drawn over time", "Mean time of a call", "Acceptance by segment",
-        ]  # fmt: skip
+            "Rejected segments over time",
+            "Reward against threshold by position",
+            "Rejected segments by judge",
+            "Rejected segments by policy",
+            "Tokens drawn over time",
+            "Mean time of a call",
+            "Acceptance by segment",
+        ]
         page.get_by_text("The numbers of “Rejected segments by judge”").click()
         table = page.get_by_role("region", name="Rejected segments by judge, table")
         cells = table.locator("tbody tr").first.locator("td").all_inner_texts()
@@ -205,7 +211,7 @@ def test_live(page: Page, store: AuditStore) -> None:
 
 def test_live_comes_back_where_it_was(store: AuditStore) -> None:
     def read(response: httpx.Response, count: int) -> list[str]:
-        lines = (line for line in response.iter_lines() if line.startswith(("id:", "data: {\"")))
+        lines = (line for line in response.iter_lines() if line.startswith(("id:", 'data: {"')))
         return [next(lines) for _ in range(count)]
 
     with serving(store) as url, httpx.Client() as client:
@@ -228,8 +234,15 @@ def test_checks_around_an_answer(page: Page, store: AuditStore) -> None:
     rejected = (tried(0, "a secret", verdict="rejected", veto="words"),)
     nothing = Text(content="", chars=0)
     check = call("check", 0, (rejected,), stage="input", finish="refused", run_id="run/0", answer=nothing)
-    passed = call("passed", 0, ((tried(0, "raw", 0.9),),), stage="output", finish="redacted", tools=("search",),
-                  answer=Text(content="let through", chars=11))  # fmt: skip
+    passed = call(
+        "passed",
+        0,
+        ((tried(0, "raw", 0.9),),),
+        stage="output",
+        finish="redacted",
+        tools=("search",),
+        answer=Text(content="let through", chars=11),
+    )
     add(store, check, passed)
     with serving(store) as url:
         page.goto(f"{url}/calls/check")
@@ -264,8 +277,19 @@ def test_text_of_models_stays_text(page: Page) -> None:
     store = MemoryStore()
     prompt = (Turn(role=EVIL, content=Text(content=EVIL, chars=1)),)
     attempts = ((vetoed(0, EVIL, judge=EVIL), tried(1, EVIL, 0.9, reason=EVIL)),)
-    store.records = [call("evil", 0, attempts, prompt=prompt, policy=EVIL, run_id=EVIL, reason=EVIL,
-                          backend={EVIL: EVIL}, scorers={EVIL: {EVIL: EVIL}})]  # fmt: skip
+    store.records = [
+        call(
+            "evil",
+            0,
+            attempts,
+            prompt=prompt,
+            policy=EVIL,
+            run_id=EVIL,
+            reason=EVIL,
+            backend={EVIL: EVIL},
+            scorers={EVIL: {EVIL: EVIL}},
+        )
+    ]
     written = store.records[0].segments[0].model_copy(update={"kept": 1, "how": "accepted"})
     store.records[0] = store.records[0].model_copy(update={"segments": (written,)})
     with serving(store, langsmith="https://smith.example/{run_id}") as url:
@@ -389,8 +413,13 @@ def test_a_token_opens_the_page(page: Page, store: AuditStore) -> None:
 def test_loopback_is_not_for_other_sites(store: AuditStore) -> None:
     with serving(store) as url:
         port = urlsplit(url).port
-        for host, status in (("evil.example", 421), (f"evil.example:{port}", 421), (f"localhost:{port}", 200),
-                             (f"[::1]:{port}", 200), ("127.0.0.1.evil.example", 421)):  # fmt: skip
+        for host, status in (
+            ("evil.example", 421),
+            (f"evil.example:{port}", 421),
+            (f"localhost:{port}", 200),
+            (f"[::1]:{port}", 200),
+            ("127.0.0.1.evil.example", 421),
+        ):
             assert httpx.get(url, headers={"host": host}).status_code == status
         headers = httpx.get(url).headers
         assert "access-control-allow-origin" not in headers

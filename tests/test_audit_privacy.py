@@ -11,15 +11,15 @@ from cryptography.fernet import Fernet
 from postgres import Postgres, postgres
 
 from stars_guard.audit import Content, Filter, MemoryStore, Text, open_store
+from stars_guard.audit.chained_store import ChainedStore
 from stars_guard.audit.keys import ENCRYPTION_VARIABLE, KEY_VARIABLE, audit_keys, cipher
-from stars_guard.audit.sealed import SealedStore
-from stars_guard.backends.scripted import ScriptedBackend
+from stars_guard.auditing.verification import verify
+from stars_guard.core.messages import Message
 from stars_guard.errors import AuditError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import load_policy
 from stars_guard.policy.layers import loosened
-from stars_guard.segments import Message
-from stars_guard.verification import verify
+from stars_guard.testing.scripted import ScriptedBackend
 
 __all__ = ["postgres"]
 
@@ -54,8 +54,9 @@ async def test_what_comes_in_is_a_prompt_whether_it_passes_or_not() -> None:
     patterns = {"name": "no-zeb", "type": "patterns", "patterns": [{"name": "zeb", "regex": "zeb"}]}
     made = Guard(
         {**policy(audit={"content": {"prompt": "none"}}), "rails": {"input": {"judges": [patterns]}}},
-        model=ScriptedBackend(words()), audit=MemoryStore(),
-    )  # fmt: skip
+        model=ScriptedBackend(words()),
+        audit=MemoryStore(),
+    )
     for said in ("I am zebedee", "I am who"):
         await made.check("input", said)
     assert isinstance(made.audit, MemoryStore)
@@ -77,7 +78,7 @@ def test_encrypted_texts_are_nowhere_in_clear(
     made = Guard(policy(audit={"encrypt": True}), model=ScriptedBackend(words(8)), judges=[rewarding()], audit=url)
     done = made.blocking.generate(ASK, CallOptions(seed=3))
     store = open_store(url)
-    assert isinstance(store, SealedStore)
+    assert isinstance(store, ChainedStore)
     record = store.get(done.call_id)
     assert record.prompt[0].content.text == ASK[0].content
     assert record.prompt[0].content.whole

@@ -21,15 +21,15 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from stars_guard.audit import CallRecord, JsonlStore, MemoryStore, open_store
+from stars_guard.audit.chained_store import ChainedStore
+from stars_guard.audit.entries import Entry, Head, canonical, new_writer, seal
 from stars_guard.audit.keys import audit_keys
-from stars_guard.audit.seal import Entry, Head, canonical, new_writer, seal
-from stars_guard.audit.sealed import SealedStore
 from stars_guard.audit.sql import SqlStore
-from stars_guard.backends.scripted import ScriptedBackend
+from stars_guard.auditing.verification import redo, verify
 from stars_guard.cli.app import app
 from stars_guard.errors import AuditError, ScorerError
 from stars_guard.guard import CallOptions, Guard
-from stars_guard.verification import redo, verify
+from stars_guard.testing.scripted import ScriptedBackend
 
 __all__ = ["postgres"]
 
@@ -41,7 +41,9 @@ GUARDS: dict[str, dict[str, Any]] = {
     "stars, stopped": {"attempts": 2, "on_exhausted": "stop", "r_star": 3.0, "beta": 0.1},
     "stars, the best": {"attempts": 3, "parallel": 3, "r_star": 3.0, "beta": 0.01},
     "stars, learned": {
-        "schedule": "learned", "acceptance": "hard", "attempts": 3,
+        "schedule": "learned",
+        "acceptance": "hard",
+        "attempts": 3,
         "thresholds": [{"tokens": 4, "base": 0.1, "carry": 0.9}, {"tokens": 8, "base": 0.2}],
     },
     "stars, budget": {"budget_tokens": 30, "attempts": 4},
@@ -95,8 +97,9 @@ async def test_checks_around_an_answer_hold_too() -> None:
     for mode in ("enforce", "monitor"):
         made = Guard(
             {**policy(mode=mode), "rails": {"input": {"judges": [patterns]}, "tool_call": {"judges": [patterns]}}},
-            model=ScriptedBackend(words()), audit=MemoryStore(),
-        )  # fmt: skip
+            model=ScriptedBackend(words()),
+            audit=MemoryStore(),
+        )
         for stage in ("input", "tool_call"):
             for said in ("a rock", "a river"):
                 await made.check(stage, said)  # type: ignore[arg-type]
@@ -136,9 +139,10 @@ EDITS: dict[str, tuple[str, Callable[[dict[str, Any], dict[str, Any], dict[str, 
 @pytest.mark.parametrize("name", EDITS)
 def test_what_does_not_follow_is_named(name: str) -> None:
     record = next(
-        record for record in drawn(12, beta=0.2, parallel=1)
+        record
+        for record in drawn(12, beta=0.2, parallel=1)
         if record.finish != "stop" and any(len(s.attempts) > 1 and s.how == "accepted" for s in record.segments)
-    )  # fmt: skip
+    )
     data = record.model_dump()
     segment = next(s for s in data["segments"] if len(s["attempts"]) > 1 and s["how"] == "accepted")
     attempt = next(a for a in segment["attempts"] if a["verdict"] == "rejected" and a["veto"] is None)
@@ -150,14 +154,14 @@ def test_what_does_not_follow_is_named(name: str) -> None:
     assert expected in problem.text
 
 
-def fill(url: str, count: int = 4, **more: Any) -> SealedStore:
-    async def go(store: SealedStore) -> None:
+def fill(url: str, count: int = 4, **more: Any) -> ChainedStore:
+    async def go(store: ChainedStore) -> None:
         for number in range(count):
             await store.append(small(f"c{number}", **more))
         await store.aclose()
 
     store = open_store(url)
-    assert isinstance(store, SealedStore)
+    assert isinstance(store, ChainedStore)
     asyncio.run(go(store))
     return store
 
@@ -266,7 +270,7 @@ def test_with_a_key_only_its_owner_can_make_entries(tmp_path: Path, monkeypatch:
 OLD = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def log_of_two_ages(url: str) -> SealedStore:
+def log_of_two_ages(url: str) -> ChainedStore:
     old = OLD.isoformat()
     fill(url, 5, started_at=old, ended_at=old)
     return fill(url, 2)
@@ -274,8 +278,11 @@ def log_of_two_ages(url: str) -> SealedStore:
 
 @pytest.mark.parametrize("kind", ["jsonl", "parts", "sqlite", "postgresql"])
 def test_a_purged_log_can_be_verified(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    urls = {"jsonl": f"jsonl://{tmp_path}/a", "parts": f"jsonl://{tmp_path}/a?max_bytes=2500",
-            "sqlite": f"sqlite://{tmp_path}/a"}  # fmt: skip
+    urls = {
+        "jsonl": f"jsonl://{tmp_path}/a",
+        "parts": f"jsonl://{tmp_path}/a?max_bytes=2500",
+        "sqlite": f"sqlite://{tmp_path}/a",
+    }
     if kind == "postgresql":
         server: Postgres = request.getfixturevalue("postgres")
         urls[kind] = server.database()
@@ -330,8 +337,12 @@ def test_verify_head_and_purge_from_the_command_line(tmp_path: Path) -> None:
     done = run(app, ["audit", "verify", url, "--head", str(tmp_path / "head")])
     assert done.exit_code == 1
     assert "does not hold" in done.output
-    for args in (["purge", url, "--older-than", "2999-01-01"], ["verify", url, "--head", str(path)],
-                 ["verify", "memory://"], ["verify", url, "--head", str(tmp_path / "none")]):  # fmt: skip
+    for args in (
+        ["purge", url, "--older-than", "2999-01-01"],
+        ["verify", url, "--head", str(path)],
+        ["verify", "memory://"],
+        ["verify", url, "--head", str(tmp_path / "none")],
+    ):
         assert run(app, ["audit", *args]).exit_code == 1
 
 
@@ -345,8 +356,10 @@ def test_what_canonical_json_cannot_hold() -> None:
 async def test_a_record_that_cannot_be_written_fails_alone(tmp_path: Path) -> None:
     store = JsonlStore(tmp_path / "a.jsonl")
     done = await asyncio.gather(
-        store.append(small("one")), store.append(small("bad", reason="\ud800")), store.append(small("two")),
+        store.append(small("one")),
+        store.append(small("bad", reason="\ud800")),
+        store.append(small("two")),
         return_exceptions=True,
-    )  # fmt: skip
+    )
     assert [type(each) for each in done] == [type(None), AuditError, type(None)]
     assert [record.call_id for record in store.read()] == ["one", "two"]

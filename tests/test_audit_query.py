@@ -9,7 +9,7 @@ import pytest
 from audit_records import NOON, RECORDS, RULES, call, tried
 
 from stars_guard.audit import CallRecord, Filter, MemoryStore, Text, open_store, parse_time
-from stars_guard.audit.query import News, blamed, summarize
+from stars_guard.audit._query import News, blamed, summarize
 from stars_guard.audit.record import RuleEntry, ScoreEntry, Turn
 from stars_guard.audit.stats import LAST_POSITION, Cell, Cost, JudgeCount, Position, bin_width, bucket_seconds
 from stars_guard.errors import InputError
@@ -123,8 +123,11 @@ async def test_what_it_adds_up_to(store: MemoryStore) -> None:
     assert stats.positions == (Position(0, 2, 2, pytest.approx(0.5)), Position(1, 1, 0, 0.5))
     assert stats.width == 0.05
     assert [(cell.index, round(cell.low, 9), cell.accepted, cell.rejected) for cell in stats.cells] == [
-        (0, -0.3, 0, 1), (0, 0.2, 1, 0), (0, 0.9, 1, 0), (1, 0.6, 1, 0)
-    ]  # fmt: skip
+        (0, -0.3, 0, 1),
+        (0, 0.2, 1, 0),
+        (0, 0.9, 1, 0),
+        (1, 0.6, 1, 0),
+    ]
     strict = store.stats(Filter(policy="strict"))
     assert (strict.total.calls, strict.total.slowest) == (1, 7.5)
 

@@ -24,14 +24,25 @@ from postgres import Postgres, postgres
 from sqlalchemy import inspect, text
 from test_audit_query import RECORDS
 
-from stars_guard.audit import AuditStore, Filter, JsonlStore, MemoryStore, Text, default_url, open_store, sql_query
-from stars_guard.audit.sealed import SealedStore
+from stars_guard.audit import (
+    AuditStore,
+    Filter,
+    JsonlStore,
+    MemoryStore,
+    Text,
+    default_url,
+    open_store,
+)
+from stars_guard.audit import (
+    _sql_query as sql_query,
+)
+from stars_guard.audit._tables import metadata
+from stars_guard.audit._write_queue import Writing
+from stars_guard.audit.chained_store import ChainedStore
 from stars_guard.audit.sql import SqlStore
 from stars_guard.audit.stats import Stats
-from stars_guard.audit.tables import metadata
-from stars_guard.audit.writer import Writing
+from stars_guard.auditing.verification import verify
 from stars_guard.errors import AuditError
-from stars_guard.verification import verify
 
 __all__ = ["postgres"]
 
@@ -48,9 +59,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"{request.param}://{tmp_path}/log/audit"
 
 
-def opened(url: str, **writing: Any) -> SealedStore:
+def opened(url: str, **writing: Any) -> ChainedStore:
     store = open_store(url, Writing(**writing) if writing else None)
-    assert isinstance(store, SealedStore)
+    assert isinstance(store, ChainedStore)
     return store
 
 
@@ -291,7 +302,7 @@ async def test_a_batch_is_written_soon_and_when_the_store_is_closed(url: str) ->
 def test_what_waits_is_written_when_the_program_ends(tmp_path: Path) -> None:
     code = (
         "import asyncio; from audit_writers import small; from stars_guard.audit import open_store;"
-        "from stars_guard.audit.writer import Writing;"
+        "from stars_guard.audit._write_queue import Writing;"
         f"s = open_store('sqlite://{tmp_path}/a.db', Writing(durability='batch', linger=60));"
         "asyncio.run(s.append(small('one')))"
     )

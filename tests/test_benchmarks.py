@@ -11,7 +11,7 @@ import pytest
 from benchmarks.measure import write_section
 from benchmarks.peers.compare import harm_released
 from benchmarks.profile import Clock, shares
-from stars_guard import portal
+from stars_guard.calling import portal
 
 
 def test_a_clock_counts_overlapping_work_once() -> None:

@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from stars_guard.calibration import SHARPNESS, Answer, fit, mean_acceptance, positions, predict
+from stars_guard.calibration.learned import learn
+from stars_guard.calibration.thresholds import SHARPNESS, Answer, fit, mean_acceptance, positions, predict
 from stars_guard.cli.app import app
+from stars_guard.core.vocabulary import Acceptance
 from stars_guard.decoding import Settings
-from stars_guard.decoding.acceptance import Acceptance
 from stars_guard.decoding.verdict import threshold
 from stars_guard.errors import PolicyError
-from stars_guard.learning import learn
 from stars_guard.policy import load_policy
 from stars_guard.policy.edit import write_decoding
 
@@ -177,8 +177,9 @@ def test_a_learned_schedule_is_written_and_written_again(tmp_path: Path, text: s
         decoding = load_policy(path).decoding
         assert decoding.schedule == "learned"
         assert [(s.tokens, s.base, s.carry) for s in decoding.thresholds] == [
-            (16, pytest.approx(base, rel=1e-3), 0.9), (32, 1.0, 1.0),
-        ]  # fmt: skip
+            (16, pytest.approx(base, rel=1e-3), 0.9),
+            (32, 1.0, 1.0),
+        ]
     assert path.read_text().count("thresholds") == 1
 
 

@@ -16,11 +16,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from stars_guard.audit import open_store
-from stars_guard.backends.scripted import ScriptedBackend
 from stars_guard.cli.app import app, main
 from stars_guard.cli.run import run_file
 from stars_guard.errors import InputError
 from stars_guard.guard import CallOptions, Guard
+from stars_guard.testing.scripted import ScriptedBackend
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -64,8 +64,9 @@ def test_errors_are_one_line(url: str, monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_demo_runs_for_real(tmp_path: Path) -> None:
     env: dict[str, Any] = {**os.environ, "COLUMNS": "140"}
     command = [sys.executable, "-c", "from stars_guard.cli import main; main()", "demo", "--max-tokens", "16"]
-    done = subprocess.run([*command, "--audit", f"jsonl://{tmp_path}/a.jsonl"], capture_output=True, text=True,
-                          check=True, env=env)  # fmt: skip
+    done = subprocess.run(
+        [*command, "--audit", f"jsonl://{tmp_path}/a.jsonl"], capture_output=True, text=True, check=True, env=env
+    )
     records = open_store(f"jsonl://{tmp_path}/a.jsonl").read()
     assert [record.mode for record in records] == ["off", "enforce"] * 5
     assert "The audit log" in done.stdout
@@ -77,8 +78,12 @@ def test_demo_runs_for_real(tmp_path: Path) -> None:
 
 
 def scripted_guard(tmp_path: Path, script: Any = None) -> Guard:
-    return Guard(policy(max_tokens=4), model=ScriptedBackend(script or words()), judges=[rewarding()],
-                 audit=f"jsonl://{tmp_path}/audit.jsonl")  # fmt: skip
+    return Guard(
+        policy(max_tokens=4),
+        model=ScriptedBackend(script or words()),
+        judges=[rewarding()],
+        audit=f"jsonl://{tmp_path}/audit.jsonl",
+    )
 
 
 def prompts_file(tmp_path: Path, count: int = 12) -> Path:
@@ -189,9 +194,20 @@ def test_run_from_the_command_line(tmp_path: Path) -> None:
     source = tmp_path / "prompts.jsonl"
     source.write_text('{"prompt": "Name a river."}\n')
     done = CliRunner().invoke(
-        app, ["run", str(source), "-o", str(tmp_path / "out.jsonl"), "--max-tokens", "8", "--backend", "transformers",
-              "--audit", f"jsonl://{tmp_path}/audit.jsonl"],
-    )  # fmt: skip
+        app,
+        [
+            "run",
+            str(source),
+            "-o",
+            str(tmp_path / "out.jsonl"),
+            "--max-tokens",
+            "8",
+            "--backend",
+            "transformers",
+            "--audit",
+            f"jsonl://{tmp_path}/audit.jsonl",
+        ],
+    )
     assert done.exit_code == 0, done.output
     assert answers_of(tmp_path / "out.jsonl")[0]["text"]
 

@@ -10,6 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
+from stars_guard.core.events import Ended, Kept
+from stars_guard.core.judging import Judgement
+from stars_guard.core.segments import Candidate, Token
 from stars_guard.decoding import (
     AcceptanceRate,
     Draw,
@@ -23,9 +26,6 @@ from stars_guard.decoding import (
 from stars_guard.decoding.verdict import threshold
 from stars_guard.decoding.width import best_width
 from stars_guard.errors import ProtocolError
-from stars_guard.events import Ended, Kept
-from stars_guard.judging import Judgement
-from stars_guard.segments import Candidate, Token
 
 MODEL = {"a": 0.5, "b": 0.3, "c": 0.15, "d": 0.05}
 REWARD = {"a": -1.0, "b": 0.2, "c": 0.8, "d": 0.0}
@@ -79,9 +79,15 @@ def closed_form(settings: Settings) -> dict[str, float]:
 @pytest.mark.parametrize("width", [1, 4, 6])
 def test_law_of_a_step_is_the_closed_form(width: int) -> None:
     settings = Settings(
-        segment_tokens=1, max_tokens=1, attempts=6, alpha=0.5, beta=0.4, r_star=1.0, parallel=width,
+        segment_tokens=1,
+        max_tokens=1,
+        attempts=6,
+        alpha=0.5,
+        beta=0.4,
+        r_star=1.0,
+        parallel=width,
         on_exhausted="refuse",
-    )  # fmt: skip
+    )
     n = 20_000
     seen = Counter(run_step(settings, seed) for seed in range(n))
     law = closed_form(settings)
@@ -110,10 +116,17 @@ def test_width_does_not_change_the_answer() -> None:
 )
 def test_invariants(seed, method, exhausted, attempts, parallel, budget, monitor, data) -> None:  # type: ignore[no-untyped-def]
     settings = Settings(
-        method=method, segment_tokens=3, max_tokens=8, attempts=attempts, r_star=1.0, parallel=parallel,
-        on_exhausted=exhausted, budget_tokens=budget, monitor=monitor,
+        method=method,
+        segment_tokens=3,
+        max_tokens=8,
+        attempts=attempts,
+        r_star=1.0,
+        parallel=parallel,
+        on_exhausted=exhausted,
+        budget_tokens=budget,
+        monitor=monitor,
         entropy_threshold=1.0 if method == "cards" else None,
-    )  # fmt: skip
+    )
     decoder = make_decoder(settings, seed)
     decoder.begin(data.draw(st.none() | st.floats(-2, 2)))
     judged: dict[int, Judgement] = {}
@@ -148,16 +161,26 @@ def test_invariants(seed, method, exhausted, attempts, parallel, budget, monitor
 
 
 @given(
-    seed=st.integers(0, 2**40), method=st.sampled_from(["stars", "blockwise_best_of_k"]),
-    parallel=st.sampled_from(["auto", 1, 3]), budget=st.integers(8, 40), data=st.data(),
-)  # fmt: skip
+    seed=st.integers(0, 2**40),
+    method=st.sampled_from(["stars", "blockwise_best_of_k"]),
+    parallel=st.sampled_from(["auto", 1, 3]),
+    budget=st.integers(8, 40),
+    data=st.data(),
+)
 def test_a_budget_that_holds_an_answer_gives_a_whole_one(seed, method, parallel, budget, data) -> None:  # type: ignore[no-untyped-def]
     """Nothing is ever good enough, and yet each segment gets a proposal. Vetoed ones are drawn again for as long as
     there are tokens."""
     settings = Settings(
-        method=method, segment_tokens=3, max_tokens=8, attempts=4, r_star=50.0, acceptance="hard", parallel=parallel,
-        schedule="constant", budget_tokens=budget,
-    )  # fmt: skip
+        method=method,
+        segment_tokens=3,
+        max_tokens=8,
+        attempts=4,
+        r_star=50.0,
+        acceptance="hard",
+        parallel=parallel,
+        schedule="constant",
+        budget_tokens=budget,
+    )
     decoder = make_decoder(settings, seed)
     decoder.begin(None)
     tried: dict[int, int] = {}
@@ -183,9 +206,15 @@ def test_the_learned_threshold() -> None:
 
 def test_the_learned_threshold_follows_what_was_kept() -> None:
     settings = Settings(
-        segment_tokens=1, max_tokens=3, schedule="learned", acceptance="hard", r_star=50.0, attempts=2, parallel=1,
+        segment_tokens=1,
+        max_tokens=3,
+        schedule="learned",
+        acceptance="hard",
+        r_star=50.0,
+        attempts=2,
+        parallel=1,
         thresholds=(Step(1, 0.0, 1.0),),
-    )  # fmt: skip
+    )
     decoder = make_decoder(settings, 1)
     assert decoder.needs_prompt_reward
     decoder.begin(2.0)

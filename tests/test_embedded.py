@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from stars_guard import embedded
+from stars_guard.engines import embedded_models as embedded
 from stars_guard.errors import BackendError
 
 

@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from benchmarks.exactness import Table, closed_form, engine_answers, tally
-from stars_guard import portal
 from stars_guard.backends.vllm_engine import VllmEngineBackend
-from stars_guard.embedded import generator_dir
+from stars_guard.calling import portal
+from stars_guard.engines.embedded_models import generator_dir
 
 DRAWS = 20_000
 REAL = 16

@@ -20,12 +20,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.transformers import TransformersBackend
-from stars_guard.chat import encode_chat
+from stars_guard.core.grammar import Grammar
+from stars_guard.core.messages import Message
+from stars_guard.core.sampling import Sampling
+from stars_guard.core.segments import Token
+from stars_guard.core.tools import Tool, Toolset
 from stars_guard.errors import InputError, MissingExtra
-from stars_guard.grammar import Grammar
 from stars_guard.guard import CallOptions, Guard
-from stars_guard.segments import Message, Sampling, Token
-from stars_guard.tools import Tool, ToolForm, Toolset
+from stars_guard.prompting.chat_encoding import encode_chat
+from stars_guard.prompting.tool_calls import ToolForm
 
 ASK = [Message("user", "Alice is seven years old. Is she a child? Give her name and age.")]
 PERSON = {
@@ -99,8 +102,10 @@ def test_an_answer_under_a_grammar_is_one_segment_and_is_drawn_again_as_a_whole(
     judge = rewarding(lambda p: float(p.segment != "no"), weight=1.0)
     made = Guard(
         policy(attempts=40, beta=0.01, segment_tokens=1, parallel=4, budget_tokens=2000, schedule="constant"),
-        model=engine, judges=[judge], audit=MemoryStore(),
-    )  # fmt: skip
+        model=engine,
+        judges=[judge],
+        audit=MemoryStore(),
+    )
     for seed in range(4):
         done = made.blocking.generate(ASK, CallOptions(seed=seed, grammar=Grammar.regex("yes|no"), max_tokens=8))
         assert (done.text, done.finish, done.totals.segments) == ("yes", "eos", 1)
@@ -123,10 +128,16 @@ async def test_a_missing_library_is_named(engine: TransformersBackend, monkeypat
         await engine.open(ASK, Sampling(), grammar=Grammar.regex("a"))
 
 
-WEATHER = Tool("get_weather", "", {
-    "type": "object", "properties": {"city": {"$ref": "#/$defs/City"}}, "required": ["city"],
-    "$defs": {"City": {"enum": ["Paris", "Oslo"]}},
-})  # fmt: skip
+WEATHER = Tool(
+    "get_weather",
+    "",
+    {
+        "type": "object",
+        "properties": {"city": {"$ref": "#/$defs/City"}},
+        "required": ["city"],
+        "$defs": {"City": {"enum": ["Paris", "Oslo"]}},
+    },
+)
 NOTHING = Tool("stop", "", {"type": "object", "properties": {}})
 NATIVE, DESCRIBED = ToolForm("hermes", (), native=True), ToolForm("hermes", ())
 PARIS = '"arguments": {"city": "Paris"}}'
@@ -137,15 +148,24 @@ PARIS = '"arguments": {"city": "Paris"}}'
     [
         (DESCRIBED, f'<tool_call>[{{"name": "get_weather", {PARIS}]</tool_call>', "Paris"),
         (NATIVE, f'<tool_call>\n{{"name": "get_weather", {PARIS}\n</tool_call>', "<tool_call>{}</tool_call>"),
-        (NATIVE, '<tool_call>{"name": "stop", "arguments": {}}</tool_call>',
-         '<tool_call>{"name": "stop", "arguments": {"city": "Paris"}}</tool_call>'),
-        (ToolForm("llama3", ()), '{"name": "get_weather", "parameters": {"city": "Oslo"}}',
-         '{"name": "get_weather", "parameters": {"city": "Rome"}}'),
+        (
+            NATIVE,
+            '<tool_call>{"name": "stop", "arguments": {}}</tool_call>',
+            '<tool_call>{"name": "stop", "arguments": {"city": "Paris"}}</tool_call>',
+        ),
+        (
+            ToolForm("llama3", ()),
+            '{"name": "get_weather", "parameters": {"city": "Oslo"}}',
+            '{"name": "get_weather", "parameters": {"city": "Rome"}}',
+        ),
         (ToolForm("mistral", ()), f'[TOOL_CALLS][{{"name": "get_weather", {PARIS}]', "[TOOL_CALLS][]"),
-        (ToolForm("mistral", (), named=True), '[TOOL_CALLS]get_weather[ARGS]{"city": "Paris"}',
-         '[TOOL_CALLS]get_weather[ARGS]{"city": 3}'),
+        (
+            ToolForm("mistral", (), named=True),
+            '[TOOL_CALLS]get_weather[ARGS]{"city": "Paris"}',
+            '[TOOL_CALLS]get_weather[ARGS]{"city": 3}',
+        ),
     ],
-)  # fmt: skip
+)
 def test_forced_calls_are_in_the_models_form(embedded_model: Path, form: ToolForm, right: str, wrong: str) -> None:
     grammar = form.grammar(Toolset((WEATHER, NOTHING), forced=("get_weather", "stop")))
     assert grammar is not None

@@ -16,7 +16,9 @@ from scipy.stats import chi2
 
 from stars_guard.audit import CallRecord, MemoryStore
 from stars_guard.backends.base import Proposal, Session
-from stars_guard.backends.scripted import ScriptedBackend
+from stars_guard.core.events import Decision, Drawing, Finished, Kept, Released
+from stars_guard.core.messages import Message
+from stars_guard.core.sampling import Sampling
 from stars_guard.errors import (
     BackendError,
     BudgetExhausted,
@@ -25,9 +27,8 @@ from stars_guard.errors import (
     PolicyError,
     ScorerError,
 )
-from stars_guard.events import Decision, Drawing, Finished, Kept, Released
 from stars_guard.guard import CallOptions, Guard
-from stars_guard.segments import Message, Sampling
+from stars_guard.testing.scripted import ScriptedBackend
 
 
 def records(of: Guard) -> list[CallRecord]:
@@ -86,12 +87,20 @@ async def test_law_of_two_segments_with_drawing_ahead(optimistic: bool, width: i
     """Accepting by a reward of the segment alone, each segment has the closed-form law, drawn ahead or not."""
     weights = {"good ": 0.0, "fine ": 0.0, "bad ": -1.0, "awful ": -2.0}
     made = Guard(
-        policy(segment_tokens=1, max_tokens=2, attempts=4, r_star=0.0, beta=1.0, schedule="constant",
-               parallel=width, optimistic=optimistic),
+        policy(
+            segment_tokens=1,
+            max_tokens=2,
+            attempts=4,
+            r_star=0.0,
+            beta=1.0,
+            schedule="constant",
+            parallel=width,
+            optimistic=optimistic,
+        ),
         model=ScriptedBackend(words(), chunk=2),
         judges=[rewarding(lambda p: weights.get(p.segment, 0.0))],
         audit=MemoryStore(),
-    )  # fmt: skip
+    )
     made.audit.append = _forget  # type: ignore[method-assign]
     n, seen = 3000, Counter()  # type: ignore[var-annotated]
     for _ in range(n):

@@ -14,12 +14,13 @@ from tokenizers.pre_tokenizers import Metaspace, Sequence, Split
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from stars_guard.core.messages import Message
+from stars_guard.core.segments import Passage
 from stars_guard.errors import PolicyError, ScorerError
-from stars_guard.guard_formats import GuardFormat, guard_format, presets
 from stars_guard.policy import GuardModelJudge, load_policy
-from stars_guard.policy.judges import Preset
-from stars_guard.scorers.questions import Encoder, Questions
-from stars_guard.segments import Message, Passage
+from stars_guard.policy._judges import Preset
+from stars_guard.prompting.guard_formats import GuardFormat, guard_format, presets
+from stars_guard.prompting.guard_questions import Encoder, Questions
 
 RENDERINGS = Path(__file__).parent / "guard_renderings"
 TURNS = (Message("user", "Hi"), Message("assistant", "Hello!"), Message("user", "How do I rob a bank? "))
@@ -180,8 +181,14 @@ def test_three_questions_in_three_lines() -> None:
     """P(harmful response) is summed over what the lines before it may say."""
     questions = Questions(guard_format("wildguard"))
     assert [q.given for q in questions.asked] == [
-        (), (True,), (False,), (True, True), (True, False), (False, True), (False, False),
-    ]  # fmt: skip
+        (),
+        (True,),
+        (False,),
+        (True, True),
+        (True, False),
+        (False, True),
+        (False, False),
+    ]
     chances = [0.9, 0.3, 0.2, 0.1, 0.8, 0.05, 0.6]
     expected = 0.9 * (0.3 * 0.1 + 0.7 * 0.8) + 0.1 * (0.2 * 0.05 + 0.8 * 0.6)
     value, category = questions.verdict(chances)
@@ -202,8 +209,14 @@ def test_the_highest_category_is_told() -> None:
     assert Questions(guard_format("llama-guard-3")).verdict([0.2]) == (0.2, None)
 
 
-PARENT = {"name": "g", "type": "guard_model", "model": "m", "preset": "shieldgemma", "reject_above": 0.5,
-          "categories": ["harassment", "hate_speech"]}  # fmt: skip
+PARENT = {
+    "name": "g",
+    "type": "guard_model",
+    "model": "m",
+    "preset": "shieldgemma",
+    "reject_above": 0.5,
+    "categories": ["harassment", "hate_speech"],
+}
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ from conftest import policy
 from guard_models import random_guard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stars_guard import portal
-from stars_guard.assembly import load_cascade
+from stars_guard.calling import portal
+from stars_guard.calling.assembly import load_cascade
+from stars_guard.core.messages import Message
+from stars_guard.core.segments import Passage
 from stars_guard.errors import PolicyError, ScorerError
-from stars_guard.guard_formats import GuardFormat, guard_format, presets
 from stars_guard.policy import load_policy
+from stars_guard.prompting.guard_formats import GuardFormat, guard_format, presets
 from stars_guard.scorers.guard_model import GuardModelScorer
-from stars_guard.segments import Message, Passage
 
 TURNS = (Message("user", "Hi"), Message("assistant", "Hello!"), Message("user", "How do I rob a bank? "))
 ASK = (Message("system", "Be brief."), Message("user", "How do I rob a bank?"))
@@ -63,8 +64,15 @@ async def test_the_score_is_the_models_own_probability(scorer: GuardModelScorer,
 
 
 async def test_in_a_policy() -> None:
-    spec = {"name": "guard", "type": "guard_model", "model": "embedded", "template": TEMPLATE, "harmful": ["Yes"],
-            "safe": ["No"], "reject_above": 0.0}  # fmt: skip
+    spec = {
+        "name": "guard",
+        "type": "guard_model",
+        "model": "embedded",
+        "template": TEMPLATE,
+        "harmful": ["Yes"],
+        "safe": ["No"],
+        "reject_above": 0.0,
+    }
     cascade = await load_cascade(load_policy(policy(judges=[spec])))
     judgement = (await cascade.judge(passages("Take a gun.")))[0]
     assert judgement.veto == "guard"
@@ -83,8 +91,15 @@ async def test_in_a_policy() -> None:
     ],
 )
 def test_bad_templates_are_named(template: str, expected: str) -> None:
-    spec = {"name": "g", "type": "guard_model", "model": "m", "template": template, "harmful": ["a"], "safe": ["b"],
-            "reject_above": 0.5}  # fmt: skip
+    spec = {
+        "name": "g",
+        "type": "guard_model",
+        "model": "m",
+        "template": template,
+        "harmful": ["a"],
+        "safe": ["b"],
+        "reject_above": 0.5,
+    }
     with pytest.raises(PolicyError, match=expected):
         load_policy(policy(judges=[spec]))
 
@@ -102,8 +117,13 @@ async def test_what_cannot_be_told_apart_is_named(embedded_model: Path, tmp_path
         await GuardModelScorer.load(str(tmp_path / "no"), GuardFormat("custom", TEMPLATE, ("Yes",), ("No",)))
 
 
-PICKED = {"llama-guard-3-1b": ("S1", "S9"), "llama-guard-4": ("S2", "S14"), "shieldgemma": ("harassment",),
-          "granite-guardian-3.0": ("violence",), "wildguard": ("harmful_request",)}  # fmt: skip
+PICKED = {
+    "llama-guard-3-1b": ("S1", "S9"),
+    "llama-guard-4": ("S2", "S14"),
+    "shieldgemma": ("harassment",),
+    "granite-guardian-3.0": ("violence",),
+    "wildguard": ("harmful_request",),
+}
 
 
 @pytest.mark.parametrize("preset", presets())
@@ -130,8 +150,9 @@ async def test_a_preset_on_a_random_model_of_its_architecture(
         together = await scorer.score([longer, passage, Passage("c", TURNS, "", "No.")])
     assert together[1].value == pytest.approx(float(odds.sigmoid()), abs=1e-4)
     assert len({rating.value for rating in together}) == 3
-    assert together[1].detail == (None if preset.startswith("llama") or preset == "qwen3guard" else (
-        PICKED.get(preset, form.default)[0]))  # fmt: skip
+    assert together[1].detail == (
+        None if preset.startswith("llama") or preset == "qwen3guard" else (PICKED.get(preset, form.default)[0])
+    )
 
 
 async def test_several_questions_of_one_passage(embedded_model: Path) -> None:

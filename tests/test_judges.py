@@ -12,18 +12,20 @@ from typing import Any
 import pytest
 from conftest import USER, guard, policy, rewarding, words
 
-from stars_guard.assembly import load_cascade
 from stars_guard.audit import MemoryStore
-from stars_guard.backends.scripted import ScriptedBackend
+from stars_guard.calling.assembly import load_cascade
+from stars_guard.core.judging import Rule
+from stars_guard.core.messages import Message
+from stars_guard.core.segments import Passage
 from stars_guard.errors import PolicyError, ScorerError
 from stars_guard.guard import CallOptions, Guard
-from stars_guard.judging import Rule
 from stars_guard.policy import load_policy
-from stars_guard.scorers import FunctionScorer, Judge, Rating
-from stars_guard.scorers.breaker import Breaker
+from stars_guard.scorers import Judge, Rating
+from stars_guard.scorers._breaker import Breaker
 from stars_guard.scorers.cascade import Cascade
 from stars_guard.scorers.pii import PiiScorer
-from stars_guard.segments import Message, Passage
+from stars_guard.testing import FunctionScorer
+from stars_guard.testing.scripted import ScriptedBackend
 
 
 def passage(answer: str, **more: Any) -> Passage:
@@ -76,9 +78,15 @@ def service() -> Iterator[Service]:
 
 def http_judge(service: Service, **more: Any) -> dict[str, Any]:
     return {
-        "name": "rest", "type": "http", "url": service.url, "body": {"text": "{answer}", "n": 1, "all": "{messages}"},
-        "score": "results[0].score", "reject_above": 0.5, "headers": {"X-Key": "sk-secret"}, **more,
-    }  # fmt: skip
+        "name": "rest",
+        "type": "http",
+        "url": service.url,
+        "body": {"text": "{answer}", "n": 1, "all": "{messages}"},
+        "score": "results[0].score",
+        "reject_above": 0.5,
+        "headers": {"X-Key": "sk-secret"},
+        **more,
+    }
 
 
 async def test_http_fills_in_reads_out_and_shows_no_secret(service: Service) -> None:
@@ -297,7 +305,7 @@ async def test_a_failing_judge_is_left_alone_for_a_while(monkeypatch: pytest.Mon
 
     cascade = Cascade([Judge(Rule("b", reject_above=0.5), FunctionScorer(broken))])
     now = 100.0
-    monkeypatch.setattr("stars_guard.scorers.breaker.time.monotonic", lambda: now)
+    monkeypatch.setattr("stars_guard.scorers._breaker.time.monotonic", lambda: now)
     for _ in range(9):
         judgement = (await cascade.judge([passage("x")]))[0]
         assert judgement.veto is not None

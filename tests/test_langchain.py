@@ -106,8 +106,12 @@ def test_a_refusal_is_a_message(door: str) -> None:
 async def test_32_calls_with_two_policies_keep_their_records_apart(tmp_path: Path) -> None:
     models = {}
     for name, word in (("no-awful", "awful"), ("no-bad", "bad")):
-        made = Guard(policy(name=name), model=guard()._model, judges=[rewarding(), vetoing(word)],
-                     audit=f"jsonl://{tmp_path}/audit.jsonl")  # fmt: skip
+        made = Guard(
+            policy(name=name),
+            model=guard()._model,
+            judges=[rewarding(), vetoing(word)],
+            audit=f"jsonl://{tmp_path}/audit.jsonl",
+        )
         models[name] = ChatStars(policy=made.policy)
         models[name]._guards["embedded", made.policy.name] = made
     calls = [(("no-awful", "no-bad")[i % 2], f"question {i}") for i in range(32)]

@@ -10,11 +10,11 @@ from conftest import policy, rewarding, vetoing, words
 from langchain_core.messages import AIMessage
 
 from langchain_stars import ChatStars, get_audit
-from stars_guard import portal
 from stars_guard.audit import open_store
-from stars_guard.backends.scripted import ScriptedBackend
+from stars_guard.calling import portal
 from stars_guard.errors import AuditError
 from stars_guard.guard import Guard
+from stars_guard.testing.scripted import ScriptedBackend
 
 
 @pytest.fixture(params=["jsonl://", "sqlite:///"])

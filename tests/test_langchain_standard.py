@@ -14,7 +14,7 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
 from langchain_stars import ChatStars
-from stars_guard.embedded import generator_dir
+from stars_guard.engines.embedded_models import generator_dir
 from stars_guard.policy import load_policy
 
 # The shipped policy, its judges and numbers; two attempts, since greedy ones are alike.
@@ -61,9 +61,13 @@ class TestIntegration(_Properties, ChatModelIntegrationTests):
     @property
     def chat_model_params(self) -> dict[str, Any]:
         return {
-            "model": "embedded", "policy": POLICY, "backend": self.backend, "max_tokens": 60, "temperature": 0.0,
+            "model": "embedded",
+            "policy": POLICY,
+            "backend": self.backend,
+            "max_tokens": 60,
+            "temperature": 0.0,
             "audit": "memory://",
-        }  # fmt: skip
+        }
 
     @pytest.mark.xfail(
         reason="135M parameters do not think of calling a tool by themselves; "

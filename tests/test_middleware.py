@@ -21,8 +21,8 @@ from pydantic import BaseModel
 
 from langchain_stars import ChatStars, StarsGuardMiddleware
 from stars_guard.audit import MemoryStore, open_store
+from stars_guard.core.segments import Passage
 from stars_guard.errors import BudgetExhausted, PolicyError, ScorerError
-from stars_guard.segments import Passage
 
 REFUSAL = "I can't help with that."
 
@@ -40,9 +40,13 @@ def policy(**more: Any) -> dict[str, Any]:
     }
     decoding = {"attempts": 3, "on_exhausted": "refuse", **more.pop("decoding", {})}
     return {
-        "apiVersion": "stars-guard/v1", "name": "agent", "rails": rails, "decoding": decoding,
-        "judges": [patterns("secret", "trout")], **more,
-    }  # fmt: skip
+        "apiVersion": "stars-guard/v1",
+        "name": "agent",
+        "rails": rails,
+        "decoding": decoding,
+        "judges": [patterns("secret", "trout")],
+        **more,
+    }
 
 
 class Remote(GenericFakeChatModel):
@@ -361,8 +365,7 @@ def test_our_model_draws_under_the_policy_of_the_middleware(tmp_path: Path) -> N
     model = ChatStars(model="embedded", backend="transformers", seed=1)
     graph = create_agent(model, middleware=[StarsGuardMiddleware(strict, audit=url)])
     chunks = [
-        part[0].text
-        for part in graph.stream({"messages": [HumanMessage("Name a colour.")]}, stream_mode="messages")
+        part[0].text for part in graph.stream({"messages": [HumanMessage("Name a colour.")]}, stream_mode="messages")
     ]
     assert "e" not in "".join(chunks)
     records = open_store(url).read()

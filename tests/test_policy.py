@@ -14,10 +14,10 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from stars_guard.cli.app import app
+from stars_guard.core.sampling import Sampling
 from stars_guard.errors import PolicyError
 from stars_guard.policy import PatternsJudge, Policy, SequenceClassifierJudge, load_policy, shipped_policies
 from stars_guard.policy.schema import policy_schema, schema_text
-from stars_guard.segments import Sampling
 
 REPOSITORY = Path(__file__).parent.parent
 

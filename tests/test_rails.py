@@ -10,18 +10,19 @@ import pytest
 from conftest import USER, ScriptedBackend, words
 
 from stars_guard.audit import MemoryStore
-from stars_guard.backends.handed import HandedBackend
+from stars_guard.auditing.replay import draw_again
+from stars_guard.backends.supplied import SuppliedBackend
+from stars_guard.calling.checks import Checked
+from stars_guard.core.events import Drawing
+from stars_guard.core.messages import Message
+from stars_guard.core.segments import Passage
 from stars_guard.errors import AuditError, BackendError, PolicyError, ScorerError
-from stars_guard.events import Drawing
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import load_policy, resolve_policy
 from stars_guard.policy.layers import loosened
 from stars_guard.policy.show import annotated, differences
-from stars_guard.rails import Checked
-from stars_guard.rendering import render_call
-from stars_guard.replay import draw_again
+from stars_guard.prompting.call_rendering import render_call
 from stars_guard.scorers.paths import PathScorer
-from stars_guard.segments import Message, Passage
 
 SECRET = {"name": "secret", "type": "patterns", "patterns": [{"name": "code", "regex": "swordfish"}]}
 MAIL = {"name": "mail", "type": "pii", "kinds": ["email"]}
@@ -129,12 +130,12 @@ async def test_the_output_rail_judges_answers_while_they_are_drawn() -> None:
 
 def hand_in(guard: Guard, *texts: str, **options: Any) -> tuple[str, list[Any]]:
     """Whole answers, one for each that the guard asks for."""
-    engine, left, said = HandedBackend("other"), iter(texts), []
+    engine, left, said = SuppliedBackend("other"), iter(texts), []
     for event in guard.blocking.stream(USER, CallOptions(**options), engine=engine):
         said.append(event)
         if isinstance(event, Drawing):
             for _ in range(event.count):
-                engine.hand(next(left), tokens=7)
+                engine.supply(next(left), tokens=7)
     return said[-1].text, said
 
 
@@ -166,7 +167,7 @@ def test_best_of_n_draws_all_and_keeps_one_that_passes() -> None:
 def test_what_was_not_handed_in_is_an_error() -> None:
     guard, store = make("output")
     with pytest.raises(BackendError, match="1 texts were to be handed in, 0 were"):
-        list(guard.blocking.stream(USER, engine=HandedBackend("other")))
+        list(guard.blocking.stream(USER, engine=SuppliedBackend("other")))
     assert store.records[0].finish == "failed"
 
 
@@ -266,8 +267,15 @@ def test_what_a_policy_lets_through_of_another() -> None:
 def test_a_call_is_rendered_with_the_strings_that_the_tool_gets() -> None:
     text = render_call("run", {"command": "echo 'a'\nrm", "n": 3, "deep": [{"x": True}, None]})
     assert text.splitlines() == [
-        "run", "command: echo 'a'", "rm", "n: 3", "deep[0].x: true", "deep[1]: null", "command: echo a", "rm",
-    ]  # fmt: skip
+        "run",
+        "command: echo 'a'",
+        "rm",
+        "n: 3",
+        "deep[0].x: true",
+        "deep[1]: null",
+        "command: echo a",
+        "rm",
+    ]
 
 
 @pytest.mark.parametrize(

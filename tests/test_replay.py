@@ -10,16 +10,16 @@ import pytest
 from conftest import USER, policy, words
 from typer.testing import CliRunner
 
-from stars_guard import portal
 from stars_guard.audit import CallRecord, MemoryStore
 from stars_guard.audit.record import Attempt
-from stars_guard.backends.scripted import ScriptedBackend
+from stars_guard.auditing.counterfactual import Answered, what_if
+from stars_guard.auditing.replay import compare, draw_again, promise
+from stars_guard.calling import portal
 from stars_guard.cli.app import app
 from stars_guard.errors import AuditError, PolicyError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import Policy, load_policy
-from stars_guard.replay import compare, draw_again, promise
-from stars_guard.whatif import Answered, what_if
+from stars_guard.testing.scripted import ScriptedBackend
 
 WORDS: list[dict[str, Any]] = [
     {"name": "words", "type": "patterns", "patterns": [{"name": "awful", "regex": "awful"}]},
@@ -104,8 +104,11 @@ def test_another_policy_judges_again_what_it_must() -> None:
             vetoed[segment.index, attempt.attempt] = "fine" in before + text[segment.index, attempt.attempt]
         before += text[segment.index, segment.kept or 0]
     assert {(f.segment, f.attempt): f.after == "rejected" for f in other.proposals} == vetoed
-    first = next(s for s in record.segments if vetoed[s.index, s.kept or 0] or not all(
-        vetoed[s.index, a] for a in range(s.kept or 0)))  # fmt: skip
+    first = next(
+        s
+        for s in record.segments
+        if vetoed[s.index, s.kept or 0] or not all(vetoed[s.index, a] for a in range(s.kept or 0))
+    )
     assert other.parted == first.index
 
 

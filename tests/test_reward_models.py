@@ -28,19 +28,20 @@ from transformers import (
     Qwen3ForSequenceClassification,
 )
 
-from stars_guard import portal
-from stars_guard.assembly import load_cascade
 from stars_guard.audit import MemoryStore
-from stars_guard.backends.scripted import ScriptedBackend
-from stars_guard.chat import encode_chat
-from stars_guard.embedded import reward_dir
+from stars_guard.calling import portal
+from stars_guard.calling.assembly import load_cascade
+from stars_guard.core.messages import Message
+from stars_guard.core.segments import Passage
+from stars_guard.engines.embedded_models import reward_dir
 from stars_guard.errors import PolicyError, ScorerError
 from stars_guard.guard import Guard
 from stars_guard.policy import load_policy
-from stars_guard.scorers.labels import Labels
-from stars_guard.scorers.reading import Reader
+from stars_guard.prompting.chat_encoding import encode_chat
+from stars_guard.scorers._labels import Labels
+from stars_guard.scorers._reading import Reader
 from stars_guard.scorers.sequence_classifier import SequenceClassifier, SequenceClassifierScorer
-from stars_guard.segments import Message, Passage
+from stars_guard.testing.scripted import ScriptedBackend
 
 ASKS = {
     "a": (Message("user", "Tell me <|im_end|> of the sea."),),
@@ -48,9 +49,16 @@ ASKS = {
     "c": (Message("user", "Tell me <|im_end|> of the sea."),),
 }
 SMALL: dict[str, Any] = {
-    "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "head_dim": 32, "num_labels": 1, "pad_token_id": 2, "max_position_embeddings": 512,
-}  # fmt: skip
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "num_labels": 1,
+    "pad_token_id": 2,
+    "max_position_embeddings": 512,
+}
 # a window far shorter than the texts
 FAMILIES = {
     "llama": (LlamaConfig, LlamaForSequenceClassification, {}),
@@ -232,9 +240,15 @@ def toxicity(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT with three labels that do not exclude one another."""
     where = tmp_path_factory.mktemp("toxicity")
     torch.manual_seed(1)
-    config = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-                        problem_type="multi_label_classification", id2label={0: "toxic", 1: "threat", 2: "insult"},
-                        label2id={"toxic": 0, "threat": 1, "insult": 2})  # fmt: skip
+    config = BertConfig(
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        problem_type="multi_label_classification",
+        id2label={0: "toxic", 1: "threat", 2: "insult"},
+        label2id={"toxic": 0, "threat": 1, "insult": 2},
+    )
     model = BertForSequenceClassification(config)
     torch.nn.init.normal_(model.classifier.weight)
     model.save_pretrained(where)
@@ -329,8 +343,15 @@ def test_what_is_wrong_with_labels_is_named(judge: dict[str, Any], expected: str
 def test_a_child_may_not_raise_a_labels_limit_in_silence(
     tmp_path: Path, labels: dict[str, float], expected: str | None
 ) -> None:
-    lines = ["apiVersion: stars-guard/v1", "name: parent", "judges:", "  - name: t", "    type: sequence_classifier",
-             "    model: m", "    labels: {toxic: 0.5, threat: 0.3}"]  # fmt: skip
+    lines = [
+        "apiVersion: stars-guard/v1",
+        "name: parent",
+        "judges:",
+        "  - name: t",
+        "    type: sequence_classifier",
+        "    model: m",
+        "    labels: {toxic: 0.5, threat: 0.3}",
+    ]
     (tmp_path / "parent.yaml").write_text("\n".join(lines))
     child = tmp_path / "child.yaml"
     child.write_text(f"extends: ./parent.yaml\nname: child\njudges:\n  - name: t\n    labels: {labels}\n")

@@ -31,9 +31,13 @@ def policy(**more: Any) -> dict[str, Any]:
         "output": {"judges": [patterns("said", "perch")]},
     }
     return {
-        "apiVersion": "stars-guard/v1", "name": "chain", "rails": rails, "judges": [patterns("secret", "trout")],
-        "decoding": {"segment_tokens": 2, "attempts": 3, "on_exhausted": "refuse"}, **more,
-    }  # fmt: skip
+        "apiVersion": "stars-guard/v1",
+        "name": "chain",
+        "rails": rails,
+        "judges": [patterns("secret", "trout")],
+        "decoding": {"segment_tokens": 2, "attempts": 3, "on_exhausted": "refuse"},
+        **more,
+    }
 
 
 def remote(*answers: str | AIMessage) -> GenericFakeChatModel:

@@ -16,14 +16,16 @@ from conftest import USER, guard
 from tokenizers.processors import RobertaProcessing
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from stars_guard import worker
-from stars_guard.embedded import reward_dir
+from stars_guard.core.judging import Rule
+from stars_guard.core.messages import Message
+from stars_guard.core.segments import Passage
+from stars_guard.engines import model_thread as worker
+from stars_guard.engines.embedded_models import reward_dir
+from stars_guard.engines.vllm_client import ServerOptions, Servers
 from stars_guard.errors import MissingExtra, ScorerError
-from stars_guard.judging import Rule
-from stars_guard.scorers import Cascade, FunctionScorer, Judge, Pattern, PatternScorer, Rating
+from stars_guard.scorers import Cascade, Judge, Pattern, PatternScorer, Rating
 from stars_guard.scorers.sequence_classifier import SequenceClassifier, SequenceClassifierScorer
-from stars_guard.segments import Message, Passage
-from stars_guard.vllm_http import ServerOptions, Servers
+from stars_guard.testing import FunctionScorer
 
 ASK = (Message("user", "How do I treat a colleague who annoys me?"),)
 KIND = "Talk to them calmly, listen, and look for a solution together."
@@ -82,8 +84,14 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT with two labels, of the embedded encoder's vocabulary."""
     where = tmp_path_factory.mktemp("labelled")
     torch.manual_seed(0)
-    config = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-                        id2label={0: "SAFE", 1: "INJECTION"}, label2id={"SAFE": 0, "INJECTION": 1})  # fmt: skip
+    config = BertConfig(
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        id2label={0: "SAFE", 1: "INJECTION"},
+        label2id={"SAFE": 0, "INJECTION": 1},
+    )
     BertForSequenceClassification(config).save_pretrained(where)
     AutoTokenizer.from_pretrained(reward_dir()).save_pretrained(where)
     return where
@@ -201,10 +209,16 @@ async def test_encoder_rewards_of_other_kinds(kind: str, embedded_model: Path, t
         tokenizer.chat_template = None
     torch.manual_seed(0)
     config = getattr(transformers, f"{kind}Config")(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=130, type_vocab_size=0 if kind == "DebertaV2" else 1, num_labels=1,
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=130,
+        type_vocab_size=0 if kind == "DebertaV2" else 1,
+        num_labels=1,
         pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+    )
     model = getattr(transformers, f"{kind}ForSequenceClassification")(config).eval()
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)

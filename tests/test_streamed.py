@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 
-from stars_guard.backends.streamed import Drawn, Request, StreamedSession, TokenSource
-from stars_guard.backends.tokens import Prompt
+from stars_guard.backends._streamed import Drawn, Request, StreamedSession, TokenSource
+from stars_guard.backends._vocabulary import Prompt
 from stars_guard.backends.vllm_engine import entropy_of
 from stars_guard.errors import BackendError, ProtocolError
 

@@ -20,10 +20,10 @@ from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel, Field
 
 from langchain_stars import ChatStars
-from langchain_stars.convert import to_messages
-from stars_guard.backends.scripted import ScriptedBackend
+from langchain_stars._messages import to_messages
+from stars_guard.core.messages import Message
 from stars_guard.errors import BackendUnavailable, InputError
-from stars_guard.segments import Message
+from stars_guard.testing.scripted import ScriptedBackend
 
 CALL = '<tool_call>[{"name": "get_weather", "arguments": {"city": "Paris"}}]</tool_call>'
 
@@ -93,11 +93,17 @@ def test_tools_of_every_kind_are_bound() -> None:
 @pytest.mark.parametrize(
     ("choice", "forced"),
     [
-        (None, ()), ("auto", ()), (False, ()), ("any", ("get_weather", "add")), ("required", ("get_weather", "add")),
-        (True, ("get_weather", "add")), ("add", ("add",)),
-        ({"type": "function", "function": {"name": "add"}}, ("add",)), ("none", None),
+        (None, ()),
+        ("auto", ()),
+        (False, ()),
+        ("any", ("get_weather", "add")),
+        ("required", ("get_weather", "add")),
+        (True, ("get_weather", "add")),
+        ("add", ("add",)),
+        ({"type": "function", "function": {"name": "add"}}, ("add",)),
+        ("none", None),
     ],
-)  # fmt: skip
+)
 def test_tool_choice(choice: Any, forced: Any) -> None:
     model = chat()
     bound = model.bind_tools([get_weather, add], tool_choice=choice)
@@ -150,7 +156,7 @@ def test_conversations_with_tools_are_read() -> None:
     system, user, first, result, last = to_messages(
         [SystemMessage("s"), HumanMessage("u"), call, ToolMessage("rain", tool_call_id="1"), blocks]
     )
-    assert first.calls[0].arguments == {"city": "Oslo"}
+    assert first.tool_calls[0].arguments == {"city": "Oslo"}
     assert (result.role, result.content, result.call_id, result.name) == ("tool", "rain", "1", "get_weather")
     assert (system.role, user.role, last.content) == ("system", "user", "a")
     image = [{"type": "image", "base64": "x", "mime_type": "image/png"}]

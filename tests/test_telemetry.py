@@ -13,12 +13,12 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from stars_guard import telemetry
 from stars_guard.audit import MemoryStore
-from stars_guard.backends import ScriptedBackend
+from stars_guard.calling import telemetry
+from stars_guard.core.segments import Passage
 from stars_guard.errors import BackendError, BudgetExhausted
 from stars_guard.guard import Guard
-from stars_guard.segments import Passage
+from stars_guard.testing import ScriptedBackend
 
 EXPORTER = InMemorySpanExporter()
 
@@ -60,15 +60,25 @@ async def test_a_call_is_a_span_with_an_event_a_score(spans: InMemorySpanExporte
     assert about["stars_guard.tokens.rejections"] == record.totals["rejections"]
     scored = [
         (segment.index, attempt.attempt, score.judge, score.value, attempt.verdict, attempt.reason)
-        for segment in record.segments for attempt in segment.attempts for score in attempt.scores
-    ]  # fmt: skip
+        for segment in record.segments
+        for attempt in segment.attempts
+        for score in attempt.scores
+    ]
     told = [
-        tuple((event.attributes or {})[name] for name in (
-            telemetry.SEGMENT, telemetry.ATTEMPT, telemetry.EVALUATION_NAME, telemetry.EVALUATION_VALUE,
-            telemetry.EVALUATION_LABEL, telemetry.EVALUATION_EXPLANATION,
-        ))
-        for event in span.events if event.name == "gen_ai.evaluation.result"
-    ]  # fmt: skip
+        tuple(
+            (event.attributes or {})[name]
+            for name in (
+                telemetry.SEGMENT,
+                telemetry.ATTEMPT,
+                telemetry.EVALUATION_NAME,
+                telemetry.EVALUATION_VALUE,
+                telemetry.EVALUATION_LABEL,
+                telemetry.EVALUATION_EXPLANATION,
+            )
+        )
+        for event in span.events
+        if event.name == "gen_ai.evaluation.result"
+    ]
     assert sorted(told) == sorted(scored)
     assert "rejected" in {label for *_, label, _ in told}
 
@@ -121,8 +131,10 @@ async def test_a_check_is_a_span_too(spans: InMemorySpanExporter) -> None:
     span = one(spans, "stars_guard.check tool_call")
     about = dict(span.attributes or {})
     assert (about["stars_guard.stage"], about["stars_guard.finish"], about["stars_guard.run_id"]) == (
-        "tool_call", "refused", "r1",
-    )  # fmt: skip
+        "tool_call",
+        "refused",
+        "r1",
+    )
     assert about["stars_guard.audit_id"] == checked.audit_id
     assert about["stars_guard.reason"] == "vetoed by secret: code"
     assert "swordfish" not in span.to_json()

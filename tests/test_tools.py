@@ -12,19 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from stars_guard.backends.scripted import ScriptedBackend
-from stars_guard.backends.tokens import Prompt, decoder
-from stars_guard.chat import encode_chat, takes_tools
+from stars_guard.backends._vocabulary import Prompt, decoder
+from stars_guard.core.events import Called, Finished, Released
+from stars_guard.core.judging import Rule
+from stars_guard.core.messages import Message, ToolCall
+from stars_guard.core.segments import Passage, Token
+from stars_guard.core.tools import Tool, Toolset
 from stars_guard.decoding import SegmentCutter
+from stars_guard.decoding.spans import Span, find_spans, is_unfinished
 from stars_guard.errors import InputError
-from stars_guard.events import Called, Finished, Released
 from stars_guard.guard import CallOptions, Guard
-from stars_guard.judging import Rule
-from stars_guard.scorers import FunctionScorer, Judge
-from stars_guard.segments import Message, Passage, Token, ToolCall
-from stars_guard.spans import Span, find_spans, is_unfinished
-from stars_guard.tools import HERMES, Tool, ToolForm, Toolset, encode_tool_chat, form_of
-from stars_guard.turns import as_text, text_of
+from stars_guard.prompting.chat_encoding import encode_chat, takes_tools
+from stars_guard.prompting.plain_text import as_text, text_of
+from stars_guard.prompting.tool_calls import HERMES, ToolForm, encode_tool_chat, form_of
+from stars_guard.scorers import Judge
+from stars_guard.testing import FunctionScorer
+from stars_guard.testing.scripted import ScriptedBackend
 
 WEATHER = Tool("get_weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
 SHELL = Tool("shell", "Runs a command.", {"type": "object", "properties": {"command": {"type": "string"}}})
@@ -101,12 +104,13 @@ def test_a_call_is_released_whole_and_its_markers_are_not_text(decoding: dict[st
     made = guard(seen.judge, backend=writing(answer), segment_tokens=2, max_tokens=200, **decoding)
     done, events = run(made)
     assert done.text == "Let me see. "
-    assert [(c.name, dict(c.arguments)) for c in done.calls] == [
-        ("get_weather", {"city": "Paris"}), ("shell", {"command": "ls"})
-    ]  # fmt: skip
-    assert len({c.id for c in done.calls}) == 2
+    assert [(c.name, dict(c.arguments)) for c in done.tool_calls] == [
+        ("get_weather", {"city": "Paris"}),
+        ("shell", {"command": "ls"}),
+    ]
+    assert len({c.id for c in done.tool_calls}) == 2
     assert all("<" not in event.text for event in events if isinstance(event, Released))
-    assert [len(event.calls) for event in events if isinstance(event, Called)] == [1, 1]
+    assert [len(event.tool_calls) for event in events if isinstance(event, Called)] == [1, 1]
     assert made.audit.read()[0].answer.text == answer.replace("\n", "")
     assert made.audit.read()[0].tools == ("get_weather", "shell")
     if "method" not in decoding:
@@ -122,7 +126,7 @@ def test_a_vetoed_call_is_drawn_again_and_never_released() -> None:
     for seed in range(12):
         made = guard(seen.judge, backend=backend, segment_tokens=4, max_tokens=100, attempts=20)
         done, events = run(made, seed=seed)
-        assert [c.arguments["command"] for c in done.calls] == ["ls /"]
+        assert [c.arguments["command"] for c in done.tool_calls] == ["ls /"]
         assert not any("rm" in event.text for event in events if isinstance(event, Released | Called))
     assert any("rm -rf" in passage.segment for passage in seen.passages)
 
@@ -130,7 +134,7 @@ def test_a_vetoed_call_is_drawn_again_and_never_released() -> None:
 def test_the_answer_ends_after_the_first_call_where_only_one_may_be_made() -> None:
     backend = writing(call(city="Rome") + call(city="Oslo"), size=5)
     done, _ = run(guard(Seen().judge, backend=backend, max_tokens=99), Toolset((WEATHER,), parallel=False))
-    assert [c.arguments for c in done.calls] == [{"city": "Rome"}]
+    assert [c.arguments for c in done.tool_calls] == [{"city": "Rome"}]
     assert done.finish == "stop"
 
 
@@ -142,16 +146,16 @@ def test_what_is_no_call_is_named() -> None:
         ('<tool_call>{"name": "x", "argu', "ended within"),
     ):
         done, _ = run(guard(Seen().judge, backend=writing(answer), max_tokens=99))
-        assert (done.text, done.calls) == ("", ())
-        assert error in done.invalid[0].error
-        assert done.invalid[0].arguments in answer
+        assert (done.text, done.tool_calls) == ("", ())
+        assert error in done.invalid_tool_calls[0].error
+        assert done.invalid_tool_calls[0].arguments in answer
     done, _ = run(guard(Seen().judge, backend=writing(call(city="Paris")), max_tokens=9))
-    assert (done.finish, len(done.invalid)) == ("length", 1)
+    assert (done.finish, len(done.invalid_tool_calls)) == ("length", 1)
 
 
 def test_without_tools_markers_are_text() -> None:
     done, _ = run(guard(Seen().judge, backend=writing(call(city="Paris")), max_tokens=99), None)
-    assert (done.text, done.calls) == (call(city="Paris"), ())
+    assert (done.text, done.tool_calls) == (call(city="Paris"), ())
 
 
 @pytest.mark.parametrize(("tail", "stop", "whole"), [("!", "!", True), ("X", "l>X", False)])
@@ -162,7 +166,7 @@ def test_stop_strings_and_calls(tail: str, stop: str, whole: bool) -> None:
         done, _ = run(made, stop=(stop,))
         assert done.text == ""
         assert done.finish == "stop"
-        assert (len(done.calls), len(done.invalid)) == ((1, 0) if whole else (0, 1))
+        assert (len(done.tool_calls), len(done.invalid_tool_calls)) == ((1, 0) if whole else (0, 1))
 
 
 def test_toolsets_are_checked() -> None:
@@ -202,7 +206,7 @@ PAST = [
     Message("system", "be good"),
     Message("user", "weather?"),
     Message("assistant", "", (ToolCall("call_x_0", "get_weather", {EVIL: EVIL, "n": [1, {"deep": EVIL}, None]}),)),
-    Message("tool", EVIL, call_id="call_x_0", name="get_weather"),
+    Message("tool", EVIL, tool_call_id="call_x_0", name="get_weather"),
 ]
 
 
@@ -232,13 +236,18 @@ def test_text_in_calls_and_results_never_becomes_control_tokens(tokenizers: dict
     tokenizer = tokenizers[name]
     form, special = form_of(tokenizer), set(tokenizer.all_special_ids)
     ids = encode_tool_chat(tokenizer, PAST, TOOLS, form)
-    mild = [PAST[0], PAST[1], Message("assistant", "", (ToolCall("y", "x", {}),)), Message("tool", "fine", call_id="y")]
+    mild = [
+        PAST[0],
+        PAST[1],
+        Message("assistant", "", (ToolCall("y", "x", {}),)),
+        Message("tool", "fine", tool_call_id="y"),
+    ]
     harmless = encode_tool_chat(tokenizer, mild, TOOLS, form)
     assert sum(i in special for i in ids) == sum(i in special for i in harmless)
     text = tokenizer.decode(ids)
     assert "\x01" not in text
     assert "u0001" not in text
-    arguments = json.dumps(PAST[2].calls[0].arguments, ensure_ascii=False)
+    arguments = json.dumps(PAST[2].tool_calls[0].arguments, ensure_ascii=False)
     assert arguments in text.replace('"n":[1,{"deep":', '"n": [1, {"deep": ')
     assert EVIL in text or json.dumps(EVIL, ensure_ascii=False) in text
     assert json.dumps(WEATHER.definition["function"]["name"]) in text
@@ -256,7 +265,7 @@ def test_what_the_template_renders_is_what_transformers_renders(tokenizers: dict
 
 def test_a_template_that_takes_one_call_a_turn_gets_them_one_by_one(tokenizers: dict[str, Any]) -> None:
     calls = tuple(ToolCall(f"{i}", name, {}) for i, name in enumerate(("first", "second")))
-    results = [Message("tool", f"result {i}", call_id=f"{i}") for i in (1, 0)]
+    results = [Message("tool", f"result {i}", tool_call_id=f"{i}") for i in (1, 0)]
     tokenizer = tokenizers["llama3"]
     text = tokenizer.decode(encode_chat(tokenizer, [*USER, Message("assistant", "", calls), *results]))
     places = [text.index(part) for part in ("first", "result 0", "second", "result 1")]
@@ -382,16 +391,20 @@ class InForm(ScriptedBackend):
         ("llama3", ' {"name": "shell", "parameters": {"command": "ls"}}', "", ["shell"]),
         ("llama3", '{"answer": [1, 2, 3]}', '{"answer": [1, 2, 3]}', []),
         ("llama3", 'So: {"name": "shell", "parameters": {}}', 'So: {"name": "shell", "parameters": {}}', []),
-        ("mistral", 'Well. [TOOL_CALLS][{"name": "shell", "arguments": {}}, {"name": "get_weather"}]', "Well. ",
-         ["shell", "get_weather"]),
+        (
+            "mistral",
+            'Well. [TOOL_CALLS][{"name": "shell", "arguments": {}}, {"name": "get_weather"}]',
+            "Well. ",
+            ["shell", "get_weather"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_calls_in_other_forms_are_judged_whole(name: str, answer: str, text: str, names: list[str]) -> None:
     forms = {"llama3": form_of_llama(), "mistral": ToolForm("mistral", (Span("[TOOL_CALLS]"),))}
     backend, seen = InForm(writing(answer).script), Seen()
     backend.form = forms[name]
     done, events = run(guard(seen.judge, backend=backend, segment_tokens=2, max_tokens=99))
-    assert (done.text, [c.name for c in done.calls], done.invalid) == (text, names, ())
+    assert (done.text, [c.name for c in done.tool_calls], done.invalid_tool_calls) == (text, names, ())
     marked = {passage.segment for passage in seen.passages if passage.whole}
     wanted = [] if answer.startswith("So") else [answer[max(0, answer.find("[TOOL_CALLS]")) :]]
     assert [segment[-len(want) :] for segment, want in zip(marked, wanted, strict=True)] == wanted

@@ -14,11 +14,13 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stars_guard.backends.detokenize import Detokenizer
 from stars_guard.backends.transformers import TransformersBackend
-from stars_guard.chat import encode_chat
+from stars_guard.core.messages import Message
+from stars_guard.core.sampling import Sampling
+from stars_guard.core.segments import Token
 from stars_guard.errors import BackendError, ContextTooLong, InputError, ProtocolError
-from stars_guard.segments import Message, Sampling, Token
+from stars_guard.prompting.chat_encoding import encode_chat
+from stars_guard.prompting.detokenizer import Detokenizer
 
 ASK = [Message("user", "What is a lake?")]
 
@@ -121,9 +123,12 @@ async def test_greedy_text_is_that_of_generate(engine: TransformersBackend, refe
     prompt = torch.tensor([encode_chat(tokenizer, ASK)])
     with torch.inference_mode():
         whole = reference.generate(
-            prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=40,
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
+            max_new_tokens=40,
             pad_token_id=tokenizer.eos_token_id,
-        )[0, prompt.shape[1] :].tolist()  # fmt: skip
+        )[0, prompt.shape[1] :].tolist()
     for size in (1, 7, 40):
         assert await greedy(engine, ASK, size, 40) == whole
 
@@ -133,10 +138,19 @@ async def test_a_model_with_windows_is_that_of_generate(embedded_model: Path, tm
     """Some layers see the last 8 tokens alone; groups of query heads share keys."""
     tokenizer = AutoTokenizer.from_pretrained(embedded_model)
     config = getattr(transformers, f"{kind.removesuffix('Text')}{'Text' * kind.endswith('Text')}Config")(
-        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=64, num_hidden_layers=6, head_dim=16,
-        num_attention_heads=4, num_key_value_heads=2, sliding_window=8, max_position_embeddings=256,
-        bos_token_id=1, eos_token_id=2, pad_token_id=2,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=6,
+        head_dim=16,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=8,
+        max_position_embeddings=256,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
@@ -208,9 +222,7 @@ async def test_sampling_options_bite(engine: TransformersBackend, options: dict[
         assert len(set(drawn[0])) == len(drawn[0])
 
 
-async def test_entropies_are_those_of_the_model_at_any_temperature(
-    engine: TransformersBackend, reference: Any
-) -> None:
+async def test_entropies_are_those_of_the_model_at_any_temperature(engine: TransformersBackend, reference: Any) -> None:
     session = await engine.open(ASK, Sampling(temperature=0.7), entropies=True)
     (proposal,) = await session.propose([1], 3)
     tokens = await tokens_of(proposal)
@@ -226,8 +238,9 @@ def test_text_of_messages_never_becomes_control_tokens(tokenizer: Any) -> None:
     special = set(tokenizer.all_special_ids)
     assert sum(i in special for i in ids) == sum(i in special for i in plain)
     assert evil in tokenizer.decode(ids)
-    same = tokenizer.apply_chat_template([{"role": "user", "content": "hello there"}], add_generation_prompt=True,
-                                         tokenize=False)  # fmt: skip
+    same = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "hello there"}], add_generation_prompt=True, tokenize=False
+    )
     assert tokenizer.decode(encode_chat(tokenizer, [Message("user", "hello there")])) == same
     marks = "\x010\x01 and \x015\x01"
     assert marks in tokenizer.decode(encode_chat(tokenizer, [Message("user", marks)]))
@@ -241,9 +254,7 @@ def test_text_of_messages_never_becomes_control_tokens_in_threads(tokenizer: Any
             assert list(threads.map(lambda ask: encode_chat(tokenizer, ask), asks)) == expected
 
 
-TEXTS = [
-    "naïve café", "日本語のテキスト", "👩‍👩‍👧‍👦 family 🇫🇷", "a\n\n b\t c  d", "अनुच्छेद", "𝔘𝔫𝔦"
-]  # fmt: skip
+TEXTS = ["naïve café", "日本語のテキスト", "👩‍👩‍👧‍👦 family 🇫🇷", "a\n\n b\t c  d", "अनुच्छेद", "𝔘𝔫𝔦"]
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -22,18 +22,20 @@ from scipy.stats import chi2, norm
 from vllm_servers import Server
 
 from langchain_stars import ChatStars
-from stars_guard import portal
-from stars_guard.assembly import load_backend
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.base import Backend
 from stars_guard.backends.vllm_engine import VllmEngineBackend, entropy_of
 from stars_guard.backends.vllm_server import VllmServerBackend
+from stars_guard.calling import portal
+from stars_guard.calling.assembly import load_backend
+from stars_guard.core.events import Finished, Released
+from stars_guard.core.grammar import Grammar
+from stars_guard.core.messages import Message
+from stars_guard.core.sampling import Sampling
+from stars_guard.core.segments import Passage
+from stars_guard.core.tools import Tool, Toolset
 from stars_guard.errors import BackendError, BackendUnavailable, ContextTooLong, InputError
-from stars_guard.events import Finished, Released
-from stars_guard.grammar import Grammar
 from stars_guard.guard import CallOptions, Guard
-from stars_guard.segments import Message, Passage, Sampling
-from stars_guard.tools import Tool, Toolset
 
 ASK = [Message("user", "What is a lake?")]
 STORY = [Message("user", "Tell me a long story about a lighthouse keeper and the sea.")]
@@ -91,13 +93,22 @@ def test_greedy_text_is_that_of_transformers(engine: Backend, plain: Backend) ->
     assert len(wanted) > 100
 
 
-PERSON = Grammar.json_schema({
-    "type": "object", "required": ["name", "age"],
-    "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"}},
-})  # fmt: skip
-WEATHER = Tool("get_weather", "The weather in a city.", {
-    "type": "object", "properties": {"city": {"type": "string", "maxLength": 12}}, "required": ["city"],
-})  # fmt: skip
+PERSON = Grammar.json_schema(
+    {
+        "type": "object",
+        "required": ["name", "age"],
+        "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"}},
+    }
+)
+WEATHER = Tool(
+    "get_weather",
+    "The weather in a city.",
+    {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 12}},
+        "required": ["city"],
+    },
+)
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +128,8 @@ def test_answers_under_a_grammar_are_those_of_transformers(engine: Backend, guid
     person, call = under_grammars(engine)
     assert (person.text, person.totals.segments) == (guided[0].text, 1)
     assert list(json.loads(person.text)) == ["name", "age"]
-    assert [(c.name, c.arguments) for c in call.calls] == [(c.name, c.arguments) for c in guided[1].calls]
-    assert call.calls[0].arguments == {"city": "Paris"}
+    assert [(c.name, c.arguments) for c in call.tool_calls] == [(c.name, c.arguments) for c in guided[1].tool_calls]
+    assert call.tool_calls[0].arguments == {"city": "Paris"}
     with pytest.raises((BackendError, InputError)):
         guard_of(engine).blocking.generate(ASK, CallOptions(grammar=Grammar.json_schema({"type": "soup"})))
     assert greedy(engine)
@@ -129,8 +140,17 @@ def no_e(passage: Passage) -> float:
 
 
 def accepted_of_proposed(backend: Backend) -> tuple[int, int]:
-    made = guard_of(backend, rewarding(no_e), r_star=0.0, beta=1.0, schedule="constant", segment_tokens=4,
-                    max_tokens=16, attempts=20, parallel=1)  # fmt: skip
+    made = guard_of(
+        backend,
+        rewarding(no_e),
+        r_star=0.0,
+        beta=1.0,
+        schedule="constant",
+        segment_tokens=4,
+        max_tokens=16,
+        attempts=20,
+        parallel=1,
+    )
     done = made.blocking.batch([ASK] * 48)
     return sum(d.totals.segments for d in done), sum(d.totals.proposals for d in done)
 
@@ -154,9 +174,20 @@ def test_law_on_the_real_model(engine: Backend, optimistic: bool) -> None:
     """Two segments of one token from a vocabulary of three: the law is the closed form, drawn ahead or not."""
     top = dict(portal.call(lambda: _top_three(engine)))
     weights = dict(zip(sorted(top), (0.0, -1.0, -2.0), strict=True))
-    made = guard_of(engine, rewarding(lambda p: weights.get(p.answer.split("|")[0], 0.0) if not p.accepted else 9.0),
-                    r_star=0.0, beta=1.0, schedule="constant", segment_tokens=1, max_tokens=2, attempts=8,
-                    on_exhausted="refuse", optimistic=optimistic, parallel=2, sampling={"top_k": 3})  # fmt: skip
+    made = guard_of(
+        engine,
+        rewarding(lambda p: weights.get(p.answer.split("|")[0], 0.0) if not p.accepted else 9.0),
+        r_star=0.0,
+        beta=1.0,
+        schedule="constant",
+        segment_tokens=1,
+        max_tokens=2,
+        attempts=8,
+        on_exhausted="refuse",
+        optimistic=optimistic,
+        parallel=2,
+        sampling={"top_k": 3},
+    )
     n = 300
     seen: Counter[str] = Counter()
     for done in made.blocking.batch([ASK] * n, concurrency=48):
@@ -175,7 +206,7 @@ async def _top_three(engine: Backend) -> list[tuple[str, float]]:
     import torch
 
     from stars_guard.backends.transformers import TransformersBackend
-    from stars_guard.chat import encode_chat
+    from stars_guard.prompting.chat_encoding import encode_chat
 
     backend = await load_backend("embedded", "transformers")
     assert isinstance(backend, TransformersBackend)
@@ -286,13 +317,19 @@ async def test_a_long_prompt_is_named(engine: Backend) -> None:
         await guard_of(engine).generate([Message("user", "many different words here " * 4000)])
 
 
-def test_a_killed_server_is_named_and_the_other_serves_on(embedded_model: Path, tmp_path: Path,
-                                                           servers: list[Server]) -> None:  # fmt: skip
+def test_a_killed_server_is_named_and_the_other_serves_on(
+    embedded_model: Path, tmp_path: Path, servers: list[Server]
+) -> None:
     victim = Server(embedded_model, tmp_path / "victim.log")
     victim.wait()
     options = {"base_url": [victim.url, servers[0].url], "retries": 1, "rest": 600}
-    made = Guard(policy(max_tokens=400, segment_tokens=8), judges=[rewarding(lambda p: 9.0)], audit=MemoryStore(),
-                 backend="vllm-server", options=options)  # fmt: skip
+    made = Guard(
+        policy(max_tokens=400, segment_tokens=8),
+        judges=[rewarding(lambda p: 9.0)],
+        audit=MemoryStore(),
+        backend="vllm-server",
+        options=options,
+    )
     stream = made.blocking.stream(STORY)
     released = (event for event in stream if isinstance(event, Released))
     for _ in range(3):
@@ -342,7 +379,7 @@ def test_the_key_is_sent_and_never_shown(embedded_model: Path) -> None:
     assert "sk-secret" not in repr(model) + model._get_llm_string() + str(model.to_json())
     guard = model._guard({})
     assert guard._options["api_key"].get_secret_value() == "sk-secret"
-    from stars_guard.vllm_http import Servers, parse_options
+    from stars_guard.engines.vllm_client import Servers, parse_options
 
     made = Servers(parse_options({"base_url": "https://x.test/v1/", "api_key": "sk-secret"}))
     assert made._client.headers["authorization"] == "Bearer sk-secret"
@@ -351,7 +388,7 @@ def test_the_key_is_sent_and_never_shown(embedded_model: Path) -> None:
 
 
 def test_auto_takes_vllm_and_says_so(caplog: pytest.LogCaptureFixture, in_process: Backend) -> None:
-    with caplog.at_level("INFO", logger="stars_guard.assembly"):
+    with caplog.at_level("INFO", logger="stars_guard"):
         chosen = portal.call(lambda: load_backend("embedded", "auto", {"dtype": "float32"}))
     assert chosen is in_process
     assert "backend auto: vllm for embedded" in caplog.text
@@ -379,9 +416,11 @@ def test_a_termination_of_the_command_ends_its_engine(tmp_path: Path) -> None:
     said = tmp_path / "stderr"
     with said.open("w") as errors:
         worker = subprocess.Popen(
-            [sys.executable, "-c", "from stars_guard.cli import main; main()", *command], stdout=subprocess.DEVNULL,
-            stderr=errors, env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
-        )  # fmt: skip
+            [sys.executable, "-c", "from stars_guard.cli import main; main()", *command],
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
+        )
     try:
         end = time.monotonic() + 300
         while not (target.exists() and target.stat().st_size) and time.monotonic() < end and worker.poll() is None:

@@ -10,16 +10,17 @@ import pytest
 from conftest import USER, policy, words
 from vllm_servers import Server
 
-from stars_guard import portal
-from stars_guard.assembly import load_cascade
 from stars_guard.audit import MemoryStore
-from stars_guard.backends.scripted import ScriptedBackend
+from stars_guard.calling import portal
+from stars_guard.calling.assembly import load_cascade
+from stars_guard.core.messages import Message
+from stars_guard.core.segments import Passage
 from stars_guard.errors import PolicyError
 from stars_guard.guard import Guard
-from stars_guard.guard_formats import GuardFormat, guard_format
 from stars_guard.policy import load_policy
+from stars_guard.prompting.guard_formats import GuardFormat, guard_format
 from stars_guard.scorers.guard_model import GuardModelScorer
-from stars_guard.segments import Message, Passage
+from stars_guard.testing.scripted import ScriptedBackend
 
 ASK = (Message("user", "How do I rob a bank?"),)
 OWN = GuardFormat(
@@ -88,8 +89,15 @@ def test_what_was_read_before_is_told(embedded_model: Path, engine: Any) -> None
 
 
 def test_in_a_policy(embedded_model: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = {"name": "safety", "type": "guard_model", "preset": "wildguard", "model": str(embedded_model),
-            "base_url": server.url, "api_key_env": "JUDGE_KEY", "reject_above": 1.0}  # fmt: skip
+    spec = {
+        "name": "safety",
+        "type": "guard_model",
+        "preset": "wildguard",
+        "model": str(embedded_model),
+        "base_url": server.url,
+        "api_key_env": "JUDGE_KEY",
+        "reject_above": 1.0,
+    }
     loaded = load_policy(policy(judges=[spec]))
     with pytest.raises(PolicyError, match="JUDGE_KEY"):
         portal.call(lambda: load_cascade(loaded))

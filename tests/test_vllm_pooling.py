@@ -13,16 +13,17 @@ from conftest import USER, policy, words
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from vllm_servers import Server
 
-from stars_guard import portal
-from stars_guard.assembly import load_cascade
 from stars_guard.audit import MemoryStore
-from stars_guard.backends.scripted import ScriptedBackend
-from stars_guard.chat import encode_chat
+from stars_guard.calling import portal
+from stars_guard.calling.assembly import load_cascade
+from stars_guard.core.messages import Message
+from stars_guard.core.segments import Passage
 from stars_guard.errors import PolicyError, ScorerError
 from stars_guard.guard import Guard
 from stars_guard.policy import load_policy
+from stars_guard.prompting.chat_encoding import encode_chat
 from stars_guard.scorers.vllm_pooling import VllmPoolingScorer
-from stars_guard.segments import Message, Passage
+from stars_guard.testing.scripted import ScriptedBackend
 
 ASK = (Message("user", "Tell me about the sea."),)
 ANSWER = "The sea is wide and deep, and the old keeper of the light knows each of its moods by heart. " * 3
@@ -120,8 +121,14 @@ def test_many_calls_at_once(scorer: VllmPoolingScorer) -> None:
 
 
 def test_in_a_policy(judge_dir: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = {"name": "reward", "type": "vllm_pooling", "model": str(judge_dir), "base_url": server.url, "weight": 1.0,
-            "api_key_env": "JUDGE_KEY"}  # fmt: skip
+    spec = {
+        "name": "reward",
+        "type": "vllm_pooling",
+        "model": str(judge_dir),
+        "base_url": server.url,
+        "weight": 1.0,
+        "api_key_env": "JUDGE_KEY",
+    }
     loaded = load_policy(policy(judges=[spec], r_star=-100.0))
     with pytest.raises(PolicyError, match="JUDGE_KEY"):
         portal.call(lambda: load_cascade(loaded))

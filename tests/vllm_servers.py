@@ -33,10 +33,25 @@ class Server:
 
     def __post_init__(self) -> None:
         command = [
-            sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(self.model),
-            "--host", "127.0.0.1", "--port", str(self.port), "--enforce-eager", "--block-size", "32",
-            "--enable-prefix-caching", "--max-num-seqs", "64", "--dtype", "float32", *self.arguments,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "vllm.entrypoints.openai.api_server",
+            "--model",
+            str(self.model),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--enforce-eager",
+            "--block-size",
+            "32",
+            "--enable-prefix-caching",
+            "--max-num-seqs",
+            "64",
+            "--dtype",
+            "float32",
+            *self.arguments,
+        ]
         # One core each: engines whose threads share cores wait for each other at every layer.
         cores = sorted(os.sched_getaffinity(0))
         env = {

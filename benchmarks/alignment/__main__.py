@@ -11,7 +11,7 @@ from benchmarks.alignment.plans import PLANS
 from benchmarks.alignment.report import write
 from benchmarks.alignment.run import evaluate
 from benchmarks.measure import RESULTS
-from stars_guard import portal
+from stars_guard.calling import portal
 
 __all__ = ["main"]
 

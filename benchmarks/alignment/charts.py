@@ -32,10 +32,12 @@ def _family_style(families: Sequence[str]) -> dict[str, dict[str, Any]]:
     marks = "osD^vP*X<>hp"
     return {
         family: {
-            "color": f"C{i % 10}", "marker": marks[i % len(marks)], "linewidth": 2.0 if "STARS" in family else 1.0,
+            "color": f"C{i % 10}",
+            "marker": marks[i % len(marks)],
+            "linewidth": 2.0 if "STARS" in family else 1.0,
         }
         for i, family in enumerate(families)
-    }  # fmt: skip
+    }
 
 
 def frontier(points: Sequence[Mapping[str, Any]], cost: str, label: str) -> str:
@@ -55,8 +57,15 @@ def frontier(points: Sequence[Mapping[str, Any]], cost: str, label: str) -> str:
                 continue
             means = [p[f"reward_{judge}"] for p in own]
             bars = [[m.value - m.low for m in means], [m.high - m.value for m in means]]
-            panel.errorbar([p[cost] for p in own], [m.value for m in means], yerr=bars, label=family, markersize=5,
-                           elinewidth=0.6, **styles[family])  # fmt: skip
+            panel.errorbar(
+                [p[cost] for p in own],
+                [m.value for m in means],
+                yerr=bars,
+                label=family,
+                markersize=5,
+                elinewidth=0.6,
+                **styles[family],
+            )
         panel.set(xlabel=label, ylabel="mean reward, logit of harmlessness", title=title)
     panels[0].legend(fontsize=7)
     return _svg(figure)

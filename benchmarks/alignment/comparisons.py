@@ -47,9 +47,7 @@ def equal_tokens(methods: Sequence[Method], answers: Mapping[str, Sequence[Answe
     return found
 
 
-def _mix(
-    names: Sequence[str], drawn: Mapping[str, float], answers: Mapping[str, Sequence[Answer]], aim: float
-) -> Mix:
+def _mix(names: Sequence[str], drawn: Mapping[str, float], answers: Mapping[str, Sequence[Answer]], aim: float) -> Mix:
     """The two costs next to ``aim`` with the weights that give it; one is negative beyond the dearest."""
     costs = [drawn[name] for name in names]
     upper = min(max(bisect.bisect_left(costs, aim), 1), len(names) - 1)

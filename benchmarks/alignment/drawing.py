@@ -11,14 +11,14 @@ from typing import Any
 from benchmarks.alignment.book import Book
 from benchmarks.alignment.methods import REFUSAL, Method, fingerprint, policy
 from benchmarks.alignment.prompts import Prompt, digest
-from stars_guard.assembly import settings_of
 from stars_guard.audit import MemoryStore
 from stars_guard.audit.record import CallRecord
 from stars_guard.backends.base import Backend
-from stars_guard.calibration import Answer
-from stars_guard.events import Finished
+from stars_guard.calibration.learned import propose
+from stars_guard.calibration.thresholds import Answer
+from stars_guard.calling.assembly import settings_of
+from stars_guard.core.events import Finished
 from stars_guard.guard import CallOptions, Guard
-from stars_guard.learning import propose
 from stars_guard.policy import load_policy
 
 __all__ = ["Bench", "answer_all", "calibrate", "fitted", "missing", "unguarded"]
@@ -50,9 +50,11 @@ class Bench:
 
 
 async def _draw(
-    bench: Bench, under: Mapping[str, Any], jobs: Sequence[tuple[Prompt, int]],
+    bench: Bench,
+    under: Mapping[str, Any],
+    jobs: Sequence[tuple[Prompt, int]],
     done: Callable[[Prompt, int, Finished, CallRecord], object],
-) -> None:  # fmt: skip
+) -> None:
     """Draw each job and hand it over.
 
     Seeds are passed on where the engine can draw the same again; elsewhere they number the answers of a prompt.
@@ -113,18 +115,31 @@ def _row(method: Method, prompt: Prompt, seed: int, finished: Finished, record: 
     for segment in record.segments:
         kept = next((a for a in segment.attempts if a.attempt == segment.kept), None)
         length += kept.tokens if kept else 0
-        steps.append({
-            "end": length, "reward": kept.reward if kept else None, "tau": kept.threshold if kept else None,
-            "decided": sum(a.verdict != "surplus" for a in segment.attempts), "accepted": segment.how == "accepted",
-        })  # fmt: skip
+        steps.append(
+            {
+                "end": length,
+                "reward": kept.reward if kept else None,
+                "tau": kept.threshold if kept else None,
+                "decided": sum(a.verdict != "surplus" for a in segment.attempts),
+                "accepted": segment.how == "accepted",
+            }
+        )
     totals = finished.totals
     return {
-        "method": method.name, "prompt": prompt.key, "seed": seed,
-        "kind": prompt.kind, "refused": finished.finish == "refused", "finish": finished.finish,
-        "seconds": round(finished.seconds, 3), "drawn": totals.drawn, "kept": totals.kept,
-        "rejected": totals.rejected, "rejections": totals.rejections, "passages": totals.scorer_passages,
+        "method": method.name,
+        "prompt": prompt.key,
+        "seed": seed,
+        "kind": prompt.kind,
+        "refused": finished.finish == "refused",
+        "finish": finished.finish,
+        "seconds": round(finished.seconds, 3),
+        "drawn": totals.drawn,
+        "kept": totals.kept,
+        "rejected": totals.rejected,
+        "rejections": totals.rejections,
+        "passages": totals.scorer_passages,
         "steps": steps,
-    }  # fmt: skip
+    }
 
 
 async def unguarded(bench: Bench, method: Method, prompts: Sequence[Prompt]) -> list[Answer]:

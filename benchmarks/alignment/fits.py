@@ -13,7 +13,7 @@ from benchmarks.alignment.drawing import Bench, calibrate, unguarded
 from benchmarks.alignment.methods import Method
 from benchmarks.alignment.plans import Plan
 from benchmarks.alignment.prompts import Prompt
-from stars_guard.calibration import Answer
+from stars_guard.calibration.thresholds import Answer
 
 __all__ = ["Fits"]
 

@@ -34,9 +34,10 @@ from sklearn.model_selection import GroupKFold
 
 from benchmarks.alignment.prompts import digest
 from benchmarks.alignment.wheels import PYRIT
-from stars_guard.assembly import load_cascade
+from stars_guard.calling.assembly import load_cascade
+from stars_guard.core.messages import Message
+from stars_guard.core.segments import Passage
 from stars_guard.policy import load_policy
-from stars_guard.segments import Message, Passage
 
 __all__ = ["HARM_LINE", "JUDGE", "SecondJudge", "first_judge", "second_judge"]
 
@@ -107,8 +108,11 @@ class _Classifier:
 
     def _features(self, rows: Sequence[_Row], how: str) -> Any:
         answers = [row.answer[:LONGEST] for row in rows]
-        parts = ((self._answer, answers, 1.0), (self._letters, answers, 1.0),
-                 (self._prompt, [row.prompt for row in rows], 0.5))  # fmt: skip
+        parts = (
+            (self._answer, answers, 1.0),
+            (self._letters, answers, 1.0),
+            (self._prompt, [row.prompt for row in rows], 0.5),
+        )
         return hstack([weight * getattr(vectors, how)(texts) for vectors, texts, weight in parts]).tocsr()
 
 
@@ -124,16 +128,16 @@ class SecondJudge:
         seen = [row for row in _rows("harm") if not held_out(row.prompt)]
         known = {digest(row.prompt) for row in seen} | {digest(row.answer) for row in seen}
         refusals = [_Row(row.prompt, row.answer, harmful=False) for row in _rows("refusal_scorer")]
-        more = [
-            row for row in (*_rows("objective"), *refusals) if not {digest(row.prompt), digest(row.answer)} & known
-        ]
+        more = [row for row in (*_rows("objective"), *refusals) if not {digest(row.prompt), digest(row.answer)} & known]
         self._classifier = _Classifier().fit([*harm, *more])
         pairs = [json.loads(line) for line in ORDINARY.read_text().splitlines() if line.strip()]
         alarms = [logit < HARM_LINE for logit in self.score([(pair["prompt"], pair["answer"]) for pair in pairs])]
         self.about = {
-            "rows": len(harm) + len(more), "harm_rows": len(harm), "auc": _auc(harm, more),
+            "rows": len(harm) + len(more),
+            "harm_rows": len(harm),
+            "auc": _auc(harm, more),
             "false_alarms": round(sum(alarms) / len(alarms), 3),
-        }  # fmt: skip
+        }
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Logit of harmlessness of (prompt, answer) pairs, in order."""

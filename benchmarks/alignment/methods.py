@@ -12,9 +12,18 @@ from benchmarks.alignment.judges import HARM_LINE, JUDGE
 from stars_guard.policy import load_policy
 
 __all__ = [
-    "BLOCK", "FILTER", "PLAIN", "REFUSAL", "Method", "family_of", "fingerprint", "methods", "one_by_one", "policy",
+    "BLOCK",
+    "FILTER",
+    "PLAIN",
+    "REFUSAL",
+    "Method",
+    "family_of",
+    "fingerprint",
+    "methods",
+    "one_by_one",
+    "policy",
     "shipped",
-]  # fmt: skip
+]
 
 REFUSAL = "I can't help with that."
 """What the reader gets instead of an answer, or after what was released of it."""
@@ -25,8 +34,11 @@ ATTEMPTS = 20
 CARDS_ENTROPY, CARDS_LONGEST = 3.0, 64
 SHIPPED = "STARS, default policy"
 LEARNED = {
-    "schedule": "learned", "acceptance": "hard", "r_star": 100.0, "thresholds": [{"tokens": 1, "base": 0.0}],
-}  # fmt: skip
+    "schedule": "learned",
+    "acceptance": "hard",
+    "r_star": 100.0,
+    "thresholds": [{"tokens": 1, "base": 0.0}],
+}
 """r_star is out of reach and caps nothing; the thresholds are for calibration to replace."""
 
 
@@ -71,17 +83,28 @@ def methods(levels: tuple[int, ...], segments: tuple[int, ...]) -> list[Method]:
     found = [
         Method(PLAIN, PLAIN, 1, {"method": "vanilla", "segment_tokens": BLOCK}),
         Method(
-            FILTER, FILTER, 1,
-            {"method": "stars", "attempts": 1, "segment_tokens": None, "schedule": "constant", "acceptance": "hard",
-             "r_star": HARM_LINE, "on_exhausted": "refuse", "parallel": 1},
+            FILTER,
+            FILTER,
+            1,
+            {
+                "method": "stars",
+                "attempts": 1,
+                "segment_tokens": None,
+                "schedule": "constant",
+                "acceptance": "hard",
+                "r_star": HARM_LINE,
+                "on_exhausted": "refuse",
+                "parallel": 1,
+            },
         ),
         Method(SHIPPED, SHIPPED, 1, {"parallel": 1, **shipped("default")}),
-    ]  # fmt: skip
+    ]
     for level in levels:
         named = {
             "best of n": ({"method": "best_of_n", "attempts": level}, False),
             "blockwise best of k": (
-                {"method": "blockwise_best_of_k", "attempts": level, "segment_tokens": BLOCK}, False,
+                {"method": "blockwise_best_of_k", "attempts": level, "segment_tokens": BLOCK},
+                False,
             ),
             "whole-answer rejection": ({**rejection, "segment_tokens": None}, True),
             **{f"STARS B={size}": ({**rejection, "segment_tokens": size}, True) for size in segments},
@@ -90,13 +113,14 @@ def methods(levels: tuple[int, ...], segments: tuple[int, ...]) -> list[Method]:
                 for size in dict.fromkeys((segments[0], BLOCK))
             },
             f"STARS B={BLOCK}, hard budget": (
-                {**rejection, "segment_tokens": BLOCK, "budget_tokens": level}, True,
+                {**rejection, "segment_tokens": BLOCK, "budget_tokens": level},
+                True,
             ),
             "CARDS": (
-                {**rejection, "method": "cards", "entropy_threshold": CARDS_ENTROPY,
-                 "segment_tokens": CARDS_LONGEST}, True,
+                {**rejection, "method": "cards", "entropy_threshold": CARDS_ENTROPY, "segment_tokens": CARDS_LONGEST},
+                True,
             ),
-        }  # fmt: skip
+        }
         for family, (decoding, fitted) in named.items():
             found.append(Method(f"{family}, x{level}", family, level, decoding, fitted))
     return found

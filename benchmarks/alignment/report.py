@@ -49,21 +49,30 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
     plain = evaluation.harmful[PLAIN]
     rows = {
         method.name: {
-            "family": method.family, "level": method.level, "decoding": dict(method.decoding),
-            "harmful": harm(evaluation.harmful[method.name], plain), "benign": damage(evaluation.benign[method.name]),
+            "family": method.family,
+            "level": method.level,
+            "decoding": dict(method.decoding),
+            "harmful": harm(evaluation.harmful[method.name], plain),
+            "benign": damage(evaluation.benign[method.name]),
         }
         for method in evaluation.methods
-    }  # fmt: skip
+    }
     return {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine(), "engine": evaluation.engine,
-        "plan": asdict(evaluation.plan), "judges": evaluation.judges, "sources": evaluation.sources,
-        "calibration": evaluation.calibration, "methods": rows, "speed": evaluation.speed,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": machine(),
+        "engine": evaluation.engine,
+        "plan": asdict(evaluation.plan),
+        "judges": evaluation.judges,
+        "sources": evaluation.sources,
+        "calibration": evaluation.calibration,
+        "methods": rows,
+        "speed": evaluation.speed,
         "equal_tokens": equal_tokens(evaluation.methods, evaluation.harmful),
         "effort": effort(evaluation.harmful),
         "equal_time": equal_time(evaluation.speed, rows),
         "acceptance": {m.name: _acceptance(evaluation.harmful[m.name]) for m in evaluation.methods if m.fitted},
         "position": {m.name: _position(evaluation.harmful[m.name]) for m in evaluation.methods if m.fitted},
-    }  # fmt: skip
+    }
 
 
 def _acceptance(answers: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
@@ -134,52 +143,131 @@ def _tables(evaluation: Evaluation, found: Mapping[str, Any]) -> Tables:
     harmful, cost, benign = [], [], []
     for name, row in found["methods"].items():
         h, b = row["harmful"], row["benign"]
-        harmful.append([
-            name, h["level"], h["reward_first"], h["reward_second"], h["harmful_first"], h["harmful_second"],
-            h["worst_first"], h["worst_second"], f"{h['win_first'].value:.2f}, {h['tie_first'].value:.2f}",
-            f"{h['win_second'].value:.2f}, {h['tie_second'].value:.2f}", h["refused"],
-        ])  # fmt: skip
+        harmful.append(
+            [
+                name,
+                h["level"],
+                h["reward_first"],
+                h["reward_second"],
+                h["harmful_first"],
+                h["harmful_second"],
+                h["worst_first"],
+                h["worst_second"],
+                f"{h['win_first'].value:.2f}, {h['tie_first'].value:.2f}",
+                f"{h['win_second'].value:.2f}, {h['tie_second'].value:.2f}",
+                h["refused"],
+            ]
+        )
         cost.append([name, h["drawn"], h["drawn_per_kept"], h["discarded_per_rejection"], h["passages"], h["seconds"]])
-        benign.append([name, *(b[key] for key in ("refused", "declines", "drawn", "tokens", "perplexity", "distinct_2",
-                                                  "distinct_3", "reward_first", "reward_second"))])  # fmt: skip
+        benign.append(
+            [
+                name,
+                *(
+                    b[key]
+                    for key in (
+                        "refused",
+                        "declines",
+                        "drawn",
+                        "tokens",
+                        "perplexity",
+                        "distinct_2",
+                        "distinct_3",
+                        "reward_first",
+                        "reward_second",
+                    )
+                ),
+            ]
+        )
     speeds = []
     for name in dict.fromkeys(row["method"] for row in evaluation.speed):
         by_batch = {row["batch"]: row for row in evaluation.speed if row["method"] == name}
         speeds.append([name, *(_speed(by_batch.get(batch)) for batch in evaluation.plan.batches)])
-    equal = [[row["method"], row["drawn"], row["rival_first"], row["gap_first"], _word(row["gap_first"]),
-              row["rival_second"], row["gap_second"], _word(row["gap_second"])]
-             for row in found["equal_tokens"]]  # fmt: skip
-    times = [[row["batch"], row["family"], row["seconds"], row["reward_first"], row["reward_second"]]
-             for row in found["equal_time"]]  # fmt: skip
+    equal = [
+        [
+            row["method"],
+            row["drawn"],
+            row["rival_first"],
+            row["gap_first"],
+            _word(row["gap_first"]),
+            row["rival_second"],
+            row["gap_second"],
+            _word(row["gap_second"]),
+        ]
+        for row in found["equal_tokens"]
+    ]
+    times = [
+        [row["batch"], row["family"], row["seconds"], row["reward_first"], row["reward_second"]]
+        for row in found["equal_time"]
+    ]
     tables: Tables = {
         "Harmful prompts": (
-            ["method", "drawn, in plain answers", "reward, first judge", "reward, second judge", "harmful, first",
-             "harmful, second", "worst 1%, first", "worst 1%, second", "win, tie: first", "win, tie: second",
-             "refused"], harmful,
+            [
+                "method",
+                "drawn, in plain answers",
+                "reward, first judge",
+                "reward, second judge",
+                "harmful, first",
+                "harmful, second",
+                "worst 1%, first",
+                "worst 1%, second",
+                "win, tie: first",
+                "win, tie: second",
+                "refused",
+            ],
+            harmful,
         ),
         "Cost of an answer to a harmful prompt": (
-            ["method", "tokens drawn", "drawn per kept", "tokens discarded per rejection", "scorer passages",
-             f"seconds, {evaluation.plan.concurrency} at once"], cost,
+            [
+                "method",
+                "tokens drawn",
+                "drawn per kept",
+                "tokens discarded per rejection",
+                "scorer passages",
+                f"seconds, {evaluation.plan.concurrency} at once",
+            ],
+            cost,
         ),
         "Ordinary prompts": (
-            ["method", "refused", "refused or declining", "tokens drawn", "tokens", "perplexity", "distinct-2",
-             "distinct-3", "reward, first judge", "reward, second judge"], benign,
+            [
+                "method",
+                "refused",
+                "refused or declining",
+                "tokens drawn",
+                "tokens",
+                "perplexity",
+                "distinct-2",
+                "distinct-3",
+                "reward, first judge",
+                "reward, second judge",
+            ],
+            benign,
         ),
         "STARS at equal drawn tokens: mean reward less that of the best other method": (
-            ["method", "tokens drawn", "best other, first judge", "gap, first", "", "best other, second judge",
-             "gap, second", ""], equal,
+            [
+                "method",
+                "tokens drawn",
+                "best other, first judge",
+                "gap, first",
+                "",
+                "best other, second judge",
+                "gap, second",
+                "",
+            ],
+            equal,
         ),
         "Where the tokens go: drawn, in plain answers, and reward gained, first judge, by quarter of the prompts": (
             ["method", "hardest", "harder", "easier", "easiest"],
             [[name, *(f"{drawn:.2f}, {gain:+.2f}" for drawn, gain in row)] for name, row in found["effort"].items()],
         ),
         "At equal wall time: reward in the time of the cheapest best of n that was timed": (
-            ["answers at once", "method", "seconds an answer", "reward, first judge", "reward, second judge"], times,
+            ["answers at once", "method", "seconds an answer", "reward, first judge", "reward, second judge"],
+            times,
         ),
         "Throughput: kept tokens/s, seconds until an answer is whole, drawn per kept": (
-            ["method", *(f"{batch} at once" for batch in evaluation.plan.batches)], speeds,
+            ["method", *(f"{batch} at once" for batch in evaluation.plan.batches)],
+            speeds,
         ),
-    }  # fmt: skip
+    }
     return {title: (head, rows) for title, (head, rows) in tables.items() if rows}
 
 

@@ -22,8 +22,8 @@ from benchmarks.alignment.methods import PLAIN, Method
 from benchmarks.alignment.plans import Plan
 from benchmarks.alignment.prompts import choose, prompts
 from benchmarks.alignment.speed import measure_speed, widened
-from stars_guard.assembly import load_backend
-from stars_guard.calibration import Answer
+from stars_guard.calibration.thresholds import Answer
+from stars_guard.calling.assembly import load_backend
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -76,8 +76,13 @@ async def evaluate(
     marks = Book(out / "marks.jsonl", ("prompt", "digest"))
     fits = Fits(plan, tuning, out)
     second = second_judge()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn())  # fmt: skip
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns) as progress:
 
         def bar(title: str, total: int) -> Any:
@@ -124,12 +129,17 @@ async def evaluate(
         sources[prompt.source] = sources.get(prompt.source, 0) + 1
     names = {method.name for method in widened(methods)}
     return Evaluation(
-        plan, json.loads((out / "plan.json").read_text())["engine"], {"second": second.about}, sources, methods,
-        fits.free, {method.name: fits.found[method.name] for method in methods if method.fitted},
+        plan,
+        json.loads((out / "plan.json").read_text())["engine"],
+        {"second": second.about},
+        sources,
+        methods,
+        fits.free,
+        {method.name: fits.found[method.name] for method in methods if method.fitted},
         {method.name: marked(method, "harmful") for method in methods},
         {method.name: marked(method, "benign") for method in methods},
         [row for row in speeds.rows() if row["method"] in names and row["batch"] in plan.batches],
-    )  # fmt: skip
+    )
 
 
 def _claim(out: Path, what: dict[str, Any]) -> None:

@@ -32,9 +32,14 @@ def widened(methods: Sequence[Method]) -> list[Method]:
 
 
 async def measure_speed(
-    bench: Bench, methods: Sequence[Method], prompts: Sequence[Prompt], batches: Sequence[int], least: int, book: Book,
+    bench: Bench,
+    methods: Sequence[Method],
+    prompts: Sequence[Prompt],
+    batches: Sequence[int],
+    least: int,
+    book: Book,
     advance: Callable[[], object],
-) -> None:  # fmt: skip
+) -> None:
     """One row a method and batch: answers drawn at once as one would use them, drawn ahead where the engine can.
 
     Methods take turns within a batch size, so that a slow minute of the machine does not fall on one alone. Overrun

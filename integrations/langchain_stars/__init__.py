@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from langchain_stars.audit import get_audit
+from langchain_stars._audit_lookup import get_audit
 from langchain_stars.chat_model import ChatStars
 from langchain_stars.runnable import guard_runnable
 from stars_guard.errors import MissingExtra

@@ -15,12 +15,19 @@ from langchain_core.runnables import Runnable
 from langchain_core.utils import secret_from_env
 from pydantic import ConfigDict, Field, SecretStr
 
-from langchain_stars.announce import NotingRuns, aanswer, aevents, answer, current_run, events
-from langchain_stars.convert import metadata_of, to_messages, usage_of
-from langchain_stars.structured import Method, structured
-from langchain_stars.tools import bound_tools, call_chunks, calls_of, grammar_of, invalid_calls_of, toolset_of
+from langchain_stars._decision_events import NotingRuns, aanswer, aevents, answer, current_run, events
+from langchain_stars._messages import metadata_of, to_messages, usage_of
+from langchain_stars._structured_output import Method, structured
+from langchain_stars._tool_binding import (
+    bound_tools,
+    call_chunks,
+    calls_of,
+    grammar_of,
+    invalid_calls_of,
+    toolset_of,
+)
+from stars_guard.core.events import Called, Event, Finished, Released
 from stars_guard.errors import InputError
-from stars_guard.events import Called, Event, Finished, Released
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import LivePolicy, Policy
 
@@ -139,7 +146,7 @@ class ChatStars(NotingRuns):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """The model with its answers parsed; see `langchain_stars.structured.structured`.
+        """The model with its answers parsed; see `langchain_stars._structured_output.structured`.
 
         Args:
             schema: a pydantic class, a TypedDict or a JSON schema.

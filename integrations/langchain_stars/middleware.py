@@ -23,21 +23,20 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
+from langchain_stars._current_guard import LiveGuard, current_run_id
+from langchain_stars._hidden_runs import KeptAnswer
+from langchain_stars._hidden_tool_run import atold, told
+from langchain_stars._regeneration import Redraw
+from langchain_stars._texts import last_turn, message_of_refusal, text_of_message, transcript
+from langchain_stars._tool_stream import ToolOutputFilter, withholds_results
 from langchain_stars.chat_model import ChatStars
-from langchain_stars.live import LiveGuard, current_run_id
-from langchain_stars.redraw import Redraw
-from langchain_stars.release import KeptAnswer
-from langchain_stars.texts import last_turn, message_of_refusal, text_of_message, transcript
-from langchain_stars.tool_run import atold, told
-from langchain_stars.tool_stream import ToolOutputFilter, withholds_results
+from stars_guard.calling.checks import Checked
+from stars_guard.core.messages import Message
 from stars_guard.guard import Guard
 from stars_guard.policy import Policy
-from stars_guard.rails import Checked
-from stars_guard.rendering import render_call
-from stars_guard.segments import Message
+from stars_guard.prompting.call_rendering import render_call
 
 __all__ = ["StarsGuardMiddleware"]
-
 
 
 class StarsGuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
@@ -221,9 +220,7 @@ def _redraw(guard: Guard, request: ModelRequest[Any]) -> Redraw[ModelResponse[An
     )
 
 
-def _released(
-    guard: Guard, drawn: Redraw[ModelResponse[Any]], kept: ModelResponse[Any] | None
-) -> ModelResponse[Any]:
+def _released(guard: Guard, drawn: Redraw[ModelResponse[Any]], kept: ModelResponse[Any] | None) -> ModelResponse[Any]:
     if kept is not None:
         return kept
     done = drawn.done

@@ -11,16 +11,16 @@ from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackMa
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from langchain_stars.live import LiveGuard
-from langchain_stars.pieces import Pieces
-from langchain_stars.redraw import Redraw
-from langchain_stars.release import unseen
-from langchain_stars.texts import message_of_refusal, messages_of, text_of
+from langchain_stars._current_guard import LiveGuard
+from langchain_stars._hidden_runs import unseen
+from langchain_stars._regeneration import Redraw
+from langchain_stars._stream_pieces import Pieces
+from langchain_stars._texts import message_of_refusal, messages_of, text_of
+from stars_guard.core.events import Drawing
 from stars_guard.errors import InputError, Refused
-from stars_guard.events import Drawing
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import Policy
-from stars_guard.rendering import render_call
+from stars_guard.prompting.call_rendering import render_call
 
 __all__ = ["GuardedRunnable", "guard_runnable"]
 
@@ -152,9 +152,7 @@ class GuardedRunnable(Runnable[Any, Any]):
 
     # --- streams
 
-    def _stream(
-        self, inputs: Iterator[Any], run_manager: CallbackManagerForChainRun, **kwargs: Any
-    ) -> Iterator[Any]:
+    def _stream(self, inputs: Iterator[Any], run_manager: CallbackManagerForChainRun, **kwargs: Any) -> Iterator[Any]:
         guard, run_id = self._guards.current, str(run_manager.run_id)
         (given,) = inputs
         checked = guard.blocking.check("input", self._text(given), run_id=run_id)
@@ -183,7 +181,7 @@ class GuardedRunnable(Runnable[Any, Any]):
                 for event in events:
                     if isinstance(event, Drawing):
                         fill()
-                        pieces.hand()
+                        pieces.supply()
                     elif (piece := pieces.released(event)) is not None:
                         yield piece
         if (done := pieces.stopped) is not None:
@@ -212,9 +210,7 @@ class GuardedRunnable(Runnable[Any, Any]):
             async for piece in self._ajudged(guard, given, run_id, chunks):
                 yield piece
 
-    async def _ajudged(
-        self, guard: Guard, given: Any, run_id: str, chunks: AsyncIterator[Any]
-    ) -> AsyncIterator[Any]:
+    async def _ajudged(self, guard: Guard, given: Any, run_id: str, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
         pieces = Pieces(self._runnable.get_name(), guard, self._text)
 
         async def fill() -> None:
@@ -230,7 +226,7 @@ class GuardedRunnable(Runnable[Any, Any]):
                 async for event in events:
                     if isinstance(event, Drawing):
                         await fill()
-                        pieces.hand()
+                        pieces.supply()
                     elif (piece := pieces.released(event)) is not None:
                         yield piece
         if (done := pieces.stopped) is not None:

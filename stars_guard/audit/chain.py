@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import ValidationError
 
+from stars_guard.audit.entries import GENESIS, Entry, Head, Purge
 from stars_guard.audit.keys import AuditKey
-from stars_guard.audit.seal import GENESIS, Entry, Head, Purge
 from stars_guard.errors import AuditError
 
 __all__ = ["Chains"]

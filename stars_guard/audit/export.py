@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from stars_guard.audit.query import blamed, summarize
+from stars_guard.audit._query import blamed, summarize
 from stars_guard.audit.record import CallRecord
 from stars_guard.errors import AuditError, InputError, MissingExtra
 
@@ -19,17 +19,42 @@ __all__ = ["Rows", "calls", "export", "harmless", "proposals"]
 Rows = Literal["proposals", "calls"]
 
 _CALL: dict[str, type] = {
-    "call_id": str, "run_id": str, "started_at": str, "seconds": float, "policy": str, "policy_sha256": str,
-    "mode": str, "stage": str, "finish": str,
-}  # fmt: skip
+    "call_id": str,
+    "run_id": str,
+    "started_at": str,
+    "seconds": float,
+    "policy": str,
+    "policy_sha256": str,
+    "mode": str,
+    "stage": str,
+    "finish": str,
+}
 _CALLS = _CALL | {
-    "segments": int, "proposals": int, "rejections": int, "drawn": int, "kept": int, "judges": str, "prompt": str,
+    "segments": int,
+    "proposals": int,
+    "rejections": int,
+    "drawn": int,
+    "kept": int,
+    "judges": str,
+    "prompt": str,
     "answer": str,
-}  # fmt: skip
+}
 _PROPOSALS = _CALL | {
-    "segment": int, "attempt": int, "verdict": str, "is_kept": bool, "reason": str, "judges": str, "veto": str,
-    "reward": float, "threshold": float, "probability": float, "u": float, "tokens": int, "overrun": int, "text": str,
-}  # fmt: skip
+    "segment": int,
+    "attempt": int,
+    "verdict": str,
+    "is_kept": bool,
+    "reason": str,
+    "judges": str,
+    "veto": str,
+    "reward": float,
+    "threshold": float,
+    "probability": float,
+    "u": float,
+    "tokens": int,
+    "overrun": int,
+    "text": str,
+}
 
 _BATCH = 2_000
 
@@ -37,25 +62,45 @@ _BATCH = 2_000
 def calls(record: CallRecord) -> Iterator[dict[str, Any]]:
     """One row for the call."""
     row = asdict(summarize(record))
-    yield _about(record) | {name: row[name] for name in ("segments", "proposals", "rejections", "drawn", "kept")} | {
-        "judges": " ".join(row["judges"]),
-        "prompt": "\n\n".join(f"{turn.role}: {turn.content.text}" for turn in record.prompt if turn.content.text),
-        "answer": record.answer.text,
-    }  # fmt: skip
+    yield (
+        _about(record)
+        | {name: row[name] for name in ("segments", "proposals", "rejections", "drawn", "kept")}
+        | {
+            "judges": " ".join(row["judges"]),
+            "prompt": "\n\n".join(f"{turn.role}: {turn.content.text}" for turn in record.prompt if turn.content.text),
+            "answer": record.answer.text,
+        }
+    )
 
 
 def proposals(record: CallRecord) -> Iterator[dict[str, Any]]:
     """One row a proposal, in order; ``is_kept`` tells those of the answer."""
     for segment in record.segments:
         for attempt in segment.attempts:
-            values = attempt.model_dump(include={"attempt", "verdict", "reason", "veto", "reward", "threshold",
-                                                 "probability", "u", "tokens", "overrun"})  # fmt: skip
-            yield _about(record) | values | {
-                "segment": segment.index,
-                "is_kept": attempt.attempt == segment.kept,
-                "judges": " ".join(blamed(attempt, record.rules)),
-                "text": attempt.text.text,
-            }
+            values = attempt.model_dump(
+                include={
+                    "attempt",
+                    "verdict",
+                    "reason",
+                    "veto",
+                    "reward",
+                    "threshold",
+                    "probability",
+                    "u",
+                    "tokens",
+                    "overrun",
+                }
+            )
+            yield (
+                _about(record)
+                | values
+                | {
+                    "segment": segment.index,
+                    "is_kept": attempt.attempt == segment.kept,
+                    "judges": " ".join(blamed(attempt, record.rules)),
+                    "text": attempt.text.text,
+                }
+            )
 
 
 def export(records: Iterable[CallRecord], path: Path, rows: Rows = "proposals") -> int:

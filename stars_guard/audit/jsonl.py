@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from stars_guard.audit.files import (
+from stars_guard.audit._files import (
     Line,
     last_line,
     lines_of,
@@ -19,26 +19,16 @@ from stars_guard.audit.files import (
     sync_folder,
     turn_over,
 )
-from stars_guard.audit.query import Filter, News
-from stars_guard.audit.seal import (
-    Broken,
-    Entry,
-    Head,
-    Item,
-    Purge,
-    Unsealed,
-    new_writer,
-    read_line,
-    seal,
-)
-from stars_guard.audit.sealed import SealedStore
-from stars_guard.audit.writer import Writing
+from stars_guard.audit._query import Filter, News
+from stars_guard.audit._write_queue import Writing
+from stars_guard.audit.chained_store import ChainedStore
+from stars_guard.audit.entries import Broken, Entry, Head, Item, Purge, Unsealed, new_writer, read_line, seal
 from stars_guard.errors import AuditError
 
 __all__ = ["JsonlStore"]
 
 
-class JsonlStore(SealedStore):
+class JsonlStore(ChainedStore):
     """Appends to a file that threads and processes may share: the file is one chain, whoever writes.
 
     The beginning of a line that a crash has left is skipped when reading, with a warning in the log, and taken away by
@@ -48,7 +38,7 @@ class JsonlStore(SealedStore):
         path: the file. It and its folders are made by the first record, for their owner only.
         max_bytes: a file that would grow beyond it becomes a part, such as ``audit.jsonl.000001``.
         daily: so does a file of another day, by UTC. The chain goes on in the next file.
-        writing: see `SealedStore`.
+        writing: see `ChainedStore`.
     """
 
     def __init__(

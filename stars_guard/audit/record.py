@@ -6,9 +6,18 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
-from stars_guard.audit.content import Text
-from stars_guard.events import AnswerFinish, Verdict
-from stars_guard.judging import OnError
+from stars_guard.audit._content import Text
+from stars_guard.core.vocabulary import (
+    Action,
+    AnswerFinish,
+    CheckFinish,
+    FailureFinish,
+    KeptHow,
+    Mode,
+    OnError,
+    Stage,
+    Verdict,
+)
 
 __all__ = ["Attempt", "CallRecord", "End", "RuleEntry", "ScoreEntry", "Segment", "Turn"]
 
@@ -34,7 +43,7 @@ class RuleEntry(_Entry):
 
 
 class ScoreEntry(_Entry):
-    """One judge's word on one proposal; the fields are those of `stars_guard.judging.Score`."""
+    """One judge's word on one proposal; the fields are those of `stars_guard.core.judging.Score`."""
 
     judge: str
     value: float | None
@@ -46,7 +55,7 @@ class ScoreEntry(_Entry):
 
 
 class Attempt(_Entry):
-    """One proposal and the decision on it; the fields are those of `stars_guard.events.Decision`.
+    """One proposal and the decision on it; the fields are those of `stars_guard.core.events.Decision`.
 
     ``overrun`` counts tokens drawn past the boundary and thrown away.
     """
@@ -69,7 +78,7 @@ class Attempt(_Entry):
 class End(_Entry):
     """The answer ended before this segment: what was done, and why."""
 
-    action: Literal["refuse", "stop", "raise"]
+    action: Action
     reason: str
 
 
@@ -79,7 +88,7 @@ class Segment(_Entry):
     index: int
     attempts: tuple[Attempt, ...]
     kept: int | None = None
-    how: Literal["accepted", "best", "monitored", "unjudged"] | None = None
+    how: KeptHow | None = None
     ended: End | None = None
 
 
@@ -104,14 +113,14 @@ class CallRecord(_Entry):
 
     schema_version: Literal[1, 2] = 2
     call_id: str
-    stage: Literal["answer", "input", "tool_call", "tool_result", "output"] = "answer"
+    stage: Literal["answer"] | Stage = "answer"
     run_id: str | None = None
     started_at: str
     ended_at: str
     seconds: float
     policy: str
     policy_sha256: str
-    mode: Literal["enforce", "monitor", "off"]
+    mode: Mode
     backend: dict[str, str] = Field(default_factory=dict)
     scorers: dict[str, dict[str, str]] = Field(default_factory=dict)
     rules: tuple[RuleEntry, ...] = ()
@@ -125,7 +134,7 @@ class CallRecord(_Entry):
     prompt_reward: float | None = None
     segments: tuple[Segment, ...] = ()
     answer: Text
-    finish: AnswerFinish | Literal["passed", "redacted", "failed", "cancelled"]
+    finish: AnswerFinish | CheckFinish | FailureFinish
     reason: str = ""
     error: str | None = None
     totals: dict[str, int] = Field(default_factory=dict)

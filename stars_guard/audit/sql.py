@@ -14,17 +14,17 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, text
 from sqlalchemy.engine import URL
 
-from stars_guard.audit.database import at_head, make_engine, migrate, translated
-from stars_guard.audit.query import Filter, Key, News, Summary
+from stars_guard.audit._database import at_head, make_engine, migrate, translated
+from stars_guard.audit._query import Filter, Key, News, Summary
+from stars_guard.audit._rows import attempts_of, blames_of, call_of, words_of
+from stars_guard.audit._sql_query import ids_of, news, page, texts_row
+from stars_guard.audit._sql_stats import count_rows
+from stars_guard.audit._tables import attempts, blames, calls, entries, texts
+from stars_guard.audit._write_queue import Writing
+from stars_guard.audit.chained_store import ChainedStore
+from stars_guard.audit.entries import Entry, Head, Item, Purge, new_writer, seal
 from stars_guard.audit.record import CallRecord
-from stars_guard.audit.rows import attempts_of, blames_of, call_of, words_of
-from stars_guard.audit.seal import Entry, Head, Item, Purge, new_writer, seal
-from stars_guard.audit.sealed import SealedStore
-from stars_guard.audit.sql_query import ids_of, news, page, texts_row
-from stars_guard.audit.sql_stats import count_rows
 from stars_guard.audit.stats import Stats
-from stars_guard.audit.tables import attempts, blames, calls, entries, texts
-from stars_guard.audit.writer import Writing
 from stars_guard.errors import AuditError
 
 __all__ = ["SqlStore"]
@@ -32,13 +32,13 @@ __all__ = ["SqlStore"]
 _CHUNK = 500
 
 
-class SqlStore(SealedStore):
+class SqlStore(ChainedStore):
     """Keeps records in a database.
 
     Args:
         url: of SQLAlchemy. Nothing is connected to before the first use, and a file that is not there is not made by
             reading.
-        writing: see `SealedStore`.
+        writing: see `ChainedStore`.
 
     Raises:
         MissingExtra: the database's driver is not installed.
@@ -150,8 +150,9 @@ class SqlStore(SealedStore):
 
     def select(self, wanted: Filter | None = None) -> Iterator[CallRecord]:
         query = select(entries).join_from(entries, calls, _OF_CALL)
-        for entry in self._stream(query.where(calls.c.id.in_(ids_of(wanted or Filter(), self._dialect)))
-                                  .order_by(calls.c.id)):  # fmt: skip
+        for entry in self._stream(
+            query.where(calls.c.id.in_(ids_of(wanted or Filter(), self._dialect))).order_by(calls.c.id)
+        ):
             yield entry.record()
 
     def stats(self, wanted: Filter | None = None) -> Stats:
@@ -228,9 +229,11 @@ def _insert(connection: Connection, items: Sequence[Item], made: Sequence[Entry]
     many: list[tuple[Any, list[dict[str, Any]]]] = [
         (insert(attempts), [row for call, record in records for row in attempts_of(call, record)]),
         (insert(blames), [row for call, record in records for row in blames_of(call, record)]),
-        (texts_row(connection.dialect.name),
-         [{"rowid": call, "words": words} for call, record in records if (words := words_of(record))]),
-    ]  # fmt: skip
+        (
+            texts_row(connection.dialect.name),
+            [{"rowid": call, "words": words} for call, record in records if (words := words_of(record))],
+        ),
+    ]
     for statement, values in many:
         if values:
             connection.execute(statement, values)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from stars_guard.audit.query import Filter, blamed, matches
+from stars_guard.audit._query import Filter, blamed, matches
 from stars_guard.audit.record import CallRecord
 
 __all__ = ["LAST_POSITION", "Cell", "Cost", "JudgeCount", "Position", "Stats", "bin_width", "bucket_seconds", "count"]

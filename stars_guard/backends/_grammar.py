@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from stars_guard.core.grammar import Grammar
 from stars_guard.errors import BackendError, InputError, MissingExtra
-from stars_guard.grammar import Grammar
 
 if TYPE_CHECKING:
     import torch

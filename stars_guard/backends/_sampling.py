@@ -6,15 +6,18 @@ from collections.abc import Sequence
 
 import torch
 
-from stars_guard.segments import Sampling
+from stars_guard.core.sampling import Sampling
 
 __all__ = ["sample"]
 
 
 def sample(
-    logits: torch.Tensor, sampling: Sequence[Sampling], uniforms: Sequence[float], seen: Sequence[Sequence[int]],
+    logits: torch.Tensor,
+    sampling: Sequence[Sampling],
+    uniforms: Sequence[float],
+    seen: Sequence[Sequence[int]],
     wanted: Sequence[bool],
-) -> tuple[list[int], list[float | None]]:  # fmt: skip
+) -> tuple[list[int], list[float | None]]:
     """One token a row by inverse CDF, so that a row's token does not depend on its mates.
 
     Args:

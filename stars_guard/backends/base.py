@@ -12,9 +12,12 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from stars_guard.grammar import Grammar
-from stars_guard.segments import Message, Sampling, Token
-from stars_guard.tools import ToolForm, Toolset
+from stars_guard.core.grammar import Grammar
+from stars_guard.core.messages import Message
+from stars_guard.core.sampling import Sampling
+from stars_guard.core.segments import Token
+from stars_guard.core.tools import Toolset
+from stars_guard.prompting.tool_calls import ToolForm
 
 __all__ = ["Backend", "Proposal", "Session"]
 
@@ -94,21 +97,21 @@ class Session(ABC):
 class Backend(ABC):
     """An engine with one model loaded, shared by many calls.
 
-    All methods are called on one event loop (`stars_guard.portal`).
+    All methods are called on one event loop (`stars_guard.calling.portal`).
 
     Attributes:
         identity: what goes into the audit record: engine, model, revision or digest, dtype.
         reproducible: whether the same seed draws the same tokens whatever else runs.
         row_cost: what a second row in a decoding step costs, as a share of a step with one.
-        calls: how many draw now; counted by the guard.
-        handed: whether texts are handed in by the caller, whole or in pieces of any length.
+        active_calls: how many draw now; counted by the guard.
+        supplied: whether texts are supplied by the caller, whole or in pieces of any length.
     """
 
     identity: dict[str, str]
     reproducible: bool = False
     row_cost: float = 0.1
-    calls: int = 0
-    handed: bool = False
+    active_calls: int = 0
+    supplied: bool = False
 
     @property
     def dead(self) -> bool:

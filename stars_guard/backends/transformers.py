@@ -16,15 +16,17 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from stars_guard.backends._vocabulary import Prompt, decoder
 from stars_guard.backends.base import Backend, Proposal, Session
-from stars_guard.backends.detokenize import Detokenizer
-from stars_guard.backends.tokens import Prompt, decoder
+from stars_guard.core.grammar import Grammar
+from stars_guard.core.messages import Message
+from stars_guard.core.sampling import Sampling
+from stars_guard.core.segments import Token
+from stars_guard.core.tools import Toolset
+from stars_guard.engines.loading import quiet
+from stars_guard.engines.model_thread import Worker
 from stars_guard.errors import BackendError, MissingExtra, ProtocolError, StarsGuardError
-from stars_guard.grammar import Grammar
-from stars_guard.hub import quiet
-from stars_guard.segments import Message, Sampling, Token
-from stars_guard.tools import Toolset
-from stars_guard.worker import Worker
+from stars_guard.prompting.detokenizer import Detokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -209,7 +211,7 @@ class TransformersBackend(Backend):
             import torch
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
-            from stars_guard.attention import use_grouped
+            from stars_guard.engines.attention import use_grouped
         except ImportError as exc:
             raise MissingExtra("the transformers backend", "transformers") from exc
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -226,8 +228,13 @@ class TransformersBackend(Backend):
                 hint="pass a Hugging Face directory or name, or 'embedded' for the built-in small model",
             ) from exc
         config = hashlib.sha256(loaded.config.to_json_string().encode()).hexdigest()
-        identity = {"engine": "transformers", "model": model, "revision": revision or "", "dtype": dtype,
-                    "config_sha256": config}  # fmt: skip
+        identity = {
+            "engine": "transformers",
+            "model": model,
+            "revision": revision or "",
+            "dtype": dtype,
+            "config_sha256": config,
+        }
         use_grouped(loaded)
         return cls(loaded.to(device).eval(), tokenizer, identity)
 
@@ -345,9 +352,7 @@ class TransformersBackend(Backend):
             logits = self._forward(cache, batch)
             mask(logits, [p.matcher for p in batch])
             uniforms = [p.random.random() for p in batch]
-            seen = [
-                p.session.ids + p.ids if p.session.sampling.repetition_penalty != 1.0 else [] for p in batch
-            ]  # fmt: skip
+            seen = [p.session.ids + p.ids if p.session.sampling.repetition_penalty != 1.0 else [] for p in batch]
             wanted = [p.session.entropies for p in batch]
             ids, entropies = sample(logits, [p.session.sampling for p in batch], uniforms, seen, wanted)
         return [p.advance(token, entropy) for p, token, entropy in zip(batch, ids, entropies, strict=True)]
@@ -369,7 +374,7 @@ class TransformersBackend(Backend):
         return logits
 
     def _masks(self, positions: torch.Tensor, end: int) -> Any:
-        from stars_guard.attention import causal_masks
+        from stars_guard.engines.attention import causal_masks
 
         return causal_masks(self._config, positions, end, self._model.dtype)
 

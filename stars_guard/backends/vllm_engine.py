@@ -8,13 +8,14 @@ import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from stars_guard import vllm_runtime
+from stars_guard.backends._streamed import Drawn, Request, StreamedSession, TokenSource
+from stars_guard.backends._vocabulary import Prompt, Vocabulary, decoder
 from stars_guard.backends.base import Backend, Session
-from stars_guard.backends.streamed import Drawn, Request, StreamedSession, TokenSource
-from stars_guard.backends.tokens import Prompt, Vocabulary, decoder
-from stars_guard.grammar import Grammar
-from stars_guard.segments import Message, Sampling
-from stars_guard.tools import Toolset
+from stars_guard.core.grammar import Grammar
+from stars_guard.core.messages import Message
+from stars_guard.core.sampling import Sampling
+from stars_guard.core.tools import Toolset
+from stars_guard.engines import vllm_process as vllm_runtime
 
 __all__ = ["VllmEngineBackend", "entropy_of"]
 

@@ -7,15 +7,16 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
+from stars_guard.backends._streamed import Drawn, Request, StreamedSession, TokenSource
+from stars_guard.backends._vocabulary import Prompt, Vocabulary, decoder
 from stars_guard.backends.base import Backend, Session
-from stars_guard.backends.streamed import Drawn, Request, StreamedSession, TokenSource
-from stars_guard.backends.tokens import Prompt, Vocabulary, decoder
 from stars_guard.backends.vllm_engine import TOP, entropy_of
+from stars_guard.core.grammar import Grammar
+from stars_guard.core.messages import Message
+from stars_guard.core.sampling import Sampling
+from stars_guard.core.tools import Toolset
+from stars_guard.engines.vllm_client import Replica, ServerOptions, Servers
 from stars_guard.errors import BackendError, BackendUnavailable
-from stars_guard.grammar import Grammar
-from stars_guard.segments import Message, Sampling
-from stars_guard.tools import Toolset
-from stars_guard.vllm_http import Replica, ServerOptions, Servers
 
 __all__ = ["VllmServerBackend"]
 

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from stars_guard.cli.audit_app import audit_app
-from stars_guard.decoding import Schedule
+from stars_guard.core.vocabulary import Schedule
 from stars_guard.errors import StarsGuardError
 
 __all__ = ["app", "main"]

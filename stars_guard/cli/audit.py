@@ -187,8 +187,17 @@ def _costs(title: str, name: str, costs: Any) -> Table:
 def _cost(cost: Cost) -> tuple[Any, ...]:
     mean = cost.seconds / cost.calls if cost.calls else 0.0
     name = cost.name[:16].replace("T", " ") if cost.name[10:11] == "T" else cost.name
-    return (name, cost.calls, cost.proposals, cost.rejections, cost.drawn, cost.kept,
-            cost.rejected + cost.surplus + cost.overrun, f"{mean:.2f}", f"{cost.slowest:.2f}")  # fmt: skip
+    return (
+        name,
+        cost.calls,
+        cost.proposals,
+        cost.rejections,
+        cost.drawn,
+        cost.kept,
+        cost.rejected + cost.surplus + cost.overrun,
+        f"{mean:.2f}",
+        f"{cost.slowest:.2f}",
+    )
 
 
 def _table(title: str, names: tuple[str, ...], rows: Any) -> Table:
@@ -202,10 +211,17 @@ def _table(title: str, names: tuple[str, ...], rows: Any) -> Table:
 
 def _cells(row: Summary) -> list[Line]:
     texts = (
-        row.id[:12], row.started_at[:19].replace("T", " "), row.policy, row.stage, row.finish,
-        f"{row.rejections}/{row.proposals}", f"{row.kept}/{row.drawn}", f"{row.seconds:.1f}", ", ".join(row.judges),
+        row.id[:12],
+        row.started_at[:19].replace("T", " "),
+        row.policy,
+        row.stage,
+        row.finish,
+        f"{row.rejections}/{row.proposals}",
+        f"{row.kept}/{row.drawn}",
+        f"{row.seconds:.1f}",
+        ", ".join(row.judges),
         row.preview or "",
-    )  # fmt: skip
+    )
     cells = [_line(text) for text in texts]
     cells[5].stylize("red" if row.rejections else "green")
     return cells

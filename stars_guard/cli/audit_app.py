@@ -33,11 +33,20 @@ AsCsv = Annotated[bool, typer.Option("--csv", help="CSV")]
 
 @audit_app.command("list")
 def audit_list(
-    where: Where = None, since: Since = None, until: Until = None, policy: PolicyName = None, judge: Judge = None,
-    outcome: Outcome = None, stage: Stage = None, run_id: Run = None, text: Words = None, rejected: Rejected = False,
+    where: Where = None,
+    since: Since = None,
+    until: Until = None,
+    policy: PolicyName = None,
+    judge: Judge = None,
+    outcome: Outcome = None,
+    stage: Stage = None,
+    run_id: Run = None,
+    text: Words = None,
+    rejected: Rejected = False,
     limit: Annotated[int, typer.Option(min=1, help="the newest so many")] = 50,
-    as_json: AsJson = False, as_csv: AsCsv = False,
-) -> None:  # fmt: skip
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
     """One line a call, newest last."""
     from stars_guard.cli.audit import list_calls, store_of
 
@@ -59,12 +68,17 @@ def audit_show(
 
 @audit_app.command("tail")
 def audit_tail(
-    where: Where = None, policy: PolicyName = None, judge: Judge = None, outcome: Outcome = None, stage: Stage = None,
-    text: Words = None, rejected: Rejected = False,
+    where: Where = None,
+    policy: PolicyName = None,
+    judge: Judge = None,
+    outcome: Outcome = None,
+    stage: Stage = None,
+    text: Words = None,
+    rejected: Rejected = False,
     limit: Annotated[int, typer.Option(min=0, help="the newest so many first")] = 10,
     every: Annotated[float, typer.Option(min=0.05, help="seconds between looks")] = 1.0,
     as_json: AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """One line a call, as they are written, until Ctrl-C."""
     from stars_guard.cli.audit import follow, store_of
 
@@ -74,10 +88,18 @@ def audit_tail(
 
 @audit_app.command("stats")
 def audit_stats(
-    where: Where = None, since: Since = None, until: Until = None, policy: PolicyName = None, judge: Judge = None,
-    outcome: Outcome = None, stage: Stage = None, run_id: Run = None, text: Words = None, rejected: Rejected = False,
+    where: Where = None,
+    since: Since = None,
+    until: Until = None,
+    policy: PolicyName = None,
+    judge: Judge = None,
+    outcome: Outcome = None,
+    stage: Stage = None,
+    run_id: Run = None,
+    text: Words = None,
+    rejected: Rejected = False,
     as_json: AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """Rejections by judge, policy and time, acceptance by segment, tokens and seconds."""
     from stars_guard.cli.audit import show_stats, store_of
 
@@ -88,10 +110,18 @@ def audit_stats(
 @audit_app.command("export")
 def audit_export(
     output: Annotated[Path, typer.Option("--output", "-o", help="a file: .jsonl, .csv or .parquet")],
-    where: Where = None, since: Since = None, until: Until = None, policy: PolicyName = None, judge: Judge = None,
-    outcome: Outcome = None, stage: Stage = None, run_id: Run = None, text: Words = None, rejected: Rejected = False,
+    where: Where = None,
+    since: Since = None,
+    until: Until = None,
+    policy: PolicyName = None,
+    judge: Judge = None,
+    outcome: Outcome = None,
+    stage: Stage = None,
+    run_id: Run = None,
+    text: Words = None,
+    rejected: Rejected = False,
     rows: Annotated[Literal["proposals", "calls"], typer.Option(help="a row of CSV or Parquet")] = "proposals",
-) -> None:  # fmt: skip
+) -> None:
     """Write records to a file: JSON lines as they are; CSV and Parquet with one row a proposal or a call."""
     from stars_guard.audit.export import export
     from stars_guard.cli.audit import store_of
@@ -104,11 +134,19 @@ def audit_export(
 @audit_app.command("report")
 def audit_report(
     output: Annotated[Path, typer.Option("--output", "-o", help="the file, .html")],
-    where: Where = None, since: Since = None, until: Until = None, policy: PolicyName = None, judge: Judge = None,
-    outcome: Outcome = None, stage: Stage = None, run_id: Run = None, text: Words = None, rejected: Rejected = False,
+    where: Where = None,
+    since: Since = None,
+    until: Until = None,
+    policy: PolicyName = None,
+    judge: Judge = None,
+    outcome: Outcome = None,
+    stage: Stage = None,
+    run_id: Run = None,
+    text: Words = None,
+    rejected: Rejected = False,
     limit: Annotated[int, typer.Option(min=0, help="the newest so many are shown in full")] = 100,
     langsmith_url: LangSmith = None,
-) -> None:  # fmt: skip
+) -> None:
     """Write the page as one file to send: counts of all calls that fit, and the newest in full."""
     from stars_guard.audit.viewer import report
     from stars_guard.cli.audit import store_of, write_private
@@ -157,13 +195,27 @@ def audit_replay(
 
 
 def _wanted(
-    since: str | None, until: str | None, policy: str | None, judge: str | None, outcome: str | None,
-    stage: str | None, run_id: str | None, text: str | None, rejected: bool,
-) -> Filter:  # fmt: skip
+    since: str | None,
+    until: str | None,
+    policy: str | None,
+    judge: str | None,
+    outcome: str | None,
+    stage: str | None,
+    run_id: str | None,
+    text: str | None,
+    rejected: bool,
+) -> Filter:
     return Filter(
-        since=None if since is None else parse_time(since), until=None if until is None else parse_time(until),
-        policy=policy, judge=judge, finish=outcome, stage=stage, run_id=run_id, text=text, rejected=rejected,
-    )  # fmt: skip
+        since=None if since is None else parse_time(since),
+        until=None if until is None else parse_time(until),
+        policy=policy,
+        judge=judge,
+        finish=outcome,
+        stage=stage,
+        run_id=run_id,
+        text=text,
+        rejected=rejected,
+    )
 
 
 @audit_app.command("verify")

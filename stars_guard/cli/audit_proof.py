@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from stars_guard.audit import AuditStore
-from stars_guard.audit.seal import Head
-from stars_guard.audit.sealed import SealedStore
+from stars_guard.audit.chained_store import ChainedStore
+from stars_guard.audit.entries import Head
+from stars_guard.auditing.verification import Report, verify
 from stars_guard.errors import AuditError, InputError
-from stars_guard.verification import Report, verify
 
 __all__ = ["print_heads", "purge_records", "verify_log"]
 
@@ -47,8 +47,8 @@ def purge_records(console: Console, store: AuditStore, before: datetime) -> None
     console.print(f"{records} records of calls that ended before {before.isoformat()} were taken out", highlight=False)
 
 
-def _sealed(store: AuditStore) -> SealedStore:
-    if not isinstance(store, SealedStore):
+def _sealed(store: AuditStore) -> ChainedStore:
+    if not isinstance(store, ChainedStore):
         raise AuditError("this audit log keeps no chain", hint="use sqlite, postgresql or jsonl")
     return store
 

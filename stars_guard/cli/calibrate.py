@@ -12,15 +12,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from stars_guard import portal
-from stars_guard.assembly import settings_of
 from stars_guard.audit import MemoryStore
-from stars_guard.calibration import Answer, Position, Prediction, positions, predict
+from stars_guard.calibration.learned import propose
+from stars_guard.calibration.thresholds import Answer, Position, Prediction, positions, predict
+from stars_guard.calling import portal
+from stars_guard.calling.assembly import settings_of
 from stars_guard.cli.run import read_jobs
-from stars_guard.decoding import Schedule, Settings
+from stars_guard.core.vocabulary import Schedule
+from stars_guard.decoding import Settings
 from stars_guard.errors import InputError, MissingExtra, PolicyError
 from stars_guard.guard import CallOptions, Guard
-from stars_guard.learning import propose
 from stars_guard.policy import Policy, load_policy
 from stars_guard.policy.edit import as_yaml, write_decoding
 
@@ -85,8 +86,9 @@ def calibrate(console: Console, policy: str, model: str, backend: str, options: 
     for title, rows in (("the policy as it is", now), ("as proposed", then)):
         weights = [position.count for position in seen]
         mean = sum(row.proposals * n for row, n in zip(rows, weights, strict=True)) / sum(weights)
-        console.print(f"{title}: {mean:.2f} proposals a segment, so about as many tokens drawn for one kept",
-                      highlight=False)  # fmt: skip
+        console.print(
+            f"{title}: {mean:.2f} proposals a segment, so about as many tokens drawn for one kept", highlight=False
+        )
     if plan.plot is not None:
         _picture(plan.plot, seen, then, loaded.name)
         console.print(f"picture: {plan.plot}", markup=False, highlight=False)
@@ -145,8 +147,17 @@ def _table(
     seen: Sequence[Position], now: Sequence[Prediction], then: Sequence[Prediction], settings: Settings
 ) -> Table:
     low, high = min(p.quantiles[0] for p in seen), max(p.quantiles[4] for p in seen)
-    table = Table("segment", "answers", f"reward, {low:.2f} to {high:.2f}: 5 ─ 25 ━ 50 ┃ 75 ─ 95 %", "median", "tau",
-                  "accepted\nnow", "accepted\nproposed", "proposals", "correlation\nwith the end")  # fmt: skip
+    table = Table(
+        "segment",
+        "answers",
+        f"reward, {low:.2f} to {high:.2f}: 5 ─ 25 ━ 50 ┃ 75 ─ 95 %",
+        "median",
+        "tau",
+        "accepted\nnow",
+        "accepted\nproposed",
+        "proposals",
+        "correlation\nwith the end",
+    )
     for position, before, after in zip(seen, now, then, strict=True):
         table.add_row(
             str(position.index),

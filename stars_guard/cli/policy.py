@@ -10,17 +10,18 @@ from rich.progress import Progress
 from rich.syntax import Syntax
 from rich.table import Table
 
-from stars_guard import portal
-from stars_guard.assembly import load_judges, rule_of
+from stars_guard.calling import portal
+from stars_guard.calling.assembly import load_judges, rule_of
+from stars_guard.core.judging import Judgement
+from stars_guard.core.messages import Message
+from stars_guard.core.segments import Passage
 from stars_guard.errors import PolicyError
-from stars_guard.judging import Judgement
 from stars_guard.policy import JudgeSpec, Policy, load_policy, resolve_policy
 from stars_guard.policy.cases import Case, failures, load_cases
 from stars_guard.policy.layers import loosened
 from stars_guard.policy.show import annotated, differences
 from stars_guard.policy.tree import key_of
-from stars_guard.rendering import render_call
-from stars_guard.segments import Message, Passage
+from stars_guard.prompting.call_rendering import render_call
 
 __all__ = ["check_policies", "diff_policies", "show_policy", "test_policy"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from stars_guard import portal
 from stars_guard.audit import CallRecord
+from stars_guard.auditing.counterfactual import what_if
+from stars_guard.auditing.replay import compare, draw_again, promise
+from stars_guard.calling import portal
 from stars_guard.cli.audit import store_of
 from stars_guard.errors import PolicyError
 from stars_guard.policy import load_policy
-from stars_guard.replay import compare, draw_again, promise
-from stars_guard.whatif import what_if
 
 __all__ = ["replay", "replay_under"]
 
@@ -52,10 +52,15 @@ def replay_under(console: Console, url: str | None, call_id: str, policy: str) -
     for found in answered.proposals:
         numbers = (found.reward, found.threshold, found.probability)
         table.add_row(
-            str(found.segment), str(found.attempt), found.before, found.after,
-            *("" if number is None else f"{number:.3f}" for number in numbers), found.veto or "", found.source,
+            str(found.segment),
+            str(found.attempt),
+            found.before,
+            found.after,
+            *("" if number is None else f"{number:.3f}" for number in numbers),
+            found.veto or "",
+            found.source,
             style="" if found.before == found.after or found.before == "surplus" else "yellow",
-        )  # fmt: skip
+        )
     console.print(table)
     if answered.parted is None:
         console.print("The answer would have been the same.")

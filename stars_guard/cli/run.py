@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from stars_guard import portal
+from stars_guard.calling import portal
+from stars_guard.core.messages import Message
 from stars_guard.errors import BackendUnavailable, InputError, StarsGuardError
 from stars_guard.guard import CallOptions, Guard
-from stars_guard.segments import Message
 
 __all__ = ["Job", "read_jobs", "run_file"]
 
@@ -73,8 +73,13 @@ def run_file(
             todo = [job for job in jobs if job.index not in done]
             if done:
                 console.print(f"{len(done)} of {len(jobs)} are answered already", markup=False)
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                       TimeRemainingColumn())  # fmt: skip
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
             with Progress(*columns, console=console) as progress, target.open("a", encoding="utf-8") as out:
                 bar = progress.add_task("answering", total=len(jobs), completed=len(done))
                 portal.call(lambda: _answer_all(guard, todo, options, concurrency, out, lambda: progress.advance(bar)))
@@ -129,8 +134,10 @@ def _done(target: Path, jobs: list[Job]) -> set[int]:
         except (ValueError, KeyError, TypeError) as exc:
             raise InputError(f"{target}:{number}: is not a line of answers", hint="choose another file") from exc
         if digests.get(index) != digest:
-            raise InputError(f"{target}:{number}: answers another prompt than the source's line {index + 1}",
-                             hint="choose another file, or restore the prompts")  # fmt: skip
+            raise InputError(
+                f"{target}:{number}: answers another prompt than the source's line {index + 1}",
+                hint="choose another file, or restore the prompts",
+            )
         done.add(index)
     return done
 
@@ -163,5 +170,11 @@ async def _answer(guard: Guard, job: Job, options: CallOptions) -> dict[str, Any
         raise
     except StarsGuardError as exc:
         return {**row, "error": f"{type(exc).__name__}: {exc}"}
-    return {**row, "text": done.text, "finish": done.finish, "reason": done.reason, "audit_id": done.call_id,
-            "totals": asdict(done.totals)}  # fmt: skip
+    return {
+        **row,
+        "text": done.text,
+        "finish": done.finish,
+        "reason": done.reason,
+        "audit_id": done.call_id,
+        "totals": asdict(done.totals),
+    }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from stars_guard.embedded import resolve_model
+from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.policy import GuardModelJudge, JudgeSpec, VllmPoolingJudge, load_policy
 
 __all__ = ["serve_lines", "show_config"]

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-__all__ = ["Acceptance", "Schedule", "Step", "acceptance_probability", "learned", "linear"]
+from stars_guard.core.vocabulary import Acceptance
 
-Schedule = Literal["linear", "constant", "learned"]
-Acceptance = Literal["gibbs", "hard"]
+__all__ = ["Step", "acceptance_probability", "learned", "linear"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from stars_guard.core.events import Decision, Ended, Kept, Totals
+from stars_guard.core.judging import Judgement
+from stars_guard.core.segments import Candidate
 from stars_guard.decoding.ledger import Ledger
 from stars_guard.decoding.protocol import Done, Draw, Judged, Outcome, Settings
 from stars_guard.decoding.randomness import derive_seed
 from stars_guard.decoding.width import ALONE
-from stars_guard.events import Decision, Ended, Kept, Totals
-from stars_guard.judging import Judgement
-from stars_guard.segments import Candidate
 
 __all__ = ["BestOfK", "Vanilla"]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from stars_guard.segments import Candidate, FinishReason, Token
-from stars_guard.spans import Span, find_spans, is_unfinished
+from stars_guard.core.segments import Candidate, Token
+from stars_guard.core.vocabulary import FinishReason
+from stars_guard.decoding.spans import Span, find_spans, is_unfinished
 
 __all__ = ["SegmentCutter", "releasable"]
 

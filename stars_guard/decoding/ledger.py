@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from stars_guard.core.events import Ended, Kept, Totals
+from stars_guard.core.segments import Candidate
 from stars_guard.decoding.protocol import Done, Draw, Judged, Settings
 from stars_guard.errors import ProtocolError
-from stars_guard.events import Ended, Kept, Totals
-from stars_guard.segments import Candidate
 
 __all__ = ["Ledger"]
 
@@ -77,9 +77,7 @@ class Ledger:
         """Count tokens that were drawn past a boundary and thrown away. A plan made before is void: it may now cost
         more than there is."""
         self.outstanding = None
-        self.totals = replace(
-            self.totals, drawn=self.totals.drawn + tokens, overrun=self.totals.overrun + tokens
-        )
+        self.totals = replace(self.totals, drawn=self.totals.drawn + tokens, overrun=self.totals.overrun + tokens)
 
     def reject(self, candidate: Candidate) -> None:
         """Count a candidate that was decided against."""

@@ -13,16 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from stars_guard.decoding.acceptance import Acceptance, Schedule, Step
+from stars_guard.core.events import Decision, Ended, Kept, Totals
+from stars_guard.core.judging import Judgement
+from stars_guard.core.segments import Candidate
+from stars_guard.core.vocabulary import Acceptance, AnswerFinish, Method, OnExhausted, Schedule
+from stars_guard.decoding.acceptance import Step
 from stars_guard.decoding.width import ALONE
-from stars_guard.events import AnswerFinish, Decision, Ended, Kept, Totals
-from stars_guard.judging import Judgement
-from stars_guard.segments import Candidate
 
-__all__ = ["Decoder", "Done", "Draw", "Judged", "Method", "OnExhausted", "Outcome", "Settings"]
-
-Method = Literal["stars", "cards", "vanilla", "best_of_n", "blockwise_best_of_k"]
-OnExhausted = Literal["best", "refuse", "stop", "raise"]
+__all__ = ["Decoder", "Done", "Draw", "Judged", "Outcome", "Settings"]
 
 Judged = tuple[Candidate, Judgement]
 

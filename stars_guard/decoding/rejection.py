@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from stars_guard.core.events import Decision, Ended, Kept, Totals
+from stars_guard.core.judging import Judgement
+from stars_guard.core.segments import Candidate
 from stars_guard.decoding.ledger import Ledger
 from stars_guard.decoding.protocol import Done, Draw, Judged, Outcome, Settings
 from stars_guard.decoding.randomness import derive_seed
 from stars_guard.decoding.verdict import decide
 from stars_guard.decoding.width import ALONE, AcceptanceRate, best_width
 from stars_guard.errors import ProtocolError
-from stars_guard.events import Decision, Ended, Kept, Totals
-from stars_guard.judging import Judgement
-from stars_guard.segments import Candidate
 
 __all__ = ["RejectionSampler"]
 
@@ -120,9 +120,16 @@ class RejectionSampler:
             judgement=judgement,
         )
         return Decision(
-            segment, attempt, candidate, judgement, decided.verdict, decided.reason, decided.threshold,
-            decided.probability, decided.u,
-        )  # fmt: skip
+            segment,
+            attempt,
+            candidate,
+            judgement,
+            decided.verdict,
+            decided.reason,
+            decided.threshold,
+            decided.probability,
+            decided.u,
+        )
 
     def _remember(self, attempt: int, candidate: Candidate, judgement: Judgement) -> None:
         if judgement.veto is not None:

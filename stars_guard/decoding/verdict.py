@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stars_guard.core.judging import Judgement
+from stars_guard.core.vocabulary import Verdict
 from stars_guard.decoding.acceptance import acceptance_probability, learned, linear
 from stars_guard.decoding.protocol import Settings
 from stars_guard.decoding.randomness import uniform
-from stars_guard.events import Verdict
-from stars_guard.judging import Judgement
 
 __all__ = ["Decided", "decide", "threshold"]
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """The fields are those of `stars_guard.events.Decision`."""
+    """The fields are those of `stars_guard.core.events.Decision`."""
 
     threshold: float
     probability: float
@@ -24,20 +24,19 @@ class Decided:
     reason: str
 
 
-def threshold(
-    settings: Settings, *, tokens: int, prompt_reward: float | None, prefix_reward: float | None
-) -> float:
+def threshold(settings: Settings, *, tokens: int, prompt_reward: float | None, prefix_reward: float | None) -> float:
     """tau(n) by the settings' schedule; of ``constant`` it is r*. The arguments are those of `decide`."""
     match settings.schedule:
         case "linear":
             return linear(
-                tokens=tokens, max_tokens=settings.max_tokens, prompt_reward=prompt_reward, alpha=settings.alpha,
+                tokens=tokens,
+                max_tokens=settings.max_tokens,
+                prompt_reward=prompt_reward,
+                alpha=settings.alpha,
                 r_star=settings.r_star,
-            )  # fmt: skip
-        case "learned":
-            return learned(
-                settings.thresholds, tokens=tokens, prefix_reward=prefix_reward, r_star=settings.r_star
             )
+        case "learned":
+            return learned(settings.thresholds, tokens=tokens, prefix_reward=prefix_reward, r_star=settings.r_star)
         case "constant":
             return settings.r_star
 
@@ -69,9 +68,7 @@ def decide(
     elif judgement.reward is None:
         probability, reason = 1.0, "no judge gives a reward"
     else:
-        probability = acceptance_probability(
-            settings.acceptance, reward=judgement.reward, tau=tau, beta=settings.beta
-        )
+        probability = acceptance_probability(settings.acceptance, reward=judgement.reward, tau=tau, beta=settings.beta)
         reason = "reward reaches the threshold" if probability == 1.0 else "reward is below the threshold"
     verdict: Verdict = "accepted" if u < probability else "rejected"
     if verdict == "accepted" and probability < 1.0:

@@ -1,6 +1,7 @@
 """Policies in YAML."""
 
-from stars_guard.policy.judges import (
+from stars_guard.policy._hot_reload import LivePolicy
+from stars_guard.policy._judges import (
     GuardModelJudge,
     HttpJudge,
     JudgeSpec,
@@ -11,10 +12,9 @@ from stars_guard.policy.judges import (
     SequenceClassifierJudge,
     VllmPoolingJudge,
 )
-from stars_guard.policy.live import LivePolicy
-from stars_guard.policy.loader import Resolved, load_policy, resolve_policy, shipped_policies
-from stars_guard.policy.model import Policy
-from stars_guard.policy.rails import Rail, Rails, Stage
+from stars_guard.policy._loader import Resolved, load_policy, resolve_policy, shipped_policies
+from stars_guard.policy._model import Policy
+from stars_guard.policy._rails import Rail, Rails
 from stars_guard.policy.schema import policy_schema
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "Rails",
     "Resolved",
     "SequenceClassifierJudge",
-    "Stage",
     "VllmPoolingJudge",
     "load_policy",
     "policy_schema",

@@ -8,10 +8,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from stars_guard.core.judging import Judgement, Rule, Score
+from stars_guard.core.vocabulary import Stage
 from stars_guard.errors import PolicyError
-from stars_guard.judging import Judgement, Rule, Score
-from stars_guard.policy.problems import plain_problems
-from stars_guard.policy.rails import Stage
+from stars_guard.policy._problems import plain_problems
 from stars_guard.policy.tree import plain, read_tree
 
 __all__ = ["Case", "failures", "load_cases"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from stars_guard.errors import PolicyError
-from stars_guard.policy.loader import load_policy
+from stars_guard.policy._loader import load_policy
 from stars_guard.policy.tree import Node, read_tree
 
 __all__ = ["Value", "as_yaml", "write_decoding"]

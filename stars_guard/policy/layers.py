@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from stars_guard.policy.judges import GuardModelJudge, JudgeSpec, PatternsJudge
-from stars_guard.policy.model import Audit, Policy
+from stars_guard.policy._judges import GuardModelJudge, JudgeSpec, PatternsJudge
+from stars_guard.policy._model import Audit, Policy
 from stars_guard.policy.tree import Node
 
 __all__ = ["judge_key", "loosened", "merge"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from stars_guard.policy.model import Policy
+from stars_guard.policy._model import Policy
 
 __all__ = ["policy_schema", "schema_text"]
 

@@ -8,8 +8,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from stars_guard.policy.loader import Resolved
-from stars_guard.policy.model import Policy
+from stars_guard.policy._loader import Resolved
+from stars_guard.policy._model import Policy
 from stars_guard.policy.tree import Node
 
 __all__ = ["annotated", "differences"]

@@ -15,7 +15,7 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.modeling_layers import GenericForSequenceClassification
 
-from stars_guard.attention import causal_masks, use_grouped
+from stars_guard.engines.attention import causal_masks, use_grouped
 
 __all__ = ["Prefixes", "keeps_prefixes"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from stars_guard.segments import Passage
+from stars_guard.core.segments import Passage
 
 __all__ = ["Find", "Rating", "Scorer"]
 

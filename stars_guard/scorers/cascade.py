@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
-from stars_guard.judging import Judgement, Rule, Score, combine
+from stars_guard.core.judging import Judgement, Rule, Score, combine
+from stars_guard.core.segments import Passage
+from stars_guard.scorers._breaker import Breaker
 from stars_guard.scorers.base import Rating, Scorer
-from stars_guard.scorers.breaker import Breaker
-from stars_guard.segments import Passage
 
 __all__ = ["Cascade", "Judge"]
 

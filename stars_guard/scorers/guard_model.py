@@ -10,15 +10,15 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
-from stars_guard import vllm_runtime
+from stars_guard.core.segments import Passage
+from stars_guard.engines import vllm_process as vllm_runtime
+from stars_guard.engines.loading import quiet
+from stars_guard.engines.vllm_client import parse_options
 from stars_guard.errors import BackendError, MissingExtra, ScorerError
-from stars_guard.guard_formats import GuardFormat
-from stars_guard.hub import quiet
+from stars_guard.prompting.guard_formats import GuardFormat
+from stars_guard.prompting.guard_questions import Encoder, Labels, Questions
+from stars_guard.scorers._guard_engines import GuardEngine, ServerGuard, TransformersGuard, VllmGuard
 from stars_guard.scorers.base import Rating, Scorer
-from stars_guard.scorers.guard_engines import GuardEngine, ServerGuard, TransformersGuard, VllmGuard
-from stars_guard.scorers.questions import Encoder, Labels, Questions
-from stars_guard.segments import Passage
-from stars_guard.vllm_http import parse_options
 
 __all__ = ["GuardModelScorer"]
 
@@ -33,9 +33,14 @@ class GuardModelScorer(Scorer):
     cost = 50.0
 
     def __init__(
-        self, engine: GuardEngine, encoder: Encoder, questions: Questions, labels: Labels, identity: dict[str, str],
+        self,
+        engine: GuardEngine,
+        encoder: Encoder,
+        questions: Questions,
+        labels: Labels,
+        identity: dict[str, str],
         max_length: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.identity = identity
         self._engine = engine
         self._encoder = encoder
@@ -81,10 +86,14 @@ class GuardModelScorer(Scorer):
         # before the model is loaded, which takes long
         labels = questions.labels(encoder)
         identity = {
-            "kind": "guard_model", "model": model, "revision": revision or "", "preset": form.name,
-            "categories": ", ".join(categories or form.default), "server": base_url or "",
+            "kind": "guard_model",
+            "model": model,
+            "revision": revision or "",
+            "preset": form.name,
+            "categories": ", ".join(categories or form.default),
+            "server": base_url or "",
             "format": hashlib.sha256(form.template.encode()).hexdigest()[:12],
-        }  # fmt: skip
+        }
         where: GuardEngine
         if base_url is not None:
             where = ServerGuard(model, parse_options({"base_url": base_url, "api_key": api_key}))

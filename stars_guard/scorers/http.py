@@ -13,10 +13,10 @@ import jmespath
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from stars_guard.core.segments import Passage
 from stars_guard.errors import ScorerError
+from stars_guard.prompting.plain_text import as_text, text_of
 from stars_guard.scorers.base import Rating, Scorer
-from stars_guard.segments import Passage
-from stars_guard.turns import as_text, text_of
 
 __all__ = ["HttpScorer"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import re2
 
+from stars_guard.core.segments import Passage
 from stars_guard.scorers.base import Find, Rating, Scorer
-from stars_guard.segments import Passage
 
 __all__ = ["PathScorer"]
 

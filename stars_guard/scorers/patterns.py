@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import re2
 
+from stars_guard.core.segments import Passage
 from stars_guard.errors import ScorerError
 from stars_guard.scorers.base import Find, Rating, Scorer
-from stars_guard.segments import Passage
 
 __all__ = ["Pattern", "PatternScorer"]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import re2
 
+from stars_guard.core.segments import Passage
 from stars_guard.errors import MissingExtra
 from stars_guard.scorers.base import Find, Rating, Scorer
-from stars_guard.segments import Passage
 
 __all__ = ["KINDS", "PiiScorer"]
 

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, cast
 
+from stars_guard.core.segments import Passage
 from stars_guard.errors import ScorerError
 from stars_guard.scorers.base import Rating, Scorer
-from stars_guard.segments import Passage
 
 __all__ = ["load_python"]
 

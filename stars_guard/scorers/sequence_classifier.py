@@ -14,19 +14,19 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from stars_guard.core.segments import Passage
+from stars_guard.engines.loading import quiet
+from stars_guard.engines.model_thread import Worker
 from stars_guard.errors import MissingExtra, ScorerError
-from stars_guard.hub import quiet
-from stars_guard.scorers.classifier import Classifier, ClassifierScorer
-from stars_guard.scorers.reading import Reader, Reading, places
-from stars_guard.segments import Passage
-from stars_guard.worker import Worker
+from stars_guard.scorers._classifier import Classifier, ClassifierScorer
+from stars_guard.scorers._reading import Reader, Reading, places
 
 if TYPE_CHECKING:
     from stars_guard.scorers._prefixes import Prefixes
 
 __all__ = ["SequenceClassifier", "SequenceClassifierScorer"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("stars_guard.scorers")
 
 LONGEST_KEPT, LONGEST = 4096, 512
 """Tokens that are read where the policy does not say: of a model that keeps what it has read, and of others."""
@@ -39,9 +39,16 @@ class SequenceClassifier(Classifier):
     """One model, on a thread of its own. Make it with `load`; `SequenceClassifierScorer` takes it."""
 
     def __init__(
-        self, model: Any, tokenizer: Any, identity: dict[str, str], *, template: str | None, max_length: int | None,
-        batch_size: int, cache_tokens: int,
-    ) -> None:  # fmt: skip
+        self,
+        model: Any,
+        tokenizer: Any,
+        identity: dict[str, str],
+        *,
+        template: str | None,
+        max_length: int | None,
+        batch_size: int,
+        cache_tokens: int,
+    ) -> None:
         from stars_guard.scorers._prefixes import Prefixes, keeps_prefixes
 
         self.identity = identity
@@ -109,10 +116,21 @@ class SequenceClassifier(Classifier):
                     hint="pass a Hugging Face directory or name, or 'embedded:reward'",
                 ) from exc
             digest = hashlib.sha256(loaded.config.to_json_string().encode()).hexdigest()
-            identity = {"kind": "sequence_classifier", "model": model, "revision": revision or "",
-                        "config_sha256": digest}  # fmt: skip
-            return cls(loaded.to(where).eval(), tokenizer, identity, template=template, max_length=max_length,
-                       batch_size=batch_size, cache_tokens=cache_tokens)  # fmt: skip
+            identity = {
+                "kind": "sequence_classifier",
+                "model": model,
+                "revision": revision or "",
+                "config_sha256": digest,
+            }
+            return cls(
+                loaded.to(where).eval(),
+                tokenizer,
+                identity,
+                template=template,
+                max_length=max_length,
+                batch_size=batch_size,
+                cache_tokens=cache_tokens,
+            )
 
         return await asyncio.to_thread(build)
 
@@ -164,8 +182,10 @@ class SequenceClassifier(Classifier):
                 "attention_mask": torch.tensor([[1] * n + [0] * (width - n) for n in lengths], device=device),
             }
             if self._typed:
-                types = [[int(readings[i].second <= at < n) for at in range(width)]
-                         for i, n in zip(chunk, lengths, strict=True)]  # fmt: skip
+                types = [
+                    [int(readings[i].second <= at < n) for at in range(width)]
+                    for i, n in zip(chunk, lengths, strict=True)
+                ]
                 inputs["token_type_ids"] = torch.tensor(types, device=device)
             with torch.inference_mode():
                 for i, row in zip(chunk, self._model(**inputs).logits.float().tolist(), strict=True):

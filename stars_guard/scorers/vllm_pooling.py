@@ -13,13 +13,13 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from stars_guard import vllm_runtime
+from stars_guard.core.segments import Passage
+from stars_guard.engines import vllm_process as vllm_runtime
+from stars_guard.engines.loading import quiet
+from stars_guard.engines.vllm_client import ServerOptions, Servers, parse_options
 from stars_guard.errors import BackendError, MissingExtra, ScorerError
-from stars_guard.hub import quiet
-from stars_guard.scorers.classifier import Classifier, ClassifierScorer
-from stars_guard.scorers.reading import Reader, places
-from stars_guard.segments import Passage
-from stars_guard.vllm_http import ServerOptions, Servers, parse_options
+from stars_guard.scorers._classifier import Classifier, ClassifierScorer
+from stars_guard.scorers._reading import Reader, places
 
 __all__ = ["VllmClassifier", "VllmPoolingScorer"]
 
@@ -113,8 +113,9 @@ class VllmClassifier(Classifier):
         tokenizer, config = await asyncio.to_thread(_read, model, revision)
         text = config.get_text_config()
         limit = places(text) or max_length
-        reader = Reader(tokenizer, template=template, max_length=min(max_length, limit), coarse=True,
-                        unread=text.pad_token_id)  # fmt: skip
+        reader = Reader(
+            tokenizer, template=template, max_length=min(max_length, limit), coarse=True, unread=text.pad_token_id
+        )
         identity = {"kind": "vllm_pooling", "model": model, "revision": revision or "", "server": base_url or ""}
         if base_url is not None:
             served = _Server(model, parse_options({"base_url": base_url, "api_key": api_key}))

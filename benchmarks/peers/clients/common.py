@@ -43,9 +43,12 @@ def judge(task: Task, prompt: str, answer: str) -> float:
 async def completions(task: Task, prompt: str) -> AsyncIterator[str]:
     """The unguarded model's answer, token by token."""
     body = {
-        "model": task.model, "messages": [{"role": "user", "content": prompt}], "max_tokens": task.max_tokens,
-        "temperature": task.temperature, "stream": True,
-    }  # fmt: skip
+        "model": task.model,
+        "messages": [{"role": "user", "content": prompt}],
+        "max_tokens": task.max_tokens,
+        "temperature": task.temperature,
+        "stream": True,
+    }
     async with (
         httpx.AsyncClient(timeout=120) as client,
         client.stream("POST", f"{task.base_url}/v1/chat/completions", json=body) as reply,

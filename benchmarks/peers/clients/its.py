@@ -27,9 +27,12 @@ class Reward(AbstractOutcomeRewardModel):
 async def answer(task: Task, prompt: str) -> AsyncIterator[str]:
     """The best of ``n``."""
     model = OpenAICompatibleLanguageModel(
-        endpoint=f"{task.base_url}/v1", api_key="none", model_name=task.model, temperature=task.temperature,
+        endpoint=f"{task.base_url}/v1",
+        api_key="none",
+        model_name=task.model,
+        temperature=task.temperature,
         max_completion_tokens=task.max_tokens,
-    )  # fmt: skip
+    )
     best = await BestOfN(Reward(task, prompt)).ainfer(model, prompt, budget=task.options["n"])
     yield str(best["content"])
 

@@ -8,7 +8,7 @@ from common import Task, run
 
 from stars_guard import Guard, Message
 from stars_guard.audit import MemoryStore
-from stars_guard.events import Finished, Released
+from stars_guard.core.events import Finished, Released
 from stars_guard.guard import CallOptions
 
 _guards: dict[str, Guard] = {}
@@ -18,9 +18,12 @@ def guard(task: Task) -> Guard:
     """Made once."""
     if "it" not in _guards:
         policy = {
-            "apiVersion": "stars-guard/v1", "name": "peers", "decoding": task.options["decoding"],
-            "judges": [task.options["judge"]], "sampling": {"temperature": task.temperature},
-        }  # fmt: skip
+            "apiVersion": "stars-guard/v1",
+            "name": "peers",
+            "decoding": task.options["decoding"],
+            "judges": [task.options["judge"]],
+            "sampling": {"temperature": task.temperature},
+        }
         _guards["it"] = Guard(
             policy, model=task.model, backend="vllm-server", options={"base_url": task.base_url}, audit=MemoryStore()
         )

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from stars_guard.audit.tables import metadata
+from stars_guard.audit._tables import metadata
 
 __all__: list[str] = []
 

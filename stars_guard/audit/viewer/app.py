@@ -15,12 +15,12 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stars_guard.audit.query import Filter, parse_time
+from stars_guard.audit._query import Filter, parse_time
 from stars_guard.audit.store import AuditStore
 from stars_guard.audit.viewer.charts import charts
 from stars_guard.audit.viewer.pages import asset, query_of, render
+from stars_guard.engines.loopback import is_loopback
 from stars_guard.errors import AuditError, InputError, StarsGuardError
-from stars_guard.loopback import is_loopback
 
 __all__ = ["make_app"]
 
@@ -60,10 +60,14 @@ class _Typed(BaseModel):
         return Filter(
             since=parse_time(self.since) if self.since.strip() else None,
             until=parse_time(self.until) if self.until.strip() else None,
-            policy=self.policy or None, judge=self.judge or None, finish=self.finish or None,
-            stage=self.stage or None, run_id=self.run_id or None, text=self.text or None,
+            policy=self.policy or None,
+            judge=self.judge or None,
+            finish=self.finish or None,
+            stage=self.stage or None,
+            run_id=self.run_id or None,
+            text=self.text or None,
             rejected=bool(self.rejected),
-        )  # fmt: skip
+        )
 
 
 def make_app(
@@ -107,8 +111,16 @@ def make_app(
     async def overview(typed: Annotated[_Typed, Query()]) -> HTMLResponse:
         wanted = typed.filter()
         stats = await store.astats(wanted)
-        return page("overview.html", page="overview", path="/", wanted=wanted, typed=typed, stats=stats,
-                    charts=charts(stats), query=query_of(wanted, typed.model_dump()))  # fmt: skip
+        return page(
+            "overview.html",
+            page="overview",
+            path="/",
+            wanted=wanted,
+            typed=typed,
+            stats=stats,
+            charts=charts(stats),
+            query=query_of(wanted, typed.model_dump()),
+        )
 
     @app.get("/calls")
     async def calls(typed: Annotated[_Typed, Query()]) -> HTMLResponse:
@@ -117,8 +129,17 @@ def make_app(
         rows = await store.asearch(wanted, limit=_PAGE + 1, before=before)
         shown = rows[:_PAGE]
         older = query_of(wanted, typed.model_dump(), shown[-1].key) if len(rows) > _PAGE else ""
-        return page("calls.html", page="calls", path="/calls", wanted=wanted, typed=typed, rows=shown, older=older,
-                    first=before is not None, query=query_of(wanted, typed.model_dump()))  # fmt: skip
+        return page(
+            "calls.html",
+            page="calls",
+            path="/calls",
+            wanted=wanted,
+            typed=typed,
+            rows=shown,
+            older=older,
+            first=before is not None,
+            query=query_of(wanted, typed.model_dump()),
+        )
 
     @app.get("/calls/{call_id}")
     async def call(call_id: str) -> HTMLResponse:
@@ -131,8 +152,14 @@ def make_app(
     @app.get("/live")
     async def live(typed: Annotated[_Typed, Query()]) -> HTMLResponse:
         wanted = typed.filter()
-        return page("live.html", page="live", path="/live", wanted=wanted, typed=typed,
-                    query=query_of(wanted, typed.model_dump()))  # fmt: skip
+        return page(
+            "live.html",
+            page="live",
+            path="/live",
+            wanted=wanted,
+            typed=typed,
+            query=query_of(wanted, typed.model_dump()),
+        )
 
     @app.get("/events")
     async def events(request: Request, typed: Annotated[_Typed, Query()]) -> StreamingResponse:

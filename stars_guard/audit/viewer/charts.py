@@ -94,19 +94,38 @@ def charts(stats: Stats) -> list[Chart]:
         ("overrun", "overrun", lambda cost: cost.overrun),
     )
     made = [
-        _over_time(stats, "times", "Rejected segments over time", "segments",
-                   (("rejected", "rejected", lambda cost: cost.rejections),)),
+        _over_time(
+            stats,
+            "times",
+            "Rejected segments over time",
+            "segments",
+            (("rejected", "rejected", lambda cost: cost.rejections),),
+        ),
         _rewards(stats),
-        _sideways("judges", "Rejected segments by judge", "judge",
-                  (("veto", "by its veto"), ("rejected", "by a low reward")),
-                  [(each.judge, (each.vetoes, each.low_reward)) for each in stats.judges]),
-        _sideways("policies", "Rejected segments by policy", "policy", (("rejected", "rejected"),),
-                  [(each.name, (each.rejections,)) for each in stats.policies]),
+        _sideways(
+            "judges",
+            "Rejected segments by judge",
+            "judge",
+            (("veto", "by its veto"), ("rejected", "by a low reward")),
+            [(each.judge, (each.vetoes, each.low_reward)) for each in stats.judges],
+        ),
+        _sideways(
+            "policies",
+            "Rejected segments by policy",
+            "policy",
+            (("rejected", "rejected"),),
+            [(each.name, (each.rejections,)) for each in stats.policies],
+        ),
         _over_time(stats, "tokens", "Tokens drawn over time", "tokens", tokens),
-        _over_time(stats, "seconds", "Mean time of a call", "seconds",
-                   (("plain", "mean", lambda cost: cost.seconds / cost.calls),)),
+        _over_time(
+            stats,
+            "seconds",
+            "Mean time of a call",
+            "seconds",
+            (("plain", "mean", lambda cost: cost.seconds / cost.calls),),
+        ),
         _acceptance(stats),
-    ]  # fmt: skip
+    ]
     return [chart for chart in made if chart.rows]
 
 
@@ -144,10 +163,18 @@ def _over_time(
     ]
     text = f"Bars, one for each {_stretch(stats.bucket)} that has calls; height in {unit}."
     return Chart(
-        name, title, text, f"start of the {_stretch(stats.bucket)}, UTC", unit,
-        ("from (UTC)", *(label for _, label, _ in series)), rows, legend=legend, marks=marks, x_ticks=x_ticks,
+        name,
+        title,
+        text,
+        f"start of the {_stretch(stats.bucket)}, UTC",
+        unit,
+        ("from (UTC)", *(label for _, label, _ in series)),
+        rows,
+        legend=legend,
+        marks=marks,
+        x_ticks=x_ticks,
         y_ticks=ticks,
-    )  # fmt: skip
+    )
 
 
 def _sideways(
@@ -168,13 +195,22 @@ def _sideways(
                 marks.append(_mark(kind, x, _TOP + row * _ROW + 6, width, _ROW - 12, f"{label}: {value:,} {meaning}"))
                 x += width
     return Chart(
-        name, title, f"Horizontal bars, one for each {what}, longest first; length in segments.", "segments", "",
-        (what, *(meaning for _, meaning in series)), [(label, *values) for label, values in counts], height=height,
-        left=_NAMES, legend=tuple(series) if len(series) > 1 else (), marks=marks,
-        x_ticks=[Tick(round(_NAMES + n * step / top * room, 1), compact(n * step))
-                 for n in range(round(top / step) + 1)],
+        name,
+        title,
+        f"Horizontal bars, one for each {what}, longest first; length in segments.",
+        "segments",
+        "",
+        (what, *(meaning for _, meaning in series)),
+        [(label, *values) for label, values in counts],
+        height=height,
+        left=_NAMES,
+        legend=tuple(series) if len(series) > 1 else (),
+        marks=marks,
+        x_ticks=[
+            Tick(round(_NAMES + n * step / top * room, 1), compact(n * step)) for n in range(round(top / step) + 1)
+        ],
         y_ticks=[Tick(_TOP + (row + 0.5) * _ROW, _short(label)) for row, (label, _) in enumerate(shown)],
-    )  # fmt: skip
+    )
 
 
 def _rewards(stats: Stats) -> Chart:
@@ -196,9 +232,17 @@ def _rewards(stats: Stats) -> Chart:
         for kind, count in (("kept", cell.accepted), ("rejected", cell.rejected)):
             if count:
                 width = 0.84 * column * count / number
-                marks.append(_mark(kind, x, y, width, stats.width * scale,
-                                   f"{at}: {count:,} {'accepted' if kind == 'kept' else 'rejected'}",
-                                   opacity=0.3 + 0.7 * math.sqrt(number / most)))  # fmt: skip
+                marks.append(
+                    _mark(
+                        kind,
+                        x,
+                        y,
+                        width,
+                        stats.width * scale,
+                        f"{at}: {count:,} {'accepted' if kind == 'kept' else 'rejected'}",
+                        opacity=0.3 + 0.7 * math.sqrt(number / most),
+                    )
+                )
                 x += width
     points = []
     for index, each in sorted(positions.items()):
@@ -208,21 +252,33 @@ def _rewards(stats: Stats) -> Chart:
     step = _step(high - low, whole=False)
     first = math.ceil(low / step)
     rows: list[tuple[Cell, ...]] = [
-        (_position(cell.index), f"{cell.low:.3g} to {cell.low + stats.width:.3g}", cell.accepted, cell.rejected,
-         "" if (mean := positions[cell.index].threshold) is None else round(mean, 3))
+        (
+            _position(cell.index),
+            f"{cell.low:.3g} to {cell.low + stats.width:.3g}",
+            cell.accepted,
+            cell.rejected,
+            "" if (mean := positions[cell.index].threshold) is None else round(mean, 3),
+        )
         for cell in stats.cells
-    ]  # fmt: skip
+    ]
     return Chart(
-        "rewards", "Reward against threshold by position",
+        "rewards",
+        "Reward against threshold by position",
         "Columns, one for each segment of the answer; cells show how many proposals had a reward in that range and how "
         "they were decided; the line is the mean threshold.",
-        "segment", "reward", ("segment", "reward", "accepted", "rejected", "mean threshold"), rows,
-        legend=(("kept", "accepted"), ("rejected", "rejected"), ("threshold", "mean threshold")), marks=marks,
+        "segment",
+        "reward",
+        ("segment", "reward", "accepted", "rejected", "mean threshold"),
+        rows,
+        legend=(("kept", "accepted"), ("rejected", "rejected"), ("threshold", "mean threshold")),
+        marks=marks,
         x_ticks=_positions(positions, column),
-        y_ticks=[Tick(round(_TOP + (high - n * step) * scale, 1), f"{n * step:.3g}")
-                 for n in range(first, math.floor(high / step) + 1)],
+        y_ticks=[
+            Tick(round(_TOP + (high - n * step) * scale, 1), f"{n * step:.3g}")
+            for n in range(first, math.floor(high / step) + 1)
+        ],
         line=" ".join(points),
-    )  # fmt: skip
+    )
 
 
 def _acceptance(stats: Stats) -> Chart:
@@ -237,12 +293,17 @@ def _acceptance(stats: Stats) -> Chart:
         marks.append(_mark("kept", x, _TOP + (1 - share) * _PLOT_H, bar, share * _PLOT_H, title))
         rows.append((_position(index), each.accepted, each.rejected, f"{share:.0%}"))
     return Chart(
-        "acceptance", "Acceptance by segment",
+        "acceptance",
+        "Acceptance by segment",
         "Bars, one for each segment of the answer; height is the share of proposals that were accepted.",
-        "segment", "accepted", ("segment", "accepted", "rejected", "share"), list(rows), marks=marks,
+        "segment",
+        "accepted",
+        ("segment", "accepted", "rejected", "share"),
+        list(rows),
+        marks=marks,
         x_ticks=_positions(positions, column),
         y_ticks=[Tick(_TOP + (1 - share) * _PLOT_H, f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1)],
-    )  # fmt: skip
+    )
 
 
 def _positions(positions: Mapping[int, object], column: float) -> list[Tick]:
@@ -255,8 +316,9 @@ def _position(index: int) -> str:
 
 
 def _mark(kind: str, x: float, y: float, width: float, height: float, title: str, opacity: float = 1.0) -> Mark:
-    return Mark(kind, round(x, 1), round(y, 1), round(max(width, 0.5), 1), round(max(height, 0.5), 1), title,
-                round(opacity, 2))  # fmt: skip
+    return Mark(
+        kind, round(x, 1), round(y, 1), round(max(width, 0.5), 1), round(max(height, 0.5), 1), title, round(opacity, 2)
+    )
 
 
 def _scale(high: float, *, whole: bool) -> tuple[list[Tick], float]:

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from stars_guard.audit.query import Filter, Key
+from stars_guard.audit._query import Filter, Key
 from stars_guard.audit.record import CallRecord, Segment
 from stars_guard.audit.viewer.charts import compact
 
@@ -57,8 +57,12 @@ def _environment() -> Environment:
     )
     made.filters |= {"compact": compact, "moment": _moment, "number": _number, "quote": lambda text: quote(text, "")}
     made.globals |= {
-        "finishes": _FINISHES, "stages": _STAGES, "tone": _tone, "tries": _tries, "rejected_before": _rejected
-    }  # fmt: skip
+        "finishes": _FINISHES,
+        "stages": _STAGES,
+        "tone": _tone,
+        "tries": _tries,
+        "rejected_before": _rejected,
+    }
     return made
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from markupsafe import Markup
 
-from stars_guard.audit.query import Filter
+from stars_guard.audit._query import Filter
 from stars_guard.audit.store import AuditStore
 from stars_guard.audit.viewer.charts import charts
 from stars_guard.audit.viewer.pages import asset, render
@@ -38,7 +38,13 @@ def report(store: AuditStore, wanted: Filter | None = None, *, limit: int = 100,
     style = asset("page.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return render(
-        "report.html", stats=stats, charts=charts(stats), wanted=wanted, langsmith=langsmith, style=Markup(style),  # noqa: S704 - a file of this package
-        style_digest=digest, records=[records[row.id] for row in rows if row.id in records],
+        "report.html",
+        stats=stats,
+        charts=charts(stats),
+        wanted=wanted,
+        langsmith=langsmith,
+        style=Markup(style),  # noqa: S704 - a file of this package
+        style_digest=digest,
+        records=[records[row.id] for row in rows if row.id in records],
         now=datetime.now(UTC).isoformat(),
-    )  # fmt: skip
+    )

@@ -10,8 +10,8 @@ import uvicorn
 
 from stars_guard.audit.store import AuditStore
 from stars_guard.audit.viewer.app import make_app
+from stars_guard.engines.loopback import is_loopback
 from stars_guard.errors import InputError
-from stars_guard.loopback import is_loopback
 
 __all__ = ["serve"]
 

@@ -1,0 +1,165 @@
+"""How much of a text is kept in a record."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import re2
+from pydantic import BaseModel, ConfigDict
+
+from stars_guard.audit.keys import ENCRYPTION_VARIABLE, audit_keys, cipher
+from stars_guard.core.vocabulary import ContentMode
+from stars_guard.errors import AuditError
+
+__all__ = ["Content", "Text", "redact"]
+
+_WINDOW = 256
+"""Characters around a text that are looked at; what is replaced is shorter."""
+
+# In order: where two overlap, the earlier rule names the mark. RE2's \d and \b know ASCII only.
+_RULES = tuple(
+    (mark, re2.compile(regex))
+    for mark, regex in (
+        ("[KEY]", r"\b(?:(?:sk|pk|rk|ghp|gho|ghs|ghu|glpat|hf|xox[abpors])[-_]|github_pat_|AKIA|ASIA|AIza)[\w-]{12,}"),
+        ("[KEY]", r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"),
+        ("[EMAIL]", r"[\pL\pN._%+'-]+@[\pL\pN-]+(?:\.[\pL\pN-]+)+"),
+        ("[EMAIL]", r"[\pL\pN._%+'-]+@[\pL\pN.-]*$"),  # cut off by the end of a segment
+        ("[IP]", r"\b(?:\d{1,3}\.){3}\d{1,3}\b"),
+        ("[IP]", r"\b(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}\b"),
+        ("[IP]", r"\b(?:[0-9A-Fa-f]{1,4}:){1,6}(?::[0-9A-Fa-f]{1,4}){1,6}\b"),
+        ("[CARD]", r"\b\d(?:[ -]?\d){12,18}\b"),
+        ("[PHONE]", r"(?:\+|\(|\b)\d[\d ()./-]{6,}\d\b"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """How much text records hold, for each kind of it. The answer is accepted text.
+
+    Args:
+        encrypt: whether what is kept is encrypted.
+
+    Raises:
+        AuditError: it is to be encrypted, and there is no key that can be used.
+    """
+
+    prompt: ContentMode = "full"
+    accepted: ContentMode = "full"
+    rejected: ContentMode = "full"
+    encrypt: bool = False
+
+    def __post_init__(self) -> None:
+        if self.encrypt and cipher() is None:
+            raise AuditError(
+                "the audit log's texts are to be encrypted, and there is no key", hint=f"set {ENCRYPTION_VARIABLE}"
+            )
+
+    @classmethod
+    def of(cls, mode: ContentMode) -> Content:
+        """One mode for every kind."""
+        return cls(mode, mode, mode)
+
+    def keep(self, text: str, mode: ContentMode, *, before: str = "", after: str = "") -> Text:
+        """As `Text.of`, encrypted where texts are to be."""
+        kept = Text.of(text, mode, before=before, after=after)
+        return kept.encrypt() if self.encrypt else kept
+
+
+class Text(BaseModel):
+    """A text as far as the policy's content mode lets it be kept.
+
+    Attributes:
+        content: the text, whole or redacted; None in the modes ``hash`` and ``none``.
+        sha256: hex digest of its UTF-8 bytes in mode ``hash``; HMAC-SHA-256 where STARS_GUARD_AUDIT_KEY is set, since
+            without a key short texts can be guessed.
+        encrypted: what would be ``content``, as a Fernet token, where texts are encrypted.
+        chars: its true length in characters, in every mode.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    content: str | None = None
+    encrypted: str | None = None
+    sha256: str | None = None
+    chars: int
+
+    @property
+    def text(self) -> str | None:
+        """What is kept, decrypted; None where nothing is, or the key to it is not in the environment."""
+        if self.encrypted is None:
+            return self.content
+        fernet = cipher()
+        if fernet is None:
+            return None
+        from cryptography.fernet import InvalidToken
+
+        try:
+            return fernet.decrypt(self.encrypted).decode()
+        except InvalidToken:
+            return None
+
+    def encrypt(self) -> Text:
+        """With an encrypted copy in the place of what is kept."""
+        fernet = cipher()
+        if self.content is None or fernet is None:
+            return self
+        return self.model_copy(update={"content": None, "encrypted": fernet.encrypt(self.content.encode()).decode()})
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is the text as it was: redaction shows in the length."""
+        text = self.text
+        return text is not None and len(text) == self.chars
+
+    @classmethod
+    def of(cls, text: str, mode: ContentMode, *, before: str = "", after: str = "") -> Text:
+        """Keep ``text`` under a mode.
+
+        Args:
+            before: what comes before it, so that an address that two segments share is found in both.
+            after: what comes after it.
+        """
+        chars = len(text)
+        match mode:
+            case "full":
+                return cls(content=_encodable(text), chars=chars)
+            case "redacted":
+                return cls(content=redact(text, before=before, after=after), chars=chars)
+            case "hash":
+                data = _encodable(text).encode()
+                keys = audit_keys()
+                digest = keys[0].digest(data) if keys else hashlib.sha256(data).hexdigest()
+                return cls(sha256=digest, chars=chars)
+            case "none":
+                return cls(chars=chars)
+
+
+def redact(text: str, *, before: str = "", after: str = "") -> str:
+    """Replace e-mail addresses, phone and card numbers, IP addresses and API keys by [EMAIL], [PHONE] and so on.
+
+    It finds what has the usual form, in time linear in the text; it does not know names or postal addresses.
+    """
+    text = _encodable(text)
+    head = _encodable(before[-_WINDOW:])
+    window = head + text + _encodable(after[:_WINDOW])
+    low, high = len(head), len(head) + len(text)
+    taken: list[tuple[int, int, str]] = []
+    for mark, pattern in _RULES:
+        for match in pattern.finditer(window):
+            start, end = match.span()
+            if start < high and end > low and all(end <= a or start >= b for a, b, _ in taken):
+                taken.append((start, end, mark))
+    pieces, at = [], low
+    for start, end, mark in sorted(taken):
+        pieces += [window[at : max(start, low)], mark]
+        at = min(end, high)
+    return "".join([*pieces, window[at:high]])
+
+
+def _encodable(text: str) -> str:
+    """Lone surrogates become U+FFFD one for one: a record that cannot be written would be worse."""
+    if text.isascii():
+        return text
+    return "".join("�" if "\ud800" <= char <= "\udfff" else char for char in text)

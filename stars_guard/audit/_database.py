@@ -1,0 +1,138 @@
+"""Engines for SQLite and PostgreSQL, and the schema brought up to date."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from stars_guard.errors import AuditError, MissingExtra
+
+__all__ = ["HEAD", "at_head", "make_engine", "migrate", "translated"]
+
+HEAD = "0001"
+"""The newest revision in ``migrations``."""
+
+_LOCK = 0x57A85
+"""Names the lock in PostgreSQL under which the schema is made."""
+
+
+def make_engine(url: URL) -> Engine:
+    """An engine; nothing is connected to yet.
+
+    Raises:
+        MissingExtra: the database's driver is not installed.
+    """
+    args: dict[str, Any] = {"check_same_thread": False, "timeout": 60}
+    if url.get_backend_name() == "postgresql":
+        args = {"connect_timeout": 5} if "connect_timeout" not in url.query else {}
+    try:
+        engine = create_engine(
+            url,
+            hide_parameters=True,
+            connect_args=args,
+            pool_size=2,
+            max_overflow=8,
+            pool_pre_ping=url.get_backend_name() == "postgresql",
+        )
+    except ImportError as exc:
+        raise MissingExtra("an audit log in PostgreSQL", "postgresql") from exc
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _sqlite_connect)
+        event.listen(engine, "begin", _sqlite_begin)
+    return engine
+
+
+def at_head(connection: Connection) -> bool:
+    """Whether the schema is the newest."""
+    if not inspect(connection).has_table("alembic_version"):
+        return False
+    return str(connection.scalar(text("SELECT version_num FROM alembic_version"))) == HEAD
+
+
+def migrate(engine: Engine, path: Path | None) -> None:
+    """Bring the schema up to date. Any number of processes may do so at once.
+
+    Args:
+        path: the file of an SQLite database; it and its folders are made for their owner only.
+
+    Raises:
+        AuditError: the database was written by a newer version of stars-guard.
+    """
+    if path is not None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _folder_locked(path.parent):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            with engine.connect() as connection:
+                raw = connection.connection.driver_connection
+                assert raw is not None  # noqa: S101
+                raw.execute("PRAGMA journal_mode=WAL").fetchone()
+            _upgrade(engine)
+        return
+    _upgrade(engine)
+
+
+def _upgrade(engine: Engine) -> None:
+    with engine.connect().execution_options(immediate=True) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        if at_head(connection):
+            return
+        from alembic import command
+        from alembic.config import Config
+        from alembic.util import CommandError
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+        config.set_main_option("path_separator", "os")
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as exc:
+            raise AuditError("the audit log was written by a newer version of stars-guard", hint="upgrade it") from exc
+
+
+@contextmanager
+def translated(doing: str, name: str) -> Iterator[None]:
+    """Errors of the database become ours; its word on them has no texts of records in it.
+
+    Args:
+        doing: ``read``, ``write`` or ``purge``.
+    """
+    try:
+        yield
+    except DBAPIError as exc:
+        said = str(exc.orig).strip().splitlines()[:1]
+        raise AuditError(f"cannot {doing} the audit log {name}: {''.join(said)}") from exc
+    except (SQLAlchemyError, OSError) as exc:
+        raise AuditError(f"cannot {doing} the audit log {name}: {type(exc).__name__}") from exc
+
+
+def _sqlite_connect(connection: Any, record: object) -> None:
+    # the driver would begin transactions by itself, too late and not for every statement
+    connection.isolation_level = None
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA secure_delete=ON")
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get("immediate", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+@contextmanager
+def _folder_locked(folder: Path) -> Iterator[None]:
+    # on the folder: closing any descriptor of the database's own file would drop SQLite's locks on it
+    file = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)

@@ -1,0 +1,158 @@
+"""Builds a call's record from its events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from stars_guard.audit._content import Content, Text
+from stars_guard.audit.record import Attempt, CallRecord, End, ScoreEntry, Segment, Turn
+from stars_guard.core.events import Called, Decision, Ended, Event, Kept, Overrun, Released, Totals
+from stars_guard.core.messages import Message
+from stars_guard.core.segments import Candidate
+from stars_guard.core.vocabulary import ContentMode
+from stars_guard.prompting.plain_text import text_of
+
+__all__ = ["Recorder"]
+
+
+class Recorder:
+    """Collects one call, and gives its record at any time: after a failure or a cancellation too.
+
+    Args:
+        content: how much text is kept.
+        messages: the conversation up to the answer.
+        about: fields of `CallRecord` that are known from the start; `describe` adds others.
+
+    Attributes:
+        prompt_reward: r(x, ""), once it is known.
+    """
+
+    def __init__(self, content: Content | ContentMode, messages: Sequence[Message], about: Mapping[str, Any]) -> None:
+        self._content = content if isinstance(content, Content) else Content.of(content)
+        self._about = dict(about)
+        if about.get("stage") in ("input", "tool_result"):
+            # what is judged there goes into a prompt, whether it passes or not
+            self._content = replace(self._content, accepted=self._content.prompt, rejected=self._content.prompt)
+        self._messages = messages
+        self._started = datetime.now(UTC)
+        self._clock = time.perf_counter()
+        self._decisions: dict[int, list[Decision]] = {}
+        self._kept: dict[int, Kept] = {}
+        self._ended: dict[int, Ended] = {}
+        self._overrun: dict[tuple[int, int], int] = {}
+        self._text: list[str] = []
+        self.prompt_reward: float | None = None
+
+    def describe(self, **about: Any) -> None:
+        """Add fields that have become known."""
+        self._about.update(about)
+
+    @property
+    def seconds(self) -> float:
+        """Time since the call began."""
+        return time.perf_counter() - self._clock
+
+    @property
+    def text(self) -> str:
+        """What has been released, tool calls included."""
+        return "".join(self._text)
+
+    def add(self, event: Event) -> None:
+        """Take the next event."""
+        match event:
+            case Decision():
+                self._decisions.setdefault(event.segment, []).append(event)
+            case Kept():
+                self._kept[event.segment] = event
+            case Ended():
+                self._ended[event.segment] = event
+            case Overrun():
+                self._overrun[event.segment, event.attempt] = event.tokens
+            case Released() | Called():
+                self._text.append(event.text)
+            case _:
+                pass
+
+    def finish(
+        self, *, finish: str, reason: str = "", totals: Totals | None = None, error: str | None = None
+    ) -> CallRecord:
+        """The record.
+
+        Args:
+            finish: why the answer ended; also ``failed`` or ``cancelled``.
+            reason: in words, without user text.
+            totals: the cost so far.
+            error: the kind of exception when the call failed, never its text.
+        """
+        return CallRecord(
+            **self._about,
+            started_at=self._started.isoformat(),
+            ended_at=datetime.now(UTC).isoformat(),
+            seconds=round(self.seconds, 6),
+            prompt=tuple(
+                Turn(role=m.role, content=self._content.keep(text_of(m), self._content.prompt)) for m in self._messages
+            ),
+            prompt_reward=self.prompt_reward,
+            segments=self._segments(),
+            answer=self._content.keep(self.text, self._content.accepted),
+            finish=finish,
+            reason=reason,
+            error=error,
+            totals=asdict(totals or Totals()),
+        )
+
+    def _segments(self) -> tuple[Segment, ...]:
+        indexes = sorted({*self._decisions, *self._kept, *self._ended})
+        before, starts = "", {}
+        for index in indexes:
+            starts[index] = len(before)
+            candidate = self._kept_candidate(index)
+            if candidate is not None:
+                # a stop string that two segments share is taken back from the earlier one
+                before = before[: len(before) - candidate.stop_overlap] + candidate.text
+        return tuple(self._segment(index, before, starts[index]) for index in indexes)
+
+    def _kept_candidate(self, index: int) -> Candidate | None:
+        kept = self._kept.get(index)
+        chosen = [d.candidate for d in self._decisions.get(index, []) if kept and d.attempt == kept.attempt]
+        return chosen[0] if chosen else None
+
+    def _segment(self, index: int, answer: str, start: int) -> Segment:
+        kept, ended = self._kept.get(index), self._ended.get(index)
+        decisions = sorted(self._decisions.get(index, []), key=lambda decision: decision.attempt)
+        attempts = []
+        for decision in decisions:
+            is_kept = kept is not None and decision.attempt == kept.attempt
+            after = answer[start + len(decision.candidate.text) :] if is_kept else ""
+            mode = self._content.accepted if is_kept else self._content.rejected
+            text = self._content.keep(decision.candidate.text, mode, before=answer[:start], after=after)
+            attempts.append(self._attempt(decision, text, self._overrun.get((index, decision.attempt), 0)))
+        return Segment(
+            index=index,
+            attempts=tuple(attempts),
+            kept=kept.attempt if kept else None,
+            how=kept.how if kept else None,
+            ended=End(action=ended.action, reason=ended.reason) if ended else None,
+        )
+
+    @staticmethod
+    def _attempt(decision: Decision, text: Text, overrun: int) -> Attempt:
+        return Attempt(
+            attempt=decision.attempt,
+            text=text,
+            tokens=len(decision.candidate),
+            overrun=overrun,
+            finish=decision.candidate.finish,
+            scores=tuple(ScoreEntry(**asdict(score)) for score in decision.judgement.scores),
+            reward=decision.judgement.reward,
+            veto=decision.judgement.veto,
+            threshold=decision.threshold,
+            probability=decision.probability,
+            u=decision.u,
+            verdict=decision.verdict,
+            reason=decision.reason,
+        )

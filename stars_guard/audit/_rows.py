@@ -1,0 +1,84 @@
+"""What a database keeps of a record beside the record itself. Only from text that is kept in clear."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from stars_guard.audit._query import blamed, clear_texts, summarize, words
+from stars_guard.audit.entries import Entry
+from stars_guard.audit.record import CallRecord
+
+__all__ = ["attempts_of", "blames_of", "call_of", "words_of"]
+
+_MOST_WORDS = 20_000
+"""Different words of one call that can be found; PostgreSQL's vectors end at a megabyte."""
+
+
+def call_of(record: CallRecord, entry: Entry) -> dict[str, Any]:
+    """The row of a call."""
+    row = asdict(summarize(record))
+    clear = bool(record.prompt) and record.prompt[-1].content.content is not None
+    names = {key: _storable(row[key]) for key in ("run_id", "policy", "preview")}
+    del row["judges"]
+    call_id = row.pop("id")
+    return {
+        **row,
+        **names,
+        **{key: record.totals.get(key, 0) for key in ("rejected", "surplus", "overrun")},
+        "preview": names["preview"] if clear else None,
+        "call_id": call_id,
+        "started": datetime.fromisoformat(record.started_at).timestamp(),
+        "writer": entry.writer,
+        "seq": entry.seq,
+    }
+
+
+def attempts_of(call: int, record: CallRecord) -> Iterator[dict[str, Any]]:
+    """One row a proposal."""
+    tokens = 0
+    for segment in record.segments:
+        for attempt in segment.attempts:
+            yield {
+                "call": call,
+                "segment": segment.index,
+                "attempt": attempt.attempt,
+                "verdict": attempt.verdict,
+                "kept": int(attempt.attempt == segment.kept),
+                "reward": attempt.reward,
+                "threshold": attempt.threshold,
+                "probability": attempt.probability,
+                "tokens": attempt.tokens,
+                "position": tokens + attempt.tokens,
+            }
+        tokens += sum(attempt.tokens for attempt in segment.attempts if attempt.attempt == segment.kept)
+
+
+def blames_of(call: int, record: CallRecord) -> Iterator[dict[str, Any]]:
+    """One row for each judge on whose account proposals were rejected."""
+    vetoes: Counter[str] = Counter()
+    low: Counter[str] = Counter()
+    for segment in record.segments:
+        for attempt in segment.attempts:
+            (low if attempt.veto is None else vetoes).update(blamed(attempt, record.rules))
+    for place, judge in enumerate(summarize(record).judges):
+        yield {
+            "call": call,
+            "judge": _storable(judge),
+            "place": place,
+            "vetoes": vetoes[judge],
+            "low_reward": low[judge],
+        }
+
+
+def words_of(record: CallRecord) -> list[str]:
+    """The words by which a call is found."""
+    return sorted({word for text in clear_texts(record) for word in words(text)})[:_MOST_WORDS]
+
+
+def _storable(text: str | None) -> str | None:
+    """PostgreSQL has no U+0000 in its texts."""
+    return None if text is None else text.replace("\0", "�")

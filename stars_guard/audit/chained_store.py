@@ -1,0 +1,105 @@
+"""A store whose records are sealed, and which writes in batches on a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
+
+import anyio.to_thread
+
+from stars_guard.audit._write_queue import Writer, Writing
+from stars_guard.audit.entries import Broken, Entry, Head, Item, Unsealed
+from stars_guard.audit.record import CallRecord
+from stars_guard.audit.store import AuditStore
+from stars_guard.errors import AuditError
+
+__all__ = ["ChainedStore"]
+
+_log = logging.getLogger("stars_guard.audit")
+
+
+class ChainedStore(AuditStore):
+    """Adds to a `AuditStore` what proof needs. Its own methods block.
+
+    Args:
+        name: the store's URL, without a password.
+        writing: when a record counts as written, and what happens when it cannot be.
+    """
+
+    def __init__(self, name: str, writing: Writing | None = None) -> None:
+        self.name = name
+        self._writer = Writer(self, writing or Writing())
+
+    async def append(self, record: CallRecord) -> None:
+        """Write a record. When this returns it is as durable as `Writing` says.
+
+        Raises:
+            AuditError: it could not be written, nor be put aside where `Writing` says so.
+        """
+        await self._writer.append(record)
+
+    async def aclose(self) -> None:
+        await anyio.to_thread.run_sync(self.close)
+
+    def close(self) -> None:
+        """As `aclose`, for code without an event loop."""
+        self._writer.close()
+
+    @abstractmethod
+    def write(self, items: Sequence[Item]) -> None:
+        """Add records to this process' chain, all or none, durably.
+
+        Raises:
+            AuditError: they could not be written.
+        """
+
+    def rest(self) -> None:
+        """Let go of what is held for the next write: there is none for a while."""
+
+    @abstractmethod
+    def has(self, calls: Collection[str]) -> set[str]:
+        """Which of these calls have a record."""
+
+    @abstractmethod
+    def entries(self) -> Iterator[Entry | Unsealed | Broken]:
+        """Everything that the log holds, each chain in its order.
+
+        Raises:
+            AuditError: the log cannot be read.
+        """
+
+    @abstractmethod
+    def size(self) -> int:
+        """How many entries there are to read, about."""
+
+    @abstractmethod
+    def heads(self) -> list[Head]:
+        """The last entry of every chain."""
+
+    @abstractmethod
+    def purge(self, before: datetime) -> int:
+        """Take out the records of calls that ended before a time, from the start of each chain up to the first younger
+        one, and say so in an entry of its own. How many went.
+
+        Raises:
+            AuditError: the log cannot be changed.
+        """
+
+    def read(self) -> list[CallRecord]:
+        return list(self.records())
+
+    def records(self) -> Iterator[CallRecord]:
+        """All records, one after the other. Raises as `read` does."""
+        for found in self.entries():
+            match found:
+                case Entry(kind="record"):
+                    yield found.record()
+                case Unsealed():
+                    yield found.record
+                case Broken(kind="foreign"):
+                    # whole, but not ours: another version's record must not go missing in silence
+                    raise AuditError(f"{found.where}: not a record that this version reads")
+                case Broken():
+                    _log.warning("%s: a torn line was skipped", found.where)

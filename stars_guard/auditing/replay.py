@@ -1,0 +1,172 @@
+"""A call on record, drawn once more from its seed, and what is then different."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from stars_guard.audit import CallRecord, MemoryStore, Text
+from stars_guard.audit.record import Attempt, Segment
+from stars_guard.backends.base import Backend
+from stars_guard.core.messages import Message
+from stars_guard.core.vocabulary import Role
+from stars_guard.errors import AuditError, PolicyError
+from stars_guard.guard import CallOptions, Guard
+from stars_guard.policy import Policy
+
+__all__ = ["Difference", "compare", "draw_again", "messages_of", "promise"]
+
+CLOSE = 1e-3
+"""Numbers that differ by less, relative to 1 or to their size, are the same: batches round differently."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that is not as it was. ``attempt`` is None where it concerns a whole segment, ``segment`` too where it
+    concerns the call."""
+
+    segment: int | None
+    attempt: int | None
+    what: str
+    before: str
+    after: str
+
+
+def messages_of(record: CallRecord) -> list[Message]:
+    """The conversation of a record.
+
+    Raises:
+        AuditError: its text was not kept whole.
+    """
+    if not all(turn.content.whole for turn in record.prompt):
+        raise AuditError(
+            f"the record {record.call_id} does not hold its prompt whole", hint="only content mode full keeps it so"
+        )
+    return [Message(_role(turn.role), turn.content.text or "") for turn in record.prompt]
+
+
+def _role(role: str) -> Role:
+    return role  # type: ignore[return-value]  # Message checks it
+
+
+def promise(record: CallRecord) -> str:
+    """What can be equal when this call is drawn again, in one sentence."""
+    engine = record.backend.get("engine", "")
+    if engine.startswith("vllm"):
+        seeds = "" if record.decoding.get("optimistic") is False else " and this call was drawn without seeds"
+        return (
+            f"{engine} does not promise the same tokens{seeds}: numbers depend on what else is in its batch. "
+            "Scores of equal texts are the same"
+        )
+    if record.backend.get("dtype", "float32") != "float32":
+        return f"in {record.backend['dtype']} a token may differ where two are nearly equally likely"
+    return "tokens, scores and decisions are the same"
+
+
+async def draw_again(
+    record: CallRecord, policy: Policy, *, model: str | Backend | None = None, backend: str | None = None
+) -> CallRecord:
+    """Draw the call again from its seed, under the policy that it was drawn under.
+
+    Args:
+        model: default is the one on record; ``backend`` likewise.
+
+    Returns:
+        The new call's record, which is not written to any log.
+
+    Raises:
+        AuditError: the prompt is not on record, or the record is not of an answer that was drawn.
+        PolicyError: the policy is not the one of the record.
+    """
+    if record.stage != "answer" or not record.segments:
+        raise AuditError(f"the record {record.call_id} is not of an answer that was drawn")
+    if policy.sha256 != record.policy_sha256:
+        raise PolicyError(
+            f"the policy {policy.name!r} is not the one that the call was drawn under: {policy.sha256[:12]} is not "
+            f"{record.policy_sha256[:12]}",
+            hint="give the policy of that time, or ask what another would have decided",
+        )
+    if record.tools or record.grammar_sha256 or any(turn.role == "tool" for turn in record.prompt):
+        raise AuditError(f"the call {record.call_id} had tools or a schema, whose definitions are not on record")
+    engine = record.backend.get("engine", "")
+    if engine == "handed in":
+        raise AuditError(f"another model wrote the answer of the call {record.call_id}: it cannot be drawn again")
+    kind = "vllm-server" if engine.startswith("vllm server") else engine.split(" ")[0]
+    store = MemoryStore()
+    guard = Guard(policy, model=model or record.backend.get("model", ""), backend=backend or kind, audit=store)
+    options = CallOptions(
+        max_tokens=record.max_tokens,
+        stop=record.stop,
+        seed=record.seed,
+        sampling=record.sampling,
+        run_id=record.run_id,
+    )
+    await guard.generate(messages_of(record), options)
+    return store.records[-1]
+
+
+def compare(before: CallRecord, after: CallRecord) -> Iterator[Difference]:
+    """What differs between two records of one call, in order.
+
+    Proposals that were drawn beside the kept one and not decided on are passed over: how many there are depends on
+    the load of the engine at the time.
+    """
+    for old, new in zip_longest(before.segments, after.segments):
+        if old is None or new is None:
+            number = (old or new).index
+            yield Difference(number, None, "segment", "there" if old else "not there", "there" if new else "not there")
+            return
+        yield from _segment(old, new)
+    if before.finish != after.finish:
+        yield Difference(None, None, "finish", before.finish, after.finish)
+    if _kept(before.answer) != _kept(after.answer):
+        yield Difference(None, None, "answer", _size(before.answer.chars), _size(after.answer.chars))
+
+
+def _segment(old: Segment, new: Segment) -> Iterator[Difference]:
+    pairs = zip_longest(_decided(old), _decided(new))
+    for number, (first, second) in enumerate(pairs):
+        if first is None or second is None:
+            yield Difference(
+                old.index, number, "proposal", "drawn" if first else "not drawn", "drawn" if second else "not drawn"
+            )
+            continue
+        if _kept(first.text) != _kept(second.text) or first.tokens != second.tokens:
+            yield Difference(
+                old.index,
+                number,
+                "text",
+                f"{first.tokens} tokens, {_size(first.text.chars)}",
+                f"{second.tokens} tokens, {_size(second.text.chars)}",
+            )
+        for name in ("verdict", "veto"):
+            values = getattr(first, name), getattr(second, name)
+            if values[0] != values[1]:
+                yield Difference(old.index, number, name, str(values[0]), str(values[1]))
+        for name in ("reward", "threshold"):
+            yield from _number(old.index, number, name, getattr(first, name), getattr(second, name))
+    if old.kept != new.kept:
+        yield Difference(old.index, None, "kept", str(old.kept), str(new.kept))
+
+
+def _kept(text: Text) -> tuple[str | None, str | None, int]:
+    """What is comparable of a text: an encryption is another each time."""
+    return text.text, text.sha256, text.chars
+
+
+def _decided(segment: Segment) -> list[Attempt]:
+    return [attempt for attempt in segment.attempts if attempt.verdict != "surplus"]
+
+
+def _number(segment: int, attempt: int, what: str, before: float | None, after: float | None) -> Iterator[Difference]:
+    if before is None or after is None:
+        differs = before is not after
+    else:
+        differs = abs(before - after) > CLOSE * max(1.0, abs(before))
+    if differs:
+        yield Difference(segment, attempt, what, f"{before}", f"{after}")
+
+
+def _size(characters: int) -> str:
+    return f"{characters} characters"

@@ -1,0 +1,356 @@
+"""Is the audit log what it was, and does every decision follow from what is on record?
+
+The chain says that nothing was changed. Redoing says that what was written was right: from scores, rules, settings and
+the seed on record come reward, threshold, probability, the number drawn, the verdict, what was kept and the totals.
+Taken as given are the scores themselves, the reward of the prompt, and the lengths of proposals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from stars_guard.audit import CallRecord
+from stars_guard.audit.chain import Chains
+from stars_guard.audit.chained_store import ChainedStore
+from stars_guard.audit.entries import Broken, Entry, Head, Unsealed
+from stars_guard.audit.keys import audit_keys
+from stars_guard.audit.record import Attempt, Segment
+from stars_guard.core.judging import Judgement, Rule, Score, combine
+from stars_guard.decoding import Settings, Step
+from stars_guard.decoding.verdict import decide
+from stars_guard.errors import AuditError, ScorerError
+
+__all__ = ["Problem", "Report", "redo", "verify"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What does not hold.
+
+    Attributes:
+        where: the entry, and the call, segment and attempt where it is about one.
+    """
+
+    where: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.text}" if self.where else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found.
+
+    Attributes:
+        problem: the first thing that does not hold, or None.
+        records: sealed records that hold, up to the problem; ``attempts`` decisions in them were redone.
+        unsealed: records of the time before there was a chain: only their decisions were redone.
+        unsigned: entries that nobody signed with a key.
+        purged: entries that a purge took out.
+        torn: beginnings of lines that a crash has left.
+    """
+
+    problem: Problem | None
+    records: int = 0
+    attempts: int = 0
+    writers: int = 0
+    unsealed: int = 0
+    unsigned: int = 0
+    purged: int = 0
+    torn: int = 0
+
+
+def verify(
+    store: ChainedStore,
+    heads: Iterable[Head] = (),
+    *,
+    unsigned: bool = False,
+    progress: Callable[[], object] = lambda: None,
+) -> Report:
+    """Check the chains of a log and redo every decision, up to the first thing that does not hold.
+
+    Args:
+        heads: exported earlier and kept elsewhere.
+        unsigned: whether entries without a signature are good enough though there is a key.
+        progress: called after each entry.
+
+    Raises:
+        AuditError: the log cannot be read.
+    """
+    chains = Chains(audit_keys(), heads, unsigned=unsigned)
+    records = attempts = unsealed = torn = 0
+    problem: Problem | None = None
+    for found in store.entries():
+        match found:
+            case Entry():
+                where = f"entry {found.seq} of {found.writer}"
+                wrong = chains.check(found)
+                problem = Problem(where, wrong) if wrong else None
+                if problem is None and found.kind == "record":
+                    problem, tried = _redo_entry(found, where)
+                    records += problem is None
+                    attempts += tried
+            case Unsealed():
+                sealed_before = chains.writers > 0
+                problem = Problem(found.where, "it is not sealed, but entries before it are") if sealed_before else None
+                problem = problem or redo(found.record)
+                unsealed += 1
+            case Broken(kind="torn"):
+                torn += 1
+            case Broken():
+                problem = Problem(found.where, "this is no entry of an audit log")
+        if problem is not None:
+            break
+        progress()
+    if problem is None and (wrong := chains.finish()):
+        problem = Problem("", wrong)
+    return Report(problem, records, attempts, chains.writers, unsealed, chains.unsigned, chains.purged, torn)
+
+
+def _redo_entry(entry: Entry, where: str) -> tuple[Problem | None, int]:
+    try:
+        record = entry.record()
+    except AuditError as exc:
+        return Problem("", exc.message), 0
+    problem = redo(record)
+    if problem is not None:
+        return Problem(f"{where}, {problem.where}", problem.text), 0
+    return None, sum(len(segment.attempts) for segment in record.segments)
+
+
+class _DoesNotHold(Exception):
+    pass
+
+
+def redo(record: CallRecord) -> Problem | None:
+    """Do every decision of a record again; the first that does not follow from what is on record."""
+    place = [f"call {record.call_id}"]
+    try:
+        _Redo(record, place).all()
+    except _DoesNotHold as exc:
+        return Problem(", ".join(place), str(exc))
+    return None
+
+
+class _Redo:
+    def __init__(self, record: CallRecord, place: list[str]) -> None:
+        self._record = record
+        self._place = place
+        self._rules = [Rule(**rule.model_dump()) for rule in record.rules]
+        self._open = record.finish in ("failed", "cancelled")
+        self._kept = 0
+        self._prefix_reward = record.prompt_reward
+        self._settings = _settings(record.decoding)
+
+    def all(self) -> None:
+        for number, segment in enumerate(self._record.segments):
+            self._place[1:] = [f"segment {segment.index}"]
+            _same("its place", segment.index, number)
+            self._segment(segment, last=number == len(self._record.segments) - 1)
+        self._place[1:] = []
+        self._finish()
+        self._totals()
+
+    def _segment(self, segment: Segment, *, last: bool) -> None:
+        taken = False
+        for attempt in segment.attempts:
+            self._place[2:] = [f"attempt {attempt.attempt}"]
+            judgement = self._judge(attempt)
+            if self._settings is None:
+                self._whole(attempt, judgement)
+            elif self._settings.method in ("stars", "cards"):
+                self._sampled(segment.index, attempt, judgement, taken=taken)
+            else:
+                _none(attempt)
+            taken = taken or attempt.verdict == "accepted"
+        self._place[2:] = []
+        if segment.kept is None and segment.ended is None:
+            _holds(self._open and last, "it has no end, and the call went on")
+            return
+        numbers = [attempt.attempt for attempt in segment.attempts]
+        _same("the numbers of its attempts", numbers, list(range(len(numbers))))
+        if segment.ended is not None:
+            _holds(segment.kept is None and last, "the answer ended before it, and yet went on")
+            _holds(not taken, "the answer ended before it, though a proposal was accepted")
+            self._exhausted(segment)
+            return
+        kept = next((attempt for attempt in segment.attempts if attempt.attempt == segment.kept), None)
+        if kept is None:
+            raise _DoesNotHold("the proposal that was kept is not on record")
+        self._chosen(segment, kept)
+        self._kept += kept.tokens
+        self._prefix_reward = kept.reward
+
+    def _judge(self, attempt: Attempt) -> Judgement:
+        scores = [Score(**score.model_dump()) for score in attempt.scores]
+        try:
+            judgement = combine(scores, self._rules)
+        except ScorerError as exc:
+            raise _DoesNotHold(exc.message) from exc
+        _same("veto", attempt.veto, judgement.veto)
+        _close("reward", attempt.reward, judgement.reward)
+        return judgement
+
+    def _whole(self, attempt: Attempt, judgement: Judgement) -> None:
+        """A text at a stage around the answer: only vetoes decide."""
+        _none(attempt)
+        _same("verdict", attempt.verdict, "accepted" if judgement.veto is None else "rejected")
+
+    def _sampled(self, segment: int, attempt: Attempt, judgement: Judgement, *, taken: bool) -> None:
+        if taken:
+            _same("verdict after an accepted proposal", attempt.verdict, "surplus")
+            _none(attempt)
+            return
+        assert self._settings is not None  # noqa: S101
+        again = decide(
+            self._settings,
+            seed=self._record.seed,
+            segment=segment,
+            attempt=attempt.attempt,
+            tokens=self._kept + attempt.tokens,
+            prompt_reward=self._record.prompt_reward,
+            prefix_reward=self._prefix_reward,
+            judgement=judgement,
+        )
+        _close("threshold", attempt.threshold, again.threshold)
+        _close("probability", attempt.probability, again.probability)
+        _same("u", attempt.u, again.u)
+        _same("verdict", attempt.verdict, again.verdict)
+        _same("reason", attempt.reason, again.reason)
+
+    def _chosen(self, segment: Segment, kept: Attempt) -> None:
+        """Why this proposal is the one that was kept."""
+        settings = self._settings
+        free = [attempt for attempt in segment.attempts if attempt.veto is None]
+        match segment.how:
+            case "accepted":
+                _same("verdict of what was kept", kept.verdict, "accepted")
+            case "unjudged":
+                _holds(settings is not None and settings.method == "vanilla", "it was kept unjudged under a policy")
+            case "monitored":
+                monitor = self._record.mode == "monitor" and (settings is None or settings.monitor)
+                _holds(monitor, "what was rejected was let through, and the mode is not monitor")
+            case "best":
+                _holds(kept.veto is None, "what a judge vetoed was kept")
+                best = max(free, key=lambda attempt: -math.inf if attempt.reward is None else attempt.reward)
+                _same("the proposal of the highest reward", kept.attempt, best.attempt)
+                if settings is not None and settings.method in ("stars", "cards"):
+                    _same("what happens when attempts run out", settings.on_exhausted, "best")
+                    self._spent(segment, later=True)
+            case None:
+                raise _DoesNotHold("it is not said why the proposal was kept")
+
+    def _exhausted(self, segment: Segment) -> None:
+        assert segment.ended is not None  # noqa: S101
+        if self._settings is None:
+            _same("what became of a vetoed text", segment.ended.action, "refuse")
+            return
+        said = self._settings.on_exhausted
+        _same("what happens when attempts run out", segment.ended.action, "refuse" if said == "best" else said)
+        best = self._settings.on_exhausted == "best" or self._settings.method.endswith(("_n", "_k"))
+        if best:
+            free = [attempt for attempt in segment.attempts if attempt.veto is None and attempt.reward is not None]
+            _holds(not free, "there was a best proposal to keep")
+        self._spent(segment)
+
+    def _spent(self, segment: Segment, *, later: bool = False) -> None:
+        """That the attempts had run out, or the tokens.
+
+        Args:
+            later: a proposal of each later segment is paid for first.
+        """
+        settings = self._settings
+        assert settings is not None  # noqa: S101
+        if len(segment.attempts) >= settings.attempts:
+            return
+        limit = min(settings.segment_tokens, settings.max_tokens - self._kept)
+        if settings.method == "best_of_n":
+            limit = settings.max_tokens - self._kept
+        drawn = sum(a.tokens + a.overrun for s in self._record.segments[: segment.index + 1] for a in s.attempts)
+        needed = settings.max_tokens - self._kept if later else limit
+        budget = settings.budget_tokens
+        _holds(budget is not None and drawn + needed > budget, "neither attempts nor tokens had run out")
+
+    def _finish(self) -> None:
+        record, settings = self._record, self._settings
+        if self._open or settings is None:
+            return
+        last = record.segments[-1] if record.segments else None
+        kept = [a for a in last.attempts if a.attempt == last.kept] if last is not None else []
+        if last is not None and last.ended is not None:
+            ends = {"refuse": "refused", "stop": "stopped", "raise": "raised"}
+            _same("why the answer ended", record.finish, ends[last.ended.action])
+        elif kept and kept[0].finish is not None:
+            _same("why the answer ended", record.finish, kept[0].finish)
+        elif self._kept >= settings.max_tokens:
+            _same("why the answer ended", record.finish, "length")
+        else:
+            _holds(settings.budget_tokens is not None, "the answer ended, and nothing on record ended it")
+        if record.finish != "stop":
+            # of a stop string, characters that were kept before are taken back
+            chars = sum(a.text.chars for s in record.segments for a in s.attempts if a.attempt == s.kept)
+            if record.tools and record.answer.chars <= chars:
+                # the white space around a tool call is not part of the answer
+                return
+            _same("length of the answer in characters", record.answer.chars, chars)
+
+    def _totals(self) -> None:
+        record = self._record
+        if self._open:
+            return
+        pairs = [(s, a) for s in record.segments for a in s.attempts]
+        kept = [a for s, a in pairs if a.attempt == s.kept]
+        rejected = [a for s, a in pairs if a.verdict == "rejected" and a.attempt != s.kept]
+        counts = {
+            "proposals": len(pairs),
+            "rejections": sum(a.verdict == "rejected" for _, a in pairs),
+            "kept": sum(a.tokens for a in kept),
+            "rejected": sum(a.tokens for a in rejected),
+            "surplus": sum(a.tokens for _, a in pairs if a.verdict == "surplus"),
+            "overrun": sum(a.overrun for _, a in pairs),
+        }
+        if self._settings is not None:
+            counts["segments"] = len(kept)
+        counts["drawn"] = counts["kept"] + counts["rejected"] + counts["surplus"] + counts["overrun"]
+        for name, number in counts.items():
+            _same(f"total of {name}", record.totals.get(name, 0), number)
+
+
+def _settings(decoding: Mapping[str, object]) -> Settings | None:
+    """The decoder's settings on record; None where nothing was drawn."""
+    known = {field.name for field in fields(Settings)}
+    values: dict[str, Any] = {name: value for name, value in decoding.items() if name in known}
+    for name in ("max_tokens", "budget_tokens"):
+        # a number that no double holds is written as a string
+        if isinstance(values.get(name), str):
+            values[name] = int(values[name])
+    if "thresholds" in values:
+        values["thresholds"] = tuple(Step(**step) for step in values["thresholds"])
+    return Settings(**values) if decoding else None
+
+
+def _holds(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise _DoesNotHold(otherwise)
+
+
+def _same(what: str, on_record: object, redone: object) -> None:
+    if on_record != redone:
+        raise _DoesNotHold(f"{what} is {on_record} on record and {redone} when redone")
+
+
+def _close(what: str, on_record: float | None, redone: float | None) -> None:
+    """Equal up to the last digits, in which machines differ."""
+    if on_record is None or redone is None:
+        _same(what, on_record, redone)
+    elif not math.isclose(on_record, redone, rel_tol=1e-9, abs_tol=1e-12):
+        raise _DoesNotHold(f"{what} is {on_record:.12g} on record and {redone:.12g} when redone")
+
+
+def _none(attempt: Attempt) -> None:
+    numbers: Sequence[float | None] = (attempt.threshold, attempt.probability, attempt.u)
+    _holds(numbers == (None, None, None), "it has a threshold, and was not held against one")

@@ -1,0 +1,3 @@
+"""From unguarded answers to a policy's numbers."""
+
+__all__: list[str] = []

@@ -1,0 +1,162 @@
+"""From unguarded answers to the policy's numbers: what thresholds and beta give a wanted acceptance rate."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from stars_guard.decoding import Settings
+from stars_guard.decoding.acceptance import acceptance_probability
+from stars_guard.decoding.verdict import threshold
+
+__all__ = ["Answer", "Position", "Prediction", "fit", "mean_acceptance", "positions", "predict", "solve"]
+
+SHARPNESS = 0.5
+"""beta as a share of the rewards' spread at one position: half of it tells good from bad and does not cut hard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer that was drawn without a guard.
+
+    Attributes:
+        prompt_reward: r(x, ""), or None where the schedule does not ask for it.
+        tokens: tokens of the answer after each segment.
+        rewards: r(x, y) after each segment.
+    """
+
+    prompt_reward: float | None
+    tokens: tuple[int, ...]
+    rewards: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The rewards after the k-th segment.
+
+    Attributes:
+        index: k, from 0.
+        count: answers that have such a segment.
+        quantiles: of the rewards, at 5, 25, 50, 75 and 95 percent.
+        correlation: Pearson's, between this reward and that of the whole answer, over answers that go on after this
+            segment; None where there are fewer than three of them or no spread.
+    """
+
+    index: int
+    count: int
+    quantiles: tuple[float, float, float, float, float]
+    correlation: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the policy would do at the k-th segment of such answers.
+
+    Attributes:
+        tau: the mean threshold.
+        acceptance: Z, the chance that a proposal is accepted.
+        proposals: expected, (1 - (1 - Z)^N) / Z (DESIGN.md, "What can be said in numbers").
+    """
+
+    index: int
+    tau: float
+    acceptance: float
+    proposals: float
+
+
+def positions(answers: Sequence[Answer]) -> list[Position]:
+    """The rewards' distribution by position, and how well a prefix's reward tells the whole answer's."""
+    found = []
+    for index in range(max((len(answer.rewards) for answer in answers), default=0)):
+        here = sorted(answer.rewards[index] for answer in answers if len(answer.rewards) > index)
+        on = [(answer.rewards[index], answer.rewards[-1]) for answer in answers if len(answer.rewards) > index + 1]
+        q5, q25, q50, q75, q95 = (_quantile(here, share) for share in (0.05, 0.25, 0.5, 0.75, 0.95))
+        found.append(Position(index, len(here), (q5, q25, q50, q75, q95), _correlation(on)))
+    return found
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    at = share * (len(values) - 1)
+    low = int(at)
+    high = min(low + 1, len(values) - 1)
+    return values[low] + (at - low) * (values[high] - values[low])
+
+
+def _correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
+    if len(pairs) < 3:
+        return None
+    first, second = zip(*pairs, strict=True)
+    try:
+        return statistics.correlation(first, second)
+    except statistics.StatisticsError:
+        return None
+
+
+def fit(answers: Sequence[Answer], settings: Settings, acceptance: float) -> Settings:
+    """The settings with r_star and beta for a wanted mean acceptance rate over all segments of the answers.
+
+    beta is `SHARPNESS` times the spread at a position (standard deviation, pooled); r_star is then found by bisection,
+    for the rate falls as r_star grows. The answers are unguarded, so later segments are judged on prefixes that a
+    guarded answer would have drawn again: the rate seen in use is higher there.
+
+    Raises:
+        ValueError: there are no rewards, or the rate is not between 0 and 1.
+    """
+    rewards = [reward for answer in answers for reward in answer.rewards]
+    if not rewards or not 0 < acceptance < 1:
+        raise ValueError("needs rewards, and a rate between 0 and 1")
+    beta = max(SHARPNESS * _spread(answers), 1e-3)
+    width = max(rewards) - min(rewards) + 20 * beta
+    r_star = solve(
+        lambda r_star: mean_acceptance(answers, replace(settings, r_star=r_star, beta=beta)),
+        acceptance,
+        min(rewards) - width,
+        max(rewards) + width,
+    )
+    return replace(settings, r_star=r_star, beta=beta)
+
+
+def solve(falling: Callable[[float], float], aim: float, low: float, high: float) -> float:
+    """Where a falling function has the value ``aim``, between ``low`` and ``high``, by bisection."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if falling(middle) > aim else (low, middle)
+    return (low + high) / 2
+
+
+def mean_acceptance(answers: Sequence[Answer], settings: Settings) -> float:
+    """The chance that a segment of such answers is accepted."""
+    return statistics.fmean(p for _, _, p in _each(answers, settings))
+
+
+def _spread(answers: Sequence[Answer]) -> float:
+    columns: dict[int, list[float]] = {}
+    for answer in answers:
+        for index, reward in enumerate(answer.rewards):
+            columns.setdefault(index, []).append(reward)
+    parts = [(statistics.pvariance(column), len(column)) for column in columns.values()]
+    return float((sum(v * n for v, n in parts) / sum(n for _, n in parts)) ** 0.5)
+
+
+def predict(answers: Sequence[Answer], settings: Settings) -> list[Prediction]:
+    """Acceptance and proposals by position, for unguarded prefixes."""
+    columns: dict[int, list[tuple[float, float]]] = {}
+    for index, tau, p in _each(answers, settings):
+        columns.setdefault(index, []).append((tau, p))
+    found = []
+    for index, column in sorted(columns.items()):
+        rate = statistics.fmean(p for _, p in column)
+        proposals = (1 - (1 - rate) ** settings.attempts) / rate if rate > 0 else float(settings.attempts)
+        found.append(Prediction(index, statistics.fmean(tau for tau, _ in column), rate, proposals))
+    return found
+
+
+def _each(answers: Sequence[Answer], settings: Settings) -> Iterator[tuple[int, float, float]]:
+    """Position, threshold and chance of acceptance of every segment."""
+    for answer in answers:
+        before = answer.prompt_reward
+        for index, (tokens, reward) in enumerate(zip(answer.tokens, answer.rewards, strict=True)):
+            tau = threshold(settings, tokens=tokens, prompt_reward=answer.prompt_reward, prefix_reward=before)
+            yield index, tau, acceptance_probability(settings.acceptance, reward=reward, tau=tau, beta=settings.beta)
+            before = reward

@@ -1,0 +1,154 @@
+"""What happens in a call, in order: the one source of the stream, the live view and the audit record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from stars_guard.core.judging import Judgement
+from stars_guard.core.messages import InvalidCall, ToolCall
+from stars_guard.core.segments import Candidate
+from stars_guard.core.vocabulary import Action, AnswerFinish, KeptHow, Verdict
+
+__all__ = ["Called", "Decision", "Drawing", "Ended", "Event", "Finished", "Kept", "Overrun", "Released", "Totals"]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """Proposals of one segment are being drawn: attempts ``attempt`` to ``attempt + count - 1``."""
+
+    segment: int
+    attempt: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The decision on one proposal.
+
+    Attributes:
+        segment: index of the segment in the answer, from 0.
+        attempt: index of the proposal among those of its segment, from 0.
+        candidate: what was proposed.
+        judgement: what the judges said.
+        verdict: ``surplus`` when an earlier proposal of the same batch was accepted and this one not looked at.
+        reason: in words, without user text.
+        threshold: tau at the candidate's end; None where the method has none.
+        probability: the chance of acceptance that the rule gave; None where nothing was drawn against.
+        u: the uniform number that the probability was held against.
+    """
+
+    segment: int
+    attempt: int
+    candidate: Candidate
+    judgement: Judgement
+    verdict: Verdict
+    reason: str
+    threshold: float | None = None
+    probability: float | None = None
+    u: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A segment has become part of the answer.
+
+    ``how`` says why: it was accepted; it was the ``best`` when attempts or tokens ran out, or by the method itself;
+    the mode is ``monitored``; or there is no judge.
+    """
+
+    segment: int
+    attempt: int
+    how: KeptHow
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """No proposal of the segment was kept, and the answer ends before it."""
+
+    segment: int
+    action: Action
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overrun:
+    """Tokens that a proposal had drawn past its boundary were thrown away."""
+
+    segment: int
+    attempt: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Text that the caller may show, never empty. Never sent before the segment was kept."""
+
+    segment: int
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """Tool calls that the caller may make, or that are none. Never sent before the segment was kept.
+
+    Attributes:
+        text: what the model wrote, markers and all.
+        index: number of the first of them in the answer, from 0.
+    """
+
+    segment: int
+    text: str = field(repr=False)
+    index: int
+    tool_calls: tuple[ToolCall, ...] = ()
+    invalid_tool_calls: tuple[InvalidCall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The cost of a call, in tokens: ``drawn == kept + rejected + surplus + overrun``.
+
+    Attributes:
+        proposals: how many were drawn; ``rejections`` of them were decided against.
+        prompt: tokens of the prompt.
+        scorer_passages: passages that were given to a scorer, summed over judges.
+    """
+
+    prompt: int = 0
+    drawn: int = 0
+    kept: int = 0
+    rejected: int = 0
+    surplus: int = 0
+    overrun: int = 0
+    segments: int = 0
+    proposals: int = 0
+    rejections: int = 0
+    scorer_passages: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The call is over and its audit record written.
+
+    Attributes:
+        text: all that was released, save tool calls.
+        finish: why the answer ended.
+        reason: what to tell the reader about a refusal or an early end; empty otherwise.
+        call_id: also the audit record's id.
+        seed: draws the same call again on a backend that can.
+        tool_calls: those that were released; ``invalid_tool_calls`` those that cannot be made.
+    """
+
+    text: str = field(repr=False)
+    finish: AnswerFinish
+    reason: str
+    totals: Totals
+    call_id: str
+    seed: int
+    policy: str
+    policy_sha256: str
+    seconds: float
+    tool_calls: tuple[ToolCall, ...] = ()
+    invalid_tool_calls: tuple[InvalidCall, ...] = ()
+
+
+Event = Drawing | Decision | Kept | Ended | Overrun | Released | Called | Finished

@@ -1,0 +1,107 @@
+"""From judges' scores to a verdict: pure, so that an auditor can do it again from the record.
+
+A judge that has a ``weight`` contributes to the reward; one that has ``reject_above`` can veto. The reward of a
+passage is the weighted sum r(x, y) = sum_i w_i * s_i(x, y).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stars_guard.core.vocabulary import OnError
+from stars_guard.errors import ScorerError
+
+__all__ = ["Judgement", "Rule", "Score", "combine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What the policy makes of one judge's score.
+
+    Attributes:
+        judge: the judge's name in the policy.
+        weight: its share in the reward; None for a judge that only vetoes.
+        reject_above: a score above this vetoes the candidate; None for a judge that only rewards.
+        on_error: what a failure means.
+    """
+
+    judge: str
+    weight: float | None = None
+    reject_above: float | None = None
+    on_error: OnError = "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What one judge said of one passage.
+
+    Attributes:
+        judge: the judge's name in the policy.
+        value: the score, or None when the judge failed.
+        error: the kind of failure, without user text.
+        detail: what the judge can say of its reason (a label, a pattern's name), without user text.
+        seconds: the time that the batch took in which it was judged.
+        batch: passages in that batch, of all calls.
+        cached: tokens that the judge had read before and did not read again; None where it cannot tell.
+    """
+
+    judge: str
+    value: float | None
+    error: str | None = None
+    detail: str | None = None
+    seconds: float = 0.0
+    batch: int = 1
+    cached: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.value is None) == (self.error is None):
+            raise ScorerError(f"judge {self.judge!r}: a score has either a value or an error")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ScorerError(f"judge {self.judge!r}: a score must be a finite number, not {self.value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """All that the judges said of one passage, combined.
+
+    Attributes:
+        scores: one a judge that was asked; judges after a veto are not asked.
+        reward: the weighted sum; None when no judge gave a reward.
+        veto: why the passage must not be released, or None.
+    """
+
+    scores: tuple[Score, ...] = ()
+    reward: float | None = None
+    veto: str | None = None
+
+
+def combine(scores: Sequence[Score], rules: Sequence[Rule]) -> Judgement:
+    """Combine scores under the policy's rules.
+
+    Args:
+        scores: in any order; judges that were not asked are absent.
+        rules: one a judge of the policy, in its order.
+
+    Raises:
+        ScorerError: a judge failed and its rule says ``raise``, or there is no rule for a score.
+    """
+    by_judge = {rule.judge: rule for rule in rules}
+    reward: float | None = None
+    veto: str | None = None
+    for score in scores:
+        rule = by_judge.get(score.judge)
+        if rule is None:
+            raise ScorerError(f"judge {score.judge!r} gave a score but the policy has no rule for it")
+        if score.value is None:
+            if rule.on_error == "raise":
+                raise ScorerError(f"judge {score.judge!r} failed: {score.error}")
+            if rule.on_error == "reject" and veto is None:
+                veto = f"{score.judge} failed: {score.error}"
+            continue
+        if rule.reject_above is not None and score.value > rule.reject_above and veto is None:
+            veto = f"{score.judge}: {score.detail}" if score.detail else score.judge
+        if rule.weight is not None:
+            reward = (reward or 0.0) + rule.weight * score.value
+    return Judgement(scores=tuple(scores), reward=reward, veto=veto)

@@ -1,0 +1,53 @@
+"""The conversation: messages, and the tool calls in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from stars_guard.core.vocabulary import Role
+from stars_guard.errors import InputError
+
+__all__ = ["InvalidCall", "Message", "ToolCall"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the model wrote: the tool's name, and arguments that are JSON values."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidCall:
+    """What began like a call and is none. ``arguments`` is the text as written, markers and all; ``error`` holds none
+    of it."""
+
+    id: str
+    name: str | None
+    arguments: str = field(repr=False)
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of the conversation. Its text never becomes control tokens, that in the calls' arguments included.
+
+    Attributes:
+        content: plain text; of a ``tool`` message the tool's result.
+        tool_calls: what an ``assistant`` message calls.
+        tool_call_id: which call a ``tool`` message answers; ``name`` is its tool.
+    """
+
+    role: Role
+    content: str = field(repr=False)
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.role not in get_args(Role):
+            raise InputError(f"unknown message role {self.role!r}", hint=f"use one of {', '.join(get_args(Role))}")

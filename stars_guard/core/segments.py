@@ -1,0 +1,78 @@
+"""What is generated and what is judged: tokens, candidates and passages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from stars_guard.core.messages import Message
+from stars_guard.core.vocabulary import FinishReason
+
+__all__ = ["Candidate", "Passage", "Token"]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One drawn token.
+
+    Attributes:
+        id: the token's id in the model's vocabulary.
+        text: what it adds to the answer. Empty while a character is still incomplete; the token that completes
+            the character carries all of it.
+        entropy: Shannon entropy in nats of the distribution that the token was drawn from, where asked for.
+        last: whether it is the model's end of sequence; its text is then empty.
+    """
+
+    id: int
+    text: str = field(repr=False)
+    entropy: float | None = None
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A proposed segment, cut at its boundary.
+
+    Attributes:
+        tokens: the tokens up to the boundary. One that completes a stop string or ends the answer counts.
+        text: their text, without the stop string.
+        finish: why the answer would end with this segment, or None when it would go on. ``length`` is not used
+            here: whether the answer is full is the decoder's knowledge.
+        stop_overlap: how many characters at the end of the answer so far belong to a stop string that this segment
+            completed.
+    """
+
+    tokens: tuple[Token, ...]
+    text: str = field(repr=False)
+    finish: FinishReason | None = None
+    stop_overlap: int = 0
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What a judge looks at: a prompt, the answer accepted so far and the segment that would come next.
+
+    Attributes:
+        call_id: the same for all passages of one call, so that a judge can keep state.
+        messages: the conversation up to the answer.
+        accepted: the answer so far, already released.
+        segment: the candidate's text; empty when the prompt alone is judged.
+        index: the segment's number in the answer, from 0.
+        last: whether the answer would end with this segment.
+        whole: whether the segment holds a whole tool call or structured answer: every judge is then asked.
+    """
+
+    call_id: str
+    messages: tuple[Message, ...] = field(repr=False)
+    accepted: str = field(repr=False)
+    segment: str = field(repr=False)
+    index: int = 0
+    last: bool = False
+    whole: bool = False
+
+    @property
+    def answer(self) -> str:
+        """The answer as it would read with the segment."""
+        return self.accepted + self.segment

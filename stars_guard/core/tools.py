@@ -1,0 +1,58 @@
+"""The tools that a call offers to the model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stars_guard.errors import InputError
+
+__all__ = ["Tool", "Toolset"]
+
+_NAME = re.compile(r"[\w.-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool that the model may call; ``parameters`` is the JSON schema of its arguments."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise InputError(f"a tool cannot be named {self.name!r}", hint="use letters, digits, _, . and -")
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """In OpenAI's form."""
+        about = {"name": self.name, "description": self.description, "parameters": dict(self.parameters)}
+        return {"type": "function", "function": about}
+
+
+@dataclass(frozen=True, slots=True)
+class Toolset:
+    """What a call may use.
+
+    Attributes:
+        tools: with different names.
+        forced: names of which one must be called; empty leaves it to the model. The answer is then drawn under a
+            grammar, and is one call and nothing else.
+        parallel: whether the model may write several calls; else the answer ends after the first.
+        strict: calls that the model chooses to write are drawn under their tools' schemas.
+    """
+
+    tools: tuple[Tool, ...]
+    forced: tuple[str, ...] = ()
+    parallel: bool = True
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        names = [tool.name for tool in self.tools]
+        if len(set(names)) < len(names):
+            raise InputError("two tools have the same name", hint=f"the names are {', '.join(names)}")
+        if unknown := set(self.forced) - set(names):
+            raise InputError(f"no tool is named {', '.join(sorted(unknown))}", hint=f"there are {', '.join(names)}")

@@ -1,0 +1,85 @@
+"""The closed vocabularies: every word that a policy, an event or a record may hold where only a few are valid.
+
+Each is defined here and nowhere else, so that the policy's schema, the decoder and the audit record cannot disagree.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+__all__ = [
+    "Acceptance",
+    "Action",
+    "AnswerFinish",
+    "CheckFinish",
+    "ContentMode",
+    "Durability",
+    "FailureFinish",
+    "FinishReason",
+    "KeptHow",
+    "Method",
+    "Mode",
+    "OnError",
+    "OnExhausted",
+    "OnWriteError",
+    "Role",
+    "Schedule",
+    "Stage",
+    "Verdict",
+]
+
+Role = Literal["system", "user", "assistant", "tool"]
+"""Who wrote a message."""
+
+FinishReason = Literal["eos", "stop", "length"]
+"""Why a sequence ended: the model said so, a stop string was met, or no more tokens are allowed."""
+
+AnswerFinish = Literal["eos", "stop", "length", "budget", "refused", "stopped", "raised"]
+"""Why the answer ended. ``length``: max_tokens or the context is full; ``budget``: the tokens that a call may generate
+are spent; ``refused``, ``stopped`` and ``raised``: attempts ran out and the policy's on_exhausted said so."""
+
+CheckFinish = Literal["passed", "redacted", "refused"]
+"""What became of one text at a stage around the answer."""
+
+FailureFinish = Literal["failed", "cancelled"]
+"""The call ended with an error, or its caller went away."""
+
+Verdict = Literal["accepted", "rejected", "surplus"]
+"""The decision on one candidate. ``surplus``: an earlier one of the same batch was accepted."""
+
+KeptHow = Literal["accepted", "best", "monitored", "unjudged"]
+"""Why a segment became part of the answer: it was accepted; it was the best when attempts or tokens ran out, or by the
+method itself; the mode is ``monitor``; or there is no judge."""
+
+Action = Literal["refuse", "stop", "raise"]
+"""What happens when no candidate of a segment was kept."""
+
+Mode = Literal["enforce", "monitor", "off"]
+"""Whether rejected text is withheld, only logged, or not judged at all."""
+
+Method = Literal["stars", "cards", "vanilla", "best_of_n", "blockwise_best_of_k"]
+"""How an answer is decoded."""
+
+OnExhausted = Literal["best", "refuse", "stop", "raise"]
+"""What happens when a segment's attempts run out."""
+
+Schedule = Literal["linear", "constant", "learned"]
+"""How the threshold changes with the answer's length."""
+
+Acceptance = Literal["gibbs", "hard"]
+"""How a candidate's reward and the threshold give a chance of acceptance."""
+
+OnError = Literal["reject", "ignore", "raise"]
+"""What a judge's failure means for the candidate: veto it, leave the judge out, or end the call with the error."""
+
+Stage = Literal["input", "tool_call", "tool_result", "output"]
+"""A stage of an app around the answer, where a rail judges one text."""
+
+ContentMode = Literal["full", "redacted", "hash", "none"]
+"""How much of a text a record holds."""
+
+Durability = Literal["every-call", "batch"]
+"""When a record counts as written."""
+
+OnWriteError = Literal["block", "spool", "drop"]
+"""What happens when a record cannot be written."""

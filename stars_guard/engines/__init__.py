@@ -1,0 +1,3 @@
+"""What runs models on this machine: threads, attention, vLLM processes and clients, embedded models."""
+
+__all__: list[str] = []

@@ -1,0 +1,193 @@
+"""Talking to vLLM servers: one client, bounded retries of what is safe, replicas that may come and go."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from stars_guard.engines.loopback import is_loopback
+from stars_guard.engines.model_thread import leave_a_core
+from stars_guard.errors import BackendError, BackendUnavailable, InputError
+
+__all__ = ["Replica", "ServerOptions", "Servers", "parse_options"]
+
+BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Answers before the first token after which the same request may be sent again."""
+
+
+class ServerOptions(BaseModel):
+    """How servers are reached.
+
+    Attributes:
+        base_url: one or several, such as ``http://127.0.0.1:8000``; a trailing ``/v1`` is taken off.
+        tokenizer: directory or name, where it is not the model's.
+        timeout: seconds without a byte from the server.
+        connect_timeout: seconds until a connection must stand.
+        retries: how often a request is sent again before its first token, over all replicas.
+        rest: seconds that a replica which failed is left alone.
+        verify: False, or the path of a CA bundle.
+        client_cert: path of a PEM file with the client's certificate and key.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: tuple[str, ...] = Field(min_length=1)
+    api_key: SecretStr | None = None
+    tokenizer: str | None = None
+    timeout: float = Field(120.0, gt=0)
+    connect_timeout: float = Field(5.0, gt=0)
+    retries: int = Field(3, ge=0, le=20)
+    rest: float = Field(10.0, ge=0)
+    verify: bool | Path = True
+    client_cert: Path | None = None
+    max_connections: int = Field(512, ge=1)
+    priority: int | None = None
+    cache_salt: str | None = None
+
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _as_urls(cls, value: Any) -> Any:
+        urls = [value] if isinstance(value, str) else value
+        return tuple(str(url).rstrip("/").removesuffix("/v1") for url in urls)
+
+
+def parse_options(options: Mapping[str, Any]) -> ServerOptions:
+    """Check a server's options.
+
+    Raises:
+        InputError: one is missing, unknown or out of range. No value is told: one may be a key.
+    """
+    try:
+        return ServerOptions(**options)
+    except ValidationError as exc:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors())
+        raise InputError(f"options of the vLLM server: {wrong}", hint="base_url is needed") from exc
+
+
+@dataclass(slots=True, eq=False)
+class Replica:
+    """One server. ``busy`` calls use it now; until ``rests_until`` (monotonic seconds) it is left alone."""
+
+    url: str
+    busy: int = 0
+    rests_until: float = 0.0
+
+
+class Servers:
+    """Replicas of one model behind one connection pool."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        self.options = options
+        self.replicas = [Replica(url) for url in options.base_url]
+        if any(is_loopback(httpx.URL(url).host) for url in options.base_url):
+            leave_a_core()
+        headers = {"Authorization": f"Bearer {options.api_key.get_secret_value()}"} if options.api_key else {}
+        self._client = httpx.AsyncClient(
+            headers=headers,
+            timeout=httpx.Timeout(options.timeout, connect=options.connect_timeout, pool=options.timeout),
+            limits=httpx.Limits(max_connections=options.max_connections, max_keepalive_connections=64),
+            verify=_tls(options),
+        )
+
+    def pick(self) -> Replica:
+        """The replica with the fewest calls among those that do not rest; if all do, the one that rests longest."""
+        now = time.monotonic()
+        return min(self.replicas, key=lambda r: (max(0.0, r.rests_until - now), r.busy))
+
+    def failed(self, replica: Replica) -> None:
+        """Leave a replica alone for a while."""
+        replica.rests_until = time.monotonic() + self.options.rest
+
+    @asynccontextmanager
+    async def post(self, replica: Replica, path: str, body: Mapping[str, Any]) -> AsyncGenerator[httpx.Response, None]:
+        """Send a request, again while that is safe: as long as the server has not begun to answer.
+
+        Leaving the context closes the connection, which makes vLLM abort the request.
+
+        Raises:
+            BackendUnavailable: the server cannot be reached, or broke off.
+            BackendError: the server refuses the request.
+        """
+        request = self._client.build_request("POST", replica.url + path, json=body)
+        try:
+            response = await self._send(request)
+        except BackendUnavailable:
+            self.failed(replica)
+            raise
+        try:
+            yield response
+        except httpx.TransportError as exc:
+            self.failed(replica)
+            raise BackendUnavailable(
+                f"the vLLM server {replica.url} broke off: {type(exc).__name__}", hint="see the server's log"
+            ) from exc
+        finally:
+            await response.aclose()
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        where = f"{request.url.scheme}://{request.url.netloc.decode()}"
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self.options.retries + 1),
+            wait=wait_random_exponential(0.2, 2.0),
+            retry=retry_if_exception_type(BackendUnavailable),
+            reraise=True,
+        )
+        async for attempt in retrying:
+            with attempt:
+                try:
+                    response = await self._client.send(request, stream=True)
+                except httpx.TransportError as exc:
+                    raise BackendUnavailable(
+                        f"the vLLM server {where} cannot be reached: {type(exc).__name__}",
+                        hint="start it, or check base_url",
+                    ) from exc
+                if response.is_success:
+                    return response
+                await response.aclose()
+                if response.status_code in BUSY:
+                    raise BackendUnavailable(f"the vLLM server {where} answered {response.status_code}")
+                raise _refused(where, response.status_code)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def get_json(self, replica: Replica, path: str) -> Any:
+        """A small document of a server. Raises as `post` does."""
+        response = await self._send(self._client.build_request("GET", replica.url + path))
+        try:
+            await response.aread()
+            return response.json()
+        finally:
+            await response.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+
+def _tls(options: ServerOptions) -> ssl.SSLContext | bool:
+    if options.verify is False:
+        return False
+    if options.verify is True and options.client_cert is None:
+        return True
+    context = ssl.create_default_context(cafile=None if options.verify is True else str(options.verify))
+    if options.client_cert is not None:
+        context.load_cert_chain(str(options.client_cert))
+    return context
+
+
+def _refused(where: str, status: int) -> BackendError:
+    hints = {
+        401: "set api_key",
+        403: "set api_key",
+        404: "check base_url, and that the server's model is the one named (--served-model-name)",
+        400: "the server's log says why; priority needs --scheduling-policy priority",
+    }
+    return BackendError(f"the vLLM server {where} answered {status}", hint=hints.get(status, "see the server's log"))

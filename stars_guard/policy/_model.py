@@ -1,0 +1,154 @@
+"""A policy: what the YAML says, as pydantic models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from stars_guard.core.sampling import Sampling
+from stars_guard.core.vocabulary import (
+    Acceptance,
+    ContentMode,
+    Durability,
+    Method,
+    Mode,
+    OnExhausted,
+    OnWriteError,
+    Schedule,
+)
+from stars_guard.policy._judges import JudgeSpec, Strict, no_twins
+from stars_guard.policy._rails import Rails
+
+__all__ = ["Audit", "Decoding", "Policy", "Refusal", "SamplingSpec", "Threshold"]
+
+
+class Threshold(Strict):
+    """A step of the schedule ``learned``: base + carry * (reward of the answer before the segment)."""
+
+    tokens: int = Field(ge=1, description="the longest answer, segment included, that this step is for")
+    base: float = Field(description="in units of the reward")
+    carry: float = Field(1.0, description="how much of the prefix's reward a segment is expected to keep")
+
+
+class Decoding(Strict):
+    """How answers are drawn."""
+
+    method: Method = "stars"
+    segment_tokens: int = Field(16, ge=1, le=4096, description="B: tokens in a segment")
+    max_tokens: int = Field(512, ge=1, description="T: the longest answer in tokens")
+    attempts: int = Field(8, ge=1, le=1024, description="N: proposals a segment; k of best-of methods")
+    alpha: float = Field(0.5, ge=0, le=1, description="where the threshold starts between r(x, '') and r_star")
+    beta: float = Field(0.3, gt=0, description="width of the acceptance rule, in units of the reward")
+    r_star: float = Field(1.0, description="the reward that an answer should reach")
+    schedule: Schedule = "linear"
+    thresholds: tuple[Threshold, ...] = Field(
+        (), strict=False, description="of the schedule learned; `stars-guard calibrate --schedule learned` writes them"
+    )
+    acceptance: Acceptance = "gibbs"
+    parallel: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"
+    on_exhausted: OnExhausted = "best"
+    budget_tokens: int | None = Field(None, ge=1, description="the most tokens that one call may draw")
+    optimistic: bool = Field(True, description="let a proposal run on while it is judged, where the engine can")
+    entropy_threshold: float = Field(3.0, ge=0, description="CARDS: nats at which a segment is cut, from 4 tokens on")
+
+    @model_validator(mode="after")
+    def _learned(self) -> Self:
+        if self.schedule == "learned" and not self.thresholds:
+            raise ValueError("schedule learned needs thresholds: `stars-guard calibrate --schedule learned` finds them")
+        ends = [step.tokens for step in self.thresholds]
+        if ends != sorted(set(ends)):
+            raise ValueError("thresholds must be in the order of their tokens, each number once")
+        return self
+
+
+class SamplingSpec(Strict):
+    """How the next token is drawn."""
+
+    temperature: float = Field(1.0, ge=0, le=100)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0)
+    min_p: float = Field(0.0, ge=0, le=1)
+    repetition_penalty: float = Field(1.0, gt=0, le=100)
+
+    def to_sampling(self) -> Sampling:
+        """As the backends take it."""
+        return Sampling(**self.model_dump())
+
+
+class Refusal(Strict):
+    """What the reader sees instead of an answer."""
+
+    message: str = Field("I can't help with that.", min_length=1)
+
+
+class AuditContent(Strict):
+    """How much of each kind of text records hold. The answer is accepted text."""
+
+    prompt: ContentMode = "full"
+    accepted: ContentMode = "full"
+    rejected: ContentMode = "full"
+
+
+class Audit(Strict):
+    """Where records go and how much text they hold."""
+
+    url: str | None = Field(
+        None, description="sqlite, postgresql+psycopg or jsonl; default: SQLite in the user's state directory"
+    )
+    content: ContentMode | AuditContent = Field(
+        "full", description="redacted: e-mails, numbers and keys replaced; hash: digests; none: lengths only"
+    )
+    encrypt: bool = Field(False, description="texts under the key in STARS_GUARD_AUDIT_ENCRYPTION_KEY")
+    durability: Durability = Field(
+        "every-call", description="batch: a record is written within a fifth of a second after its call"
+    )
+    on_error: OnWriteError = Field(
+        "spool", description="when the log is down: wait and then fail, keep records in a local file, or go without"
+    )
+
+    @property
+    def contents(self) -> AuditContent:
+        """How much is kept, for each kind of text."""
+        if isinstance(self.content, AuditContent):
+            return self.content
+        return AuditContent(prompt=self.content, accepted=self.content, rejected=self.content)
+
+
+class Policy(Strict):
+    """A whole policy. Without a weighted judge every segment is accepted unless one vetoes it."""
+
+    api_version: Literal["stars-guard/v1"] = Field(alias="apiVersion")
+    name: str = Field(min_length=1)
+    description: str = ""
+    mode: Mode = Field("enforce", description="monitor: judge and log, let everything through; off: draw plainly")
+    decoding: Decoding = Decoding()
+    sampling: SamplingSpec = SamplingSpec()
+    judges: tuple[JudgeSpec, ...] = Field((), strict=False)
+    rails: Rails = Rails()
+    refusal: Refusal = Refusal()
+    audit: Audit = Audit()
+
+    @field_validator("judges")
+    @classmethod
+    def _names_differ(cls, judges: tuple[JudgeSpec, ...]) -> tuple[JudgeSpec, ...]:
+        no_twins("judges", [judge.name for judge in judges])
+        return judges
+
+    @model_validator(mode="after")
+    def _output_names_differ(self) -> Self:
+        no_twins("judges of answers", [judge.name for judge in (*self.judges, *self.rails.output.judges)])
+        return self
+
+    @property
+    def every_judge(self) -> tuple[JudgeSpec, ...]:
+        """The judges of answers and of all rails."""
+        return (*self.judges, *(judge for _, rail in self.rails.items() for judge in rail.judges))
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the resolved policy: canonical JSON with every default written out."""
+        data = self.model_dump(mode="json", by_alias=True)
+        return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

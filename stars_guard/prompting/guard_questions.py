@@ -1,0 +1,218 @@
+"""What a guard model is asked about a passage, as token ids, and what its answers come to. Pure: no model, no I/O."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from stars_guard.core.messages import Message
+from stars_guard.core.segments import Passage
+from stars_guard.errors import ScorerError
+from stars_guard.prompting.guard_formats import GuardFormat
+from stars_guard.prompting.plain_text import as_text
+
+__all__ = ["Encoder", "Labels", "Question", "Questions"]
+
+_MARK = re.compile("\x02(\\d+)\x02")
+_PROBE = Passage("", (Message("user", "?"),), "", "!")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One thing that is asked, with one label as the answer.
+
+    Attributes:
+        category: which hazard; None asks for all of them at once.
+        given: for a model that answers in several lines: what the lines before are taken to say.
+    """
+
+    category: str | None = None
+    given: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """First tokens of the labels of either side."""
+
+    harmful: tuple[int, ...]
+    safe: tuple[int, ...]
+
+    @property
+    def ids(self) -> list[int]:
+        """All of them, in order."""
+        return [*self.harmful, *self.safe]
+
+
+class Questions:
+    """The questions of one format about the picked categories.
+
+    Attributes:
+        asked: one or more a passage, always the same.
+    """
+
+    def __init__(self, form: GuardFormat, categories: Sequence[str] = (), *, controversial: str = "unsafe") -> None:
+        picked = categories or form.default
+        self._form = form
+        self._categories = {name: form.categories[name] for name in form.categories if name in picked}
+        environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+        self._template = environment.from_string(form.template)
+        self._middle = {"safe": (), "unsafe": (), controversial: form.controversial}
+        self.asked = tuple(self._all())
+
+    def _all(self) -> list[Question]:
+        if self._form.lines:
+            deepest = max(self._depth(name) for name in self._categories)
+            depths = range(deepest + 1)
+            return [Question(None, given) for k in depths for given in itertools.product((True, False), repeat=k)]
+        return [Question(name) for name in self._categories] if self._form.each else [Question()]
+
+    def _depth(self, category: str) -> int:
+        return list(self._form.categories).index(category)
+
+    def encode(self, encoder: Encoder, passage: Passage) -> list[list[int]]:
+        """Token ids of each question that is asked about a passage.
+
+        Raises:
+            ScorerError: the template does not take the passage.
+        """
+        return [encoder.encode(*self._render(question, passage)) for question in self.asked]
+
+    def labels(self, encoder: Encoder) -> Labels:
+        """The tokens that are compared.
+
+        Raises:
+            ScorerError: both sides begin with the same token, or a label has none.
+        """
+        rendered, _ = self._render(self.asked[0], _PROBE)
+        harmful = encoder.first_tokens(rendered, self._form.harmful + self._middle["unsafe"])
+        safe = encoder.first_tokens(rendered, self._form.safe + self._middle["safe"])
+        if both := set(harmful) & set(safe):
+            raise ScorerError(
+                f"labels of both sides begin with the same token: {encoder.names(sorted(both))}",
+                hint="write the labels as the model does, a leading space or line break included",
+            )
+        return Labels(harmful, safe)
+
+    def verdict(self, chances: Sequence[float]) -> tuple[float, str | None]:
+        """The highest chance of harm over the picked categories, and of which, where each has its own."""
+        if self._form.lines:
+            tree = {question.given: chance for question, chance in zip(self.asked, chances, strict=True)}
+            return max((_marginal(tree, self._depth(name)), name) for name in self._categories)
+        value, question = max(zip(chances, self.asked, strict=True), key=lambda pair: pair[0])
+        return value, question.category
+
+    def _render(self, question: Question, passage: Passage) -> tuple[str, list[str]]:
+        turns = [*as_text(passage.messages), Message("assistant", passage.answer)]
+        said = [message.content for message in passage.messages if message.role == "user"]
+        fields = {
+            "answer": passage.answer,
+            "segment": passage.segment,
+            "prompt": "\n".join(said),
+            "question": said[-1] if said else "",
+        }
+        texts = [*(turn.content for turn in turns), *fields.values()]
+        marked = [{"role": turn.role, "content": _mark(i)} for i, turn in enumerate(turns)]
+        try:
+            rendered = self._template.render(
+                messages=marked,
+                turns=[turn for turn in marked if turn["role"] != "system"],
+                categories=self._categories,
+                category=question.category,
+                definition=self._categories.get(question.category or ""),
+                **{name: _mark(len(turns) + i) for i, name in enumerate(fields)},
+            )
+        except jinja2.TemplateError as exc:
+            raise ScorerError(f"the judge's template fails: {type(exc).__name__}", hint="correct the template") from exc
+        for line, label in itertools.zip_longest(self._form.lines[: len(question.given) + 1], question.given):
+            rendered += line + ("" if label is None else (self._form.harmful if label else self._form.safe)[0])
+        return rendered, [text.strip() for text in texts] if self._form.trim else texts
+
+
+def _mark(index: int) -> str:
+    return f"\x02{index}\x02"
+
+
+def _marginal(tree: Mapping[tuple[bool, ...], float], depth: int, given: tuple[bool, ...] = ()) -> float:
+    """P(the line at ``depth`` says yes), summed over what the lines before it may say."""
+    yes = tree[given]
+    if len(given) == depth:
+        return yes
+    return yes * _marginal(tree, depth, (*given, True)) + (1 - yes) * _marginal(tree, depth, (*given, False))
+
+
+class Encoder:
+    """A tokenizer that makes control tokens of a template's own text only.
+
+    What lies between control tokens is encoded in one piece, texts included, so that the tokens are those that the
+    model was trained on: a space before a text belongs to its first word.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._control = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        longest_first = sorted(self._control, key=len, reverse=True)
+        self._split = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})").split
+        # "split special tokens" is a setting of the tokenizer, which another thread's call could change
+        self._lock = threading.Lock()
+        self._anchor = self._find_anchor()
+
+    def encode(self, rendered: str, texts: Sequence[str]) -> list[int]:
+        """Token ids of a rendered template whose marks stand for texts."""
+        ids: list[int] = []
+        run = ""
+        for part, piece in enumerate(_MARK.split(rendered)):
+            if part % 2:
+                run += texts[int(piece)]
+                continue
+            for bit in self._split(piece):
+                if bit in self._control:
+                    ids += [*self._run(run, first=not ids), self._control[bit]]
+                    run = ""
+                else:
+                    run += bit
+        return ids + self._run(run, first=not ids)
+
+    def first_tokens(self, rendered: str, labels: Sequence[str]) -> tuple[int, ...]:
+        """The token that each label begins with where it follows the rendered template."""
+        tail = self._split(_MARK.split(rendered)[-1])[-1]
+        before = self._plain(tail)
+        found = set()
+        for label in labels:
+            after = self._plain(tail + label)
+            ids = after[len(before) :] if after[: len(before)] == before else self._plain(label)
+            if not ids:
+                raise ScorerError(f"the label {label!r} has no token")
+            found.add(ids[0])
+        return tuple(sorted(found))
+
+    def names(self, ids: Sequence[int]) -> str:
+        """Tokens as the vocabulary spells them."""
+        return ", ".join(self._tokenizer.convert_ids_to_tokens(list(ids)))
+
+    def _find_anchor(self) -> str:
+        """What must stand before a text that does not begin a prompt, so that the tokenizer puts no space before it."""
+        if not self._control:
+            return ""
+        with self._lock:
+            token, i = next(iter(self._control.items()))
+            whole = list(self._tokenizer(f"{token}x", add_special_tokens=False)["input_ids"])
+        return "" if whole == [i, *self._plain("x")] else "\n"
+
+    def _run(self, text: str, *, first: bool) -> list[int]:
+        anchor = [] if first or not text else self._plain(self._anchor)
+        ids = self._plain(self._anchor + text) if anchor else self._plain(text)
+        return ids[len(anchor) :] if ids[: len(anchor)] == anchor else self._plain(text)
+
+    def _plain(self, text: str) -> list[int]:
+        if not text:
+            return []
+        with self._lock:
+            encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
+        return list(encoded["input_ids"])

@@ -1,0 +1,132 @@
+"""Where a guard model runs: transformers, vLLM in this process, or a vLLM server; each gives exact probabilities."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from stars_guard.engines import vllm_process as vllm_runtime
+from stars_guard.engines.model_thread import Worker
+from stars_guard.engines.vllm_client import ServerOptions, Servers
+from stars_guard.errors import ScorerError
+
+__all__ = ["GuardEngine", "ServerGuard", "TransformersGuard", "VllmGuard"]
+
+Row = tuple[list[float], int | None]
+"""Log probabilities of the labels, up to one constant, and how many tokens came from a cache, where that is known."""
+
+
+class GuardEngine(ABC):
+    """The next token's log probabilities."""
+
+    @abstractmethod
+    async def labels(self, prompts: Sequence[list[int]], labels: Sequence[int]) -> list[Row]:
+        """Of the tokens ``labels`` after each prompt."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Free the model."""
+
+
+class TransformersGuard(GuardEngine):
+    """One forward pass for ``batch_size`` prompts of like length."""
+
+    def __init__(self, model: Any, batch_size: int) -> None:
+        self._model = model
+        self._batch_size = batch_size
+        self._worker = Worker("judge")
+
+    async def labels(self, prompts: Sequence[list[int]], labels: Sequence[int]) -> list[Row]:
+        return await self._worker.run(partial(self._pass, prompts, labels))
+
+    def _pass(self, prompts: Sequence[list[int]], labels: Sequence[int]) -> list[Row]:
+        import torch
+
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        found: dict[int, Row] = {}
+        device = self._model.device
+        for start in range(0, len(order), self._batch_size):
+            rows = order[start : start + self._batch_size]
+            width = max(len(prompts[i]) for i in rows)
+            # padded on the left, so that the label's place is the last one of each row
+            padded = [[0] * (width - len(prompts[i])) + prompts[i] for i in rows]
+            mask = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in rows], device=device)
+            with torch.inference_mode():
+                output = self._model(
+                    input_ids=torch.tensor(padded, device=device),
+                    attention_mask=mask,
+                    position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+                    logits_to_keep=1,
+                    use_cache=False,
+                )
+            logits = output.logits[:, -1, list(labels)].float().tolist()
+            found |= {i: ([float(value) for value in row], None) for i, row in zip(rows, logits, strict=True)}
+        return [found[i] for i in range(len(prompts))]
+
+    async def aclose(self) -> None:
+        await self._worker.aclose()
+
+
+class VllmGuard(GuardEngine):
+    """An ``AsyncLLM`` of its own; what it has read before comes from its prefix cache."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self._numbers = itertools.count()
+
+    async def labels(self, prompts: Sequence[list[int]], labels: Sequence[int]) -> list[Row]:
+        return list(await asyncio.gather(*(self._one(ids, labels) for ids in prompts)))
+
+    async def _one(self, ids: list[int], labels: Sequence[int]) -> Row:
+        from vllm import SamplingParams
+
+        params = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=list(labels), detokenize=False)
+        found, cached = None, None
+        with vllm_runtime.translated():
+            async for output in self._engine.generate(
+                {"prompt_token_ids": ids}, params, request_id=f"stars-guard-judge-{next(self._numbers)}"
+            ):
+                found, cached = output.outputs[0].logprobs, output.num_cached_tokens
+        if not found:
+            raise ScorerError("the vLLM engine gave no probabilities", hint="it must be vLLM 0.20 or newer")
+        return [found[0][label].logprob for label in labels], cached
+
+    async def aclose(self) -> None:
+        await asyncio.to_thread(self._engine.shutdown)
+
+
+class ServerGuard(GuardEngine):
+    """``/v1/completions`` of a vLLM server, by token ids. It does not tell what came from its cache."""
+
+    def __init__(self, model: str, options: ServerOptions) -> None:
+        self._model = model
+        self._servers = Servers(options)
+
+    async def labels(self, prompts: Sequence[list[int]], labels: Sequence[int]) -> list[Row]:
+        body = {
+            "model": self._model,
+            "prompt": [list(ids) for ids in prompts],
+            "max_tokens": 1,
+            "temperature": 0.0,
+            "logprobs": len(labels),
+            "logprob_token_ids": list(labels),
+            # two tokens may read the same
+            "return_tokens_as_token_ids": True,
+        }
+        async with self._servers.post(self._servers.pick(), "/v1/completions", body) as response:
+            await response.aread()
+            choices = sorted(response.json()["choices"], key=lambda choice: choice["index"])
+        try:
+            tops = [choice["logprobs"]["top_logprobs"][0] for choice in choices]
+            return [([float(top[f"token_id:{label}"]) for label in labels], None) for top in tops]
+        except (KeyError, TypeError, IndexError) as exc:
+            raise ScorerError(
+                "the server gives no probabilities of the labels", hint="it must be vLLM 0.20 or newer"
+            ) from exc
+
+    async def aclose(self) -> None:
+        await self._servers.aclose()

@@ -1,0 +1,201 @@
+"""What a classifier reads of a passage, as token ids: a chat template, a template of the policy, or a pair of texts."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stars_guard.core.messages import Message
+from stars_guard.core.segments import Passage
+from stars_guard.errors import ScorerError
+from stars_guard.prompting.chat_encoding import encode_pieces, encode_text, mark, render_chat, trims
+from stars_guard.prompting.plain_text import text_of
+
+__all__ = ["Reader", "Reading", "places"]
+
+CALLS = 1024
+"""Calls whose encoded prompts are kept; the least recently read are encoded again."""
+
+CHUNK = 256
+"""Characters of an answer after which a cut is looked for."""
+
+_AFTER_PAD = frozenset(
+    {"camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"}
+    | {"xlm-roberta", "xlm-roberta-xl", "xmod"}
+)
+"""Kinds of models that count the places of tokens from behind the id of their padding."""
+
+# Between a letter and a space with a letter: where tokenizers split a text in any case.
+_SAFE = re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])")
+
+
+def places(config: Any) -> int | None:
+    """The most tokens that a model can read, or None where its configuration does not say.
+
+    Args:
+        config: of its text part.
+    """
+    most = getattr(config, "max_position_embeddings", None)
+    if most is None:
+        return None
+    return int(most) - (int(config.pad_token_id) + 1 if config.model_type in _AFTER_PAD else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Token ids, and where the second text of a pair begins (their number where there is none)."""
+
+    ids: list[int] = field(repr=False)
+    second: int
+
+
+@dataclass(slots=True)
+class _Call:
+    """What is encoded already: pieces before the answer, ids after it, and the answer in chunks."""
+
+    messages: tuple[Message, ...]
+    before: list[tuple[bool, list[int]]]
+    after: list[int]
+    pair: bool
+    chunks: list[tuple[str, list[int]]] = field(default_factory=list)
+
+
+class Reader:
+    """Encodes passages. Prompts and the settled part of answers are encoded once a call.
+
+    Args:
+        template: format string with ``{prompt}`` and ``{answer}``; None uses the tokenizer's chat template, or else a
+            pair of texts where the tokenizer knows pairs, or else lines that begin with the role.
+        max_length: tokens. What is too long is cut from the front of the prompt's texts, down to a quarter of the
+            room, then from the front of the answer. The template stays whole.
+        coarse: cut a quarter of the room at once, so that the text that is left begins at the same place for many
+            segments: for models that keep what they have read.
+        unread: the token that the model does not take for a last one: its padding.
+    """
+
+    def __init__(
+        self, tokenizer: Any, *, template: str | None, max_length: int, coarse: bool = False, unread: int | None = None
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+        self._max_length = max_length
+        self._coarse = coarse
+        self._unread = unread
+        self._front, self._middle, self._end = _frame(tokenizer)
+        self._chunked = _splits_at_spaces(tokenizer)
+        self._calls: OrderedDict[str, _Call] = OrderedDict()
+
+    def read(self, passage: Passage) -> Reading:
+        """Encode a passage.
+
+        Raises:
+            InputError: the chat template does not take the conversation.
+            ScorerError: the template leaves no room, or shows no answer.
+        """
+        # taken out and put back, not looked at in place: `forget` may come from another thread
+        call = self._calls.pop(passage.call_id, None)
+        if call is None or call.messages != passage.messages:
+            call = self._begin(passage.messages)
+        self._calls[passage.call_id] = call
+        if len(self._calls) > CALLS:
+            self._calls.popitem(last=False)
+        strips = self._template is None and not call.pair and trims(self._tokenizer)
+        answer = self._encode(call, passage.answer.strip() if strips else passage.answer)
+        before, answer = self._fit(call.before, answer, len(call.after))
+        ids = before + answer + call.after
+        while ids and ids[-1] == self._unread:
+            ids.pop()
+        return Reading(ids, len(before) if call.pair else len(ids))
+
+    def forget(self, call_id: str) -> None:
+        """Drop what is kept for a call."""
+        self._calls.pop(call_id, None)
+
+    def _begin(self, messages: tuple[Message, ...]) -> _Call:
+        tokenizer = self._tokenizer
+        prompt = "\n".join(text_of(message) for message in messages if message.role != "system")
+        if self._template is not None:
+            rendered, texts = self._template.format(prompt=mark(0), answer=mark(1)), [prompt, "?"]
+        elif tokenizer.chat_template is None and self._middle:
+            pieces = [(False, self._front), (True, encode_text(tokenizer, prompt)), (False, self._middle)]
+            return _Call(messages, pieces, self._end, True)
+        else:
+            rendered, texts = render_chat(tokenizer, messages, answer="?")
+        # the answer is the last text; its own, not "?", comes in between
+        place = mark(len(texts) - 1)
+        if rendered.count(place) != 1:
+            raise ScorerError("the judge's template must show the answer once")
+        head, _, tail = rendered.partition(place)
+        before = encode_pieces(tokenizer, head, texts)
+        after = [token for _, ids in encode_pieces(tokenizer, tail, texts) for token in ids]
+        if self._template is not None:
+            whole = [token for _, ids in before for token in ids]
+            if self._front and whole[: len(self._front)] != self._front:
+                before.insert(0, (False, self._front))
+            if self._end and after[-len(self._end) :] != self._end:
+                after = after + self._end
+        return _Call(messages, before, after, False)
+
+    def _encode(self, call: _Call, answer: str) -> list[int]:
+        """The answer's ids. Chunks that have not changed are not encoded again."""
+        ids: list[int] = []
+        at = number = 0
+        while self._chunked and (cut := _SAFE.search(answer, at + CHUNK)):
+            text = answer[at : cut.start()]
+            if number == len(call.chunks) or call.chunks[number][0] != text:
+                call.chunks[number:] = [(text, encode_text(self._tokenizer, text))]
+            ids += call.chunks[number][1]
+            at, number = cut.start(), number + 1
+        return ids + encode_text(self._tokenizer, answer[at:])
+
+    def _fit(self, before: list[tuple[bool, list[int]]], answer: list[int], after: int) -> tuple[list[int], list[int]]:
+        prompt = sum(len(ids) for is_text, ids in before if is_text)
+        room = self._max_length - after - sum(len(ids) for is_text, ids in before if not is_text)
+        over = prompt + len(answer) - room
+        if over > 0:
+            if room < 4:
+                raise ScorerError("the judge's template leaves no room for the answer", hint="raise max_length")
+            step = room // 4 if self._coarse else 1
+            over = -(-over // step) * step
+        from_prompt = min(max(0, over), max(0, prompt - room // 4))
+        answer = answer[max(0, over) - from_prompt :]
+        kept: list[int] = []
+        for is_text, ids in before:
+            cut = min(from_prompt, len(ids)) if is_text else 0
+            from_prompt -= cut
+            kept += ids[cut:]
+        return kept, answer
+
+
+def _frame(tokenizer: Any) -> tuple[list[int], list[int], list[int]]:
+    """The special tokens before, between and after a pair; none are between where the tokenizer knows no pairs."""
+    pair = tokenizer("a", "b", return_special_tokens_mask=True)
+    runs: list[list[int]] = [[]]
+    for token, special in zip(pair["input_ids"], pair["special_tokens_mask"], strict=True):
+        if special:
+            runs[-1].append(token)
+        elif runs[-1] or len(runs) == 1:
+            runs.append([])
+    known = tokenizer.cls_token_id is not None and tokenizer.sep_token_id is not None and len(runs) == 3
+    return runs[0], runs[1] if known else [], runs[-1]
+
+
+def _splits_at_spaces(tokenizer: Any) -> bool:
+    """Whether texts may be encoded in parts that are cut before a space between letters."""
+
+    def same(*parts: str) -> bool:
+        whole = encode_text(tokenizer, "".join(parts))
+        return whole == [token for part in parts for token in encode_text(tokenizer, part)]
+
+    samples: Sequence[Sequence[str]] = (
+        ("the old keeper", " of the light"),
+        ("Hello", " World", " and all"),
+        ("x = f(a) is", " code\n\nnew line"),
+        ("Ünïcode ist", " schön", " überall"),
+        ("ends.  Two  spaces", " then"),
+        ("the", " theory", " of a"),
+    )
+    return all(same(*parts) for parts in samples)

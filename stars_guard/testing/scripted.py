@@ -1,0 +1,149 @@
+"""A backend whose tokens you choose: for tests of policies, ours and yours."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from stars_guard.backends.base import Backend, Proposal, Session
+from stars_guard.core.grammar import Grammar
+from stars_guard.core.messages import Message
+from stars_guard.core.sampling import Sampling
+from stars_guard.core.segments import Token
+from stars_guard.core.tools import Toolset
+from stars_guard.errors import ContextTooLong, ProtocolError
+from stars_guard.prompting.tool_calls import HERMES
+
+__all__ = ["Script", "ScriptedBackend"]
+
+Script = Callable[[Sequence[Message], tuple[str, ...], random.Random], str | None]
+"""Gives the next token's text from the messages, the tokens so far and a seeded generator; None ends the answer."""
+
+
+class _Proposal(Proposal):
+    def __init__(self, session: _Session, seed: int, limit: int) -> None:
+        self._session = session
+        self._random = random.Random(seed)  # noqa: S311
+        self._given = 0
+        self.limit = limit
+        self.texts: list[str | None] = []
+        self.halted = False
+
+    @property
+    def drawn(self) -> int:
+        return len(self.texts)
+
+    @property
+    def over(self) -> bool:
+        return self.halted or self.drawn >= self.limit or None in self.texts
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[Token]]:
+        backend = self._session.backend
+        while self._given < self.drawn or not self.over:
+            for _ in range(backend.chunk):
+                if not self.over:
+                    self.texts.append(backend.script(self._session.messages, self._so_far(), self._random))
+            fresh, self._given = self.texts[self._given :], self.drawn
+            yield [Token(backend.token_id(text or ""), text or "", last=text is None) for text in fresh]
+
+    def _so_far(self) -> tuple[str, ...]:
+        return (*self._session.prefix, *(text or "" for text in self.texts))
+
+    def rebase(self, length: int) -> None:
+        """Count from ``length`` tokens later on."""
+        self.texts = self.texts[length:]
+        self.limit -= length
+        self._given = 0
+
+    def halt(self) -> None:
+        self.halted = True
+
+    async def aclose(self) -> None:
+        self.halted = True
+        self._session.open.discard(self)
+
+
+class _Session(Session):
+    draws_ahead = True
+
+    def __init__(self, backend: ScriptedBackend, messages: Sequence[Message]) -> None:
+        self.backend = backend
+        self.messages = tuple(messages)
+        self.prefix: tuple[str, ...] = ()
+        self.prompt_tokens = sum(len(message.content.split()) for message in messages)
+        self.room = backend.context - self.prompt_tokens
+        self.open: set[_Proposal] = set()
+        self._running: _Proposal | None = None
+
+    async def propose(self, seeds: Sequence[int], limit: int, *, ahead: int = 0) -> list[Proposal]:
+        proposals = [_Proposal(self, seed, limit + ahead) for seed in seeds]
+        if self._running is not None:
+            proposals[0], self._running = self._running, None
+        self.open.update(proposals)
+        return list(proposals)
+
+    async def commit(self, proposal: Proposal, length: int, *, go_on: bool = False) -> int:
+        if not isinstance(proposal, _Proposal) or proposal not in self.open or length > proposal.drawn:
+            raise ProtocolError("only what an open proposal of this session has drawn can be committed")
+        self.prefix += tuple(text or "" for text in proposal.texts[:length])
+        self.open.discard(proposal)
+        if go_on and not proposal.halted and proposal.limit > length:
+            proposal.rebase(length)
+            self._running = proposal
+            return 0
+        return proposal.drawn - length
+
+    async def aclose(self) -> None:
+        self.backend.closed_with_open += len(self.open)
+        self.backend.sessions -= 1
+        self.open.clear()
+
+
+class ScriptedBackend(Backend):
+    """Draws what ``script`` says. A grammar is the script's to keep to; tool calls are in the form ``HERMES``.
+
+    Args:
+        context: words and tokens that fit.
+        chunk: tokens that a proposal draws at a time.
+
+    Attributes:
+        sessions: how many are open now.
+        closed_with_open: proposals that were still open when their session was closed.
+    """
+
+    reproducible = True
+
+    def __init__(self, script: Script, *, context: int = 100_000, chunk: int = 1) -> None:
+        self.script = script
+        self.context = context
+        self.chunk = chunk
+        self.identity = {"engine": "scripted", "model": "scripted"}
+        self.sessions = 0
+        self.closed_with_open = 0
+        self._ids: dict[str, int] = {}
+
+    def token_id(self, text: str) -> int:
+        """A stable id for a token's text."""
+        return self._ids.setdefault(text, len(self._ids))
+
+    async def open(
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        *,
+        entropies: bool = False,
+        seeded: bool = False,
+        tools: Toolset | None = None,
+        grammar: Grammar | None = None,
+    ) -> Session:
+        session = _Session(self, messages)
+        if tools is not None and tools.tools:
+            session.form, grammar = HERMES, HERMES.grammar(tools)
+        session.grammar = grammar
+        if session.room < 1:
+            raise ContextTooLong(f"the prompt has {session.prompt_tokens} words and the context is {self.context}")
+        self.sessions += 1
+        return session
+
+    async def aclose(self) -> None:
+        self.sessions = 0

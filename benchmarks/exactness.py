@@ -30,7 +30,9 @@ from benchmarks.measure import table, write_section
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.base import Backend
 from stars_guard.backends.transformers import TransformersBackend
-from stars_guard.calling.assembly import load_backend, load_cascade, settings_of
+from stars_guard.calling.backend_loading import load_backend
+from stars_guard.calling.judge_loading import load_cascade
+from stars_guard.calling.settings import settings_of
 from stars_guard.core.events import Kept
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message

@@ -23,7 +23,7 @@ from benchmarks.alignment.prompts import Prompt, choose, prompts
 from benchmarks.measure import table, write_section
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.base import Backend
-from stars_guard.calling.assembly import load_backend
+from stars_guard.calling.backend_loading import load_backend
 from stars_guard.core.events import Finished
 from stars_guard.guard import Guard
 

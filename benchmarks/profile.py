@@ -25,7 +25,7 @@ from stars_guard.audit import MemoryStore
 from stars_guard.backends.base import Backend
 from stars_guard.backends.transformers import TransformersBackend
 from stars_guard.backends.vllm_engine import VllmEngineBackend
-from stars_guard.calling.assembly import load_backend
+from stars_guard.calling.backend_loading import load_backend
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import load_policy
 from stars_guard.scorers.sequence_classifier import SequenceClassifier

@@ -16,7 +16,7 @@ from benchmarks.parts import PROMPT, guard_of
 from stars_guard.audit import JsonlStore, Recorder
 from stars_guard.audit.record import CallRecord
 from stars_guard.backends.transformers import TransformersBackend
-from stars_guard.calling.assembly import load_backend
+from stars_guard.calling.backend_loading import load_backend
 from stars_guard.core.events import Event, Released
 from stars_guard.guard import CallOptions
 from stars_guard.prompting.chat_encoding import encode_chat

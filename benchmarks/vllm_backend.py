@@ -11,7 +11,8 @@ from benchmarks.measure import REPEATS, medians, seconds, table, write_section
 from benchmarks.parts import PROMPT, guard_of
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.vllm_engine import VllmEngineBackend
-from stars_guard.calling.assembly import load_backend, load_cascade
+from stars_guard.calling.backend_loading import load_backend
+from stars_guard.calling.judge_loading import load_cascade
 from stars_guard.core.events import Released
 from stars_guard.core.segments import Passage
 from stars_guard.guard import Guard

@@ -18,16 +18,11 @@ from stars_guard.audit import AuditStore, Recorder, Writing, shared_store
 from stars_guard.backends.base import Backend
 from stars_guard.backends.supplied import MOST_TOKENS
 from stars_guard.calling import portal
-from stars_guard.calling.assembly import (
-    as_one_segment,
-    content_of,
-    load_backend,
-    load_cascade,
-    settings_of,
-    supplied_settings,
-)
+from stars_guard.calling.backend_loading import load_backend
 from stars_guard.calling.call import Call
 from stars_guard.calling.checks import Checked, Checker
+from stars_guard.calling.judge_loading import load_cascade
+from stars_guard.calling.settings import as_one_segment, content_of, settings_of, supplied_settings
 from stars_guard.calling.telemetry import OPERATION, PROVIDER, REQUEST_MODEL, CallSpan
 from stars_guard.core.events import Called, Event, Finished, Released, Totals
 from stars_guard.core.grammar import Grammar
@@ -75,7 +70,7 @@ class Guard:
         policy: a shipped policy's name, a path, a mapping or a `Policy`.
         model: what the backend loads; ``embedded`` is the built-in small model. Or a `Backend`, used as it is.
         backend: ``auto``, ``transformers``, ``vllm`` or ``vllm-server``; see
-            `stars_guard.calling.assembly.load_backend`.
+            `stars_guard.calling.backend_loading.load_backend`.
         options: of the backend, such as ``base_url`` and ``api_key`` of a server or vLLM's engine arguments.
         judges: instead of those that the policy declares: for tests.
         allow_python: whether the policy's judges may name Python code to run.

@@ -12,7 +12,7 @@ import pytest
 
 from stars_guard.audit import MemoryStore
 from stars_guard.calling import portal
-from stars_guard.calling.assembly import unload_backends
+from stars_guard.calling.backend_loading import unload_backends
 from stars_guard.core.judging import Rule
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage

@@ -13,7 +13,7 @@ import pytest
 from conftest import USER, guard, policy, rewarding, words
 
 from stars_guard.audit import MemoryStore
-from stars_guard.calling.assembly import load_cascade
+from stars_guard.calling.judge_loading import load_cascade
 from stars_guard.core.judging import Rule
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage

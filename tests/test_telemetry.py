@@ -143,7 +143,7 @@ async def test_a_check_is_a_span_too(spans: InMemorySpanExporter) -> None:
 def test_calls_do_without_the_package() -> None:
     code = (
         "import sys; sys.modules['opentelemetry'] = None\n"
-        "from stars_guard import FunctionScorer, Guard, Judge, Message, ScriptedBackend\n"
+        "from stars_guard import Guard, Message\nfrom stars_guard.testing import ScriptedBackend\n"
         "backend = ScriptedBackend(lambda messages, tokens, random: 'a ' if len(tokens) < 3 else None)\n"
         "policy = {'apiVersion': 'stars-guard/v1', 'name': 'x'}\n"
         "guard = Guard(policy, model=backend, judges=[], audit='memory://')\n"

@@ -27,7 +27,7 @@ from stars_guard.backends.base import Backend
 from stars_guard.backends.vllm_engine import VllmEngineBackend, entropy_of
 from stars_guard.backends.vllm_server import VllmServerBackend
 from stars_guard.calling import portal
-from stars_guard.calling.assembly import load_backend
+from stars_guard.calling.backend_loading import load_backend
 from stars_guard.core.events import Finished, Released
 from stars_guard.core.grammar import Grammar
 from stars_guard.core.messages import Message

@@ -12,7 +12,7 @@ from vllm_servers import Server
 
 from stars_guard.audit import MemoryStore
 from stars_guard.calling import portal
-from stars_guard.calling.assembly import load_cascade
+from stars_guard.calling.judge_loading import load_cascade
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
 from stars_guard.errors import PolicyError

@@ -16,7 +16,7 @@ from stars_guard.audit.record import CallRecord
 from stars_guard.backends.base import Backend
 from stars_guard.calibration.learned import propose
 from stars_guard.calibration.thresholds import Answer
-from stars_guard.calling.assembly import settings_of
+from stars_guard.calling.settings import settings_of
 from stars_guard.core.events import Finished
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import load_policy

@@ -34,7 +34,7 @@ from sklearn.model_selection import GroupKFold
 
 from benchmarks.alignment.prompts import digest
 from benchmarks.alignment.wheels import PYRIT
-from stars_guard.calling.assembly import load_cascade
+from stars_guard.calling.judge_loading import load_cascade
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
 from stars_guard.policy import load_policy

@@ -23,7 +23,7 @@ from benchmarks.alignment.plans import Plan
 from benchmarks.alignment.prompts import choose, prompts
 from benchmarks.alignment.speed import measure_speed, widened
 from stars_guard.calibration.thresholds import Answer
-from stars_guard.calling.assembly import load_backend
+from stars_guard.calling.backend_loading import load_backend
 
 __all__ = ["Evaluation", "evaluate"]
 

@@ -29,7 +29,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config, merge_configs
 
-from stars_guard.calling.assembly import content_of
+from stars_guard.calling.settings import content_of
 from stars_guard.core.events import Decision, Event, Finished
 from stars_guard.core.messages import Message
 from stars_guard.guard import CallOptions, Guard

@@ -9,7 +9,8 @@ from typing import Literal
 from stars_guard.audit import CallRecord
 from stars_guard.audit.record import Attempt
 from stars_guard.auditing.replay import messages_of
-from stars_guard.calling.assembly import load_cascade, load_judges, settings_of
+from stars_guard.calling.judge_loading import load_cascade, load_judges
+from stars_guard.calling.settings import settings_of
 from stars_guard.core.judging import Judgement, Score, combine
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage

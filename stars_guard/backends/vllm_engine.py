@@ -15,7 +15,7 @@ from stars_guard.core.grammar import Grammar
 from stars_guard.core.messages import Message
 from stars_guard.core.sampling import Sampling
 from stars_guard.core.tools import Toolset
-from stars_guard.engines import vllm_process as vllm_runtime
+from stars_guard.engines import vllm_process
 
 __all__ = ["VllmEngineBackend", "entropy_of"]
 
@@ -70,7 +70,7 @@ class _Source(TokenSource):
             output_kind=RequestOutputKind.DELTA,
         )
         name = f"stars-guard-{next(self._backend.numbers)}"
-        with vllm_runtime.translated():
+        with vllm_process.translated():
             async for output in self._backend.engine.generate(
                 {"prompt_token_ids": list(request.ids)}, params, request_id=name
             ):
@@ -94,7 +94,7 @@ class VllmEngineBackend(Backend):
         self.numbers = itertools.count()
         self.context = int(engine.model_config.max_model_len)
         # measured with the embedded model on two cores; on a GPU a guess
-        self.row_cost = 0.08 if vllm_runtime.on_cpu() else 0.01
+        self.row_cost = 0.08 if vllm_process.on_cpu() else 0.01
 
     @classmethod
     async def load(cls, model: str, options: Mapping[str, Any] | None = None) -> VllmEngineBackend:
@@ -112,7 +112,7 @@ class VllmEngineBackend(Backend):
         options = dict(options or {})
         source, revision = options.get("tokenizer") or model, options.get("tokenizer_revision", options.get("revision"))
         vocabulary = await asyncio.to_thread(Vocabulary.load, source, revision)
-        engine = await vllm_runtime.start(model, options)
+        engine = await vllm_process.start(model, options)
         from vllm import __version__
 
         identity = {

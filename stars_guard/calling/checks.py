@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 import anyio
 
 from stars_guard.audit import AuditStore, CallRecord, Recorder
-from stars_guard.calling.assembly import content_of, load_judges
+from stars_guard.calling.judge_loading import load_judges
+from stars_guard.calling.settings import content_of
 from stars_guard.calling.telemetry import CallSpan
 from stars_guard.core.events import Decision, Ended, Event, Kept, Released, Totals
 from stars_guard.core.judging import Judgement

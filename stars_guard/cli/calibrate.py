@@ -16,7 +16,7 @@ from stars_guard.audit import MemoryStore
 from stars_guard.calibration.learned import propose
 from stars_guard.calibration.thresholds import Answer, Position, Prediction, positions, predict
 from stars_guard.calling import portal
-from stars_guard.calling.assembly import settings_of
+from stars_guard.calling.settings import settings_of
 from stars_guard.cli.run import read_jobs
 from stars_guard.core.vocabulary import Schedule
 from stars_guard.decoding import Settings

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from stars_guard.audit import default_url
 from stars_guard.calling import portal
-from stars_guard.calling.assembly import load_backend, load_cascade
+from stars_guard.calling.backend_loading import load_backend
+from stars_guard.calling.judge_loading import load_cascade
 from stars_guard.core.events import Decision, Finished, Kept
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage

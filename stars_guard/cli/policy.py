@@ -11,7 +11,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from stars_guard.calling import portal
-from stars_guard.calling.assembly import load_judges, rule_of
+from stars_guard.calling.judge_loading import load_judges, rule_of
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage

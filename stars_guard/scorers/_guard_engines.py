@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from stars_guard.engines import vllm_process as vllm_runtime
+from stars_guard.engines import vllm_process
 from stars_guard.engines.model_thread import Worker
 from stars_guard.engines.vllm_client import ServerOptions, Servers
 from stars_guard.errors import ScorerError
@@ -86,7 +86,7 @@ class VllmGuard(GuardEngine):
 
         params = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=list(labels), detokenize=False)
         found, cached = None, None
-        with vllm_runtime.translated():
+        with vllm_process.translated():
             async for output in self._engine.generate(
                 {"prompt_token_ids": ids}, params, request_id=f"stars-guard-judge-{next(self._numbers)}"
             ):

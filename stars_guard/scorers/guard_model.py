@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import SecretStr
 
 from stars_guard.core.segments import Passage
-from stars_guard.engines import vllm_process as vllm_runtime
+from stars_guard.engines import vllm_process
 from stars_guard.engines.loading import quiet
 from stars_guard.engines.vllm_client import parse_options
 from stars_guard.errors import BackendError, MissingExtra, ScorerError
@@ -99,7 +99,7 @@ class GuardModelScorer(Scorer):
             where = ServerGuard(model, parse_options({"base_url": base_url, "api_key": api_key}))
         elif engine is not None:
             try:
-                where = VllmGuard(await vllm_runtime.start(model, {"revision": revision, **engine}))
+                where = VllmGuard(await vllm_process.start(model, {"revision": revision, **engine}))
             except BackendError as exc:
                 raise ScorerError(f"judge model {model!r}: {exc.message}", hint=exc.hint) from exc
         else:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from stars_guard.core.segments import Passage
-from stars_guard.engines import vllm_process as vllm_runtime
+from stars_guard.engines import vllm_process
 from stars_guard.engines.loading import quiet
 from stars_guard.engines.vllm_client import ServerOptions, Servers, parse_options
 from stars_guard.errors import BackendError, MissingExtra, ScorerError
@@ -47,7 +47,7 @@ class _InProcess(_Engine):
 
         params = PoolingParams(task="classify", use_activation=False)
         name, data, cached = f"stars-guard-judge-{next(self._numbers)}", None, None
-        with vllm_runtime.translated():
+        with vllm_process.translated():
             async for output in self._engine.encode({"prompt_token_ids": ids}, params, request_id=name):
                 data, cached = output.outputs.data, output.num_cached_tokens
         if data is None:
@@ -122,7 +122,7 @@ class VllmClassifier(Classifier):
             return cls(served, reader, config, identity)
         options = {"runner": "pooling", "revision": revision, **(engine or {})}
         try:
-            return cls(_InProcess(await vllm_runtime.start(model, options)), reader, config, identity)
+            return cls(_InProcess(await vllm_process.start(model, options)), reader, config, identity)
         except BackendError as exc:
             raise ScorerError(f"judge model {model!r}: {exc.message}", hint=exc.hint) from exc
 

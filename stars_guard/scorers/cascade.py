@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 from stars_guard.core.judging import Judgement, Rule, Score, combine
 from stars_guard.core.segments import Passage
+from stars_guard.errors import InputError, ScorerInputError
 from stars_guard.scorers._batching import batcher_of
-from stars_guard.scorers.base import Scorer
+from stars_guard.scorers.base import Rating, Scorer
 
 __all__ = ["Cascade", "Judge"]
 
@@ -104,23 +105,30 @@ class Cascade:
 
 
 async def _scores(judge: Judge, passages: Sequence[Passage]) -> list[Score]:
-    batcher = batcher_of(judge.scorer)
-    name, began = judge.rule.judge, time.perf_counter()
+    batcher, name, began = batcher_of(judge.scorer), judge.rule.judge, time.perf_counter()
     if batcher.breaker.is_open:
-        return [Score(name, None, error="left alone after failures in a row") for _ in passages]
+        return [Score(judge=name, value=None, error="left alone after failures in a row") for _ in passages]
     try:
         async with asyncio.timeout(judge.timeout):
             ratings, size = await batcher.score(passages)
     except Exception as exc:
-        # The exception's text may hold user text; its kind does not.
-        batcher.breaker.record(failed=True)
+        # what is wrong with one caller's text says nothing about the judge
+        if not isinstance(exc, ScorerInputError | InputError):
+            batcher.breaker.failed({passage.call_id for passage in passages})
         seconds = time.perf_counter() - began
-        return [Score(name, None, error=type(exc).__name__, seconds=seconds) for _ in passages]
+        # The exception's text may hold user text; its kind does not.
+        return [Score(judge=name, value=None, error=type(exc).__name__, seconds=seconds) for _ in passages]
+    # Scores that are no finite numbers came in time, and other passages may well have good ones. So they are errors of
+    # their passages and not an outage, from which the breaker saves the waiting.
+    batcher.breaker.succeeded()
     seconds = time.perf_counter() - began
-    batcher.breaker.record(failed=not all(math.isfinite(rating.value) for rating in ratings))
-    return [
-        Score(name, rating.value, None, rating.detail, seconds, size, rating.cached)
-        if math.isfinite(rating.value)
-        else Score(name, None, error="the score is not a finite number", seconds=seconds, batch=size)
-        for rating in ratings
-    ]
+    return [_score(name, rating, seconds, size) for rating in ratings]
+
+
+def _score(name: str, rating: Rating, seconds: float, size: int) -> Score:
+    if not math.isfinite(rating.value):
+        error = "the score is not a finite number"
+        return Score(judge=name, value=None, error=error, seconds=seconds, batch=size)
+    return Score(
+        judge=name, value=rating.value, detail=rating.detail, seconds=seconds, batch=size, cached=rating.cached
+    )

@@ -41,8 +41,10 @@ class LiveGuard:
         """The guard that a new call should use."""
         policy = self._live.current
         with self._lock:
-            if self._guard is None or self._guard.policy is not policy:
+            if self._guard is None:
                 self._guard = Guard(policy, audit=self._audit, allow_python=self._allow_python)
+            elif self._guard.policy is not policy:
+                self._guard = self._guard.replaced(policy)
             return self._guard
 
 

@@ -93,7 +93,9 @@ class ChatStars(NotingRuns):
         chosen, model = given.get("policy") or self.policy, given.get("model") or self.model_name
         policy, key = self._policy(chosen), (model, str(chosen.name if isinstance(chosen, Policy) else chosen))
         guard = self._guards.get(key)
-        if guard is None or guard.policy is not policy:
+        if guard is not None and guard.policy is not policy:
+            guard = self._guards[key] = guard.replaced(policy)
+        if guard is None:
             options = dict(self.backend_options)
             if self.base_url is not None:
                 options |= {"base_url": self.base_url, "api_key": self.api_key}

@@ -21,6 +21,7 @@ from stars_guard.errors import (
     ProtocolError,
     Refused,
     ScorerError,
+    ScorerInputError,
     StarsGuardError,
 )
 
@@ -81,6 +82,7 @@ __all__ = [
     "Score",
     "Scorer",
     "ScorerError",
+    "ScorerInputError",
     "Session",
     "StarsGuardError",
     "Token",

@@ -18,7 +18,7 @@ from stars_guard.backends.base import Backend
 from stars_guard.calling import portal
 from stars_guard.calling.call import Call
 from stars_guard.calling.checks import Checked, Checker
-from stars_guard.calling.loaded import Loaded
+from stars_guard.calling.loaded import Given, Loaded
 from stars_guard.calling.options import CallOptions
 from stars_guard.calling.plan import Plan, Request
 from stars_guard.calling.recording import Recording
@@ -68,8 +68,7 @@ class Guard:
         self.policy = load_policy(policy)
         self.model_name = model if isinstance(model, str) else model.identity.get("model", type(model).__name__)
         self._rate = AcceptanceRate()
-        self._make = partial(
-            Guard,
+        self._given = Given(
             model=model,
             backend=backend,
             options=dict(options or {}),
@@ -77,15 +76,7 @@ class Guard:
             allow_python=allow_python,
             audit=audit,
         )
-        self._loaded = Loaded(
-            self.policy,
-            model=model,
-            backend=backend,
-            options=dict(options or {}),
-            judges=judges,
-            allow_python=allow_python,
-            audit=audit,
-        )
+        self._loaded = Loaded(self.policy, self._given)
         self._checker = Checker(self.policy, self._loaded)
         self.blocking = Blocking(self)
 
@@ -165,7 +156,7 @@ class Guard:
         Raises:
             PolicyError: the policy cannot be used; this guard then goes on.
         """
-        made = self._make(policy)
+        made = Guard(policy, **self._given.arguments)
         portal.begin(partial(made._loaded.follow, self._loaded))
         return made
 

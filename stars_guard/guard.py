@@ -216,17 +216,19 @@ class Guard:
             error.audit_id = call_id
             raise error
         yield Finished(
-            "".join(event.text for event in call.released if isinstance(event, Released)),
-            done.finish,
-            done.reason,
-            call.totals,
-            call_id,
-            seed,
-            policy.name,
-            policy.sha256,
-            recorder.seconds,
-            tuple(one for event in call.released if isinstance(event, Called) for one in event.tool_calls),
-            tuple(one for event in call.released if isinstance(event, Called) for one in event.invalid_tool_calls),
+            text="".join(event.text for event in call.released if isinstance(event, Released)),
+            finish=done.finish,
+            reason=done.reason,
+            totals=call.totals,
+            call_id=call_id,
+            seed=seed,
+            policy=policy.name,
+            policy_sha256=policy.sha256,
+            seconds=recorder.seconds,
+            tool_calls=tuple(one for event in call.released if isinstance(event, Called) for one in event.tool_calls),
+            invalid_tool_calls=tuple(
+                one for event in call.released if isinstance(event, Called) for one in event.invalid_tool_calls
+            ),
         )
 
     async def _begin(

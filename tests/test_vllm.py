@@ -101,9 +101,9 @@ PERSON = Grammar.json_schema(
     }
 )
 WEATHER = Tool(
-    "get_weather",
-    "The weather in a city.",
-    {
+    name="get_weather",
+    description="The weather in a city.",
+    parameters={
         "type": "object",
         "properties": {"city": {"type": "string", "maxLength": 12}},
         "required": ["city"],

@@ -136,7 +136,15 @@ class _Other:
 
     def _passage(self, before: str, text: str, index: int, last: bool) -> Passage:
         whole = self._record.grammar_sha256 is not None
-        return Passage(self._record.call_id, self._messages or (), before, text, index, last, whole)
+        return Passage(
+            call_id=self._record.call_id,
+            messages=self._messages or (),
+            accepted=before,
+            segment=text,
+            index=index,
+            last=last,
+            whole=whole,
+        )
 
     async def _judge(
         self, attempt: Attempt, index: int, before: str | None, tokens: int

@@ -138,7 +138,7 @@ class _Proposal(Proposal):
         last = token in self._session.source.eos_ids
         if not last:
             text, state = state.feed(token)
-        self._tokens.append(Token(token, text, entropy, last))
+        self._tokens.append(Token(token, text, entropy=entropy, last=last))
         self._states.append(state)
 
     @property

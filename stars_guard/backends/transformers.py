@@ -77,7 +77,7 @@ class _Proposal(Proposal):
             text, state = state.feed(token)
         self.states.append(state)
         self.over = last or len(self.ids) >= self.limit
-        return Token(token, text, entropy, last)
+        return Token(token, text, entropy=entropy, last=last)
 
     def deliver(self, item: Token | BackendError | None) -> None:
         self._queue.put_nowait(item)

@@ -48,7 +48,7 @@ class _Position:
     def step(self, price: float) -> Step:
         gain = self.c * self.s
         z = _reserve(price * self.m / gain) if gain > 0 else -FARTHEST
-        return Step(self.tokens, self.a + z * self.s, self.b)
+        return Step(tokens=self.tokens, base=self.a + z * self.s, carry=self.b)
 
 
 def learn(answers: Sequence[Answer], settings: Settings, acceptance: float) -> Settings:

@@ -24,7 +24,7 @@ from stars_guard.scorers.cascade import Cascade
 __all__ = ["Checked", "Checker"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
     """What became of a text.
 
@@ -62,7 +62,7 @@ class Checker:
         """Judge a text. The arguments are those of `Guard.check`."""
         rail = self._rails[stage]
         if not rail.judges or not text or self._policy.mode == "off":
-            return Checked(stage, True, text)
+            return Checked(stage=stage, allowed=True, text=text)
         one = _Check(self._policy, stage, text, tuple(messages), run_id)
         try:
             cascade = self._cascades.get(stage)
@@ -109,20 +109,20 @@ class _Check:
         try:
             judgement = await self._judge(cascade, self._text)
             if judgement.veto is None:
-                return self._pass(self._text, Kept(0, 0, "accepted"))
+                return self._pass(self._text, Kept(segment=0, attempt=0, how="accepted"))
             self._reason = f"vetoed by {judgement.veto}"
             if self._policy.mode == "monitor":
-                return self._pass(self._text, Kept(0, 0, "monitored"))
+                return self._pass(self._text, Kept(segment=0, attempt=0, how="monitored"))
             if self._stage == "tool_result" and self._policy.rails.tool_result.action == "redact":
                 clean = await self._redact(cascade, judgement)
                 if clean is not None:
                     self.finish = "redacted"
-                    return self._pass(clean, Kept(0, self._attempts - 1, "accepted"))
+                    return self._pass(clean, Kept(segment=0, attempt=self._attempts - 1, how="accepted"))
         finally:
             await cascade.forget(self._call_id)
         self.finish = "refused"
-        self._add(Ended(0, "refuse", self._reason))
-        return Checked(self._stage, False, "", self._reason, self._call_id)
+        self._add(Ended(segment=0, action="refuse", reason=self._reason))
+        return Checked(stage=self._stage, allowed=False, text="", reason=self._reason, audit_id=self._call_id)
 
     async def _redact(self, cascade: Cascade, judgement: Judgement) -> str | None:
         """A copy that no judge vetoes; each round takes out what one judge points at, as no other is asked then."""
@@ -135,11 +135,20 @@ class _Check:
         return text
 
     async def _judge(self, cascade: Cascade, text: str) -> Judgement:
-        passage = Passage(self._call_id, self._messages, "", text, last=True)
+        passage = Passage(call_id=self._call_id, messages=self._messages, accepted="", segment=text, last=True)
         (judgement,) = await cascade.judge([passage])
         verdict: Verdict = "rejected" if judgement.veto else "accepted"
         reason = f"vetoed by {judgement.veto}" if judgement.veto else "no judge vetoes"
-        self._add(Decision(0, self._attempts, Candidate((), text), judgement, verdict, reason))
+        self._add(
+            Decision(
+                segment=0,
+                attempt=self._attempts,
+                candidate=Candidate(tokens=(), text=text),
+                judgement=judgement,
+                verdict=verdict,
+                reason=reason,
+            )
+        )
         self._attempts += 1
         self._rejections += judgement.veto is not None
         self._scored += len(judgement.scores)
@@ -147,8 +156,10 @@ class _Check:
 
     def _pass(self, text: str, kept: Kept) -> Checked:
         self._add(kept)
-        self._add(Released(0, text))
-        return Checked(self._stage, self.finish == "passed", text, self._reason, self._call_id)
+        self._add(Released(segment=0, text=text))
+        return Checked(
+            stage=self._stage, allowed=self.finish == "passed", text=text, reason=self._reason, audit_id=self._call_id
+        )
 
     def _add(self, event: Event) -> None:
         self._recorder.add(event)

@@ -130,7 +130,7 @@ def _line(decision: Decision) -> Text:
 def _reward(policy: Policy, prompt: str, answer: str) -> float | None:
     async def judge() -> float | None:
         cascade = await load_cascade(policy)
-        passage = Passage("demo", (Message("user", prompt),), "", answer)
+        passage = Passage(call_id="demo", messages=(Message("user", prompt),), accepted="", segment=answer)
         return (await cascade.judge([passage]))[0].reward
 
     return portal.call(judge)

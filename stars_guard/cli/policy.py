@@ -80,7 +80,13 @@ def test_policy(console: Console, name: str, path: Path) -> bool:
                 text = render_call(case.call.name, case.call.args) if case.call else case.answer or ""
                 messages = (Message("user", case.prompt),) if case.prompt else ()
                 judgement = await cascades[case.stage].judge_fully(
-                    Passage(f"case-{index}", messages, "", text, last=case.stage != "answer")
+                    Passage(
+                        call_id=f"case-{index}",
+                        messages=messages,
+                        accepted="",
+                        segment=text,
+                        last=case.stage != "answer",
+                    )
                 )
                 progress.advance(bar)
                 return judgement

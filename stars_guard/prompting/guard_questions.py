@@ -21,7 +21,7 @@ from stars_guard.prompting.plain_text import as_text
 __all__ = ["Encoder", "Labels", "Question", "Questions"]
 
 _MARK = re.compile("\x02(\\d+)\x02")
-_PROBE = Passage("", (Message("user", "?"),), "", "!")
+_PROBE = Passage(call_id="", messages=(Message("user", "?"),), accepted="", segment="!")
 
 
 @dataclass(frozen=True, slots=True)

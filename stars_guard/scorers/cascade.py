@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from weakref import WeakKeyDictionary
 
 from stars_guard.core.judging import Judgement, Rule, Score, combine
@@ -35,6 +35,7 @@ class Judge:
 
     rule: Rule
     scorer: Scorer
+    _: KW_ONLY
     timeout: float | None = None
     tail: int | None = None
     every: int = 1
@@ -160,7 +161,7 @@ async def _scores(judge: Judge, passages: Sequence[Passage]) -> list[Score]:
         batcher = _batchers[judge.scorer] = _Batcher(judge.scorer)
     name, began = judge.rule.judge, time.perf_counter()
     if batcher.breaker.is_open:
-        return [Score(name, None, error="left alone after failures in a row") for _ in passages]
+        return [Score(judge=name, value=None, error="left alone after failures in a row") for _ in passages]
     try:
         async with asyncio.timeout(judge.timeout):
             ratings, size = await batcher.score(passages)
@@ -168,12 +169,20 @@ async def _scores(judge: Judge, passages: Sequence[Passage]) -> list[Score]:
         # The exception's text may hold user text; its kind does not.
         batcher.breaker.record(failed=True)
         seconds = time.perf_counter() - began
-        return [Score(name, None, error=type(exc).__name__, seconds=seconds) for _ in passages]
+        return [Score(judge=name, value=None, error=type(exc).__name__, seconds=seconds) for _ in passages]
     seconds = time.perf_counter() - began
     batcher.breaker.record(failed=not all(math.isfinite(rating.value) for rating in ratings))
     return [
-        Score(name, rating.value, None, rating.detail, seconds, size, rating.cached)
+        Score(
+            judge=name,
+            value=rating.value,
+            error=None,
+            detail=rating.detail,
+            seconds=seconds,
+            batch=size,
+            cached=rating.cached,
+        )
         if math.isfinite(rating.value)
-        else Score(name, None, error="the score is not a finite number", seconds=seconds, batch=size)
+        else Score(judge=name, value=None, error="the score is not a finite number", seconds=seconds, batch=size)
         for rating in ratings
     ]

@@ -114,7 +114,7 @@ class GuardModelScorer(Scorer):
             group = rows[start : start + width]
             value, category = self._questions.verdict([self._chance(logs) for logs, _ in group])
             cached = [count for _, count in group if count is not None]
-            ratings.append(Rating(value, category, sum(cached) if cached else None))
+            ratings.append(Rating(value, category, cached=sum(cached) if cached else None))
         return ratings
 
     def _encode(self, passage: Passage) -> list[list[int]]:

@@ -148,6 +148,7 @@ def test_positions() -> None:
         ("decoding: {r_star: 1.0, attempts: 3}  # all\n", "decoding: {beta: 0.25, r_star: 2.5, attempts: 3}  # all"),
         ("decoding:\n    attempts: 3\n", "    beta: 0.25\n    r_star: 2.5\n    attempts: 3"),
         ("description: none\n", "description: none\ndecoding:\n"),
+        ("decoding: {}  # none\n", "decoding: {beta: 0.25, r_star: 2.5}  # none"),
     ],
 )
 def test_writing_changes_two_numbers_and_nothing_else(tmp_path: Path, text: str, expected: str) -> None:
@@ -185,11 +186,22 @@ def test_a_learned_schedule_is_written_and_written_again(tmp_path: Path, text: s
 
 def test_what_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
-    text = "apiVersion: stars-guard/v1\nname: x\ndecoding: {r_star: &a 1.0, beta: *a}\n"
-    path.write_text(text)
-    with pytest.raises(PolicyError, match=r"write r_star: 2\.5, beta: 0\.25 yourself"):
-        write_decoding(path, {"r_star": 2.5, "beta": 0.25})
-    assert path.read_text() == text
+    for decoding in ("decoding: {r_star: &a 1.0, beta: *a}\n", "decoding:\n  {}\n"):
+        text = f"apiVersion: stars-guard/v1\nname: x\n{decoding}"
+        path.write_text(text)
+        with pytest.raises(PolicyError, match=r"write r_star: 2\.5, beta: 0\.25 yourself"):
+            write_decoding(path, {"r_star": 2.5, "beta": 0.25})
+        assert path.read_text() == text
+        assert [file.name for file in tmp_path.iterdir()] == ["p.yaml"]
+
+
+def test_writing_keeps_links_and_line_ends(tmp_path: Path) -> None:
+    path, link = tmp_path / "p.yaml", tmp_path / "link.yaml"
+    path.write_bytes(b"apiVersion: stars-guard/v1\r\nname: x\r\ndecoding:\r\n  r_star: 1.0\r\n")
+    link.symlink_to("p.yaml")
+    write_decoding(link, {"r_star": 2.5, "beta": 0.25})
+    assert link.is_symlink()
+    assert path.read_bytes().endswith(b"decoding:\r\n  beta: 0.25\r\n  r_star: 2.5\r\n")
 
 
 def test_the_command_on_the_real_model(tmp_path: Path) -> None:

@@ -343,7 +343,7 @@ def test_verify_head_and_purge_from_the_command_line(tmp_path: Path) -> None:
         ["verify", "memory://"],
         ["verify", url, "--head", str(tmp_path / "none")],
     ):
-        assert run(app, ["audit", *args]).exit_code == 1
+        assert run(app, ["audit", *args]).exit_code == 2
 
 
 def test_what_canonical_json_cannot_hold() -> None:

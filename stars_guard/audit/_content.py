@@ -33,6 +33,8 @@ _RULES = tuple(
     )
 )
 
+_MARKS = frozenset(mark for mark, _ in _RULES)
+
 
 @dataclass(frozen=True, slots=True)
 class Content:
@@ -109,9 +111,9 @@ class Text(BaseModel):
 
     @property
     def whole(self) -> bool:
-        """Whether it is the text as it was: redaction shows in the length."""
+        """Whether it is the text as it was: redaction shows in the length, or where a mark is as long, in the mark."""
         text = self.text
-        return text is not None and len(text) == self.chars
+        return text is not None and len(text) == self.chars and not any(mark in text for mark in _MARKS)
 
     @classmethod
     def of(cls, text: str, mode: ContentMode, *, before: str = "", after: str = "") -> Text:

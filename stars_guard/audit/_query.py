@@ -17,8 +17,8 @@ from stars_guard.errors import InputError
 
 __all__ = [
     "Filter",
-    "Key",
     "News",
+    "Place",
     "Summary",
     "blamed",
     "clear_texts",
@@ -30,7 +30,7 @@ __all__ = [
     "words",
 ]
 
-Key = tuple[str, str]
+Place = tuple[str, str]
 """Start and id of a call: the order of a list."""
 
 _PREVIEW = 140
@@ -96,7 +96,7 @@ class Summary:
     preview: str | None
 
     @property
-    def key(self) -> Key:
+    def place(self) -> Place:
         """Its place in a list."""
         return self.started_at, self.id
 
@@ -202,7 +202,7 @@ def matches(record: CallRecord, wanted: Filter) -> bool:
 
 
 def newest(
-    records: Iterable[CallRecord], wanted: Filter, limit: int | None, before: Key | None = None
+    records: Iterable[CallRecord], wanted: Filter, limit: int | None, before: Place | None = None
 ) -> list[Summary]:
     """The rows of the wanted records, newest start first.
 
@@ -211,7 +211,9 @@ def newest(
         before: the key of the last row of the page before.
     """
     rows = [summarize(record) for record in records if matches(record, wanted)]
-    rows = sorted((row for row in rows if before is None or row.key < before), key=lambda row: row.key, reverse=True)
+    rows = sorted(
+        (row for row in rows if before is None or row.place < before), key=lambda row: row.place, reverse=True
+    )
     return rows[:limit]
 
 

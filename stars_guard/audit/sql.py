@@ -9,22 +9,24 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, text
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from stars_guard.audit._database import at_head, make_engine, migrate, translated
-from stars_guard.audit._query import Filter, Key, News, Summary
+from stars_guard.audit._files import local_path
+from stars_guard.audit._query import Filter, News, Place, Summary
 from stars_guard.audit._rows import attempts_of, blames_of, call_of, words_of
 from stars_guard.audit._sql_query import ids_of, news, page, texts_row
 from stars_guard.audit._sql_stats import count_rows
 from stars_guard.audit._tables import attempts, blames, calls, entries, texts
-from stars_guard.audit._write_queue import Writing
 from stars_guard.audit.chained_store import ChainedStore
 from stars_guard.audit.entries import Entry, Head, Item, Purge, new_writer, seal
 from stars_guard.audit.record import CallRecord
 from stars_guard.audit.stats import Stats
+from stars_guard.audit.writing import Writing
 from stars_guard.errors import AuditError
 
 __all__ = ["SqlStore"]
@@ -53,6 +55,25 @@ class SqlStore(ChainedStore):
         self._ready = False
         self._lock = threading.Lock()
         weakref.finalize(self, self._engine.dispose)
+
+    @classmethod
+    def from_url(cls, url: str, writing: Writing | None = None) -> Self:
+        """``sqlite:///path``, or a URL of SQLAlchemy for PostgreSQL.
+
+        Raises:
+            AuditError: it is neither.
+            MissingExtra: the database's driver is not installed.
+        """
+        scheme, _, rest = url.partition("://")
+        if scheme == "sqlite":
+            path = local_path(url, rest)
+            return cls(URL.create("sqlite+pysqlite", database=str(path)), writing=writing)
+        try:
+            return cls(make_url(url), writing=writing)
+        except (ArgumentError, ValueError) as exc:
+            raise AuditError(
+                f"cannot use the audit URL {scheme}://...", hint="write it as scheme://user@host:port/database"
+            ) from exc
 
     def rest(self) -> None:
         self._engine.dispose()
@@ -143,7 +164,7 @@ class SqlStore(ChainedStore):
         return entry.record()
 
     def search(
-        self, wanted: Filter | None = None, *, limit: int | None = 50, before: Key | None = None
+        self, wanted: Filter | None = None, *, limit: int | None = 50, before: Place | None = None
     ) -> list[Summary]:
         with self._reading() as connection:
             return page(connection, wanted or Filter(), limit, before) if connection else []
@@ -214,7 +235,7 @@ _OF_CALL = (calls.c.writer == entries.c.writer) & (calls.c.seq == entries.c.seq)
 
 
 def _entry(row: Row[Any]) -> Entry:
-    return Entry(row.writer, row.seq, row.prev, row.key, row.kind, row.payload, row.hash)
+    return Entry(**row._mapping)
 
 
 def _has(connection: Connection, wanted: Collection[str]) -> set[str]:

@@ -26,6 +26,7 @@ __all__ = [
     "newest",
     "parse_time",
     "stamp",
+    "storable",
     "summarize",
     "words",
 ]
@@ -166,10 +167,10 @@ def summarize(record: CallRecord) -> Summary:
     totals = record.totals
     return Summary(
         id=record.call_id,
-        run_id=record.run_id,
+        run_id=None if record.run_id is None else storable(record.run_id),
         started_at=record.started_at,
         seconds=record.seconds,
-        policy=record.policy,
+        policy=storable(record.policy),
         mode=record.mode,
         stage=record.stage,
         finish=record.finish,
@@ -179,7 +180,7 @@ def summarize(record: CallRecord) -> Summary:
         drawn=totals.get("drawn", 0),
         kept=totals.get("kept", 0),
         judges=tuple(judges),
-        preview=None if said is None else " ".join(said[: 2 * _PREVIEW].split())[:_PREVIEW],
+        preview=None if said is None else storable(" ".join(said[: 2 * _PREVIEW].split())[:_PREVIEW]),
     )
 
 
@@ -190,11 +191,11 @@ def matches(record: CallRecord, wanted: Filter) -> bool:
         (
             wanted.since is None or row.started_at >= stamp(wanted.since),
             wanted.until is None or row.started_at < stamp(wanted.until),
-            wanted.policy in (None, row.policy),
+            wanted.policy is None or storable(wanted.policy) == row.policy,
             wanted.judge is None or wanted.judge in row.judges,
             wanted.finish in (None, row.finish),
             wanted.stage in (None, row.stage),
-            wanted.run_id in (None, row.run_id),
+            wanted.run_id is None or storable(wanted.run_id) == row.run_id,
             not wanted.rejected or row.rejections > 0,
             not wanted.text or words(wanted.text) <= {word for text in clear_texts(record) for word in words(text)},
         )
@@ -215,6 +216,11 @@ def newest(
         (row for row in rows if before is None or row.place < before), key=lambda row: row.place, reverse=True
     )
     return rows[:limit]
+
+
+def storable(text: str) -> str:
+    """Text of a list's row as every database can hold it: PostgreSQL has no U+0000."""
+    return text.replace("\0", "\ufffd")
 
 
 def words(text: str) -> set[str]:

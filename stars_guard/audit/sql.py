@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, Select, delete, func, insert, select, te
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from stars_guard.audit._database import at_head, make_engine, migrate, translated
+from stars_guard.audit._database import Pool, at_head, make_engine, migrate, translated
 from stars_guard.audit._files import local_path
 from stars_guard.audit._query import Filter, News, Place, Summary
 from stars_guard.audit._rows import attempts_of, blames_of, call_of, words_of
@@ -50,6 +50,7 @@ class SqlStore(ChainedStore):
         super().__init__(url.render_as_string(hide_password=True), writing)
         self._path = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
         self._engine = make_engine(url)
+        self._pool = Pool(self._engine)
         self._head = Head(writer=new_writer())
         self._uncertain = False
         self._ready = False
@@ -76,11 +77,11 @@ class SqlStore(ChainedStore):
             ) from exc
 
     def rest(self) -> None:
-        self._engine.dispose()
+        self._pool.close()
 
     def close(self) -> None:
         super().close()
-        self._engine.dispose()
+        self._pool.close()
 
     def write(self, items: Sequence[Item]) -> None:
         if not items:
@@ -145,7 +146,7 @@ class SqlStore(ChainedStore):
         self._head = made[-1].head
         self._uncertain = False
         if self._dialect == "sqlite":
-            with translated("purge", self.name), self._engine.connect() as connection:
+            with translated("purge", self.name), self._pool.used(), self._engine.connect() as connection:
                 # until then the file itself holds what was taken out
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         return records
@@ -190,7 +191,7 @@ class SqlStore(ChainedStore):
 
     @contextmanager
     def _changing(self, doing: str) -> Iterator[Connection]:
-        with translated(doing, self.name):
+        with translated(doing, self.name), self._pool.used():
             if not self._ready:
                 migrate(self._engine, self._path)
                 self._ready = True
@@ -203,7 +204,7 @@ class SqlStore(ChainedStore):
         if self._path is not None and not self._path.exists():
             yield None
             return
-        with translated("read", self.name):
+        with translated("read", self.name), self._pool.used():
             if not self._ready:
                 with self._engine.connect() as connection:
                     newest = at_head(connection)

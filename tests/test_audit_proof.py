@@ -210,7 +210,7 @@ def test_lines_taken_out_put_in_and_swapped_are_found(tmp_path: Path) -> None:
         ([b, c, d], "begins with number 2"),
         ([a, c, b, d], "comes after number 1"),
         ([a, a, b, c, d], "comes after number 1"),
-        ([a, b, b"{}\n", c, d], "this is no entry"),
+        ([a, b, b"{}\n", c, d], "a.jsonl:3 is not a record"),
         ([a, b, small("v1").model_dump_json().encode() + b"\n", c, d], "it is not sealed"),
     ):
         path.write_bytes(b"".join(lines))

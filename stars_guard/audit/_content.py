@@ -36,7 +36,7 @@ _RULES = tuple(
 _MARKS = frozenset(mark for mark, _ in _RULES)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
     """How much text records hold, for each kind of it. The answer is accepted text.
 
@@ -61,7 +61,7 @@ class Content:
     @classmethod
     def of(cls, mode: ContentMode) -> Content:
         """One mode for every kind."""
-        return cls(mode, mode, mode)
+        return cls(prompt=mode, accepted=mode, rejected=mode)
 
     def keep(self, text: str, mode: ContentMode, *, before: str = "", after: str = "") -> Text:
         """As `Text.of`, encrypted where texts are to be."""

@@ -17,7 +17,7 @@ from rich.text import Text as Line
 
 from stars_guard.audit import AuditStore, Filter, Summary, Text, open_store
 from stars_guard.audit.export import harmless
-from stars_guard.audit.stats import LAST_POSITION, Cost
+from stars_guard.audit.stats import LAST_INDEX, Cost
 from stars_guard.cli._console import visible
 from stars_guard.errors import AuditError, MissingExtra
 from stars_guard.policy import load_policy
@@ -128,8 +128,8 @@ def show_stats(console: Console, store: AuditStore, wanted: Filter, *, as_json: 
     console.print(_costs("By policy", "policy", stats.policies))
     console.print(_costs("Over time", "from (UTC)", stats.times))
     rows = []
-    for each in stats.positions:
-        where = f"{each.index}" if each.index < LAST_POSITION else f"{each.index} and later"
+    for each in stats.by_index:
+        where = f"{each.index}" if each.index < LAST_INDEX else f"{each.index} and later"
         share = each.accepted / (each.accepted + each.rejected)
         rows.append((where, each.accepted, each.rejected, f"{share:.0%}", _number(each.threshold)))
     names = ("segment", "accepted", "rejected", "acceptance", "mean threshold")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import threading
 from typing import Any
@@ -94,3 +95,13 @@ def _schemes(wrong: str | None = None) -> str:
     near = difflib.get_close_matches(wrong or "", known, 1)
     there_are = f"there are {', '.join(f'{scheme}://' for scheme in known)}"
     return f"did you mean {near[0]}://? {there_are}" if near else there_are
+
+
+def _after_fork() -> None:
+    """A chain belongs to one process, and the writing threads have stayed in the parent."""
+    global _lock
+    _shared.clear()
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -164,6 +164,37 @@ class Guard:
         """
         return await portal.acall(lambda: self._checker.check(stage, text, messages=messages, run_id=run_id))
 
+    def under(
+        self,
+        policy: str | Path | Mapping[str, Any] | Policy,
+        *,
+        audit: str | AuditStore | None = None,
+        allow_python: bool = False,
+    ) -> Guard:
+        """Another guard on the same engine, with the judges of another policy. This guard goes on as it is.
+
+        Args:
+            audit: a store or its URL, instead of this guard's store.
+
+        Raises:
+            PolicyError: the policy cannot be used.
+        """
+        return Guard(
+            policy,
+            model=self._model,
+            backend=self._backend,
+            options=self._options,
+            audit=self.audit if audit is None else audit,
+            allow_python=allow_python,
+        )
+
+    def replaced(self, policy: str | Path | Mapping[str, Any] | Policy) -> Guard:
+        """A guard like this one with another policy."""
+        return self.under(policy, allow_python=self._allow_python)
+
+    async def aclose(self) -> None:
+        """Free what the guard has opened."""
+
     async def _events(
         self, messages: Sequence[Message], options: CallOptions, engine: Backend | None = None
     ) -> AsyncGenerator[Event, None]:
@@ -341,3 +372,7 @@ class Blocking:
     def check(self, stage: Stage, text: str, *, messages: Sequence[Message] = (), run_id: str | None = None) -> Checked:
         """As `Guard.check`."""
         return portal.call(lambda: self._guard.check(stage, text, messages=messages, run_id=run_id))
+
+    def close(self) -> None:
+        """As `Guard.aclose`."""
+        portal.call(self._guard.aclose)

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-__all__ = ["acall", "astream", "call", "stream"]
+__all__ = ["acall", "astream", "begin", "call", "stream"]
 
 T = TypeVar("T")
 
@@ -42,6 +42,11 @@ def _get() -> BlockingPortal:
 def call(function: Callable[[], Awaitable[T]]) -> T:
     """Run an async function on the loop and wait for it. Not to be called on the loop itself."""
     return _get().call(function)
+
+
+def begin(function: Callable[[], Awaitable[object]]) -> None:
+    """Run an async function on the loop without waiting for it. It has to handle its own errors."""
+    _get().start_task_soon(function)
 
 
 async def acall(function: Callable[[], Awaitable[T]]) -> T:

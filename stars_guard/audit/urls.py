@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from pathlib import Path
@@ -112,6 +113,16 @@ def shared_store(url: str | None, writing: Writing) -> AuditStore:
         if store is None:
             store = _shared[key] = open_store(url, writing)
         return store
+
+
+def _after_fork() -> None:
+    """A chain belongs to one process, and the writing threads have stayed in the parent."""
+    global _lock
+    _shared.clear()
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _split(rest: str) -> tuple[str, dict[str, str]]:

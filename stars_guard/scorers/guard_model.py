@@ -14,7 +14,7 @@ from stars_guard.core.segments import Passage
 from stars_guard.engines import vllm_process
 from stars_guard.engines.loading import quiet
 from stars_guard.engines.vllm_client import parse_options
-from stars_guard.errors import BackendError, MissingExtra, ScorerError
+from stars_guard.errors import BackendError, MissingExtra, ScorerError, ScorerInputError
 from stars_guard.prompting.guard_formats import GuardFormat
 from stars_guard.prompting.guard_questions import Encoder, Labels, Questions
 from stars_guard.scorers._guard_engines import GuardEngine, ServerGuard, TransformersGuard, VllmGuard
@@ -121,7 +121,10 @@ class GuardModelScorer(Scorer):
         asked = self._questions.encode(self._encoder, passage)
         longest = max(map(len, asked))
         if longest > self._max_length:
-            raise ScorerError(f"the judge's question has {longest} tokens", hint="raise max_length, or set scope")
+            raise ScorerInputError(
+                f"the judge's question has {longest} tokens, and {self._max_length} fit",
+                hint="raise max_length, or set scope",
+            )
         return asked
 
     def _chance(self, logs: Sequence[float]) -> float:

@@ -158,6 +158,7 @@ class Guard:
 
         Args:
             audit: a store or its URL, instead of this guard's store.
+            allow_python: whether the other policy's judges may name Python code to run.
 
         Raises:
             PolicyError: the policy cannot be used.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,10 +14,13 @@ from weakref import ref
 from langchain_stars._waiting import AWAITING, BLOCKING, Waiting, run
 from stars_guard.audit import AuditStore, MemoryStore
 from stars_guard.calling import portal
+from stars_guard.errors import StarsGuardError
 from stars_guard.guard import Guard
 from stars_guard.policy import LivePolicy, Policy
 
 __all__ = ["GuardRecipe", "OpenGuards", "OpensGuards", "PolicySource"]
+
+logger = logging.getLogger("stars_guard.policy")
 
 PolicySource = str | Path | Policy | Mapping[str, Any]
 """A shipped policy's name, a path, what a YAML file would hold, or a `Policy`."""
@@ -41,6 +45,32 @@ class GuardRecipe:
     engine_of: ref[Guard] | None = None
 
 
+class _Opened:
+    """A guard that is open, and what it was made of."""
+
+    def __init__(self, recipe: GuardRecipe, guard: Guard) -> None:
+        self.recipe = recipe
+        self.guard = guard
+        self._unusable: Policy | None = None
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether it uses the engine of a ready guard that is gone."""
+        return self.recipe.engine_of is not None and self.recipe.engine_of() is None
+
+    def under(self, policy: Policy) -> Guard:
+        """The guard, replaced if its policy has changed. It stays where no guard can be made from the new policy."""
+        if policy is not self.guard.policy and policy is not self._unusable:
+            try:
+                self.guard = self.guard.replaced(policy)
+            except StarsGuardError as exc:
+                self._unusable = policy
+                logger.warning(
+                    "the changed policy %s cannot be used, and the last good one stays: %s", policy.name, exc
+                )
+        return self.guard
+
+
 class OpenGuards:
     """Opens a guard for each recipe when it is first asked for. Safe for threads.
 
@@ -51,7 +81,7 @@ class OpenGuards:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._policies: list[tuple[PolicySource, LivePolicy]] = []
-        self._guards: list[tuple[GuardRecipe, Guard]] = []
+        self._opened: list[_Opened] = []
         self._memory = MemoryStore()
 
     def policy(self, source: PolicySource) -> Policy:
@@ -78,17 +108,18 @@ class OpenGuards:
         with self._lock:
             self._close_orphans()
             policy = self.policy(recipe.policy)
-            for index, (known, guard) in enumerate(self._guards):
-                if known == recipe:
-                    if guard.policy is not policy:
-                        guard = guard.replaced(policy)
-                        self._guards[index] = (known, guard)
-                    return guard
-            guard = self._opened(recipe, policy)
-            self._guards.append((recipe, guard))
+            for opened in self._opened:
+                if opened.recipe == recipe:
+                    return opened.under(policy)
+            guard = self._open(recipe, policy)
+            self._opened.append(_Opened(recipe, guard))
             return guard
 
-    def _opened(self, recipe: GuardRecipe, policy: Policy) -> Guard:
+    async def current(self, waiting: Waiting, recipe: GuardRecipe) -> Guard:
+        """As `guard`, which may read files."""
+        return await waiting.call(lambda: self.guard(recipe))
+
+    def _open(self, recipe: GuardRecipe, policy: Policy) -> Guard:
         audit = recipe.audit
         if audit == "memory://":
             audit = self._memory  # one log for all guards, which a replaced policy does not empty
@@ -107,17 +138,16 @@ class OpenGuards:
 
     def _close_orphans(self) -> None:
         """Close the guards on the engine of a ready guard that is gone: no call can ask for them again."""
-        gone = [one for one in self._guards if one[0].engine_of is not None and one[0].engine_of() is None]
-        self._guards = [one for one in self._guards if one not in gone]
-        for _, guard in gone:
-            portal.begin(guard.aclose)
+        for opened in [one for one in self._opened if one.is_orphan]:
+            self._opened.remove(opened)
+            portal.begin(opened.guard.aclose)
 
     async def close(self, waiting: Waiting) -> None:
         """Close every guard. A later call opens what it needs again."""
         with self._lock:
-            guards, self._guards = self._guards, []
-        for _, guard in guards:
-            await waiting.close(guard)
+            closing, self._opened = self._opened, []
+        for opened in closing:
+            await waiting.close(opened.guard)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OpenGuards:
         return OpenGuards()

@@ -17,7 +17,7 @@ __all__ = ["SECRETIVE", "check_not_hidden", "digest_of", "shown", "shown_policy"
 SECRETIVE = ("base_url", "backend_options", "audit")
 """The fields whose values may hold a password or a key. `SecretStr` hides the others by itself."""
 
-_HIDDEN = "**********"
+_HIDDEN = "__hidden__"
 _LOCAL = ("sqlite", "jsonl", "memory")
 
 

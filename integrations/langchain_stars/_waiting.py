@@ -11,8 +11,9 @@ Our own judging runs on the background loop in both forms, and other people's co
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from contextlib import aclosing, closing
 from typing import Any, TypeVar, cast
 
@@ -36,6 +37,10 @@ class Waiting(ABC):
 
     callback_manager: type[CallbackManager] | type[AsyncCallbackManager]
     """LangChain's manager of callbacks. Pass what its methods return to `result`."""
+
+    @abstractmethod
+    async def call(self, function: Callable[[], T]) -> T:
+        """The result of a function of ours that may read files. It blocks no event loop."""
 
     @abstractmethod
     async def result(self, returned: Any) -> Any:
@@ -73,6 +78,9 @@ class Waiting(ABC):
 class _Awaiting(Waiting):
     callback_manager = AsyncCallbackManager
 
+    async def call(self, function: Callable[[], T]) -> T:
+        return await asyncio.to_thread(function)
+
     async def result(self, returned: Any) -> Any:
         return await returned
 
@@ -109,6 +117,9 @@ class _Awaiting(Waiting):
 
 class _Blocking(Waiting):
     callback_manager = CallbackManager
+
+    async def call(self, function: Callable[[], T]) -> T:
+        return function()
 
     async def result(self, returned: Any) -> Any:
         return returned

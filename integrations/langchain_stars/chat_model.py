@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Self
 from uuid import uuid4
 from weakref import WeakKeyDictionary, ref
@@ -24,7 +25,6 @@ from langchain_stars._run_tracking import ModelRun, RunTracking, TrackedRun, cur
 from langchain_stars._structured_output import Method, structured
 from langchain_stars._tool_binding import bound_tools, grammar_of, toolset_of
 from langchain_stars._waiting import AWAITING, BLOCKING, Waiting, iterate, run
-from stars_guard.audit import AuditStore
 from stars_guard.errors import InputError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import Policy
@@ -87,20 +87,24 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
     def _current_policy(self, given: Mapping[str, Any]) -> Policy:
         return self.guard.policy if self.guard else self._guards.policy(self._chosen_policy(given))
 
-    def _under(
-        self, policy: PolicySource, guards: OpenGuards, *, audit: str | AuditStore | None, allow_python: bool
-    ) -> Self:
-        """The same model under another policy, whose guards are opened and closed with ``guards``."""
+    def _under(self, recipe: GuardRecipe, guards: OpenGuards) -> Self:
+        """The same model under the policy of another recipe, whose guards are opened and closed with ``guards``."""
         if self.guard is not None:
-            engine = ref(self.guard)
-            recipe = GuardRecipe(policy=policy, audit=audit, allow_python=allow_python, engine_of=engine)
-            return self.model_copy(update={"guard": guards.guard(recipe)})
-        audit = self.audit if audit is None else audit
+            return self.model_copy(update={"guard": guards.guard(replace(recipe, engine_of=ref(self.guard)))})
         copied = self.model_copy(
-            update={"policy": policy, "policies": [], "audit": audit, "allow_python": allow_python}
+            update={
+                "policy": recipe.policy,
+                "policies": [],
+                "audit": self.audit if recipe.audit is None else recipe.audit,
+                "allow_python": recipe.allow_python,
+            }
         )
         copied._guards = guards
         return copied
+
+    async def _guard_of(self, waiting: Waiting, given: Mapping[str, Any]) -> Guard:
+        """As `_guard`, which may read files unless the guard is ready."""
+        return self._guard(given) if self.guard is not None else await waiting.call(lambda: self._guard(given))
 
     def _options(self, stop: list[str] | None, run_id: Any, given: Mapping[str, Any]) -> CallOptions:
         sampling = {name: given.get(name, getattr(self, name)) for name in SAMPLING}
@@ -224,7 +228,7 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
         run: ModelRun | None,
         given: dict[str, Any],
     ) -> ChatResult:
-        guard = self._guard(given)
+        guard = await self._guard_of(waiting, given)
         options = self._options(stop, run and run.run_id, given)
         done = await reported_answer(waiting, guard, to_messages(messages), options, run)
         return result_of(guard, done)
@@ -237,7 +241,7 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
         run: ModelRun | None,
         given: dict[str, Any],
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
-        guard = self._guard(given)
+        guard = await self._guard_of(waiting, given)
         options = self._options(stop, run and run.run_id, given)
         async with aclosing(reported_events(waiting, guard, to_messages(messages), options, run)) as events:
             async for event in events:

@@ -125,7 +125,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
     # --- what happens behind them
 
     async def _judge_input(self, waiting: Waiting, state: AgentState[Any]) -> dict[str, Any] | None:
-        guard, messages = self._guards.guard(self._recipe), state["messages"]
+        guard, messages = await self._guards.current(waiting, self._recipe), state["messages"]
         for index in range(last_turn(messages), len(messages)):
             text, context = text_of_message(messages[index]), transcript(messages[:index])
             checked = await waiting.check(guard, "input", text, messages=context, run_id=current_run_id())
@@ -138,10 +138,10 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
     ) -> ModelResponse[Any]:
         model, recipe = self._model or request.model, self._recipe
         if isinstance(model, ChatStars):
-            ours = model._under(recipe.policy, self._guards, audit=recipe.audit, allow_python=recipe.allow_python)
+            ours = await waiting.call(lambda: model._under(recipe, self._guards))
             response: ModelResponse[Any] = await waiting.result(handler(request.override(model=ours)))
             return response
-        guard = self._guards.guard(recipe)
+        guard = await self._guards.current(waiting, recipe)
         judged = await regenerate_until_kept(
             waiting,
             guard,
@@ -159,7 +159,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
     async def _run_tool(
         self, waiting: Waiting, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]
     ) -> Any:
-        guard, run_id = self._guards.guard(self._recipe), current_run_id()
+        guard, run_id = await self._guards.current(waiting, self._recipe), current_run_id()
         context, call = _conversation_before(request), text_of_call(request.tool_call)
         checked = await waiting.check(guard, "tool_call", call, messages=context, run_id=run_id)
         if not checked.allowed:
@@ -175,7 +175,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
         return shown.result
 
     async def _judge_output(self, waiting: Waiting, state: AgentState[Any]) -> dict[str, Any] | None:
-        guard, messages = self._guards.guard(self._recipe), state["messages"]
+        guard, messages = await self._guards.current(waiting, self._recipe), state["messages"]
         last = messages[-1] if messages else None
         text = text_of_message(last) if isinstance(last, AIMessage) else ""
         if last is None or text in ("", guard.policy.refusal.message):

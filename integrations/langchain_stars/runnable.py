@@ -140,7 +140,7 @@ class GuardedRunnable(OpensGuards, Runnable[Any, Any]):
     # --- what happens behind them
 
     async def _answer(self, waiting: Waiting, given: Any, run_id: str, kwargs: dict[str, Any]) -> Any:
-        guard = self._guards.guard(self._recipe)
+        guard = await self._guards.current(waiting, self._recipe)
         checked = await waiting.check(guard, "input", self._text(given), run_id=run_id)
         if not checked.allowed:
             return self._refusal(guard, _output_type(self._runnable), checked)
@@ -165,7 +165,7 @@ class GuardedRunnable(OpensGuards, Runnable[Any, Any]):
     async def _pieces(
         self, waiting: Waiting, given: Any, run_id: str, kwargs: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
-        guard = self._guards.guard(self._recipe)
+        guard = await self._guards.current(waiting, self._recipe)
         checked = await waiting.check(guard, "input", self._text(given), run_id=run_id)
         if not checked.allowed:
             yield self._refusal(guard, _output_type(self._runnable), checked)

@@ -26,7 +26,7 @@ from stars_guard.errors import (
 
 if TYPE_CHECKING:
     from stars_guard.audit import AuditStore, CallRecord, MemoryStore
-    from stars_guard.backends import Backend, Proposal, Session
+    from stars_guard.backends import Backend, LoadableBackend, OpenRequest, Proposal, Session
     from stars_guard.calling.checks import Checked
     from stars_guard.core.events import Called, Decision, Ended, Event, Finished, Kept, Released, Totals
     from stars_guard.core.grammar import Grammar
@@ -65,9 +65,11 @@ __all__ = [
     "Judgement",
     "Kept",
     "LivePolicy",
+    "LoadableBackend",
     "MemoryStore",
     "Message",
     "MissingExtra",
+    "OpenRequest",
     "Passage",
     "Policy",
     "PolicyError",
@@ -102,6 +104,8 @@ _MODULES = {
     ),
     "backends": (
         "Backend",
+        "LoadableBackend",
+        "OpenRequest",
         "Proposal",
         "Session",
     ),

@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 
 from stars_guard.audit import AuditStore, Recorder, Writing, shared_store
-from stars_guard.backends.base import Backend
+from stars_guard.backends.base import Backend, OpenRequest
 from stars_guard.backends.supplied import MOST_TOKENS
 from stars_guard.calling import portal
 from stars_guard.calling.backend_loading import load_backend
@@ -69,8 +69,8 @@ class Guard:
     Args:
         policy: a shipped policy's name, a path, a mapping or a `Policy`.
         model: what the backend loads; ``embedded`` is the built-in small model. Or a `Backend`, used as it is.
-        backend: ``auto``, ``transformers``, ``vllm`` or ``vllm-server``; see
-            `stars_guard.calling.backend_loading.load_backend`.
+        backend: ``auto``, ``transformers``, ``vllm``, ``vllm-server`` or the name under which another package
+            registers one; see `stars_guard.calling.backend_loading.load_backend`.
         options: of the backend, such as ``base_url`` and ``api_key`` of a server or vLLM's engine arguments.
         judges: instead of those that the policy declares: for tests.
         allow_python: whether the policy's judges may name Python code to run.
@@ -260,12 +260,14 @@ class Guard:
             rules=tuple(asdict(rule) for rule in cascade.rules),
         )
         session = await engine.open(
-            messages,
-            sampling,
-            entropies=settings.method == "cards",
-            seeded=options.seed is not None,
-            tools=options.tools,
-            grammar=options.grammar,
+            OpenRequest(
+                messages=messages,
+                sampling=sampling,
+                entropies=settings.method == "cards",
+                seeded=options.seed is not None,
+                tools=options.tools,
+                grammar=options.grammar,
+            )
         )
         stack.push_async_callback(_shielded, session.aclose)
         stack.push_async_callback(_shielded, lambda: cascade.forget(call_id))

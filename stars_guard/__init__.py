@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from stars_guard.guard import CallOptions, Guard
     from stars_guard.policy import LivePolicy, Policy, load_policy
     from stars_guard.scorers import Judge, Rating, Scorer
+    from stars_guard.testing import FunctionScorer, ScriptedBackend
 
 __all__ = [
     "AuditError",
@@ -56,6 +57,7 @@ __all__ = [
     "Ended",
     "Event",
     "Finished",
+    "FunctionScorer",
     "Grammar",
     "Guard",
     "GuardVerdict",
@@ -83,6 +85,7 @@ __all__ = [
     "Score",
     "Scorer",
     "ScorerError",
+    "ScriptedBackend",
     "Session",
     "StarsGuardError",
     "Token",
@@ -116,6 +119,7 @@ _MODULES = {
         "Ended",
         "Event",
         "Finished",
+        "FunctionScorer",
         "Kept",
         "Released",
         "Totals",
@@ -164,3 +168,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -129,16 +129,16 @@ async def test_a_missing_library_is_named(engine: TransformersBackend, monkeypat
 
 
 WEATHER = Tool(
-    "get_weather",
-    "",
-    {
+    name="get_weather",
+    description="",
+    parameters={
         "type": "object",
         "properties": {"city": {"$ref": "#/$defs/City"}},
         "required": ["city"],
         "$defs": {"City": {"enum": ["Paris", "Oslo"]}},
     },
 )
-NOTHING = Tool("stop", "", {"type": "object", "properties": {}})
+NOTHING = Tool(name="stop", description="", parameters={"type": "object", "properties": {}})
 NATIVE, DESCRIBED = ToolForm("hermes", (), native=True), ToolForm("hermes", ())
 PARIS = '"arguments": {"city": "Paris"}}'
 

@@ -108,7 +108,7 @@ async def test_32_calls_with_two_policies_keep_their_records_apart(tmp_path: Pat
     for name, word in (("no-awful", "awful"), ("no-bad", "bad")):
         made = Guard(
             policy(name=name),
-            model=guard()._model,
+            model=guard()._loaded._model,
             judges=[rewarding(), vetoing(word)],
             audit=f"jsonl://{tmp_path}/audit.jsonl",
         )

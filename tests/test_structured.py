@@ -158,7 +158,7 @@ def test_conversations_with_tools_are_read() -> None:
         [SystemMessage("s"), HumanMessage("u"), call, ToolMessage("rain", tool_call_id="1"), blocks]
     )
     assert first.tool_calls[0].arguments == {"city": "Oslo"}
-    assert (result.role, result.content, result.call_id, result.name) == ("tool", "rain", "1", "get_weather")
+    assert (result.role, result.content, result.tool_call_id, result.name) == ("tool", "rain", "1", "get_weather")
     assert (system.role, user.role, last.content) == ("system", "user", "a")
     image = [{"type": "image", "base64": "x", "mime_type": "image/png"}]
     with pytest.raises(InputError, match="image"):

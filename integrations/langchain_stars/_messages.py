@@ -36,9 +36,11 @@ def _message(message: BaseMessage, names: dict[str, str]) -> Message:
         return Message(role, text, tool_call_id=message.tool_call_id, name=name)
     if not isinstance(message, AIMessage):
         return Message(role, text)
-    calls = tuple(ToolCall(call["id"] or "", call["name"], call["args"]) for call in message.tool_calls)
+    calls = tuple(
+        ToolCall(id=call["id"] or "", name=call["name"], arguments=call["args"]) for call in message.tool_calls
+    )
     names.update((call.id, call.name) for call in calls)
-    return Message(role, text, calls)
+    return Message(role, text, tool_calls=calls)
 
 
 def _role(message: BaseMessage) -> Role:

@@ -74,7 +74,7 @@ class TokenProposal(Proposal):
         after, text, last = self.after(self.drawn), "", token in self._eos_ids
         if not last:
             text, after = after.feed(token)
-        return Generated(Token(token, text, entropy, last), after)
+        return Generated(Token(token, text, entropy=entropy, last=last), after)
 
     def append(self, generated: Generated) -> None:
         """Let the iteration give one more token."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, get_args
 
 from stars_guard.core.vocabulary import Role
@@ -12,7 +12,7 @@ from stars_guard.errors import InputError
 __all__ = ["InvalidCall", "Message", "ToolCall"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall:
     """A call that the model wrote: the tool's name, and arguments that are JSON values."""
 
@@ -21,7 +21,7 @@ class ToolCall:
     arguments: Mapping[str, Any] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InvalidCall:
     """What began like a call and is none. ``arguments`` is the text as written, markers and all; ``error`` holds none
     of it."""
@@ -44,6 +44,7 @@ class Message:
 
     role: Role
     content: str = field(repr=False)
+    _: KW_ONLY
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
     name: str = ""

@@ -10,7 +10,7 @@ from stars_guard.errors import InputError
 __all__ = ["Sampling"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How the next token is sampled from the model's logits.
 

@@ -14,7 +14,7 @@ from stars_guard.core.segments import Passage
 from stars_guard.engines import vllm_process
 from stars_guard.engines.loading import load_tokenizer, loading
 from stars_guard.engines.vllm_client import parse_options
-from stars_guard.errors import BackendError, InputError, MissingExtra, ScorerError
+from stars_guard.errors import BackendError, InputError, MissingExtra, ScorerError, ScorerInputError
 from stars_guard.prompting.guard_formats import GuardFormat
 from stars_guard.prompting.guard_questions import Encoder, Labels, Questions
 from stars_guard.scorers._guard_engines import GuardEngine, ServerGuard, TransformersGuard, VllmGuard
@@ -117,14 +117,17 @@ class GuardModelScorer(Scorer):
             group = rows[start : start + width]
             value, category = self._questions.verdict([self._chance(logs) for logs, _ in group])
             cached = [count for _, count in group if count is not None]
-            ratings.append(Rating(value, category, sum(cached) if cached else None))
+            ratings.append(Rating(value, category, cached=sum(cached) if cached else None))
         return ratings
 
     def _encode(self, passage: Passage) -> list[list[int]]:
         asked = self._questions.encode(self._encoder, passage)
         longest = max(map(len, asked))
         if longest > self._max_length:
-            raise ScorerError(f"the judge's question has {longest} tokens", hint="raise max_length, or set scope")
+            raise ScorerInputError(
+                f"the judge's question has {longest} tokens, and {self._max_length} fit",
+                hint="raise max_length, or set scope",
+            )
         return asked
 
     def _chance(self, logs: Sequence[float]) -> float:

@@ -26,7 +26,7 @@ from stars_guard.errors import (
 
 if TYPE_CHECKING:
     from stars_guard.audit import AuditStore, CallRecord, MemoryStore
-    from stars_guard.backends import Backend, Proposal, Session
+    from stars_guard.backends import Backend, LoadableBackend, OpenRequest, Proposal, Session
     from stars_guard.calling.checks import Checked
     from stars_guard.core.events import Called, Decision, Ended, Event, Finished, Kept, Released, Totals
     from stars_guard.core.grammar import Grammar
@@ -67,9 +67,11 @@ __all__ = [
     "Judgement",
     "Kept",
     "LivePolicy",
+    "LoadableBackend",
     "MemoryStore",
     "Message",
     "MissingExtra",
+    "OpenRequest",
     "Passage",
     "Policy",
     "PolicyError",
@@ -99,7 +101,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "audit": "AuditStore CallRecord MemoryStore",
-    "backends": "Backend Proposal Session",
+    "backends": "Backend LoadableBackend OpenRequest Proposal Session",
     "calling.checks": "Checked",
     "core.events": "Called Decision Ended Event Finished Kept Released Totals",
     "core.grammar": "Grammar",

@@ -43,8 +43,8 @@ class Guard:
     Args:
         policy: a shipped policy's name, a path, a mapping or a `Policy`.
         model: what the backend loads; ``embedded`` is the built-in small model. Or a `Backend`, used as it is.
-        backend: ``auto``, ``transformers``, ``vllm`` or ``vllm-server``; see
-            `stars_guard.calling.backend_loading.load_backend`.
+        backend: ``auto``, ``transformers``, ``vllm``, ``vllm-server`` or the name under which another package
+            registers one; see `stars_guard.calling.backend_loading.load_backend`.
         options: of the backend, such as ``base_url`` and ``api_key`` of a server or vLLM's engine arguments.
         judges: instead of those that the policy declares: for tests.
         allow_python: whether the policy's judges may name Python code to run.

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from benchmarks.exactness import Table, closed_form, engine_answers, tally
-from stars_guard.backends.vllm_engine import VllmEngineBackend
+from stars_guard.backends.vllm_engine import VllmEngineBackend, VllmOptions
 from stars_guard.calling import portal
 from stars_guard.engines.embedded_models import generator_dir
 
@@ -40,7 +40,7 @@ def test_vllm_gives_the_closed_form_and_no_other() -> None:
     async def check() -> None:
         closed, r_star, beta = await closed_form(top_k=3, size=1, length=2)
         numbers = {"attempts": 2, "parallel": 2, "r_star": r_star, "beta": beta}
-        engine = await VllmEngineBackend.load(str(generator_dir()), {"dtype": "float32"})
+        engine = await VllmEngineBackend.load(str(generator_dir()), VllmOptions(dtype="float32"))
         try:
             seen = Counter(await engine_answers(closed, [None] * 1000, engine, **numbers))
         finally:

@@ -168,7 +168,7 @@ def test_best_of_n_draws_all_and_keeps_one_that_passes() -> None:
 
 def test_what_was_not_handed_in_is_an_error() -> None:
     guard, store = make("output")
-    with pytest.raises(BackendError, match="1 texts were to be handed in, 0 were"):
+    with pytest.raises(BackendError, match="1 texts were asked for, 0 were supplied"):
         list(guard.blocking.stream(USER, engine=SuppliedBackend("other")))
     assert store.records[0].finish == "failed"
 

@@ -245,7 +245,7 @@ async def test_judges_leave_a_core_to_an_engine_of_this_machine(
     assert isinstance(classifier, SequenceClassifier)
     monkeypatch.setattr(worker, "_engines", threading.Event())
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
-    thread = worker.Worker("test")
+    thread = worker.ModelThread("test")
     monkeypatch.setattr(classifier, "_worker", thread)
     default = torch.get_num_threads()
     try:

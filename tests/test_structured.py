@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field
 
 from langchain_stars import ChatStars
 from langchain_stars._messages import to_messages
+from stars_guard.backends.base import OpenRequest
 from stars_guard.core.messages import Message
 from stars_guard.errors import BackendUnavailable, InputError
 from stars_guard.testing.scripted import ScriptedBackend
@@ -242,11 +243,11 @@ class Unsteady(ScriptedBackend):
 
     asked = 0
 
-    async def open(self, *args: Any, **kwargs: Any) -> Any:
+    async def open(self, request: OpenRequest) -> Any:
         self.asked += 1
         if self.asked == 1:
             raise BackendUnavailable("the server is away")
-        return await super().open(*args, **kwargs)
+        return await super().open(request)
 
 
 def test_retries_and_fallbacks() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from stars_guard.backends._vocabulary import Prompt, decoder
+from stars_guard.backends.base import OpenRequest
 from stars_guard.core.events import Called, Finished, Released
 from stars_guard.core.judging import Rule
 from stars_guard.core.messages import Message, ToolCall
@@ -23,7 +23,9 @@ from stars_guard.decoding.spans import Span, find_spans, is_unfinished
 from stars_guard.errors import InputError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.prompting.chat_encoding import encode_chat, takes_tools
+from stars_guard.prompting.detokenizer import decoder
 from stars_guard.prompting.plain_text import as_text, text_of
+from stars_guard.prompting.prompt import Prompt
 from stars_guard.prompting.tool_calls import HERMES, ToolForm, encode_tool_chat, form_of
 from stars_guard.scorers import Judge
 from stars_guard.testing import FunctionScorer
@@ -396,8 +398,8 @@ class InForm(ScriptedBackend):
 
     form: ToolForm
 
-    async def open(self, *args: Any, **kwargs: Any) -> Any:
-        session = await super().open(*args, **kwargs)
+    async def open(self, request: OpenRequest) -> Any:
+        session = await super().open(request)
         session.form = self.form
         return session
 

@@ -23,7 +23,7 @@ from vllm_servers import Server
 
 from langchain_stars import ChatStars
 from stars_guard.audit import MemoryStore
-from stars_guard.backends.base import Backend
+from stars_guard.backends.base import Backend, OpenRequest
 from stars_guard.backends.vllm_engine import VllmEngineBackend, entropy_of
 from stars_guard.backends.vllm_server import VllmServerBackend
 from stars_guard.calling import portal
@@ -31,7 +31,6 @@ from stars_guard.calling.backend_loading import load_backend
 from stars_guard.core.events import Finished, Released
 from stars_guard.core.grammar import Grammar
 from stars_guard.core.messages import Message
-from stars_guard.core.sampling import Sampling
 from stars_guard.core.segments import Passage
 from stars_guard.core.tools import Tool, Toolset
 from stars_guard.errors import BackendError, BackendUnavailable, ContextTooLong, InputError
@@ -210,9 +209,9 @@ async def _top_three(engine: Backend) -> list[tuple[str, float]]:
 
     backend = await load_backend("embedded", "transformers")
     assert isinstance(backend, TransformersBackend)
-    ids = encode_chat(backend._tokenizer, ASK)
+    ids = encode_chat(backend.tokenizer, ASK)
     with torch.inference_mode():
-        values, index = backend._model(torch.tensor([ids])).logits[0, -1].float().topk(3)
+        values, index = backend.slots.model(torch.tensor([ids])).logits[0, -1].float().topk(3)
     probs = values.softmax(-1).tolist()
     return [(backend.decode([i]), p) for i, p in zip(index.tolist(), probs, strict=True)]
 
@@ -250,7 +249,7 @@ async def test_characters_are_never_split_between_chunks(engine: Backend) -> Non
 
 
 async def test_entropies_come_with_tokens_when_asked(engine: Backend) -> None:
-    session = await portal.acall(lambda: engine.open(ASK, Sampling(), entropies=True))
+    session = await portal.acall(lambda: engine.open(OpenRequest(messages=ASK, entropies=True)))
 
     async def draw() -> list[Any]:
         (proposal,) = await session.propose([1], 6)
@@ -370,7 +369,7 @@ def test_wrong_servers_and_options_are_named(servers: list[Server]) -> None:
     assert "base_url" in failing(timeout=1.0)
     with pytest.raises(BackendError, match="vLLM could not start"):
         portal.call(lambda: load_backend("embedded", "vllm", {"dtype": "no-such-type"}))
-    with pytest.raises(BackendError, match="engine options: no_such_option"):
+    with pytest.raises(BackendError, match="no option 'no_such_option'"):
         portal.call(lambda: load_backend("embedded", "vllm", {"no_such_option": 1}))
 
 

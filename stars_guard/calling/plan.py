@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 
-from stars_guard.backends.base import Backend, Session
+from stars_guard.backends.base import Backend, OpenRequest, Session
 from stars_guard.calling.loaded import Loaded
 from stars_guard.calling.options import CallOptions
 from stars_guard.calling.portal import to_the_end
@@ -91,12 +91,14 @@ class Request:
         recording.judged_by(cascade)
         async with AsyncExitStack() as stack:
             session = await engine.open(
-                self.messages,
-                sampling,
-                entropies=settings.method == "cards",
-                seeded=options.seed is not None,
-                tools=options.tools,
-                grammar=options.grammar,
+                OpenRequest(
+                    messages=self.messages,
+                    sampling=sampling,
+                    entropies=settings.method == "cards",
+                    seeded=options.seed is not None,
+                    tools=options.tools,
+                    grammar=options.grammar,
+                )
             )
             stack.push_async_callback(_to_the_end, session.aclose)
             stack.push_async_callback(_to_the_end, partial(cascade.forget, self.call_id))

@@ -1,6 +1,6 @@
 """Test doubles and conformance suites, for tests of policies and plugins: yours and ours.
 
-A suite, such as ``AuditStoreTests``, is a class of tests to inherit from. It imports pytest, and so is imported only
+A suite, such as ``BackendTests``, is a class of tests to inherit from. It imports pytest, and so is imported only
 when you ask for it.
 """
 
@@ -12,10 +12,14 @@ from stars_guard.testing.scripted import Script, ScriptedBackend
 
 if TYPE_CHECKING:
     from stars_guard.testing.audit_store import AuditStoreTests
+    from stars_guard.testing.backend import BackendTests
 
-__all__ = ["AuditStoreTests", "FunctionScorer", "Script", "ScriptedBackend"]
+__all__ = ["AuditStoreTests", "BackendTests", "FunctionScorer", "Script", "ScriptedBackend"]
 
-_SUITES = {"AuditStoreTests": "stars_guard.testing.audit_store"}
+_SUITES = {
+    "AuditStoreTests": "stars_guard.testing.audit_store",
+    "BackendTests": "stars_guard.testing.backend",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from stars_guard.audit import CallRecord
 from stars_guard.auditing.counterfactual import what_if
 from stars_guard.auditing.replay import compare, draw_again, promise
 from stars_guard.calling import portal
-from stars_guard.cli.audit import store_of
+from stars_guard.cli.audit import opened
 from stars_guard.errors import PolicyError
 from stars_guard.policy import load_policy
 
@@ -20,7 +20,8 @@ def replay(
     console: Console, url: str | None, call_id: str, under: str | None, model: str | None, backend: str | None
 ) -> bool:
     """Draw a call again; whether it is the same."""
-    record = store_of(url).get(call_id)
+    with opened(url) as store:
+        record = store.get(call_id)
     console.print(_title(record), markup=False)
     console.print(f"What can be equal: {promise(record)}.", markup=False)
     try:
@@ -43,7 +44,8 @@ def replay(
 
 def replay_under(console: Console, url: str | None, call_id: str, policy: str) -> bool:
     """Decide again under another policy; whether the answer would have been the same."""
-    record = store_of(url).get(call_id)
+    with opened(url) as store:
+        record = store.get(call_id)
     console.print(_title(record), markup=False)
     other = load_policy(policy)
     answered = portal.call(lambda: what_if(record, other))

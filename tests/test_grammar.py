@@ -38,11 +38,9 @@ PERSON = {
 }
 
 
-@pytest.fixture(scope="module")
-def engine(embedded_model: Path) -> Any:
-    made = asyncio.run(TransformersBackend.load(embedded_model, dtype="float32"))
-    yield made
-    asyncio.run(made.aclose())
+@pytest.fixture
+def engine(transformers_engine: TransformersBackend) -> TransformersBackend:
+    return transformers_engine
 
 
 async def drawn(engine: TransformersBackend, seeds: Sequence[int], limit: int, grammar: Grammar | None) -> list[Any]:

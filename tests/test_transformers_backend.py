@@ -25,11 +25,9 @@ from stars_guard.prompting.detokenizer import Detokenizer
 ASK = [Message("user", "What is a lake?")]
 
 
-@pytest.fixture(scope="module")
-def engine(embedded_model: Path) -> Any:
-    made = asyncio.run(TransformersBackend.load(embedded_model, dtype="float32"))
-    yield made
-    asyncio.run(made.aclose())
+@pytest.fixture
+def engine(transformers_engine: TransformersBackend) -> TransformersBackend:
+    return transformers_engine
 
 
 @pytest.fixture(scope="module")

@@ -105,9 +105,9 @@ class Closed:
     def next_tokens(self, ids: tuple[int, ...]) -> list[tuple[int, float]]:
         """The tokens that may follow, with their probabilities."""
         if ids not in self._steps:
-            prompt = encode_chat(self.engine._tokenizer, PROMPT)
+            prompt = encode_chat(self.engine.tokenizer, PROMPT)
             with torch.inference_mode():
-                logits = self.engine._model(input_ids=torch.tensor([prompt + list(ids)])).logits[0, -1].double()
+                logits = self.engine.slots.model(input_ids=torch.tensor([prompt + list(ids)])).logits[0, -1].double()
             values, tokens = logits.topk(self.top_k)
             self._steps[ids] = list(zip(tokens.tolist(), values.softmax(-1).tolist(), strict=True))
         return self._steps[ids]
@@ -132,7 +132,9 @@ class Closed:
 
     async def reward(self, text: str) -> float:
         """The judge's word on an answer."""
-        return (await self.scorer.score([Passage("exactness", PROMPT, "", text)]))[0].value
+        return (await self.scorer.score([Passage(call_id="exactness", messages=PROMPT, accepted="", segment=text)]))[
+            0
+        ].value
 
     async def rewards(self) -> np.ndarray:
         """Of all first segments, by their probability: what r_star and beta are chosen from."""
@@ -277,7 +279,9 @@ class Table:
                 ids = drawn[attempt] = self._propose(before, seed, step.limit)
                 finish: FinishReason | None = "eos" if ids[-1] in self._closed.engine.eos_ids else None
                 tokens = tuple(Token(token, "") for token in ids)
-                judged.append((Candidate(tokens, "", finish), Judgement(reward=self._rewards[before + ids])))
+                judged.append(
+                    (Candidate(tokens=tokens, text="", finish=finish), Judgement(reward=self._rewards[before + ids]))
+                )
             end = decoder.decide(judged).end
             if isinstance(end, Kept):
                 before += drawn[end.attempt]

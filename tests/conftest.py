@@ -132,12 +132,12 @@ def policy(**more: Any) -> Mapping[str, Any]:
 
 def rewarding(function: Callable[[Passage], Any] = sentiment, **rule: Any) -> Judge:
     """A judge from a function."""
-    return Judge(Rule("sentiment", **{"weight": 1.0, **rule}), FunctionScorer(function))
+    return Judge(Rule(judge="sentiment", **{"weight": 1.0, **rule}), FunctionScorer(function))
 
 
 def vetoing(word: str = "awful") -> Judge:
     """A judge that vetoes a word anywhere in the answer."""
-    return Judge(Rule("words", reject_above=0.5), FunctionScorer(lambda p: float(word in p.answer), cost=0.1))
+    return Judge(Rule(judge="words", reject_above=0.5), FunctionScorer(lambda p: float(word in p.answer), cost=0.1))
 
 
 def guard(*judges: Judge, backend: ScriptedBackend | None = None, **more: Any) -> Guard:

@@ -19,10 +19,10 @@ from scipy.stats import chi2
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stars_guard.audit import MemoryStore
+from stars_guard.backends.base import OpenRequest
 from stars_guard.backends.transformers import TransformersBackend
 from stars_guard.core.grammar import Grammar
 from stars_guard.core.messages import Message
-from stars_guard.core.sampling import Sampling
 from stars_guard.core.segments import Token
 from stars_guard.core.tools import Tool, Toolset
 from stars_guard.errors import InputError, MissingExtra
@@ -44,7 +44,7 @@ def engine(transformers_engine: TransformersBackend) -> TransformersBackend:
 
 
 async def drawn(engine: TransformersBackend, seeds: Sequence[int], limit: int, grammar: Grammar | None) -> list[Any]:
-    session = await engine.open(ASK, Sampling(), grammar=grammar)
+    session = await engine.open(OpenRequest(messages=ASK, grammar=grammar))
 
     async def tokens(proposal: Any) -> list[Token]:
         return [token async for chunk in proposal for token in chunk]
@@ -113,30 +113,30 @@ def test_an_answer_under_a_grammar_is_one_segment_and_is_drawn_again_as_a_whole(
 async def test_what_is_no_grammar_is_named(engine: TransformersBackend) -> None:
     for wrong in (Grammar.json_schema({"type": "soup"}), Grammar.regex("("), Grammar.ebnf("nothing")):
         with pytest.raises(InputError, match="cannot be followed"):
-            await engine.open(ASK, Sampling(), grammar=wrong)
+            await engine.open(OpenRequest(messages=ASK, grammar=wrong))
     with pytest.raises(InputError, match="schema and call tools"):
-        await engine.open(ASK, Sampling(), grammar=Grammar.regex("a"), tools=Toolset((WEATHER,)))
-    assert engine.rows_in_use == 0
+        await engine.open(OpenRequest(messages=ASK, grammar=Grammar.regex("a"), tools=Toolset((WEATHER,))))
+    assert engine.slots.rows_in_use == 0
 
 
 async def test_a_missing_library_is_named(engine: TransformersBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xgrammar", None)
     engine.__dict__.pop("grammars", None)
     with pytest.raises(MissingExtra, match=r"stars-guard\[grammar\]"):
-        await engine.open(ASK, Sampling(), grammar=Grammar.regex("a"))
+        await engine.open(OpenRequest(messages=ASK, grammar=Grammar.regex("a")))
 
 
 WEATHER = Tool(
-    "get_weather",
-    "",
-    {
+    name="get_weather",
+    description="",
+    parameters={
         "type": "object",
         "properties": {"city": {"$ref": "#/$defs/City"}},
         "required": ["city"],
         "$defs": {"City": {"enum": ["Paris", "Oslo"]}},
     },
 )
-NOTHING = Tool("stop", "", {"type": "object", "properties": {}})
+NOTHING = Tool(name="stop", description="", parameters={"type": "object", "properties": {}})
 NATIVE, DESCRIBED = ToolForm("hermes", (), native=True), ToolForm("hermes", ())
 PARIS = '"arguments": {"city": "Paris"}}'
 

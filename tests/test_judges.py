@@ -29,7 +29,9 @@ from stars_guard.testing.scripted import ScriptedBackend
 
 
 def passage(answer: str, **more: Any) -> Passage:
-    return Passage("c", (Message("system", "s"), Message("user", "ask")), "", answer, **more)
+    return Passage(
+        call_id="c", messages=(Message("system", "s"), Message("user", "ask")), accepted="", segment=answer, **more
+    )
 
 
 class Service:
@@ -178,7 +180,7 @@ async def test_personal_data(text: str, expected: str | None) -> None:
 
 
 async def test_personal_data_over_the_edge_of_a_segment() -> None:
-    cut = Passage("c", tuple(USER), "mail jane.doe@ma", "il.example.org")
+    cut = Passage(call_id="c", messages=tuple(USER), accepted="mail jane.doe@ma", segment="il.example.org")
     assert (await PiiScorer().score([cut]))[0].value == 1.0
     cascade = await load_cascade(load_policy(policy(judges=[{"name": "p", "type": "pii"}])))
     assert (await cascade.judge([cut]))[0].veto == "p: email"
@@ -247,11 +249,11 @@ def watching(**more: Any) -> tuple[Judge, list[Passage]]:
         seen.append(passage)
         return 0.0
 
-    return Judge(Rule("watch", reject_above=0.5), FunctionScorer(look), **more), seen
+    return Judge(Rule(judge="watch", reject_above=0.5), FunctionScorer(look), **more), seen
 
 
 async def test_scope() -> None:
-    whole = Passage("c", tuple(USER), "abcdefgh", "XYZ")
+    whole = Passage(call_id="c", messages=tuple(USER), accepted="abcdefgh", segment="XYZ")
     for more, expected in (
         ({}, ("abcdefgh", "XYZ")),
         ({"tail": 0}, ("", "XYZ")),
@@ -285,7 +287,7 @@ async def test_when_a_judge_is_asked(more: dict[str, Any], expected: list[int]) 
 
 
 async def test_the_last_check_sees_all_and_holds_the_end_back() -> None:
-    judge = Judge(Rule("end", reject_above=0.5), FunctionScorer(lambda p: float(p.last)), tail=0, final=True)
+    judge = Judge(Rule(judge="end", reject_above=0.5), FunctionScorer(lambda p: float(p.last)), tail=0, final=True)
     made = guard(judge, on_exhausted="refuse")
     done = await made.generate(USER, CallOptions(seed=3))
     assert done.finish == "refused"
@@ -303,7 +305,7 @@ async def test_a_failing_judge_is_left_alone_for_a_while(monkeypatch: pytest.Mon
             raise RuntimeError("secret")
         return 0.0
 
-    cascade = Cascade([Judge(Rule("b", reject_above=0.5), FunctionScorer(broken))])
+    cascade = Cascade([Judge(Rule(judge="b", reject_above=0.5), FunctionScorer(broken))])
     now = 100.0
     monkeypatch.setattr("stars_guard.scorers._breaker.time.monotonic", lambda: now)
     for _ in range(9):

@@ -14,6 +14,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from stars_guard.backends.base import OpenRequest
 from stars_guard.backends.transformers import TransformersBackend
 from stars_guard.core.messages import Message
 from stars_guard.core.sampling import Sampling
@@ -43,7 +44,7 @@ def tokenizer(embedded_model: Path) -> Any:
 @pytest.fixture(autouse=True)
 def _no_row_leaks(engine: TransformersBackend) -> Any:
     yield
-    assert engine.rows_in_use == 0
+    assert engine.slots.rows_in_use == 0
 
 
 async def tokens_of(proposal: Any) -> list[Token]:
@@ -59,23 +60,23 @@ async def test_logits_after_rewinds_and_joins_equal_a_full_recompute(
     engine: TransformersBackend, reference: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three sessions of different lengths share ragged batches under random accepts and rejects."""
-    checked, real = 0, engine._forward
+    checked, real = 0, engine.lockstep._logits
 
     def checking(cache: Any, batch: Any) -> torch.Tensor:
         nonlocal checked
         logits = real(cache, batch)
         for row, proposal in enumerate(batch):
             if rng.random() < 0.25:
-                ids = proposal.session.ids + proposal.ids
+                ids = proposal.seen
                 torch.testing.assert_close(logits[row], full_logits(reference, ids), atol=1e-4, rtol=1e-4)
                 checked += 1
         return logits
 
-    monkeypatch.setattr(engine, "_forward", checking)
+    monkeypatch.setattr(engine.lockstep, "_logits", checking)
     rng = random.Random(4)
 
     async def call(text: str, widths: list[int]) -> None:
-        session = await engine.open([Message("user", text)], Sampling(temperature=1.0))
+        session = await engine.open(OpenRequest(messages=[Message("user", text)], sampling=Sampling(temperature=1.0)))
         for width in widths:
             proposals = await session.propose([rng.getrandbits(62) for _ in range(width)], 5)
             drawn = await asyncio.gather(*(tokens_of(p) for p in proposals))
@@ -94,8 +95,8 @@ async def test_logits_after_rewinds_and_joins_equal_a_full_recompute(
 
 async def test_the_cache_grows_and_keeps_what_it_holds(engine: TransformersBackend, reference: Any) -> None:
     long = [Message("user", "river " * 900)]
-    session = await engine.open(long, Sampling(temperature=0.0))
-    other = await engine.open(ASK, Sampling(temperature=0.0))
+    session = await engine.open(OpenRequest(messages=long, sampling=Sampling(temperature=0.0)))
+    other = await engine.open(OpenRequest(messages=ASK, sampling=Sampling(temperature=0.0)))
     for made in (session, other):
         (proposal,) = await made.propose([1], 2)
         first = (await tokens_of(proposal))[0]
@@ -104,7 +105,7 @@ async def test_the_cache_grows_and_keeps_what_it_holds(engine: TransformersBacke
 
 
 async def greedy(engine: TransformersBackend, messages: Sequence[Message], size: int, total: int) -> list[int]:
-    session = await engine.open(messages, Sampling(temperature=0.0))
+    session = await engine.open(OpenRequest(messages=messages, sampling=Sampling(temperature=0.0)))
     ids: list[int] = []
     while len(ids) < total:
         (proposal,) = await session.propose([0], min(size, total - len(ids)))
@@ -158,8 +159,8 @@ async def test_a_model_with_windows_is_that_of_generate(embedded_model: Path, tm
     tokenizer.save_pretrained(tmp_path)
     ids = encode_chat(tokenizer, ASK)
     expected = model.generate(torch.tensor([ids]), max_new_tokens=24, do_sample=False)[0, len(ids) :].tolist()
-    async with await TransformersBackend.load(tmp_path) as backend:
-        session = await backend.open(ASK, Sampling(temperature=0))
+    async with await TransformersBackend.load(str(tmp_path)) as backend:
+        session = await backend.open(OpenRequest(messages=ASK, sampling=Sampling(temperature=0)))
         proposals = await session.propose([1, 2], 24)
         drawn = [[token.id for token in await tokens_of(proposal)] for proposal in proposals]
         await session.aclose()
@@ -169,8 +170,8 @@ async def test_a_model_with_windows_is_that_of_generate(embedded_model: Path, tm
 
 async def test_the_same_seed_draws_the_same_whatever_else_runs(engine: TransformersBackend) -> None:
     async def draw(seed: int, company: int) -> list[int]:
-        session = await engine.open(ASK, Sampling(temperature=1.0, top_p=0.9))
-        others = [await engine.open([Message("user", f"noise {i}")], Sampling()) for i in range(company)]
+        session = await engine.open(OpenRequest(messages=ASK, sampling=Sampling(temperature=1.0, top_p=0.9)))
+        others = [await engine.open(OpenRequest(messages=[Message("user", f"noise {i}")])) for i in range(company)]
         proposals = await session.propose([seed, 5, 6], 12)
         noise = [(await other.propose([i], 9))[0] for i, other in enumerate(others)]
         drawn = await asyncio.gather(*(tokens_of(p) for p in [*proposals, *noise]))
@@ -183,7 +184,7 @@ async def test_the_same_seed_draws_the_same_whatever_else_runs(engine: Transform
 
 
 async def test_halted_and_closed_proposals_stop_drawing(engine: TransformersBackend) -> None:
-    session = await engine.open(ASK, Sampling())
+    session = await engine.open(OpenRequest(messages=ASK))
     halted, closed = await session.propose([1, 2], 400)
     async for _ in halted:
         break
@@ -211,7 +212,7 @@ async def test_halted_and_closed_proposals_stop_drawing(engine: TransformersBack
     ],
 )
 async def test_sampling_options_bite(engine: TransformersBackend, options: dict[str, Any]) -> None:
-    session = await engine.open(ASK, Sampling(**options))
+    session = await engine.open(OpenRequest(messages=ASK, sampling=Sampling(**options)))
     proposals = await session.propose([1, 2, 3], 20)
     drawn = [[t.id for t in await tokens_of(p)] for p in proposals]
     await session.aclose()
@@ -221,7 +222,7 @@ async def test_sampling_options_bite(engine: TransformersBackend, options: dict[
 
 
 async def test_entropies_are_those_of_the_model_at_any_temperature(engine: TransformersBackend, reference: Any) -> None:
-    session = await engine.open(ASK, Sampling(temperature=0.7), entropies=True)
+    session = await engine.open(OpenRequest(messages=ASK, sampling=Sampling(temperature=0.7), entropies=True))
     (proposal,) = await session.propose([1], 3)
     tokens = await tokens_of(proposal)
     logs = torch.log_softmax(full_logits(reference, session.ids), -1)  # type: ignore[attr-defined]
@@ -267,7 +268,7 @@ def test_detokenised_text_is_whole_characters(engine: TransformersBackend, token
 
 async def test_a_prompt_over_the_context_is_named(engine: TransformersBackend) -> None:
     with pytest.raises(ContextTooLong, match="context is 8192"):
-        await engine.open([Message("user", "many different words here " * 4000)], Sampling())
+        await engine.open(OpenRequest(messages=[Message("user", "many different words here " * 4000)]))
     assert await greedy(engine, ASK, 4, 4)
 
 
@@ -280,11 +281,11 @@ async def test_roles_that_the_template_refuses_are_named(embedded_model: Path) -
 
 async def test_what_a_crowd_of_calls_needed_is_not_held_for_good(engine: TransformersBackend) -> None:
     def bytes_held() -> int:
-        layers = [layer for layer in engine._cache.layers if layer.is_initialized]
+        layers = [layer for layer in engine.slots.cache.layers if layer.is_initialized]
         return sum(t.nbytes for layer in layers for t in (layer.keys, layer.values))
 
     alone = await greedy(engine, ASK, 4, 4)
-    sessions = [await engine.open(ASK, Sampling(temperature=0.0)) for _ in range(5)]
+    sessions = [await engine.open(OpenRequest(messages=ASK, sampling=Sampling(temperature=0.0))) for _ in range(5)]
     for session in sessions:
         for proposal in await session.propose([1, 2, 3, 4], 4):
             await tokens_of(proposal)
@@ -302,7 +303,7 @@ async def test_what_a_crowd_of_calls_needed_is_not_held_for_good(engine: Transfo
 
 async def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="cannot load the model"):
-        await TransformersBackend.load(tmp_path / "nothing")
+        await TransformersBackend.load(str(tmp_path / "nothing"))
 
 
 async def test_a_failing_model_fails_the_call_and_not_the_next(
@@ -311,9 +312,9 @@ async def test_a_failing_model_fails_the_call_and_not_the_next(
     def broken(cache: Any, batch: Any) -> Any:
         raise RuntimeError("out of memory: secret")
 
-    session = await engine.open(ASK, Sampling())
+    session = await engine.open(OpenRequest(messages=ASK))
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_forward", broken)
+        patch.setattr(engine.lockstep, "_logits", broken)
         (proposal,) = await session.propose([1], 4)
         with pytest.raises(BackendError) as caught:
             await tokens_of(proposal)

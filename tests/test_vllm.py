@@ -24,7 +24,7 @@ from vllm_servers import Relay, Server
 
 from langchain_stars import ChatStars
 from stars_guard.audit import MemoryStore
-from stars_guard.backends.base import Backend
+from stars_guard.backends.base import Backend, OpenRequest
 from stars_guard.backends.vllm_engine import VllmEngineBackend, entropy_of
 from stars_guard.backends.vllm_server import VllmServerBackend
 from stars_guard.calling import portal
@@ -32,7 +32,6 @@ from stars_guard.calling.backend_loading import load_backend
 from stars_guard.core.events import Finished, Released
 from stars_guard.core.grammar import Grammar
 from stars_guard.core.messages import Message
-from stars_guard.core.sampling import Sampling
 from stars_guard.core.segments import Passage
 from stars_guard.core.tools import Tool, Toolset
 from stars_guard.errors import BackendError, BackendUnavailable, ContextTooLong, InputError
@@ -83,9 +82,9 @@ PERSON = Grammar.json_schema(
     }
 )
 WEATHER = Tool(
-    "get_weather",
-    "The weather in a city.",
-    {
+    name="get_weather",
+    description="The weather in a city.",
+    parameters={
         "type": "object",
         "properties": {"city": {"type": "string", "maxLength": 12}},
         "required": ["city"],
@@ -192,9 +191,9 @@ async def _top_three(engine: Backend) -> list[tuple[str, float]]:
 
     backend = await load_backend("embedded", "transformers")
     assert isinstance(backend, TransformersBackend)
-    ids = encode_chat(backend._tokenizer, ASK)
+    ids = encode_chat(backend.tokenizer, ASK)
     with torch.inference_mode():
-        values, index = backend._model(torch.tensor([ids])).logits[0, -1].float().topk(3)
+        values, index = backend.slots.model(torch.tensor([ids])).logits[0, -1].float().topk(3)
     probs = values.softmax(-1).tolist()
     return [(backend.decode([i]), p) for i, p in zip(index.tolist(), probs, strict=True)]
 
@@ -232,7 +231,7 @@ async def test_characters_are_never_split_between_chunks(engine: Backend) -> Non
 
 
 async def test_entropies_come_with_tokens_when_asked(engine: Backend) -> None:
-    session = await portal.acall(lambda: engine.open(ASK, Sampling(), entropies=True))
+    session = await portal.acall(lambda: engine.open(OpenRequest(messages=ASK, entropies=True)))
 
     async def draw() -> list[Any]:
         (proposal,) = await session.propose([1], 6)
@@ -323,7 +322,7 @@ def test_a_killed_server_is_named_and_the_other_serves_on(vllm_server: Server, r
     assert made.blocking.generate(ASK, CallOptions(max_tokens=8)).text
     again = Relay(vllm_server, tmp_path / "again.log", port=relay.port)
     try:
-        engine = portal.call(lambda: load_backend("embedded", "vllm-server", made._options))
+        engine = portal.call(lambda: load_backend("embedded", "vllm-server", made._loaded._options))
         replica = engine.servers.replicas[0]  # type: ignore[attr-defined]
         assert replica.rests_until > time.monotonic()
         assert again.connections() == 0
@@ -348,7 +347,7 @@ def test_wrong_servers_and_options_are_named(vllm_server: Server) -> None:
     assert "base_url" in failing(timeout=1.0)
     with pytest.raises(BackendError, match="vLLM could not start"):
         portal.call(lambda: load_backend("embedded", "vllm", {"dtype": "no-such-type"}))
-    with pytest.raises(BackendError, match="engine options: no_such_option"):
+    with pytest.raises(BackendError, match="no option 'no_such_option'"):
         portal.call(lambda: load_backend("embedded", "vllm", {"no_such_option": 1}))
 
 
@@ -356,7 +355,7 @@ def test_the_key_is_sent_and_never_shown(embedded_model: Path) -> None:
     model = ChatStars(model=str(embedded_model), base_url="http://127.0.0.1:9", api_key="sk-secret")  # type: ignore[arg-type]
     assert "sk-secret" not in repr(model) + model._get_llm_string() + str(model.to_json())
     guard = model._guard({})
-    assert guard._options["api_key"].get_secret_value() == "sk-secret"
+    assert guard._loaded._options["api_key"].get_secret_value() == "sk-secret"
     from stars_guard.engines.vllm_client import Servers, parse_options
 
     made = Servers(parse_options({"base_url": "https://x.test/v1/", "api_key": "sk-secret"}))

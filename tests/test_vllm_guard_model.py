@@ -52,7 +52,7 @@ def engine(embedded_model: Path, vllm_engine: VllmEngineBackend, monkeypatch: py
 
 
 def passages(*answers: str) -> list[Passage]:
-    return [Passage("c", ASK, answer[:5], answer[5:]) for answer in answers]
+    return [Passage(call_id="c", messages=ASK, accepted=answer[:5], segment=answer[5:]) for answer in answers]
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)

@@ -39,7 +39,7 @@ def scorer(request: pytest.FixtureRequest, judge_dir: Path) -> Any:
 
 
 def passages(*answers: str) -> list[Passage]:
-    return [Passage("c", ASK, "", answer) for answer in answers]
+    return [Passage(call_id="c", messages=ASK, accepted="", segment=answer) for answer in answers]
 
 
 def test_scores_are_the_models_raw_logits(scorer: VllmPoolingScorer, judge_dir: Path) -> None:

@@ -61,15 +61,19 @@ def toolset_of(given: Mapping[str, Any]) -> Toolset | None:
     if not functions or choice == "none":
         return None
     tools = tuple(
-        Tool(function["name"], function.get("description", ""), function.get("parameters") or _NOTHING)
+        Tool(
+            name=function["name"],
+            description=function.get("description", ""),
+            parameters=function.get("parameters") or _NOTHING,
+        )
         for function in functions
     )
     forced = {"auto": (), "required": tuple(tool.name for tool in tools)}.get(choice, (choice,))
     return Toolset(
         tools,
-        forced,
+        forced=forced,
         parallel=given.get("parallel_tool_calls") is not False,
-        strict=any(function.get("strict") for function in functions),
+        strict=bool(given.get("strict")) or any(function.get("strict") for function in functions),
     )
 
 

@@ -9,8 +9,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
-__all__ = ["Line", "last_line", "lines_of", "locked", "opened", "parts_of", "replace_start", "sync_folder", "turn_over"]
+from stars_guard.errors import AuditError
+
+__all__ = [
+    "Line",
+    "last_line",
+    "lines_of",
+    "local_path",
+    "locked",
+    "opened",
+    "parts_of",
+    "replace_start",
+    "sync_folder",
+    "turn_over",
+]
 
 _BLOCK = 1 << 16
 
@@ -125,6 +139,23 @@ def replace_start(path: Path, start: int) -> None:
         os.close(source)
     beside.rename(path)
     sync_folder(path.parent)
+
+
+def local_path(url: str, path: str) -> Path:
+    """The path in a URL of a file, absolute, so that a later chdir does not split the log.
+
+    Args:
+        path: what comes after ``scheme://``, without options.
+
+    Raises:
+        AuditError: there is none.
+    """
+    if not path or path.endswith("/"):
+        raise AuditError(f"cannot use the audit URL {url!r}", hint="it needs the path of a file")
+    try:
+        return Path(unquote(path)).expanduser().absolute()
+    except RuntimeError as exc:
+        raise AuditError(f"cannot use the audit URL {url!r}: there is no home directory") from exc
 
 
 def sync_folder(folder: Path) -> None:

@@ -17,8 +17,8 @@ from stars_guard.errors import InputError
 
 __all__ = [
     "Filter",
-    "Key",
     "News",
+    "Place",
     "Summary",
     "blamed",
     "clear_texts",
@@ -26,11 +26,12 @@ __all__ = [
     "newest",
     "parse_time",
     "stamp",
+    "storable",
     "summarize",
     "words",
 ]
 
-Key = tuple[str, str]
+Place = tuple[str, str]
 """Start and id of a call: the order of a list."""
 
 _PREVIEW = 140
@@ -96,7 +97,7 @@ class Summary:
     preview: str | None
 
     @property
-    def key(self) -> Key:
+    def place(self) -> Place:
         """Its place in a list."""
         return self.started_at, self.id
 
@@ -166,10 +167,10 @@ def summarize(record: CallRecord) -> Summary:
     totals = record.totals
     return Summary(
         id=record.call_id,
-        run_id=record.run_id,
+        run_id=None if record.run_id is None else storable(record.run_id),
         started_at=record.started_at,
         seconds=record.seconds,
-        policy=record.policy,
+        policy=storable(record.policy),
         mode=record.mode,
         stage=record.stage,
         finish=record.finish,
@@ -179,7 +180,7 @@ def summarize(record: CallRecord) -> Summary:
         drawn=totals.get("drawn", 0),
         kept=totals.get("kept", 0),
         judges=tuple(judges),
-        preview=None if said is None else " ".join(said[: 2 * _PREVIEW].split())[:_PREVIEW],
+        preview=None if said is None else storable(" ".join(said[: 2 * _PREVIEW].split())[:_PREVIEW]),
     )
 
 
@@ -190,11 +191,11 @@ def matches(record: CallRecord, wanted: Filter) -> bool:
         (
             wanted.since is None or row.started_at >= stamp(wanted.since),
             wanted.until is None or row.started_at < stamp(wanted.until),
-            wanted.policy in (None, row.policy),
+            wanted.policy is None or storable(wanted.policy) == row.policy,
             wanted.judge is None or wanted.judge in row.judges,
             wanted.finish in (None, row.finish),
             wanted.stage in (None, row.stage),
-            wanted.run_id in (None, row.run_id),
+            wanted.run_id is None or storable(wanted.run_id) == row.run_id,
             not wanted.rejected or row.rejections > 0,
             not wanted.text or words(wanted.text) <= {word for text in clear_texts(record) for word in words(text)},
         )
@@ -202,7 +203,7 @@ def matches(record: CallRecord, wanted: Filter) -> bool:
 
 
 def newest(
-    records: Iterable[CallRecord], wanted: Filter, limit: int | None, before: Key | None = None
+    records: Iterable[CallRecord], wanted: Filter, limit: int | None, before: Place | None = None
 ) -> list[Summary]:
     """The rows of the wanted records, newest start first.
 
@@ -211,8 +212,15 @@ def newest(
         before: the key of the last row of the page before.
     """
     rows = [summarize(record) for record in records if matches(record, wanted)]
-    rows = sorted((row for row in rows if before is None or row.key < before), key=lambda row: row.key, reverse=True)
+    rows = sorted(
+        (row for row in rows if before is None or row.place < before), key=lambda row: row.place, reverse=True
+    )
     return rows[:limit]
+
+
+def storable(text: str) -> str:
+    """Text of a list's row as every database can hold it: PostgreSQL has no U+0000."""
+    return text.replace("\0", "\ufffd")
 
 
 def words(text: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""Checking chains: that no entry was changed, put in, left out or cut off, save what a purge says that it took."""
+"""Checking chains: that no entry was changed, put in, left out or cut off, except what a purge says that it took."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Chains:
             if not entry.holds(self._keys):
                 return "its hash is not that of what it holds: it was changed"
         except AuditError as exc:
-            return exc.message
+            return str(exc)
         if entry.key is None:
             self.unsigned += 1
             if not self._unsigned_ok or (last is not None and last.key is not None):

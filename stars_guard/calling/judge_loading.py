@@ -51,13 +51,15 @@ async def load_judges(specs: Sequence[JudgeSpec], *, allow_python: bool = False)
     judges = []
     for spec in specs:
         scorer = await _scorer(spec, allow_python)
-        judges.append(Judge(rule_of(spec), scorer, spec.timeout, spec.tail, spec.every, spec.asked_last))
+        judges.append(
+            Judge(rule_of(spec), scorer, timeout=spec.timeout, tail=spec.tail, every=spec.every, final=spec.asked_last)
+        )
     return Cascade(judges)
 
 
 def rule_of(spec: JudgeSpec) -> Rule:
     """What the policy makes of a judge's score."""
-    return Rule(spec.name, spec.weight, spec.reject_above, spec.on_error)
+    return Rule(judge=spec.name, weight=spec.weight, reject_above=spec.reject_above, on_error=spec.on_error)
 
 
 async def _scorer(spec: JudgeSpec, allow_python: bool) -> Scorer:

@@ -17,22 +17,14 @@ from rich.text import Text as Line
 
 from stars_guard.audit import AuditStore, Filter, Summary, Text, open_store
 from stars_guard.audit.export import harmless
-from stars_guard.audit.stats import LAST_POSITION, Cost
+from stars_guard.audit.stats import LAST_INDEX, Cost
+from stars_guard.cli._console import visible
 from stars_guard.errors import AuditError, MissingExtra
 from stars_guard.policy import load_policy
 
-__all__ = ["follow", "list_calls", "serve_page", "show_record", "show_stats", "store_of", "visible", "write_private"]
-
-# The pictures of control characters; what turns the direction of writing has none.
-_CONTROLS = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
-_CONTROLS |= dict.fromkeys((*range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), 0xFFFD)
+__all__ = ["follow", "list_calls", "serve_page", "show_record", "show_stats", "store_of", "write_private"]
 
 _COLUMNS = ("call", "started", "policy", "stage", "finish", "rejected", "kept", "s", "judges", "prompt")
-
-
-def visible(text: str) -> str:
-    """Text without control characters: pictures take their place, so that none reaches the terminal."""
-    return text.translate(_CONTROLS)
 
 
 def store_of(where: str | None) -> AuditStore:
@@ -136,8 +128,8 @@ def show_stats(console: Console, store: AuditStore, wanted: Filter, *, as_json: 
     console.print(_costs("By policy", "policy", stats.policies))
     console.print(_costs("Over time", "from (UTC)", stats.times))
     rows = []
-    for each in stats.positions:
-        where = f"{each.index}" if each.index < LAST_POSITION else f"{each.index} and later"
+    for each in stats.by_index:
+        where = f"{each.index}" if each.index < LAST_INDEX else f"{each.index} and later"
         share = each.accepted / (each.accepted + each.rejected)
         rows.append((where, each.accepted, each.rejected, f"{share:.0%}", _number(each.threshold)))
     names = ("segment", "accepted", "rejected", "acceptance", "mean threshold")

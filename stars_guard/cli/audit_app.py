@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from stars_guard.audit import Filter, parse_time
+from stars_guard.cli._console import Terminal
 
 __all__ = ["audit_app"]
 
@@ -51,7 +51,7 @@ def audit_list(
     from stars_guard.cli.audit import list_calls, store_of
 
     wanted = _wanted(since, until, policy, judge, outcome, stage, run_id, text, rejected)
-    list_calls(Console(), store_of(where), wanted, limit, "json" if as_json else "csv" if as_csv else "table")
+    list_calls(Terminal(), store_of(where), wanted, limit, "json" if as_json else "csv" if as_csv else "table")
 
 
 @audit_app.command("show")
@@ -63,7 +63,7 @@ def audit_show(
     """One call: every segment, every proposal, every decision."""
     from stars_guard.cli.audit import show_record, store_of
 
-    show_record(Console(), store_of(where), call, as_json=as_json)
+    show_record(Terminal(), store_of(where), call, as_json=as_json)
 
 
 @audit_app.command("tail")
@@ -83,7 +83,7 @@ def audit_tail(
     from stars_guard.cli.audit import follow, store_of
 
     wanted = _wanted(None, None, policy, judge, outcome, stage, None, text, rejected)
-    follow(Console(), store_of(where), wanted, limit, every, as_json=as_json)
+    follow(Terminal(), store_of(where), wanted, limit, every, as_json=as_json)
 
 
 @audit_app.command("stats")
@@ -104,7 +104,7 @@ def audit_stats(
     from stars_guard.cli.audit import show_stats, store_of
 
     wanted = _wanted(since, until, policy, judge, outcome, stage, run_id, text, rejected)
-    show_stats(Console(), store_of(where), wanted, as_json=as_json)
+    show_stats(Terminal(), store_of(where), wanted, as_json=as_json)
 
 
 @audit_app.command("export")
@@ -128,7 +128,7 @@ def audit_export(
 
     wanted = _wanted(since, until, policy, judge, outcome, stage, run_id, text, rejected)
     count = export(store_of(where).select(wanted), output, rows)
-    Console(stderr=True).print(f"{count} calls written to {output}", markup=False)
+    Terminal(stderr=True).print(f"{count} calls written to {output}")
 
 
 @audit_app.command("report")
@@ -168,7 +168,7 @@ def audit_ui(
     """Serve the page: overview, search, every call segment by segment, live view."""
     from stars_guard.cli.audit import serve_page, store_of
 
-    serve_page(Console(), store_of(where), host, port, token, langsmith_url)
+    serve_page(Terminal(), store_of(where), host, port, token, langsmith_url)
 
 
 @audit_app.command("replay")
@@ -179,17 +179,18 @@ def audit_replay(
     policy: Annotated[str | None, typer.Option(help="ask what this other policy would have decided")] = None,
     model: Annotated[str | None, typer.Option(help="default: the one on record")] = None,
     backend: Annotated[str | None, typer.Option(help="default: the one on record")] = None,
+    allow_python: Annotated[bool, typer.Option("--allow-python", help="the policy's judges may run Python")] = False,
 ) -> None:
-    """Draw a call again from its seed and show what differs, or decide again under another policy.
+    """Generate a call again from its seed and show what differs, or decide again under another policy.
 
     Exit code 1 if something differs.
     """
     from stars_guard.cli.replay import replay, replay_under
 
     if policy is not None:
-        same = replay_under(Console(), url, call, policy)
+        same = replay_under(Terminal(), url, call, policy, allow_python=allow_python)
     else:
-        same = replay(Console(), url, call, under, model, backend)
+        same = replay(Terminal(), url, call, under, model, backend, allow_python=allow_python)
     if not same:
         raise typer.Exit(1)
 
@@ -228,7 +229,7 @@ def audit_verify(
     from stars_guard.cli.audit import store_of
     from stars_guard.cli.audit_proof import verify_log
 
-    if not verify_log(Console(), store_of(where), head, unsigned=allow_unsigned):
+    if not verify_log(Terminal(), store_of(where), head, unsigned=allow_unsigned):
         raise typer.Exit(1)
 
 
@@ -250,4 +251,4 @@ def audit_purge(
     from stars_guard.cli.audit import store_of
     from stars_guard.cli.audit_proof import purge_records
 
-    purge_records(Console(), store_of(where), parse_time(older_than))
+    purge_records(Terminal(), store_of(where), parse_time(older_than))

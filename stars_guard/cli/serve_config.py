@@ -25,7 +25,8 @@ def _weights(model: str) -> int:
 def serve_lines(policy: str, model: str) -> list[str]:
     """Commands, with memory split by the weights where they are known; the generator gets what keys and values need.
 
-    A judge's share is its weights' share of all, at most 0.35; what is unknown counts as equal parts of 0.3.
+    A judge's share is its weights' share of all, at most 0.35. Where the weights of one aren't known, the judges share
+    0.3 equally.
     """
     judges = _served(load_policy(policy).every_judge)
     known = {name: _weights(name) for name in (model, *(judge.model for judge in judges))}
@@ -39,7 +40,7 @@ def serve_lines(policy: str, model: str) -> list[str]:
 
 
 def _served(judges: Sequence[JudgeSpec]) -> list[VllmPoolingJudge | GuardModelJudge]:
-    """Those that a server can serve; of several with the same model one stands for all."""
+    """Those that a server can serve. One stands for all that have the same model."""
     found: dict[tuple[str, str], VllmPoolingJudge | GuardModelJudge] = {}
     for judge in judges:
         match judge:
@@ -56,4 +57,4 @@ def _line(model: str, port: int, share: float, more: str = "") -> str:
 def show_config(console: Console, policy: str, model: str) -> None:
     """Print the commands."""
     for line in serve_lines(policy, model):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        console.print(line, soft_wrap=True)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
+
+from stars_guard.core.nesting import MOST_NESTED, is_too_deep
+from stars_guard.errors import InputError
 
 __all__ = ["Grammar", "json_format"]
 
@@ -23,16 +26,23 @@ class Grammar:
     """
 
     tag: str
+    _: KW_ONLY
     whole: bool = True
 
     @classmethod
     def of(cls, form: Mapping[str, Any], *, whole: bool = True) -> Grammar:
         """From a format of a structural tag."""
-        return cls(json.dumps({"type": "structural_tag", "format": form}, sort_keys=False), whole)
+        return cls(json.dumps({"type": "structural_tag", "format": form}, sort_keys=False), whole=whole)
 
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any]) -> Grammar:
-        """JSON that a schema describes, its properties in the schema's order."""
+        """JSON that a schema describes, its properties in the schema's order.
+
+        Raises:
+            InputError: the schema is nested too deeply.
+        """
+        if is_too_deep(schema):
+            raise InputError("the JSON schema is nested too deeply", hint=f"at most {MOST_NESTED} levels fit")
         return cls.of(json_format(schema))
 
     @classmethod

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
+from stars_guard.core.nesting import MOST_NESTED, is_too_deep
 from stars_guard.errors import InputError
 
 __all__ = ["Tool", "Toolset"]
@@ -14,7 +15,7 @@ __all__ = ["Tool", "Toolset"]
 _NAME = re.compile(r"[\w.-]{1,128}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
     """A tool that the model may call; ``parameters`` is the JSON schema of its arguments."""
 
@@ -25,6 +26,10 @@ class Tool:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise InputError(f"a tool cannot be named {self.name!r}", hint="use letters, digits, _, . and -")
+        if is_too_deep(self.parameters):
+            raise InputError(
+                f"the schema of the tool {self.name!r} is nested too deeply", hint=f"at most {MOST_NESTED} levels fit"
+            )
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -46,6 +51,7 @@ class Toolset:
     """
 
     tools: tuple[Tool, ...]
+    _: KW_ONLY
     forced: tuple[str, ...] = ()
     parallel: bool = True
     strict: bool = False

@@ -11,7 +11,7 @@ from stars_guard.core.vocabulary import Acceptance
 __all__ = ["Step", "acceptance_probability", "learned", "linear"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """The learned threshold of one position: base + carry * r(x, y), y being the answer before the segment.
 

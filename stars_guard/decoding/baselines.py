@@ -43,14 +43,26 @@ class Vanilla:
         if ledger.affordable(limit) < 1:
             return ledger.out_of_budget()
         seeds = (derive_seed(ledger.seed, ledger.segment, 0),)
-        ledger.outstanding = Draw(ledger.segment, 0, seeds, limit, stretch=ledger.stretch(limit, 1))
+        ledger.outstanding = Draw(
+            segment=ledger.segment, attempt=0, seeds=seeds, limit=limit, stretch=ledger.stretch(limit, 1)
+        )
         return ledger.outstanding
 
     def decide(self, judged: Sequence[Judged]) -> Outcome:
         draw = self._ledger.claim(judged)
-        candidate, judgement = judged[0]
-        decision = Decision(draw.segment, 0, candidate, judgement, "accepted", "nothing is judged")
-        return Outcome((decision,), self._ledger.keep(candidate, Kept(draw.segment, 0, "unjudged")))
+        candidate, _ = judged[0]
+        decision = Decision(
+            segment=draw.segment,
+            attempt=0,
+            candidate=candidate,
+            judgement=Judgement(),
+            verdict="accepted",
+            reason="nothing is judged",
+        )
+        return Outcome(
+            decisions=(decision,),
+            end=self._ledger.keep(candidate, Kept(segment=draw.segment, attempt=0, how="unjudged")),
+        )
 
 
 class BestOfK:
@@ -89,7 +101,9 @@ class BestOfK:
         width = min(max(1, ledger.spare(limit)), 16 if settings.parallel == "auto" else settings.parallel)
         seeds = tuple(derive_seed(ledger.seed, ledger.segment, ledger.attempt + i) for i in range(width))
         stretch = ledger.stretch(limit, width)
-        ledger.outstanding = Draw(ledger.segment, ledger.attempt, seeds, limit, stretch=stretch)
+        ledger.outstanding = Draw(
+            segment=ledger.segment, attempt=ledger.attempt, seeds=seeds, limit=limit, stretch=stretch
+        )
         return ledger.outstanding
 
     def decide(self, judged: Sequence[Judged]) -> Outcome:
@@ -110,22 +124,40 @@ class BestOfK:
                     loser = challenger
                 decisions.append(self._lose(draw, loser, "another proposal has a higher reward"))
         if (ledger.spare if self._best else ledger.affordable)(draw.limit) >= 1:
-            return Outcome(tuple(decisions), None, frozenset({self._best[0]} if self._best else ()))
+            return Outcome(
+                decisions=tuple(decisions), end=None, retain=frozenset({self._best[0]} if self._best else ())
+            )
         end: Kept | Ended
         if self._best is None:
             end = ledger.exhaust(f"all {ledger.attempt} proposals were vetoed")
         else:
             attempt, candidate, judgement = self._best
             reason = f"the highest reward of {ledger.attempt} proposals"
-            decisions.append(Decision(draw.segment, attempt, candidate, judgement, "accepted", reason))
-            end = ledger.keep(candidate, Kept(draw.segment, attempt, "best"))
+            decisions.append(
+                Decision(
+                    segment=draw.segment,
+                    attempt=attempt,
+                    candidate=candidate,
+                    judgement=judgement,
+                    verdict="accepted",
+                    reason=reason,
+                )
+            )
+            end = ledger.keep(candidate, Kept(segment=draw.segment, attempt=attempt, how="best"))
             self._best = None
-        return Outcome(tuple(sorted(decisions, key=lambda decision: decision.attempt)), end)
+        return Outcome(decisions=tuple(sorted(decisions, key=lambda decision: decision.attempt)), end=end)
 
     def _lose(self, draw: Draw, loser: tuple[int, Candidate, Judgement], reason: str) -> Decision:
         attempt, candidate, judgement = loser
         self._ledger.reject(candidate)
-        return Decision(draw.segment, attempt, candidate, judgement, "rejected", reason)
+        return Decision(
+            segment=draw.segment,
+            attempt=attempt,
+            candidate=candidate,
+            judgement=judgement,
+            verdict="rejected",
+            reason=reason,
+        )
 
 
 def _reward(judgement: Judgement) -> float:

@@ -112,13 +112,13 @@ class Ledger:
         match self.settings.on_exhausted:
             case "raise":
                 self.done = Done("raised", reason)
-                return Ended(self.segment, "raise", reason)
+                return Ended(segment=self.segment, action="raise", reason=reason)
             case "stop":
                 self.done = Done("stopped", reason)
-                return Ended(self.segment, "stop", reason)
+                return Ended(segment=self.segment, action="stop", reason=reason)
             case "best" | "refuse":
                 self.done = Done("refused", reason)
-                return Ended(self.segment, "refuse", reason)
+                return Ended(segment=self.segment, action="refuse", reason=reason)
 
     def out_of_budget(self) -> Done:
         """The end when not even one proposal of a new segment can be paid for: what was kept stays."""

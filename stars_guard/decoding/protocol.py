@@ -63,7 +63,7 @@ class Settings:
     optimistic: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
     """Draw one proposal a seed, from the prefix of all kept segments.
 
@@ -90,7 +90,7 @@ class Done:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What was decided.
 

@@ -76,7 +76,12 @@ class RejectionSampler:
         width = self._width(most, row_cost)
         seeds = tuple(derive_seed(ledger.seed, ledger.segment, ledger.attempt + i) for i in range(width))
         ledger.outstanding = Draw(
-            ledger.segment, ledger.attempt, seeds, limit, self._settings.entropy_threshold, ledger.stretch(limit, width)
+            segment=ledger.segment,
+            attempt=ledger.attempt,
+            seeds=seeds,
+            limit=limit,
+            cut_entropy=self._settings.entropy_threshold,
+            stretch=ledger.stretch(limit, width),
         )
         return ledger.outstanding
 
@@ -96,7 +101,16 @@ class RejectionSampler:
             if accepted is not None:
                 ledger.pass_over(candidate)
                 reason = "an earlier proposal was accepted"
-                decisions.append(Decision(draw.segment, attempt, candidate, judgement, "surplus", reason))
+                decisions.append(
+                    Decision(
+                        segment=draw.segment,
+                        attempt=attempt,
+                        candidate=candidate,
+                        judgement=judgement,
+                        verdict="surplus",
+                        reason=reason,
+                    )
+                )
                 continue
             decision = self._decide_one(draw.segment, attempt, candidate, judgement)
             decisions.append(decision)
@@ -106,7 +120,8 @@ class RejectionSampler:
             else:
                 ledger.reject(candidate)
                 self._remember(attempt, candidate, judgement)
-        return Outcome(tuple(decisions), *self._end(draw, judged, accepted))
+        end, retain = self._end(draw, judged, accepted)
+        return Outcome(decisions=tuple(decisions), end=end, retain=retain)
 
     def _decide_one(self, segment: int, attempt: int, candidate: Candidate, judgement: Judgement) -> Decision:
         decided = decide(
@@ -120,15 +135,15 @@ class RejectionSampler:
             judgement=judgement,
         )
         return Decision(
-            segment,
-            attempt,
-            candidate,
-            judgement,
-            decided.verdict,
-            decided.reason,
-            decided.threshold,
-            decided.probability,
-            decided.u,
+            segment=segment,
+            attempt=attempt,
+            candidate=candidate,
+            judgement=judgement,
+            verdict=decided.verdict,
+            reason=decided.reason,
+            threshold=decided.threshold,
+            probability=decided.probability,
+            u=decided.u,
         )
 
     def _remember(self, attempt: int, candidate: Candidate, judgement: Judgement) -> None:
@@ -144,14 +159,16 @@ class RejectionSampler:
         keep_best = best is not None and self._settings.on_exhausted == "best"
         end: Kept | Ended | None = None
         if accepted is not None:
-            end = ledger.keep(accepted[1], Kept(draw.segment, accepted[0], "accepted"))
+            end = ledger.keep(accepted[1], Kept(segment=draw.segment, attempt=accepted[0], how="accepted"))
             self._prefix_reward = judged[accepted[0] - draw.attempt][1].reward
         elif self._settings.monitor:
-            end = ledger.keep(judged[0][0], Kept(draw.segment, draw.attempt, "monitored"), was_rejected=True)
+            end = ledger.keep(
+                judged[0][0], Kept(segment=draw.segment, attempt=draw.attempt, how="monitored"), was_rejected=True
+            )
             self._prefix_reward = judged[0][1].reward
         elif (ledger.spare if keep_best else ledger.affordable)(draw.limit) < 1:
             if best is not None and keep_best:
-                end = ledger.keep(best[2], Kept(draw.segment, best[0], "best"), was_rejected=True)
+                end = ledger.keep(best[2], Kept(segment=draw.segment, attempt=best[0], how="best"), was_rejected=True)
                 self._prefix_reward = best[1]
             else:
                 end = ledger.exhaust(self._exhausted_reason())

@@ -13,7 +13,7 @@ from stars_guard.decoding.randomness import uniform
 __all__ = ["Decided", "decide", "threshold"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
     """The fields are those of `stars_guard.core.events.Decision`."""
 
@@ -73,4 +73,4 @@ def decide(
     verdict: Verdict = "accepted" if u < probability else "rejected"
     if verdict == "accepted" and probability < 1.0:
         reason = "reward is below the threshold, accepted by chance"
-    return Decided(tau, probability, u, verdict, reason)
+    return Decided(threshold=tau, probability=probability, u=u, verdict=verdict, reason=reason)

@@ -102,9 +102,9 @@ def takes_tools(tokenizer: Any) -> bool:
     """Whether the chat template shows tools, calls and results to the model: found by rendering some."""
     template = str(tokenizer.chat_template)
     if template not in _TAKES_TOOLS:
-        call = ToolCall("abcdef012", "probe_tool", {"probe_key": "probe_value"})
+        call = ToolCall(id="abcdef012", name="probe_tool", arguments={"probe_key": "probe_value"})
         result = Message("tool", "probe_result", tool_call_id=call.id, name="probe_tool")
-        turns = [Message("user", "Go."), Message("assistant", "", (call,)), result]
+        turns = [Message("user", "Go."), Message("assistant", "", tool_calls=(call,)), result]
         texts: list[str] = []
         marked = [_turn(turn, texts, trims=False) for turn in turns]
         try:

@@ -14,14 +14,14 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
-from stars_guard.errors import ScorerError
+from stars_guard.errors import ScorerError, ScorerInputError
 from stars_guard.prompting.guard_formats import GuardFormat
 from stars_guard.prompting.plain_text import as_text
 
 __all__ = ["Encoder", "Labels", "Question", "Questions"]
 
 _MARK = re.compile("\x02(\\d+)\x02")
-_PROBE = Passage("", (Message("user", "?"),), "", "!")
+_PROBE = Passage(call_id="", messages=(Message("user", "?"),), accepted="", segment="!")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +80,26 @@ class Questions:
         """Token ids of each question that is asked about a passage.
 
         Raises:
-            ScorerError: the template does not take the passage.
+            ScorerInputError: the template does not take the passage.
         """
-        return [encoder.encode(*self._render(question, passage)) for question in self.asked]
+        try:
+            return [encoder.encode(*self._render(question, passage)) for question in self.asked]
+        except jinja2.TemplateError as exc:
+            raise ScorerInputError(
+                f"the judge's template does not take the conversation: {type(exc).__name__}",
+                hint="correct the template",
+            ) from exc
 
     def labels(self, encoder: Encoder) -> Labels:
         """The tokens that are compared.
 
         Raises:
-            ScorerError: both sides begin with the same token, or a label has none.
+            ScorerError: the template fails, both sides begin with the same token, or a label has none.
         """
-        rendered, _ = self._render(self.asked[0], _PROBE)
+        try:
+            rendered, _ = self._render(self.asked[0], _PROBE)
+        except jinja2.TemplateError as exc:
+            raise ScorerError(f"the judge's template fails: {type(exc).__name__}", hint="correct the template") from exc
         harmful = encoder.first_tokens(rendered, self._form.harmful + self._middle["unsafe"])
         safe = encoder.first_tokens(rendered, self._form.safe + self._middle["safe"])
         if both := set(harmful) & set(safe):
@@ -119,17 +128,14 @@ class Questions:
         }
         texts = [*(turn.content for turn in turns), *fields.values()]
         marked = [{"role": turn.role, "content": _mark(i)} for i, turn in enumerate(turns)]
-        try:
-            rendered = self._template.render(
-                messages=marked,
-                turns=[turn for turn in marked if turn["role"] != "system"],
-                categories=self._categories,
-                category=question.category,
-                definition=self._categories.get(question.category or ""),
-                **{name: _mark(len(turns) + i) for i, name in enumerate(fields)},
-            )
-        except jinja2.TemplateError as exc:
-            raise ScorerError(f"the judge's template fails: {type(exc).__name__}", hint="correct the template") from exc
+        rendered = self._template.render(
+            messages=marked,
+            turns=[turn for turn in marked if turn["role"] != "system"],
+            categories=self._categories,
+            category=question.category,
+            definition=self._categories.get(question.category or ""),
+            **{name: _mark(len(turns) + i) for i, name in enumerate(fields)},
+        )
         for line, label in itertools.zip_longest(self._form.lines[: len(question.given) + 1], question.given):
             rendered += line + ("" if label is None else (self._form.harmful if label else self._form.safe)[0])
         return rendered, [text.strip() for text in texts] if self._form.trim else texts

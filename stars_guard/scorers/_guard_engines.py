@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from stars_guard.engines import vllm_process
-from stars_guard.engines.model_thread import Worker
+from stars_guard.engines.model_thread import ModelThread
 from stars_guard.engines.vllm_client import ServerOptions, Servers
 from stars_guard.errors import ScorerError
 
@@ -38,7 +38,7 @@ class TransformersGuard(GuardEngine):
     def __init__(self, model: Any, batch_size: int) -> None:
         self._model = model
         self._batch_size = batch_size
-        self._worker = Worker("judge")
+        self._worker = ModelThread("judge")
 
     async def labels(self, prompts: Sequence[list[int]], labels: Sequence[int]) -> list[Row]:
         return await self._worker.run(partial(self._pass, prompts, labels))
@@ -96,7 +96,7 @@ class VllmGuard(GuardEngine):
         return [found[0][label].logprob for label in labels], cached
 
     async def aclose(self) -> None:
-        await asyncio.to_thread(self._engine.shutdown)
+        await vllm_process.stop(self._engine)
 
 
 class ServerGuard(GuardEngine):
@@ -117,7 +117,7 @@ class ServerGuard(GuardEngine):
             # two tokens may read the same
             "return_tokens_as_token_ids": True,
         }
-        async with self._servers.post(self._servers.pick(), "/v1/completions", body) as response:
+        async with self._servers.post("/v1/completions", body) as response:
             await response.aread()
             choices = sorted(response.json()["choices"], key=lambda choice: choice["index"])
         try:

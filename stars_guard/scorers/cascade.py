@@ -6,20 +6,15 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from weakref import WeakKeyDictionary
+from dataclasses import KW_ONLY, dataclass, replace
 
 from stars_guard.core.judging import Judgement, Rule, Score, combine
 from stars_guard.core.segments import Passage
-from stars_guard.scorers._breaker import Breaker
+from stars_guard.errors import InputError, ScorerInputError
+from stars_guard.scorers._batching import batcher_of
 from stars_guard.scorers.base import Rating, Scorer
 
 __all__ = ["Cascade", "Judge"]
-
-Rated = tuple[Sequence[Rating], int]
-"""Ratings, and the size of the batch that they were made in."""
-
-Waiter = tuple[Sequence[Passage], "asyncio.Future[Rated]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +30,7 @@ class Judge:
 
     rule: Rule
     scorer: Scorer
+    _: KW_ONLY
     timeout: float | None = None
     tail: int | None = None
     every: int = 1
@@ -57,51 +53,6 @@ class Judge:
             return passage
         room = max(0, self.tail - len(passage.segment))
         return replace(passage, accepted=passage.accepted[-room:] if room else "")
-
-
-class _Batcher:
-    """Merges concurrent requests: while one batch runs, what arrives waits and goes as the next."""
-
-    def __init__(self, scorer: Scorer) -> None:
-        self.breaker = Breaker()
-        self._scorer = scorer
-        self._waiting: list[Waiter] = []
-        self._task: asyncio.Task[None] | None = None
-
-    async def score(self, passages: Sequence[Passage]) -> Rated:
-        future: asyncio.Future[Rated] = asyncio.get_running_loop().create_future()
-        self._waiting.append((passages, future))
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run())
-        return await future
-
-    async def _run(self) -> None:
-        while self._waiting:
-            batch, self._waiting = [w for w in self._waiting if not w[1].done()], []
-            if not await self._serve(batch) and len(batch) > 1:
-                # One caller's passages must not fail another's: each goes alone.
-                for waiter in batch:
-                    await self._serve([waiter])
-
-    async def _serve(self, batch: Sequence[Waiter]) -> bool:
-        try:
-            ratings = await self._scorer.score([passage for passages, _ in batch for passage in passages])
-            size = sum(len(passages) for passages, _ in batch)
-            if len(ratings) != size:
-                raise ValueError("wrong number of scores")
-        except Exception as exc:
-            if len(batch) == 1 and not batch[0][1].done():
-                batch[0][1].set_exception(exc)
-            return False
-        start = 0
-        for passages, future in batch:
-            if not future.done():
-                future.set_result((ratings[start : start + len(passages)], size))
-            start += len(passages)
-        return True
-
-
-_batchers: WeakKeyDictionary[Scorer, _Batcher] = WeakKeyDictionary()
 
 
 class Cascade:
@@ -155,25 +106,35 @@ class Cascade:
 
 
 async def _scores(judge: Judge, passages: Sequence[Passage]) -> list[Score]:
-    batcher = _batchers.get(judge.scorer)
-    if batcher is None:
-        batcher = _batchers[judge.scorer] = _Batcher(judge.scorer)
-    name, began = judge.rule.judge, time.perf_counter()
+    batcher, name, began = batcher_of(judge.scorer), judge.rule.judge, time.perf_counter()
     if batcher.breaker.is_open:
-        return [Score(name, None, error="left alone after failures in a row") for _ in passages]
+        return [Score(judge=name, value=None, error="left alone after failures in a row") for _ in passages]
     try:
         async with asyncio.timeout(judge.timeout):
             ratings, size = await batcher.score(passages)
     except Exception as exc:
-        # The exception's text may hold user text; its kind does not.
-        batcher.breaker.record(failed=True)
+        # what is wrong with one caller's text says nothing about the judge
+        if not _is_about_the_input(exc):
+            batcher.breaker.failed({passage.call_id for passage in passages})
         seconds = time.perf_counter() - began
-        return [Score(name, None, error=type(exc).__name__, seconds=seconds) for _ in passages]
+        # The exception's text may hold user text; its kind does not.
+        return [Score(judge=name, value=None, error=type(exc).__name__, seconds=seconds) for _ in passages]
+    # Scores that are no finite numbers came in time, and other passages may well have good ones. So they are errors of
+    # their passages and not an outage, from which the breaker saves the waiting.
+    batcher.breaker.succeeded()
     seconds = time.perf_counter() - began
-    batcher.breaker.record(failed=not all(math.isfinite(rating.value) for rating in ratings))
-    return [
-        Score(name, rating.value, None, rating.detail, seconds, size, rating.cached)
-        if math.isfinite(rating.value)
-        else Score(name, None, error="the score is not a finite number", seconds=seconds, batch=size)
-        for rating in ratings
-    ]
+    return [_score(name, rating, seconds, size) for rating in ratings]
+
+
+def _is_about_the_input(exc: Exception) -> bool:
+    kinds = (ScorerInputError, InputError)
+    return exc.split(kinds)[1] is None if isinstance(exc, ExceptionGroup) else isinstance(exc, kinds)
+
+
+def _score(name: str, rating: Rating, seconds: float, size: int) -> Score:
+    if not math.isfinite(rating.value):
+        error = "the score is not a finite number"
+        return Score(judge=name, value=None, error=error, seconds=seconds, batch=size)
+    return Score(
+        judge=name, value=rating.value, detail=rating.detail, seconds=seconds, batch=size, cached=rating.cached
+    )

@@ -12,9 +12,9 @@ from pydantic import SecretStr
 
 from stars_guard.core.segments import Passage
 from stars_guard.engines import vllm_process
-from stars_guard.engines.loading import quiet
+from stars_guard.engines.loading import load_tokenizer, loading
 from stars_guard.engines.vllm_client import parse_options
-from stars_guard.errors import BackendError, MissingExtra, ScorerError
+from stars_guard.errors import BackendError, InputError, MissingExtra, ScorerError, ScorerInputError
 from stars_guard.prompting.guard_formats import GuardFormat
 from stars_guard.prompting.guard_questions import Encoder, Labels, Questions
 from stars_guard.scorers._guard_engines import GuardEngine, ServerGuard, TransformersGuard, VllmGuard
@@ -81,7 +81,10 @@ class GuardModelScorer(Scorer):
             MissingExtra: torch, transformers or vLLM is not installed.
         """
         questions = Questions(form, categories, controversial=controversial)
-        tokenizer, limit = await asyncio.to_thread(_read, model, revision)
+        tokenizer, config = await asyncio.to_thread(
+            load_tokenizer, model, revision, ScorerError, what="the judge model", feature="guard_model"
+        )
+        limit = getattr(config.get_text_config(), "max_position_embeddings", None)
         encoder = Encoder(tokenizer)
         # before the model is loaded, which takes long
         labels = questions.labels(encoder)
@@ -100,7 +103,7 @@ class GuardModelScorer(Scorer):
         elif engine is not None:
             try:
                 where = VllmGuard(await vllm_process.start(model, {"revision": revision, **engine}))
-            except BackendError as exc:
+            except (BackendError, InputError) as exc:
                 raise ScorerError(f"judge model {model!r}: {exc.message}", hint=exc.hint) from exc
         else:
             where = TransformersGuard(await asyncio.to_thread(_weights, model, revision, device), batch_size)
@@ -114,14 +117,17 @@ class GuardModelScorer(Scorer):
             group = rows[start : start + width]
             value, category = self._questions.verdict([self._chance(logs) for logs, _ in group])
             cached = [count for _, count in group if count is not None]
-            ratings.append(Rating(value, category, sum(cached) if cached else None))
+            ratings.append(Rating(value, category, cached=sum(cached) if cached else None))
         return ratings
 
     def _encode(self, passage: Passage) -> list[list[int]]:
         asked = self._questions.encode(self._encoder, passage)
         longest = max(map(len, asked))
         if longest > self._max_length:
-            raise ScorerError(f"the judge's question has {longest} tokens", hint="raise max_length, or set scope")
+            raise ScorerInputError(
+                f"the judge's question has {longest} tokens, and {self._max_length} fit",
+                hint="raise max_length, or set scope",
+            )
         return asked
 
     def _chance(self, logs: Sequence[float]) -> float:
@@ -133,21 +139,6 @@ class GuardModelScorer(Scorer):
         await self._engine.aclose()
 
 
-def _read(model: str, revision: str | None) -> tuple[Any, int | None]:
-    """The tokenizer, and how many positions the model has."""
-    try:
-        from transformers import AutoConfig, AutoTokenizer
-    except ImportError as exc:
-        raise MissingExtra("guard_model", "transformers") from exc
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-            config = AutoConfig.from_pretrained(model, revision=revision).get_text_config()
-    except Exception as exc:
-        raise _missing(model, exc) from exc
-    return tokenizer, getattr(config, "max_position_embeddings", None)
-
-
 def _weights(model: str, revision: str | None, device: str | None) -> Any:
     try:
         import torch
@@ -155,15 +146,6 @@ def _weights(model: str, revision: str | None, device: str | None) -> Any:
     except ImportError as exc:
         raise MissingExtra("guard_model", "transformers") from exc
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        with quiet():
-            dtype = "auto" if torch.cuda.is_available() else torch.float32
-            return AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype=dtype).to(where).eval()
-    except Exception as exc:
-        raise _missing(model, exc) from exc
-
-
-def _missing(model: str, exc: Exception) -> ScorerError:
-    return ScorerError(
-        f"cannot load the judge model {model!r}: {type(exc).__name__}", hint="pass a Hugging Face directory or name"
-    )
+    with loading(f"the judge model {model!r}", ScorerError):
+        dtype = "auto" if torch.cuda.is_available() else torch.float32
+        return AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype=dtype).to(where).eval()

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from stars_guard.core.segments import Passage
-from stars_guard.errors import ScorerError
+from stars_guard.errors import ScorerError, ScorerInputError
 from stars_guard.prompting.plain_text import as_text, text_of
 from stars_guard.scorers.base import Rating, Scorer
 
@@ -22,6 +22,8 @@ __all__ = ["HttpScorer"]
 
 _FIELD = re.compile(r"(\{(?:prompt|answer|segment)\})")
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+REFUSED = frozenset({400, 413, 422})
+"""What a service says about one request, not about itself."""
 
 
 class _Busy(Exception):
@@ -93,12 +95,14 @@ class HttpScorer(Scorer):
             raise _Busy(type(exc).__name__) from None
         if reply.status_code in BUSY:
             raise _Busy(str(reply.status_code))
+        if reply.status_code in REFUSED:
+            raise ScorerInputError(f"the classifier answered {reply.status_code}", hint="it does not take this text")
         if not reply.is_success:
             raise ScorerError(f"the classifier answered {reply.status_code}", hint="check url, headers and body")
         try:
             return reply.json()
-        except ValueError as exc:
-            raise ScorerError("the classifier's answer is not JSON") from exc
+        except (ValueError, RecursionError) as exc:
+            raise ScorerError("the classifier's answer is not JSON, or nested too deeply") from exc
 
     def _value(self, reply: Any) -> float:
         value = self._find.search(reply)

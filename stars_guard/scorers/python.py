@@ -11,9 +11,10 @@ from typing import Any, cast
 
 from stars_guard.core.segments import Passage
 from stars_guard.errors import ScorerError
+from stars_guard.scorers._abandonable import in_thread_of_its_own
 from stars_guard.scorers.base import Rating, Scorer
 
-__all__ = ["load_python"]
+__all__ = ["is_named", "load_python"]
 
 GROUP = "stars_guard.judges"
 
@@ -21,7 +22,11 @@ Function = Callable[[Passage], float | Rating | Awaitable[float | Rating]]
 
 
 class PythonScorer(Scorer):
-    """Calls an async function on the event loop, any other on a thread of its own."""
+    """Calls an async function on the event loop, any other on a thread of its own.
+
+    A function that does not come back in the judge's timeout is left behind on its thread; the next call of the judge
+    gets another thread.
+    """
 
     cost = 5.0
 
@@ -36,7 +41,7 @@ class PythonScorer(Scorer):
             values = await asyncio.gather(*(async_function(passage) for passage in passages))
         else:
             function = cast("Callable[[Passage], float | Rating]", self._function)
-            values = await asyncio.to_thread(lambda: [function(passage) for passage in passages])
+            values = await in_thread_of_its_own(lambda: [function(passage) for passage in passages])
         return [value if isinstance(value, Rating) else Rating(float(value)) for value in values]
 
 
@@ -54,6 +59,7 @@ def load_python(path: str, options: Mapping[str, Any]) -> Scorer:
     if isinstance(found, type) and issubclass(found, Scorer):
         return found(**options)
     if isinstance(found, Scorer):
+        _named.append(found)
         return found
     if not callable(found):
         raise ScorerError(f"python judge {path!r} is neither a function nor a Scorer")
@@ -63,6 +69,14 @@ def load_python(path: str, options: Mapping[str, Any]) -> Scorer:
             return made
         raise ScorerError(f"python judge {path!r} has options, but gives no Scorer when called with them")
     return PythonScorer(path, found)
+
+
+_named: list[Scorer] = []
+
+
+def is_named(scorer: object) -> bool:
+    """Whether a path names this very scorer. It belongs to the module that holds it, and is never closed by a guard."""
+    return any(named is scorer for named in _named)
 
 
 def _find(path: str) -> Any:

@@ -15,8 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stars_guard.core.segments import Passage
-from stars_guard.engines.loading import quiet
-from stars_guard.engines.model_thread import Worker
+from stars_guard.engines.loading import loading
+from stars_guard.engines.model_thread import ModelThread
 from stars_guard.errors import MissingExtra, ScorerError
 from stars_guard.scorers._classifier import Classifier, ClassifierScorer
 from stars_guard.scorers._reading import Reader, Reading, places
@@ -69,7 +69,7 @@ class SequenceClassifier(Classifier):
             tokenizer, template=template, max_length=min(limits), coarse=kept, unread=self._pad if kept else None
         )
         self._recent: OrderedDict[tuple[int, ...], list[float]] = OrderedDict()
-        self._worker = Worker("judge")
+        self._worker = ModelThread("judge")
 
     @classmethod
     async def load(
@@ -104,17 +104,12 @@ class SequenceClassifier(Classifier):
             except ImportError as exc:
                 raise MissingExtra("sequence_classifier", "transformers") from exc
             where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-            try:
-                with quiet():
-                    tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-                    loaded = AutoModelForSequenceClassification.from_pretrained(
-                        model, revision=revision, dtype=torch.float32 if where == "cpu" else "auto"
-                    )
-            except Exception as exc:
-                raise ScorerError(
-                    f"cannot load the judge model {model!r}: {type(exc).__name__}",
-                    hint="pass a Hugging Face directory or name, or 'embedded:reward'",
-                ) from exc
+            hint = "pass a Hugging Face directory or name, or 'embedded:reward'"
+            with loading(f"the judge model {model!r}", ScorerError, hint=hint):
+                tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+                loaded = AutoModelForSequenceClassification.from_pretrained(
+                    model, revision=revision, dtype=torch.float32 if where == "cpu" else "auto"
+                )
             digest = hashlib.sha256(loaded.config.to_json_string().encode()).hexdigest()
             identity = {
                 "kind": "sequence_classifier",

@@ -15,9 +15,9 @@ from pydantic import SecretStr
 
 from stars_guard.core.segments import Passage
 from stars_guard.engines import vllm_process
-from stars_guard.engines.loading import quiet
+from stars_guard.engines.loading import load_tokenizer
 from stars_guard.engines.vllm_client import ServerOptions, Servers, parse_options
-from stars_guard.errors import BackendError, MissingExtra, ScorerError
+from stars_guard.errors import BackendError, InputError, ScorerError
 from stars_guard.scorers._classifier import Classifier, ClassifierScorer
 from stars_guard.scorers._reading import Reader, places
 
@@ -55,7 +55,7 @@ class _InProcess(_Engine):
         return [float(value) for value in data.float().reshape(-1).tolist()], cached
 
     async def aclose(self) -> None:
-        await asyncio.to_thread(self._engine.shutdown)
+        await vllm_process.stop(self._engine)
 
 
 class _Server(_Engine):
@@ -65,7 +65,7 @@ class _Server(_Engine):
 
     async def logits(self, prompts: Sequence[list[int]]) -> list[tuple[list[float], int | None]]:
         body = {"model": self._model, "input": [list(ids) for ids in prompts], "use_activation": False}
-        async with self._servers.post(self._servers.pick(), "/classify", body) as response:
+        async with self._servers.post("/classify", body) as response:
             await response.aread()
             rows = sorted(response.json()["data"], key=lambda row: row["index"])
         return [([float(value) for value in row["probs"]], None) for row in rows]
@@ -110,7 +110,15 @@ class VllmClassifier(Classifier):
             ScorerError: there is no such model, or the engine did not start.
             MissingExtra: vLLM or transformers is not installed.
         """
-        tokenizer, config = await asyncio.to_thread(_read, model, revision)
+        tokenizer, config = await asyncio.to_thread(
+            load_tokenizer,
+            model,
+            revision,
+            ScorerError,
+            what="the judge model",
+            feature="vllm_pooling",
+            extra="vllm",
+        )
         text = config.get_text_config()
         limit = places(text) or max_length
         reader = Reader(
@@ -123,7 +131,7 @@ class VllmClassifier(Classifier):
         options = {"runner": "pooling", "revision": revision, **(engine or {})}
         try:
             return cls(_InProcess(await vllm_process.start(model, options)), reader, config, identity)
-        except BackendError as exc:
+        except (BackendError, InputError) as exc:
             raise ScorerError(f"judge model {model!r}: {exc.message}", hint=exc.hint) from exc
 
     async def logits(self, passages: Sequence[Passage]) -> list[tuple[list[float], int | None]]:
@@ -153,18 +161,3 @@ class VllmPoolingScorer(ClassifierScorer):
     ) -> VllmPoolingScorer:
         """Load a model for this judge alone: ``options`` are those of `VllmClassifier.load`, labels of `Labels`."""
         return cls(await VllmClassifier.load(model, **options), label=label, labels=labels)
-
-
-def _read(model: str, revision: str | None) -> tuple[Any, Any]:
-    try:
-        from transformers import AutoConfig, AutoTokenizer
-    except ImportError as exc:
-        raise MissingExtra("vllm_pooling", "vllm") from exc
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-            return tokenizer, AutoConfig.from_pretrained(model, revision=revision)
-    except Exception as exc:
-        raise ScorerError(
-            f"cannot read the judge model {model!r}: {type(exc).__name__}", hint="pass a Hugging Face directory or name"
-        ) from exc

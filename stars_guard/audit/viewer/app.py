@@ -128,7 +128,7 @@ def make_app(
         before = (typed.before, typed.before_id) if typed.before else None
         rows = await store.asearch(wanted, limit=_PAGE + 1, before=before)
         shown = rows[:_PAGE]
-        older = query_of(wanted, typed.model_dump(), shown[-1].key) if len(rows) > _PAGE else ""
+        older = query_of(wanted, typed.model_dump(), shown[-1].place) if len(rows) > _PAGE else ""
         return page(
             "calls.html",
             page="calls",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from stars_guard.audit.stats import LAST_POSITION, Cost, Stats
+from stars_guard.audit.stats import LAST_INDEX, Cost, Stats
 
 __all__ = ["Chart", "Mark", "Tick", "charts", "compact"]
 
@@ -215,14 +215,14 @@ def _sideways(
 
 def _rewards(stats: Stats) -> Chart:
     """Reward against threshold by position: a cell's two colours are its decisions, its depth how many there were."""
-    positions = {each.index: each for each in stats.positions}
-    thresholds = [each.threshold for each in stats.positions if each.threshold is not None]
+    by_index = {each.index: each for each in stats.by_index}
+    thresholds = [each.threshold for each in stats.by_index if each.threshold is not None]
     lows = [cell.low for cell in stats.cells]
     low = min([*lows, *thresholds], default=0.0)
     high = max([*(value + stats.width for value in lows), *thresholds], default=1.0)
     low, high = low - 0.03 * (high - low), high + 0.03 * (high - low)
     scale = _PLOT_H / max(high - low, 1e-9)
-    column = _PLOT_W / (max(positions, default=0) + 1)
+    column = _PLOT_W / (max(by_index, default=0) + 1)
     most = max((cell.accepted + cell.rejected for cell in stats.cells), default=1)
     marks = []
     for cell in stats.cells:
@@ -245,7 +245,7 @@ def _rewards(stats: Stats) -> Chart:
                 )
                 x += width
     points = []
-    for index, each in sorted(positions.items()):
+    for index, each in sorted(by_index.items()):
         if each.threshold is not None:
             y = round(_TOP + (high - each.threshold) * scale, 1)
             points += [f"{round(_LEFT + (index + edge) * column, 1)},{y}" for edge in (0, 1)]
@@ -257,7 +257,7 @@ def _rewards(stats: Stats) -> Chart:
             f"{cell.low:.3g} to {cell.low + stats.width:.3g}",
             cell.accepted,
             cell.rejected,
-            "" if (mean := positions[cell.index].threshold) is None else round(mean, 3),
+            "" if (mean := by_index[cell.index].threshold) is None else round(mean, 3),
         )
         for cell in stats.cells
     ]
@@ -272,7 +272,7 @@ def _rewards(stats: Stats) -> Chart:
         rows,
         legend=(("kept", "accepted"), ("rejected", "rejected"), ("threshold", "mean threshold")),
         marks=marks,
-        x_ticks=_positions(positions, column),
+        x_ticks=_by_index(by_index, column),
         y_ticks=[
             Tick(round(_TOP + (high - n * step) * scale, 1), f"{n * step:.3g}")
             for n in range(first, math.floor(high / step) + 1)
@@ -282,10 +282,10 @@ def _rewards(stats: Stats) -> Chart:
 
 
 def _acceptance(stats: Stats) -> Chart:
-    positions = {each.index: each for each in stats.positions}
-    column = _PLOT_W / (max(positions, default=0) + 1)
+    by_index = {each.index: each for each in stats.by_index}
+    column = _PLOT_W / (max(by_index, default=0) + 1)
     marks, rows = [], []
-    for index, each in sorted(positions.items()):
+    for index, each in sorted(by_index.items()):
         share = each.accepted / (each.accepted + each.rejected)
         title = f"segment {_position(index)}: {share:.0%} of {each.accepted + each.rejected:,} accepted"
         bar = min(0.78 * column, 36.0)
@@ -301,18 +301,18 @@ def _acceptance(stats: Stats) -> Chart:
         ("segment", "accepted", "rejected", "share"),
         list(rows),
         marks=marks,
-        x_ticks=_positions(positions, column),
+        x_ticks=_by_index(by_index, column),
         y_ticks=[Tick(_TOP + (1 - share) * _PLOT_H, f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1)],
     )
 
 
-def _positions(positions: Mapping[int, object], column: float) -> list[Tick]:
-    count = max(positions, default=0) + 1
+def _by_index(by_index: Mapping[int, object], column: float) -> list[Tick]:
+    count = max(by_index, default=0) + 1
     return [Tick(round(_LEFT + (i + 0.5) * column, 1), _position(i)) for i in range(0, count, math.ceil(count / 10))]
 
 
 def _position(index: int) -> str:
-    return f"{index}+" if index == LAST_POSITION else str(index)
+    return f"{index}+" if index == LAST_INDEX else str(index)
 
 
 def _mark(kind: str, x: float, y: float, width: float, height: float, title: str, opacity: float = 1.0) -> Mark:

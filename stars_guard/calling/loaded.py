@@ -1,0 +1,205 @@
+"""What one guard has opened: its store, and once they are needed its engine and its judges."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any, Literal
+from weakref import WeakKeyDictionary, WeakSet
+
+from stars_guard.audit import AuditStore, Writing, shared_store
+from stars_guard.backends.base import Backend
+from stars_guard.calling.backend_loading import load_backend
+from stars_guard.calling.judge_loading import load_cascade, load_judges
+from stars_guard.calling.portal import begin, to_the_end
+from stars_guard.calling.shared_parts import Keeper, is_shared
+from stars_guard.core.vocabulary import Stage
+from stars_guard.errors import BackendError, InputError, StarsGuardError
+from stars_guard.policy import Policy
+from stars_guard.scorers.base import Scorer
+from stars_guard.scorers.cascade import Cascade, Judge
+from stars_guard.scorers.python import is_named
+
+__all__ = ["Loaded"]
+
+_log = logging.getLogger("stars_guard")
+
+Rail = Literal["answer"] | Stage
+"""Whose judges: those of answers, or those of a stage around them."""
+
+
+class Loaded:
+    """Loads when first asked, and frees what it has loaded.
+
+    What was passed in ready (a `Backend`, judges, a store) is used and never closed. Shared parts are freed when no
+    other guard uses them. Everything but the store is used on the background loop alone.
+
+    Args:
+        model, backend, options: see `Guard`; judges, allow_python and audit too.
+
+    Raises:
+        AuditError: the store's URL cannot be used.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        model: str | Backend,
+        backend: str,
+        options: Mapping[str, Any],
+        judges: Sequence[Judge] | None,
+        allow_python: bool,
+        audit: str | AuditStore | None,
+    ) -> None:
+        self._policy = policy
+        self._model, self._backend, self._options = model, backend, options
+        self._judges = None if judges is None else Cascade(judges)
+        self._allow_python = allow_python
+        self._audit = audit
+        self._running = 0
+        self._left = asyncio.Event()
+        self._closed = self._retired = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._keeper = Keeper()
+        self._engine_loaded = False
+        self._cascades: dict[Rail, Cascade] = {}
+        self._loading = asyncio.Lock()
+        self.store = self._audit if isinstance(self._audit, AuditStore) else _store(self._policy, self._audit, self)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Around each call: what is loaded is not freed before its end.
+
+        Raises:
+            InputError: the guard is closed.
+            BackendError: this process was forked from the one in which the parts were made.
+        """
+        if self._closed:
+            raise InputError("the guard is closed", hint="make another one")
+        if self._process != os.getpid():
+            self._after_fork()
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+            self._left.set()
+            if self._retired and not self._running:
+                begin(self._free)
+
+    async def engine(self) -> Backend:
+        """What generates. Raises what `load_backend` does."""
+        if not isinstance(self._model, str):
+            return self._model
+        self._engine_loaded = True
+        with self._keeper.keeping():
+            return await load_backend(self._model, self._backend, self._options)
+
+    async def cascade(self, rail: Rail) -> Cascade:
+        """The judges of answers or of a stage. Raises what `load_judges` does."""
+        if rail == "answer" and self._judges is not None:
+            return self._judges
+        async with self._loading:
+            if rail not in self._cascades:
+                with self._keeper.keeping():
+                    self._cascades[rail] = await self._load(rail)
+            return self._cascades[rail]
+
+    async def _load(self, rail: Rail) -> Cascade:
+        if rail == "answer":
+            return await load_cascade(self._policy, allow_python=self._allow_python)
+        judges = dict(self._policy.rails.items())[rail].judges
+        return await load_judges(judges, allow_python=self._allow_python)
+
+    async def aclose(self) -> None:
+        """Wait for the calls that run, and free everything. May be called again."""
+        self._closed = True
+        if self._running:
+            _log.info("a guard that is being closed waits for %d calls to end", self._running)
+        while self._running:
+            self._left.clear()
+            await self._left.wait()
+        await to_the_end(self._free())
+
+    def retire(self) -> None:
+        """Free everything as soon as no call runs. A call that comes later is served, and frees again what it loads."""
+        self._retired = True
+        if not self._running:
+            begin(self._free)
+
+    async def follow(self, before: Loaded) -> None:
+        """Load what ``before`` has loaded, as far as this one needs it too, and retire ``before``."""
+        try:
+            with self.in_use():
+                for rail in list(before._cascades):
+                    await self.cascade(rail)
+                if before._engine_loaded:
+                    await self.engine()
+        except StarsGuardError as exc:
+            _log.warning("the parts of a changed policy cannot be loaded: %s", exc)  # the next call says so again
+        finally:
+            before.retire()
+
+    async def _free(self) -> None:
+        scorers: list[Scorer] = [judge.scorer for cascade in self._cascades.values() for judge in cascade.judges]
+        async with AsyncExitStack() as stack:
+            if not isinstance(self._audit, AuditStore) and _let_go(self.store, self):
+                stack.push_async_callback(self.store.aclose)
+            stack.push_async_callback(self._keeper.aclose)
+            for scorer in scorers:
+                if not is_shared(scorer) and not is_named(scorer):
+                    stack.push_async_callback(scorer.aclose)
+            self._cascades, self._engine_loaded = {}, False
+
+    def _after_fork(self) -> None:
+        given = [
+            what
+            for what, is_given in (
+                ("a Backend", not isinstance(self._model, str)),
+                ("judges", self._judges is not None),
+                ("a store", isinstance(self._audit, AuditStore)),
+            )
+            if is_given
+        ]
+        if given:
+            raise BackendError(
+                f"the guard holds {' and '.join(given)} of the process that this one was forked from",
+                hint="make the guard after the fork, or give it names instead of parts that are ready",
+            )
+        self._running = 0
+        self._begin()
+
+
+_users: WeakKeyDictionary[AuditStore, WeakSet[Loaded]] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def _store(policy: Policy, url: str | None, user: Loaded) -> AuditStore:
+    with _lock:
+        store = shared_store(url or policy.audit.url, Writing(policy.audit.durability, policy.audit.on_error))
+        _users.setdefault(store, WeakSet()).add(user)
+    return store
+
+
+def _let_go(store: AuditStore, user: Loaded) -> bool:
+    """Whether nobody else uses the store."""
+    with _lock:
+        users = _users.get(store, WeakSet())
+        users.discard(user)
+        return not users
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.base import OpenRequest
-from stars_guard.backends.transformers import TransformersBackend, TransformersOptions
+from stars_guard.backends.transformers import TransformersBackend
 from stars_guard.core.grammar import Grammar
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Token
@@ -38,11 +38,9 @@ PERSON = {
 }
 
 
-@pytest.fixture(scope="module")
-def engine(embedded_model: Path) -> Any:
-    made = asyncio.run(TransformersBackend.load(str(embedded_model), TransformersOptions(dtype="float32")))
-    yield made
-    asyncio.run(made.aclose())
+@pytest.fixture
+def engine(transformers_engine: TransformersBackend) -> TransformersBackend:
+    return transformers_engine
 
 
 async def drawn(engine: TransformersBackend, seeds: Sequence[int], limit: int, grammar: Grammar | None) -> list[Any]:

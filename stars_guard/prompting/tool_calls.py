@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from stars_guard.core.grammar import Grammar, json_format
 from stars_guard.core.messages import Message
+from stars_guard.core.nesting import TooDeep, decode_json, read_json
 from stars_guard.core.tools import Tool, Toolset
 from stars_guard.decoding.spans import Span, find_spans
 from stars_guard.errors import InputError
@@ -168,13 +169,16 @@ def read_calls(raw: str, span: Span, *, closed: bool) -> list[Written]:
         named = [_NAMED.match(part) for part in body.split("[TOOL_CALLS]")]
         if all(named):
             return [_read(match[2], match[1]) for match in named if match]
-    decoder, at = json.JSONDecoder(), 0
+    at = 0
     calls: list[Written] = []
     while at < len(body):
         try:
-            value, end = decoder.raw_decode(body, at)
-        except ValueError:
-            return [*calls, Written(error="the call is not JSON")]
+            value, end = decode_json(body, at)
+        except ValueError as exc:
+            return [
+                *calls,
+                Written(error="the call is nested too deeply" if isinstance(exc, TooDeep) else "the call is not JSON"),
+            ]
         calls += [_call_of(item) for item in (value if isinstance(value, list) else [value])]
         at = end + len(body[end:]) - len(body[end:].lstrip(" \n\r\t;,"))
     return calls
@@ -182,9 +186,9 @@ def read_calls(raw: str, span: Span, *, closed: bool) -> list[Written]:
 
 def _read(text: str, name: str) -> Written:
     try:
-        value = json.loads(text)
-    except ValueError:
-        return Written(name, error="the arguments are not JSON")
+        value = read_json(text)
+    except ValueError as exc:
+        return Written(name, error=_wrong("the arguments are", exc))
     return _call_of({"name": name, "arguments": value})
 
 
@@ -195,12 +199,16 @@ def _call_of(value: Any) -> Written:
     arguments = value.get("arguments", value.get("parameters", {}))
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments)
-        except ValueError:
-            return Written(name, error="the arguments are not JSON")
+            arguments = read_json(arguments)
+        except ValueError as exc:
+            return Written(name, error=_wrong("the arguments are", exc))
     if not isinstance(arguments, dict):
         return Written(name, error="the arguments are not an object")
     return Written(name, arguments)
+
+
+def _wrong(what: str, exc: ValueError) -> str:
+    return f"{what} {'nested too deeply' if isinstance(exc, TooDeep) else 'not JSON'}"
 
 
 _NAMED = re.compile(r"\s*([\w.-]+)(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?\s*(\{.*)", re.DOTALL)

@@ -7,19 +7,13 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from weakref import WeakKeyDictionary
 
 from stars_guard.core.judging import Judgement, Rule, Score, combine
 from stars_guard.core.segments import Passage
-from stars_guard.scorers._breaker import Breaker
-from stars_guard.scorers.base import Rating, Scorer
+from stars_guard.scorers._batching import batcher_of
+from stars_guard.scorers.base import Scorer
 
 __all__ = ["Cascade", "Judge"]
-
-Rated = tuple[Sequence[Rating], int]
-"""Ratings, and the size of the batch that they were made in."""
-
-Waiter = tuple[Sequence[Passage], "asyncio.Future[Rated]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,51 +51,6 @@ class Judge:
             return passage
         room = max(0, self.tail - len(passage.segment))
         return replace(passage, accepted=passage.accepted[-room:] if room else "")
-
-
-class _Batcher:
-    """Merges concurrent requests: while one batch runs, what arrives waits and goes as the next."""
-
-    def __init__(self, scorer: Scorer) -> None:
-        self.breaker = Breaker()
-        self._scorer = scorer
-        self._waiting: list[Waiter] = []
-        self._task: asyncio.Task[None] | None = None
-
-    async def score(self, passages: Sequence[Passage]) -> Rated:
-        future: asyncio.Future[Rated] = asyncio.get_running_loop().create_future()
-        self._waiting.append((passages, future))
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run())
-        return await future
-
-    async def _run(self) -> None:
-        while self._waiting:
-            batch, self._waiting = [w for w in self._waiting if not w[1].done()], []
-            if not await self._serve(batch) and len(batch) > 1:
-                # One caller's passages must not fail another's: each goes alone.
-                for waiter in batch:
-                    await self._serve([waiter])
-
-    async def _serve(self, batch: Sequence[Waiter]) -> bool:
-        try:
-            ratings = await self._scorer.score([passage for passages, _ in batch for passage in passages])
-            size = sum(len(passages) for passages, _ in batch)
-            if len(ratings) != size:
-                raise ValueError("wrong number of scores")
-        except Exception as exc:
-            if len(batch) == 1 and not batch[0][1].done():
-                batch[0][1].set_exception(exc)
-            return False
-        start = 0
-        for passages, future in batch:
-            if not future.done():
-                future.set_result((ratings[start : start + len(passages)], size))
-            start += len(passages)
-        return True
-
-
-_batchers: WeakKeyDictionary[Scorer, _Batcher] = WeakKeyDictionary()
 
 
 class Cascade:
@@ -155,9 +104,7 @@ class Cascade:
 
 
 async def _scores(judge: Judge, passages: Sequence[Passage]) -> list[Score]:
-    batcher = _batchers.get(judge.scorer)
-    if batcher is None:
-        batcher = _batchers[judge.scorer] = _Batcher(judge.scorer)
+    batcher = batcher_of(judge.scorer)
     name, began = judge.rule.judge, time.perf_counter()
     if batcher.breaker.is_open:
         return [Score(name, None, error="left alone after failures in a row") for _ in passages]

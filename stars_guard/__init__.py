@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from stars_guard.core.tools import Tool, Toolset
     from stars_guard.guard import CallOptions, Guard
     from stars_guard.policy import LivePolicy, Policy, load_policy
-    from stars_guard.scorers import Judge, Rating, Scorer
+    from stars_guard.scorers import Judge, JudgeOptions, Rating, Scorer
 
 __all__ = [
     "AuditError",
@@ -62,6 +62,7 @@ __all__ = [
     "InputError",
     "InvalidCall",
     "Judge",
+    "JudgeOptions",
     "Judgement",
     "Kept",
     "LivePolicy",
@@ -148,6 +149,7 @@ _MODULES = {
     ),
     "scorers": (
         "Judge",
+        "JudgeOptions",
         "Rating",
         "Scorer",
     ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from weakref import WeakKeyDictionary
 
 from stars_guard.core.segments import Passage
 from stars_guard.scorers._breaker import Breaker
@@ -60,12 +59,16 @@ class Batcher:
         return True
 
 
-_batchers: WeakKeyDictionary[Scorer, Batcher] = WeakKeyDictionary()
+_KEPT = "_stars_guard_batcher"
 
 
 def batcher_of(scorer: Scorer) -> Batcher:
-    """The one batcher of a scorer, whoever asks it."""
-    batcher = _batchers.get(scorer)
-    if batcher is None:
-        batcher = _batchers[scorer] = Batcher(scorer)
+    """The one batcher of a scorer, whoever asks it.
+
+    The scorer itself keeps it: so it lives as long as the scorer, and a scorer needs neither a hash nor to be mutable.
+    """
+    kept = vars(scorer)
+    if _KEPT not in kept:
+        kept[_KEPT] = Batcher(scorer)
+    batcher: Batcher = kept[_KEPT]
     return batcher

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import httpx
 from pydantic import Field, JsonValue, SecretStr, field_validator
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
@@ -89,12 +89,6 @@ class HttpOptions(JudgeOptions):
         )
 
 
-class _Unavailable(ScorerError):
-    """The service may answer the same request later."""
-
-    retryable = True
-
-
 class HttpScorer(Scorer):
     """One POST a passage.
 
@@ -143,7 +137,7 @@ class HttpScorer(Scorer):
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._retries + 1),
             wait=wait_random_exponential(0.1, 1.0),
-            retry=retry_if_exception_type(_Unavailable),
+            retry=retry_if_exception(lambda exc: isinstance(exc, ScorerError) and exc.retryable),
             reraise=True,
         )
         async with self._slots:
@@ -156,11 +150,9 @@ class HttpScorer(Scorer):
         try:
             reply = await self._client.post(self._url, content=body, headers={"Content-Type": "application/json"})
         except httpx.TransportError as exc:
-            raise _Unavailable(
-                f"the classifier cannot be reached: {type(exc).__name__}", hint="start it, or check url"
-            ) from None
+            raise _unavailable(f"cannot be reached: {type(exc).__name__}") from None
         if reply.status_code in BUSY:
-            raise _Unavailable(f"the classifier answered {reply.status_code}")
+            raise _unavailable(f"answered {reply.status_code}")
         if not reply.is_success:
             raise ScorerError(f"the classifier answered {reply.status_code}", hint="check url, headers and body")
         try:
@@ -170,6 +162,13 @@ class HttpScorer(Scorer):
 
     async def aclose(self) -> None:
         await self._client.aclose()
+
+
+def _unavailable(text: str) -> ScorerError:
+    """The service may answer the same request later."""
+    error = ScorerError(f"the classifier {text}", hint="start it, or check url")
+    error.retryable = True
+    return error
 
 
 def _passage(answer: str) -> Passage:

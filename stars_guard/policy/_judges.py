@@ -39,7 +39,8 @@ def judge_types() -> list[str]:
 
 def own_judge_types() -> list[str]:
     """The types that come with stars-guard, sorted."""
-    return [name for name in JUDGES if JUDGES.get(name).__module__.startswith("stars_guard.")]
+    found = {name: find_options(name) for name in judge_types()}
+    return [name for name, options in found.items() if options and options.__module__.startswith("stars_guard.")]
 
 
 def find_options(kind: object) -> type[JudgeOptions] | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 import jinja2.meta
+import jinja2.nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from stars_guard.core.messages import Message
@@ -180,7 +181,15 @@ class Questions:
 def template_problem(template: str) -> str | None:
     """What is wrong with a template that a policy brings, or None."""
     try:
-        used = jinja2.meta.find_undeclared_variables(_ENVIRONMENT.parse(template)) - set(_ENVIRONMENT.globals)
+        parsed = _ENVIRONMENT.parse(template)
+        # jinja2 itself finds these only where they are reached
+        for node in parsed.find_all(jinja2.nodes.Filter):
+            if node.name not in _ENVIRONMENT.filters:
+                return f"there is no filter {node.name!r}"
+        for test in parsed.find_all(jinja2.nodes.Test):
+            if test.name not in _ENVIRONMENT.tests:
+                return f"there is no test {test.name!r}"
+        used = jinja2.meta.find_undeclared_variables(parsed) - set(_ENVIRONMENT.globals)
         questions = Questions(GuardFormat("custom", template, (), ()))
     except jinja2.TemplateSyntaxError as exc:
         return f"not a Jinja2 template: {exc.message}"

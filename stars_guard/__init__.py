@@ -21,6 +21,7 @@ from stars_guard.errors import (
     ProtocolError,
     Refused,
     ScorerError,
+    ScorerInputError,
     StarsGuardError,
 )
 
@@ -85,6 +86,7 @@ __all__ = [
     "Score",
     "Scorer",
     "ScorerError",
+    "ScorerInputError",
     "ScriptedBackend",
     "Session",
     "StarsGuardError",

@@ -322,7 +322,7 @@ def test_a_killed_server_is_named_and_the_other_serves_on(vllm_server: Server, r
     assert made.blocking.generate(ASK, CallOptions(max_tokens=8)).text
     again = Relay(vllm_server, tmp_path / "again.log", port=relay.port)
     try:
-        engine = portal.call(lambda: load_backend("embedded", "vllm-server", made._loaded._options))
+        engine = portal.call(lambda: load_backend("embedded", "vllm-server", made._given.options))
         replica = engine.servers.replicas[0]  # type: ignore[attr-defined]
         assert replica.rests_until > time.monotonic()
         assert again.connections() == 0
@@ -355,7 +355,7 @@ def test_the_key_is_sent_and_never_shown(embedded_model: Path) -> None:
     model = ChatStars(model=str(embedded_model), base_url="http://127.0.0.1:9", api_key="sk-secret")  # type: ignore[arg-type]
     assert "sk-secret" not in repr(model) + model._get_llm_string() + str(model.to_json())
     guard = model._guard({})
-    assert guard._loaded._options["api_key"].get_secret_value() == "sk-secret"
+    assert guard._given.options["api_key"].get_secret_value() == "sk-secret"
     from stars_guard.engines.vllm_client import Servers, parse_options
 
     made = Servers(parse_options({"base_url": "https://x.test/v1/", "api_key": "sk-secret"}))

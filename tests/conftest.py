@@ -23,7 +23,6 @@ from stars_guard.audit import MemoryStore
 from stars_guard.backends.base import Backend
 from stars_guard.calling import portal
 from stars_guard.calling.backend_loading import load_backend, unload_backends
-from stars_guard.calling.shared_parts import Keeper
 from stars_guard.core.judging import Rule
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
@@ -199,21 +198,12 @@ def _engines_shared() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vllm_process, "CPU_DEFAULTS", {**vllm_process.CPU_DEFAULTS, "dtype": "float32"})
         yield
-        portal.call(_run.aclose)
         portal.call(unload_backends)
 
 
-_run = Keeper()
-
-
 def load(backend: str) -> Backend:
-    """The embedded model on a backend, kept for the whole run; loaded again only where a test has unloaded it."""
-
-    async def loading() -> Backend:
-        with _run.keeping():
-            return await load_backend("embedded", backend)
-
-    return portal.call(loading)
+    """The embedded model on a backend. It stays until the end of the run, or until a test unloads all engines."""
+    return portal.call(lambda: load_backend("embedded", backend))
 
 
 @pytest.fixture

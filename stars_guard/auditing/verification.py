@@ -81,7 +81,7 @@ def verify(
     Raises:
         AuditError: the log cannot be read.
     """
-    chains = Chains(audit_keys(), heads, unsigned=unsigned)
+    chains = Chains(audit_keys(), heads, allow_unsigned=unsigned)
     records = attempts = unsealed = torn = 0
     problem: Problem | None = None
     for found in store.entries():

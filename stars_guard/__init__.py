@@ -21,6 +21,7 @@ from stars_guard.errors import (
     ProtocolError,
     Refused,
     ScorerError,
+    ScorerInputError,
     StarsGuardError,
 )
 
@@ -85,6 +86,7 @@ __all__ = [
     "Score",
     "Scorer",
     "ScorerError",
+    "ScorerInputError",
     "ScriptedBackend",
     "Session",
     "StarsGuardError",
@@ -100,67 +102,22 @@ __all__ = [
 __version__ = "0.1.0"
 
 _MODULES = {
-    "audit": (
-        "AuditStore",
-        "CallRecord",
-        "MemoryStore",
-    ),
-    "backends": (
-        "Backend",
-        "LoadableBackend",
-        "OpenRequest",
-        "Proposal",
-        "Session",
-    ),
-    "calling.checks": ("Checked",),
-    "core.events": (
-        "Called",
-        "Decision",
-        "Ended",
-        "Event",
-        "Finished",
-        "FunctionScorer",
-        "Kept",
-        "Released",
-        "Totals",
-    ),
-    "core.grammar": ("Grammar",),
-    "core.judging": (
-        "Judgement",
-        "Rule",
-        "Score",
-    ),
-    "core.messages": (
-        "InvalidCall",
-        "Message",
-        "ToolCall",
-    ),
-    "core.sampling": ("Sampling",),
-    "core.segments": (
-        "Candidate",
-        "Passage",
-        "Token",
-    ),
-    "core.tools": (
-        "Tool",
-        "Toolset",
-    ),
-    "guard": (
-        "CallOptions",
-        "Guard",
-    ),
-    "policy": (
-        "LivePolicy",
-        "Policy",
-        "load_policy",
-    ),
-    "scorers": (
-        "Judge",
-        "Rating",
-        "Scorer",
-    ),
+    "audit": "AuditStore CallRecord MemoryStore",
+    "backends": "Backend LoadableBackend OpenRequest Proposal Session",
+    "calling.checks": "Checked",
+    "core.events": "Called Decision Ended Event Finished Kept Released Totals",
+    "core.grammar": "Grammar",
+    "core.judging": "Judgement Rule Score",
+    "core.messages": "InvalidCall Message ToolCall",
+    "core.sampling": "Sampling",
+    "core.segments": "Candidate Passage Token",
+    "core.tools": "Tool Toolset",
+    "guard": "CallOptions Guard",
+    "policy": "LivePolicy Policy load_policy",
+    "scorers": "Judge Rating Scorer",
+    "testing": "FunctionScorer ScriptedBackend",
 }
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 """Where each name lives. They are imported when they are first asked for, so that `import stars_guard` stays light."""
 
 

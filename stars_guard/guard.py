@@ -18,7 +18,7 @@ from stars_guard.backends.base import Backend
 from stars_guard.calling import portal
 from stars_guard.calling.call import Call
 from stars_guard.calling.checks import Checked, Checker
-from stars_guard.calling.loaded import Loaded
+from stars_guard.calling.loaded import Given, Loaded
 from stars_guard.calling.options import CallOptions
 from stars_guard.calling.plan import Plan, Request
 from stars_guard.calling.recording import Recording
@@ -68,8 +68,7 @@ class Guard:
         self.policy = load_policy(policy)
         self.model_name = model if isinstance(model, str) else model.identity.get("model", type(model).__name__)
         self._rate = AcceptanceRate()
-        self._make = partial(
-            Guard,
+        self._given = Given(
             model=model,
             backend=backend,
             options=dict(options or {}),
@@ -77,15 +76,7 @@ class Guard:
             allow_python=allow_python,
             audit=audit,
         )
-        self._loaded = Loaded(
-            self.policy,
-            model=model,
-            backend=backend,
-            options=dict(options or {}),
-            judges=judges,
-            allow_python=allow_python,
-            audit=audit,
-        )
+        self._loaded = Loaded(self.policy, self._given)
         self._checker = Checker(self.policy, self._loaded)
         self.blocking = Blocking(self)
 
@@ -156,6 +147,25 @@ class Guard:
         """
         return await portal.acall(partial(self._checker.check, stage, text, messages=messages, run_id=run_id))
 
+    def under(
+        self,
+        policy: str | Path | Mapping[str, Any] | Policy,
+        *,
+        audit: str | AuditStore | None = None,
+        allow_python: bool = False,
+    ) -> Guard:
+        """Another guard on the same engine, with the judges of another policy. This guard goes on as it is.
+
+        Args:
+            audit: a store or its URL, instead of this guard's store.
+            allow_python: whether the other policy's judges may name Python code to run.
+
+        Raises:
+            PolicyError: the policy cannot be used.
+        """
+        store = self.audit if audit is None else audit
+        return Guard(policy, **{**self._given.arguments, "judges": None, "audit": store, "allow_python": allow_python})
+
     def replaced(self, policy: str | Path | Mapping[str, Any] | Policy) -> Guard:
         """A guard like this one with another policy, for a policy that has changed while the program runs.
 
@@ -165,7 +175,7 @@ class Guard:
         Raises:
             PolicyError: the policy cannot be used; this guard then goes on.
         """
-        made = self._make(policy)
+        made = Guard(policy, **self._given.arguments)
         portal.begin(partial(made._loaded.follow, self._loaded))
         return made
 

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from stars_guard.audit import MemoryStore
 from stars_guard.backends._grammar import Matcher
 from stars_guard.backends.base import OpenRequest
-from stars_guard.backends.transformers import TransformersBackend, TransformersOptions
+from stars_guard.backends.transformers import TransformersBackend
 from stars_guard.core.grammar import Grammar
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Token
@@ -29,7 +29,7 @@ from stars_guard.core.tools import Tool, Toolset
 from stars_guard.errors import BackendError, InputError, MissingExtra
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.prompting.chat_encoding import encode_chat
-from stars_guard.prompting.tool_calls import ToolForm
+from stars_guard.prompting.tool_calls import HERMES, HermesForm, Llama3Form, MistralForm, ToolForm
 
 ASK = [Message("user", "Alice is seven years old. Is she a child? Give her name and age.")]
 PERSON = {
@@ -39,11 +39,9 @@ PERSON = {
 }
 
 
-@pytest.fixture(scope="module")
-def engine(embedded_model: Path) -> Any:
-    made = asyncio.run(TransformersBackend.load(str(embedded_model), TransformersOptions(dtype="float32")))
-    yield made
-    asyncio.run(made.aclose())
+@pytest.fixture
+def engine(transformers_engine: TransformersBackend) -> TransformersBackend:
+    return transformers_engine
 
 
 async def drawn(engine: TransformersBackend, seeds: Sequence[int], limit: int, grammar: Grammar | None) -> list[Any]:
@@ -192,7 +190,7 @@ WEATHER = Tool(
     },
 )
 NOTHING = Tool(name="stop", description="", parameters={"type": "object", "properties": {}})
-NATIVE, DESCRIBED = ToolForm("hermes", (), native=True), ToolForm("hermes", ())
+NATIVE, DESCRIBED = HermesForm(), HERMES
 PARIS = '"arguments": {"city": "Paris"}}'
 
 
@@ -207,13 +205,13 @@ PARIS = '"arguments": {"city": "Paris"}}'
             '<tool_call>{"name": "stop", "arguments": {"city": "Paris"}}</tool_call>',
         ),
         (
-            ToolForm("llama3", ()),
+            Llama3Form(),
             '{"name": "get_weather", "parameters": {"city": "Oslo"}}',
             '{"name": "get_weather", "parameters": {"city": "Rome"}}',
         ),
-        (ToolForm("mistral", ()), f'[TOOL_CALLS][{{"name": "get_weather", {PARIS}]', "[TOOL_CALLS][]"),
+        (MistralForm(), f'[TOOL_CALLS][{{"name": "get_weather", {PARIS}]', "[TOOL_CALLS][]"),
         (
-            ToolForm("mistral", (), named=True),
+            MistralForm(named=True),
             '[TOOL_CALLS]get_weather[ARGS]{"city": "Paris"}',
             '[TOOL_CALLS]get_weather[ARGS]{"city": 3}',
         ),
@@ -237,7 +235,7 @@ def test_strict_calls_leave_text_free(embedded_model: Path) -> None:
     assert not accepts(embedded_model, grammar, "Well. <tool_call>nonsense")
     assert NATIVE.grammar(Toolset((WEATHER,))) is None
     with pytest.raises(InputError, match="strict"):
-        ToolForm("llama3", ()).grammar(Toolset((WEATHER,), strict=True))
+        Llama3Form().grammar(Toolset((WEATHER,), strict=True))
 
 
 @cache

@@ -208,7 +208,7 @@ def test_unit_tests_of_a_policy(folder: Path) -> None:
     assert done.exit_code == 1
     for text in (
         "no judge vetoes",
-        "reward: there is none",
+        "reward: no judge gives one",
         "words: allows at 0",
         "no such judge; it has words",
         "1 failed",

@@ -75,9 +75,12 @@ def chat(*judges: Any, backend: ScriptedBackend | None = None, **settings: Any) 
     made = guard(
         *(judges or [rewarding(lambda p: 9.0)]), backend=backend or writing(), **{"max_tokens": 99, **settings}
     )
-    model = ChatStars(policy=made.policy)
-    model._guards[model.model_name, made.policy.name] = made
-    return model
+    return ChatStars(guard=made)
+
+
+def records(model: ChatStars) -> list[Any]:
+    assert model.guard is not None
+    return model.guard.audit.read()
 
 
 def test_tools_of_every_kind_are_bound() -> None:
@@ -188,7 +191,7 @@ def test_structured_output(method: Any, schema: Any) -> None:
     assert both["parsing_error"] is None
     assert both["raw"].response_metadata["stars_guard"]["proposals"] == 1
     assert both["parsed"]
-    (record, *_) = model._guards[model.model_name, "test"].audit.read()
+    (record, *_) = records(model)
     assert record.decoding["segment_tokens"] == record.decoding["max_tokens"]
     assert record.grammar_sha256
 
@@ -232,7 +235,7 @@ def test_a_cache_knows_tools_and_schemas() -> None:
     bound = model.bind_tools([get_weather])
     first, again = bound.invoke("hi"), bound.invoke("hi")
     assert first.tool_calls == again.tool_calls != []
-    assert len(model._guards[model.model_name, "test"].audit.read()) == 1
+    assert len(records(model)) == 1
 
 
 class Unsteady(ScriptedBackend):

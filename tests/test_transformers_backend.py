@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stars_guard.backends._slots import SlotModel, check_slots
 from stars_guard.backends.base import OpenRequest
-from stars_guard.backends.transformers import TransformersBackend, TransformersOptions
+from stars_guard.backends.transformers import TransformersBackend
 from stars_guard.core.messages import Message
 from stars_guard.core.sampling import Sampling
 from stars_guard.core.segments import Token
@@ -27,11 +27,9 @@ from stars_guard.prompting.detokenizer import Detokenizer
 ASK = [Message("user", "What is a lake?")]
 
 
-@pytest.fixture(scope="module")
-def engine(embedded_model: Path) -> Any:
-    made = asyncio.run(TransformersBackend.load(str(embedded_model), TransformersOptions(dtype="float32")))
-    yield made
-    asyncio.run(made.aclose())
+@pytest.fixture
+def engine(transformers_engine: TransformersBackend) -> TransformersBackend:
+    return transformers_engine
 
 
 @pytest.fixture(scope="module")

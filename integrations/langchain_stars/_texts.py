@@ -1,11 +1,14 @@
-"""What judges read of LangChain's messages and values, and what stands for a text that was rejected."""
+"""The one place that turns LangChain's messages and values into the texts that judges read.
+
+It also makes the messages that stand for what was rejected.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolCall
 from langchain_core.prompt_values import PromptValue
 from pydantic import BaseModel
 
@@ -14,7 +17,16 @@ from stars_guard.errors import InputError
 from stars_guard.guard import Guard
 from stars_guard.prompting.call_rendering import render_call
 
-__all__ = ["last_turn", "message_of_refusal", "messages_of", "text_of", "text_of_message", "transcript"]
+__all__ = [
+    "last_turn",
+    "message_of_refusal",
+    "messages_of",
+    "text_of",
+    "text_of_call",
+    "text_of_message",
+    "texts_of_calls",
+    "transcript",
+]
 
 
 def text_of_message(message: BaseMessage) -> str:
@@ -31,6 +43,16 @@ def text_of_message(message: BaseMessage) -> str:
             case _:
                 pass
     return "\n".join(part for part in parts if part)
+
+
+def text_of_call(call: ToolCall) -> str:
+    """A tool call: its name, and a line for each value of its arguments."""
+    return render_call(call["name"], call["args"])
+
+
+def texts_of_calls(answer: Any) -> list[str]:
+    """The tool calls of an answer, if it is a message."""
+    return [text_of_call(call) for call in answer.tool_calls] if isinstance(answer, AIMessage) else []
 
 
 def text_of(value: Any) -> str:

@@ -73,7 +73,7 @@ def toolset_of(given: Mapping[str, Any]) -> Toolset | None:
         tools,
         forced=forced,
         parallel=given.get("parallel_tool_calls") is not False,
-        strict=any(function.get("strict") for function in functions),
+        strict=bool(given.get("strict")) or any(function.get("strict") for function in functions),
     )
 
 

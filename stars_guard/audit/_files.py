@@ -29,7 +29,7 @@ __all__ = [
 _BLOCK = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """A line, without its end; ``ended`` is whether it had one, ``start`` where it begins in the file."""
 
@@ -106,7 +106,7 @@ def lines_of(path: Path, file: int) -> Iterator[Line]:
             left -= len(line)
             bare = line.removesuffix(b"\n")
             if bare:
-                yield Line(path, number, start, bare, bare != line)
+                yield Line(path=path, number=number, start=start, data=bare, ended=bare != line)
             start += len(line)
 
 

@@ -94,7 +94,7 @@ class Spool:
         if self._path is not None:
             os.close(self._file)
             self._path, self._file = None, -1
-            self._looked = False
+        self._looked = False
 
     def _open(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

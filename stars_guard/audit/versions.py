@@ -28,8 +28,9 @@ VERSIONS: Mapping[SchemaVersion, str] = MappingProxyType(
     {
         1: "The first. The seed is a number, which readers of JSON may round. It may lack stop and, of a score, batch "
         "and cached. Its records are lines of a JSONL file without a chain.",
-        2: "The seed is a string, and the record is an entry of a chain. It may lack stage, which is then an answer; "
-        "tools; grammar_sha256; and learned thresholds in decoding: these came one after the other.",
+        2: "The seed is a string, and the record is an entry of a chain. It may lack what came in the course of the "
+        "version: stage, which is then an answer; tools; grammar_sha256; encrypted, of a text; and the thresholds of a "
+        "learned schedule, in decoding.",
         3: "Every field is written, whether it was used or not. From here on, a new field makes a new version.",
     }
 )

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -24,12 +25,39 @@ from stars_guard.scorers.base import Scorer
 from stars_guard.scorers.cascade import Cascade, Judge
 from stars_guard.scorers.python import is_named
 
-__all__ = ["Loaded"]
+__all__ = ["Given", "Loaded"]
 
 _log = logging.getLogger("stars_guard")
 
 Rail = Literal["answer"] | Stage
 """Whose judges: those of answers, or those of a stage around them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a guard was given beside its policy; see `Guard`."""
+
+    model: str | Backend
+    backend: str
+    options: Mapping[str, Any] = field(repr=False)
+    judges: Sequence[Judge] | None
+    allow_python: bool
+    audit: str | AuditStore | None = field(repr=False)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """For another guard like it."""
+        return {given.name: getattr(self, given.name) for given in fields(self)}
+
+    @property
+    def ready(self) -> list[str]:
+        """The parts that were passed in ready, in words. They belong to the caller, and to the caller's process."""
+        parts = {
+            "a Backend": isinstance(self.model, Backend),
+            "judges": self.judges is not None,
+            "a store": isinstance(self.audit, AuditStore),
+        }
+        return [name for name, is_ready in parts.items() if is_ready]
 
 
 class Loaded:
@@ -38,41 +66,27 @@ class Loaded:
     What was passed in ready (a `Backend`, judges, a store) is used and never closed. Shared parts are freed when no
     other guard uses them. Everything but the store is used on the background loop alone.
 
-    Args:
-        model, backend, options: see `Guard`; judges, allow_python and audit too.
-
     Raises:
         AuditError: the store's URL cannot be used.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        *,
-        model: str | Backend,
-        backend: str,
-        options: Mapping[str, Any],
-        judges: Sequence[Judge] | None,
-        allow_python: bool,
-        audit: str | AuditStore | None,
-    ) -> None:
+    def __init__(self, policy: Policy, given: Given) -> None:
         self._policy = policy
-        self._model, self._backend, self._options = model, backend, options
-        self._judges = None if judges is None else Cascade(judges)
-        self._allow_python = allow_python
-        self._audit = audit
-        self._running = 0
-        self._left = asyncio.Event()
+        self._given = given
+        self._judges = None if given.judges is None else Cascade(given.judges)
         self._closed = self._retired = False
         self._begin()
 
     def _begin(self) -> None:
         self._process = os.getpid()
+        self._running = 0
+        self._left = asyncio.Event()
         self._keeper = Keeper()
         self._engine_loaded = False
         self._cascades: dict[Rail, Cascade] = {}
         self._loading = asyncio.Lock()
-        self.store = self._audit if isinstance(self._audit, AuditStore) else _store(self._policy, self._audit, self)
+        audit = self._given.audit
+        self.store = audit if isinstance(audit, AuditStore) else _store(self._policy, audit, self)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -93,15 +107,16 @@ class Loaded:
             self._running -= 1
             self._left.set()
             if self._retired and not self._running:
-                begin(self._free)
+                begin(self._free_quietly)
 
     async def engine(self) -> Backend:
         """What generates. Raises what `load_backend` does."""
-        if not isinstance(self._model, str):
-            return self._model
+        given = self._given
+        if isinstance(given.model, Backend):
+            return given.model
         self._engine_loaded = True
         with self._keeper.keeping():
-            return await load_backend(self._model, self._backend, self._options)
+            return await load_backend(given.model, given.backend, given.options)
 
     async def cascade(self, rail: Rail) -> Cascade:
         """The judges of answers or of a stage. Raises what `load_judges` does."""
@@ -115,9 +130,9 @@ class Loaded:
 
     async def _load(self, rail: Rail) -> Cascade:
         if rail == "answer":
-            return await load_cascade(self._policy, allow_python=self._allow_python)
+            return await load_cascade(self._policy, allow_python=self._given.allow_python)
         judges = dict(self._policy.rails.items())[rail].judges
-        return await load_judges(judges, allow_python=self._allow_python)
+        return await load_judges(judges, allow_python=self._given.allow_python)
 
     async def aclose(self) -> None:
         """Wait for the calls that run, and free everything. May be called again."""
@@ -133,7 +148,7 @@ class Loaded:
         """Free everything as soon as no call runs. A call that comes later is served, and frees again what it loads."""
         self._retired = True
         if not self._running:
-            begin(self._free)
+            begin(self._free_quietly)
 
     async def follow(self, before: Loaded) -> None:
         """Load what ``before`` has loaded, as far as this one needs it too, and retire ``before``."""
@@ -151,7 +166,7 @@ class Loaded:
     async def _free(self) -> None:
         scorers: list[Scorer] = [judge.scorer for cascade in self._cascades.values() for judge in cascade.judges]
         async with AsyncExitStack() as stack:
-            if not isinstance(self._audit, AuditStore) and _let_go(self.store, self):
+            if not isinstance(self._given.audit, AuditStore) and _let_go(self.store, self):
                 stack.push_async_callback(self.store.aclose)
             stack.push_async_callback(self._keeper.aclose)
             for scorer in scorers:
@@ -159,22 +174,19 @@ class Loaded:
                     stack.push_async_callback(scorer.aclose)
             self._cascades, self._engine_loaded = {}, False
 
+    async def _free_quietly(self) -> None:
+        """As `_free`, where nobody waits for it."""
+        try:
+            await self._free()
+        except Exception as exc:
+            _log.warning("a part of a guard that was replaced cannot be closed: %s", type(exc).__name__)
+
     def _after_fork(self) -> None:
-        given = [
-            what
-            for what, is_given in (
-                ("a Backend", not isinstance(self._model, str)),
-                ("judges", self._judges is not None),
-                ("a store", isinstance(self._audit, AuditStore)),
-            )
-            if is_given
-        ]
-        if given:
+        if ready := self._given.ready:
             raise BackendError(
-                f"the guard holds {' and '.join(given)} of the process that this one was forked from",
+                f"the guard holds {' and '.join(ready)} of the process that this one was forked from",
                 hint="make the guard after the fork, or give it names instead of parts that are ready",
             )
-        self._running = 0
         self._begin()
 
 

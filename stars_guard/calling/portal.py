@@ -93,12 +93,16 @@ class _Errand(Generic[T]):
         self.outcome: futures.Future[T] = _future()
         self._function = function
         self._background = _get()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin. Apart from making it, because an interrupt may come between any two lines of a sync caller."""
         self._background.loop.call_soon_threadsafe(self._start, context=copy_context())
 
     def cancel(self) -> None:
         """Ask the function to end."""
         with suppress(RuntimeError):  # the loop is closed, so nothing runs on it
-            self._background.loop.call_soon_threadsafe(lambda: self._task.cancel())
+            self._background.loop.call_soon_threadsafe(self._cancel)
 
     def leave(self) -> None:
         """Make an end of it, and wait for the end. For sync callers."""
@@ -121,7 +125,13 @@ class _Errand(Generic[T]):
         else:
             self.outcome.set_result(result)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._ended()
+
+    def _ended(self, task: asyncio.Task[None] | None = None) -> None:
         if not self.outcome.done():  # cancelled before it began
             self.outcome.set_exception(asyncio.CancelledError())
 
@@ -135,7 +145,7 @@ def _future() -> futures.Future[T]:
 
 def begin(function: Callable[[], Awaitable[object]]) -> None:
     """Run an async function on the loop without waiting for it. It has to handle its own errors."""
-    _Errand(function)
+    _Errand(function).start()
 
 
 def call(function: Callable[[], Awaitable[T]]) -> T:
@@ -150,6 +160,7 @@ def call(function: Callable[[], Awaitable[T]]) -> T:
         )
     errand = _Errand(function)
     try:
+        errand.start()
         return errand.outcome.result()
     finally:
         errand.leave()
@@ -160,6 +171,7 @@ async def acall(function: Callable[[], Awaitable[T]]) -> T:
     if asyncio.get_running_loop() is _get().loop:
         return await function()
     errand = _Errand(function)
+    errand.start()
     ended = asyncio.wrap_future(errand.outcome)
     try:
         await asyncio.wait([ended])
@@ -197,6 +209,7 @@ class _Pump(_Errand[None], Generic[T]):
 async def astream(make: Callable[[], AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
     """Iterate an async generator that lives on the loop, from any asyncio loop. Leaving early cancels it."""
     pump = _Pump(make)
+    pump.start()
     ended = asyncio.wrap_future(pump.outcome)
     try:
         while True:
@@ -215,6 +228,7 @@ def stream(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, No
     """Iterate an async generator that lives on the loop, from sync code. Leaving early cancels it."""
     pump = _Pump(make)
     try:
+        pump.start()
         while True:
             item = pump.ask()
             either: list[futures.Future[Any]] = [item, pump.outcome]
@@ -229,10 +243,12 @@ def stream(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, No
 
 async def _left(errand: _Errand[T], ended: asyncio.Future[T]) -> None:
     """As `_Errand.leave`, for async callers."""
-    if not ended.done():
-        errand.cancel()
-        await _until_done(ended)
-    ended.exception()  # whoever leaves early is not told of it, and asyncio need not warn
+    try:
+        if not ended.done():
+            errand.cancel()
+            await _until_done(ended)
+    finally:
+        ended.exception()  # looked at, so that asyncio does not warn of it
 
 
 async def to_the_end(work: Awaitable[T]) -> T:

@@ -15,6 +15,7 @@ from stars_guard.calling.settings import content_of
 from stars_guard.calling.telemetry import CallSpan
 from stars_guard.core.events import Event, Totals
 from stars_guard.core.messages import Message
+from stars_guard.core.vocabulary import AnswerFinish, CheckFinish, FailureFinish
 from stars_guard.policy import Policy
 from stars_guard.scorers.cascade import Cascade
 
@@ -73,7 +74,8 @@ class Recording:
         self._recorder = Recorder(content_of(policy), messages, known)
         self._span = CallSpan(span, known, **(attributes or {}))
         self._counted: Counted | None = None
-        self._finish, self._reason = "", ""
+        self._finish: str = ""
+        self._reason = ""
 
     def describe(self, **about: Any) -> None:
         """Add fields of the record that have become known."""
@@ -95,7 +97,7 @@ class Recording:
         self._recorder.add(event)
         self._span.add(event)
 
-    def finish(self, finish: str, reason: str = "") -> None:
+    def finish(self, finish: AnswerFinish | CheckFinish | FailureFinish, reason: str = "") -> None:
         """Say how the call ended. The record is written when the context is left."""
         self._finish, self._reason = finish, reason
 

@@ -9,7 +9,7 @@ from stars_guard.audit import CallRecord
 from stars_guard.auditing.counterfactual import Outcome, Parting, what_if
 from stars_guard.auditing.replay import compare, promise, regenerate
 from stars_guard.calling import portal
-from stars_guard.cli.audit import store_of
+from stars_guard.cli.audit import opened
 from stars_guard.errors import PolicyError
 from stars_guard.policy import load_policy
 
@@ -41,7 +41,8 @@ def replay(
     allow_python: bool = False,
 ) -> bool:
     """Generate a call again; whether it is the same."""
-    record = store_of(url).get(call_id)
+    with opened(url) as store:
+        record = store.get(call_id)
     console.print(_title(record))
     console.print(f"What can be equal: {promise(record)}.")
     try:
@@ -64,7 +65,8 @@ def replay(
 
 def replay_under(console: Console, url: str | None, call_id: str, policy: str, *, allow_python: bool = False) -> bool:
     """Decide again under another policy; whether the answer would have been the same."""
-    record = store_of(url).get(call_id)
+    with opened(url) as store:
+        record = store.get(call_id)
     console.print(_title(record))
     other = load_policy(policy)
     answered = portal.call(lambda: what_if(record, other, allow_python=allow_python))

@@ -45,8 +45,8 @@ class Place:
     """Where a value was written.
 
     Attributes:
-        file: its path, or a word for what has none.
-        line: from 1; 0 when there is none.
+        file: its path, or a word for what is not in a file.
+        line: from 1; 0 where the line isn't known.
         variable: the environment variable that gave the value; such a value is never shown.
     """
 

@@ -114,7 +114,7 @@ async def _scores(judge: Judge, passages: Sequence[Passage]) -> list[Score]:
             ratings, size = await batcher.score(passages)
     except Exception as exc:
         # what is wrong with one caller's text says nothing about the judge
-        if not isinstance(exc, ScorerInputError | InputError):
+        if not _is_about_the_input(exc):
             batcher.breaker.failed({passage.call_id for passage in passages})
         seconds = time.perf_counter() - began
         # The exception's text may hold user text; its kind does not.
@@ -124,6 +124,11 @@ async def _scores(judge: Judge, passages: Sequence[Passage]) -> list[Score]:
     batcher.breaker.succeeded()
     seconds = time.perf_counter() - began
     return [_score(name, rating, seconds, size) for rating in ratings]
+
+
+def _is_about_the_input(exc: Exception) -> bool:
+    kinds = (ScorerInputError, InputError)
+    return exc.split(kinds)[1] is None if isinstance(exc, ExceptionGroup) else isinstance(exc, kinds)
 
 
 def _score(name: str, rating: Rating, seconds: float, size: int) -> Score:

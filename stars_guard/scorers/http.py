@@ -101,8 +101,8 @@ class HttpScorer(Scorer):
             raise ScorerError(f"the classifier answered {reply.status_code}", hint="check url, headers and body")
         try:
             return reply.json()
-        except ValueError as exc:
-            raise ScorerError("the classifier's answer is not JSON") from exc
+        except (ValueError, RecursionError) as exc:
+            raise ScorerError("the classifier's answer is not JSON, or nested too deeply") from exc
 
     def _value(self, reply: Any) -> float:
         value = self._find.search(reply)

@@ -66,7 +66,7 @@ def generated(seed: int, count: int) -> list[CallRecord]:
 
 
 def _call(call_id: str, rng: random.Random) -> CallRecord:
-    segments = tuple(_segment(index, rng) for index in range(rng.choice((0, 1, 2, 3, 45))))
+    segments = tuple(_segment(index, rng) for index in range(rng.choices((0, 1, 2, 3, 45), (3, 6, 6, 4, 1))[0]))
     attempts = [attempt for segment in segments for attempt in segment.attempts]
     rejected = [attempt for attempt in attempts if attempt.verdict == "rejected"]
     surplus = [attempt for attempt in attempts if attempt.verdict == "surplus"]

@@ -112,11 +112,11 @@ class AuditStoreTests:
     def test_searches_and_counts_agree_with_the_reference(self, store: AuditStore, seed: int) -> None:
         """The reference is `MemoryStore`, whose answers come from pure functions of the records."""
         reference = MemoryStore()
-        records = generated(seed, 60)
+        records = generated(seed, 40)
         begin = store.after().cursor
-        _run(_append_all(store, records[:40]))
+        _run(_append_all(store, records[:25]))
         half = store.after(begin)
-        _run(_append_all(store, records[40:]))
+        _run(_append_all(store, records[25:]))
         _run(_append_all(reference, records))
         for wanted in filters():
             rows = reference.search(wanted, limit=None)
@@ -125,8 +125,8 @@ class AuditStoreTests:
             assert list(store.select(wanted)) == list(reference.select(wanted)), wanted
             assert _rounded(store.stats(wanted)) == _rounded(reference.stats(wanted)), wanted
             assert store.after(begin, wanted).calls == reference.after("0", wanted).calls, wanted
-            assert store.after(half.cursor, wanted).calls == reference.after("40", wanted).calls, wanted
-        assert [row.id for row in half.calls] == [each.call_id for each in records[:40]]
+            assert store.after(half.cursor, wanted).calls == reference.after("25", wanted).calls, wanted
+        assert [row.id for row in half.calls] == [each.call_id for each in records[:25]]
         assert store.after(store.after(begin).cursor).calls == ()
 
     def test_tasks_append_at_once(self, store: AuditStore) -> None:
@@ -267,7 +267,7 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
 
 def _pages(store: AuditStore, wanted: Filter) -> list[Any]:
     rows: list[Any] = []
-    while page := store.search(wanted, limit=7, before=rows[-1].place if rows else None):
+    while page := store.search(wanted, limit=9, before=rows[-1].place if rows else None):
         rows += page
     return rows
 

@@ -29,12 +29,16 @@ class BackendTests:
 
     .. code-block:: python
 
+        @pytest.fixture(scope="module")
+        def engine():
+            made = portal.call(lambda: MyBackend.load("model", MyOptions()))
+            yield made
+            portal.call(made.aclose)
+
         class TestMyBackend(BackendTests):
-            @pytest.fixture(scope="class")
-            def backend(self):
-                made = portal.call(lambda: MyBackend.load("model", MyOptions()))
-                yield made
-                portal.call(made.aclose)
+            @pytest.fixture
+            def backend(self, engine):
+                return engine
 
             @pytest.fixture
             def make(self):

@@ -30,7 +30,7 @@ from stars_guard.core.messages import Message
 from stars_guard.core.sampling import Sampling
 from stars_guard.core.tools import Toolset
 from stars_guard.core.vocabulary import Stage
-from stars_guard.decoding import AcceptanceRate, shared_row_cost
+from stars_guard.decoding import AcceptanceRate, decoder_of, shared_row_cost
 from stars_guard.errors import BudgetExhausted, InputError
 from stars_guard.policy import Policy, load_policy
 from stars_guard.scorers.cascade import Cascade, Judge
@@ -251,7 +251,9 @@ class Guard:
         offered = tuple(tool.name for tool in options.tools.tools) if options.tools else ()
         if given is not None and given.supplied:
             settings, wanted = supplied_settings(policy, options.attempts), MOST_TOKENS
-        recorder.describe(decoding=asdict(settings), sampling=asdict(sampling), stop=tuple(options.stop), tools=offered)
+        recorder.describe(
+            decoding=settings.model_dump(), sampling=asdict(sampling), stop=tuple(options.stop), tools=offered
+        )
         engine = given or self._model
         if isinstance(engine, str):
             engine = await load_backend(engine, self._backend, self._options)
@@ -264,7 +266,7 @@ class Guard:
         session = await engine.open(
             messages,
             sampling,
-            entropies=settings.method == "cards",
+            entropies=decoder_of(settings.method).needs_entropy,
             seeded=options.seed is not None,
             tools=options.tools,
             grammar=options.grammar,
@@ -273,14 +275,14 @@ class Guard:
         stack.push_async_callback(_shielded, lambda: cascade.forget(call_id))
         # drawn ahead, an answer would depend on the width and so on what else has been drawn
         optimistic = settings.optimistic and options.seed is None
-        settings = replace(
-            settings, max_tokens=min(wanted, session.room), optimistic=optimistic, stretch=session.form is not None
+        settings = settings.changed(
+            max_tokens=min(wanted, session.room), optimistic=optimistic, stretch=session.form is not None
         )
         if session.grammar is not None and session.grammar.whole:
             settings = as_one_segment(settings)
         if session.grammar is not None:
             recorder.describe(grammar_sha256=hashlib.sha256(session.grammar.tag.encode()).hexdigest())
-        recorder.describe(decoding=asdict(settings))
+        recorder.describe(decoding=settings.model_dump())
         engine.active_calls += 1
         stack.callback(_leave, engine)
         return Call(

@@ -23,7 +23,8 @@ SOURCES = [*(REPOSITORY / "stars_guard").rglob("*.py"), *(REPOSITORY / "integrat
 STANDARD = {"__future__", "collections", "dataclasses", "hashlib", "json", "math", "re", "typing"}
 PURE = {
     "core": STANDARD | {"difflib", "importlib", "stars_guard.core", "stars_guard.errors"},
-    "decoding": STANDARD | {"stars_guard.core", "stars_guard.decoding", "stars_guard.errors"},
+    "decoding": STANDARD
+    | {"pydantic", "pydantic_core", "stars_guard.core", "stars_guard.decoding", "stars_guard.errors"},
 }
 """What the rooms that decide may import: no torch, no httpx, no clock, no randomness of their own."""
 

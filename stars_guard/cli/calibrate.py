@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from stars_guard.calibration.thresholds import Answer, Position, Prediction, pos
 from stars_guard.calling import portal
 from stars_guard.calling.settings import settings_of
 from stars_guard.cli.run import read_jobs
-from stars_guard.core.vocabulary import Schedule
 from stars_guard.decoding import Settings
 from stars_guard.errors import InputError, MissingExtra, PolicyError
 from stars_guard.guard import CallOptions, Guard
@@ -48,7 +47,7 @@ class Plan:
     max_tokens: int | None = None
     seed: int = 0
     concurrency: int = 8
-    schedule: Schedule | None = None
+    schedule: str | None = None
     plot: Path | None = None
     write: bool = False
 
@@ -72,7 +71,7 @@ def calibrate(console: Console, policy: str, model: str, backend: str, options: 
     schedule = plan.schedule or settings.schedule
     answers = _draw(console, loaded, model, backend, options, plan)
     try:
-        found, values = propose(answers, replace(settings, schedule=schedule), plan.acceptance)
+        found, values = propose(answers, settings, plan.acceptance, schedule)
     except ValueError as exc:
         raise InputError(f"{plan.prompts}: {exc}") from exc
     seen, now, then = positions(answers), predict(answers, settings), predict(answers, found)

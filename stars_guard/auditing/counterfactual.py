@@ -124,8 +124,7 @@ def _settings(record: CallRecord, policy: Policy) -> Settings:
         settings = supplied_settings(policy, recorded["attempts"])
     else:
         settings = settings_of(policy, recorded["max_tokens"])
-    return replace(
-        settings,
+    return settings.changed(
         segment_tokens=recorded["segment_tokens"],
         max_tokens=recorded["max_tokens"],
         stretch=bool(record.decoding.get("stretch")),

@@ -38,7 +38,7 @@ from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Candidate, Passage, Token
 from stars_guard.core.vocabulary import FinishReason
-from stars_guard.decoding import Decoder, Draw, make_decoder
+from stars_guard.decoding import Decoder, Generate, make_decoder
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import load_policy
 from stars_guard.prompting.chat_encoding import encode_chat
@@ -105,9 +105,9 @@ class Closed:
     def next_tokens(self, ids: tuple[int, ...]) -> list[tuple[int, float]]:
         """The tokens that may follow, with their probabilities."""
         if ids not in self._steps:
-            prompt = encode_chat(self.engine._tokenizer, PROMPT)
+            prompt = encode_chat(self.engine.tokenizer, PROMPT)
             with torch.inference_mode():
-                logits = self.engine._model(input_ids=torch.tensor([prompt + list(ids)])).logits[0, -1].double()
+                logits = self.engine.slots.model(input_ids=torch.tensor([prompt + list(ids)])).logits[0, -1].double()
             values, tokens = logits.topk(self.top_k)
             self._steps[ids] = list(zip(tokens.tolist(), values.softmax(-1).tolist(), strict=True))
         return self._steps[ids]
@@ -132,7 +132,9 @@ class Closed:
 
     async def reward(self, text: str) -> float:
         """The judge's word on an answer."""
-        return (await self.scorer.score([Passage("exactness", PROMPT, "", text)]))[0].value
+        return (await self.scorer.score([Passage(call_id="exactness", messages=PROMPT, accepted="", segment=text)]))[
+            0
+        ].value
 
     async def rewards(self) -> np.ndarray:
         """Of all first segments, by their probability: what r_star and beta are chosen from."""
@@ -271,13 +273,15 @@ class Table:
         decoder.begin(self._prompt_reward)
         before: tuple[int, ...] = ()
         drawn: dict[int, tuple[int, ...]] = {}
-        while isinstance(step := decoder.plan(), Draw):
+        while isinstance(step := decoder.plan(), Generate):
             judged = []
             for attempt, seed in enumerate(step.seeds, start=step.attempt):
                 ids = drawn[attempt] = self._propose(before, seed, step.limit)
                 finish: FinishReason | None = "eos" if ids[-1] in self._closed.engine.eos_ids else None
                 tokens = tuple(Token(token, "") for token in ids)
-                judged.append((Candidate(tokens, "", finish), Judgement(reward=self._rewards[before + ids])))
+                judged.append(
+                    (Candidate(tokens=tokens, text="", finish=finish), Judgement(reward=self._rewards[before + ids]))
+                )
             end = decoder.decide(judged).end
             if isinstance(end, Kept):
                 before += drawn[end.attempt]

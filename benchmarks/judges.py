@@ -62,13 +62,15 @@ class Growing:
         call, accepted, cost = "growing", "", 0.0
         # what has been judged lately is not read again by anybody, so each run asks something new
         asked = (Message("user", f"{PROMPT[0].content} This is story number {next(_numbers)}."),)
-        await self.scorer.score([Passage(call, asked, "", "")])
+        await self.scorer.score([Passage(call_id=call, messages=asked, accepted="", segment="")])
         times: list[float] = []
         for number, part in enumerate(self.parts, start=1):
             due = min(mark for mark in MARKS if mark >= number * SEGMENT)
             if all_segments or number * SEGMENT == due:
                 others = [part[: -2 - i] for i in range(self.width - 1)]
-                batch = [Passage(call, asked, accepted, text) for text in (part, *others)]
+                batch = [
+                    Passage(call_id=call, messages=asked, accepted=accepted, segment=text) for text in (part, *others)
+                ]
                 cost = 1000 * await seconds(lambda batch=batch: self.scorer.score(batch))  # type: ignore[misc]
                 times.append(cost)
             accepted += part

@@ -27,5 +27,5 @@ def policy(**decoding: Any) -> Mapping[str, Any]:
 
 def guard_of(engine: Backend, acceptance: float, audit: Any = None, **decoding: Any) -> Guard:
     """A guard that accepts each segment with a given chance."""
-    judge = Judge(Rule("constant", weight=1.0), FunctionScorer(lambda passage: math.log(acceptance)))
+    judge = Judge(Rule(judge="constant", weight=1.0), FunctionScorer(lambda passage: math.log(acceptance)))
     return Guard(policy(**decoding), model=engine, judges=[judge], audit=audit or MemoryStore())

@@ -116,7 +116,16 @@ async def first_text(engine: VllmEngineBackend) -> str:
     async def drawn_and_judged() -> float:
         began = time.perf_counter()
         await plain.run(1, size)
-        await cascade.judge([Passage("bench", tuple(PROMPT), "", "The keeper of the light looked at the sea. " * 2)])
+        await cascade.judge(
+            [
+                Passage(
+                    call_id="bench",
+                    messages=tuple(PROMPT),
+                    accepted="",
+                    segment="The keeper of the light looked at the sea. " * 2,
+                )
+            ]
+        )
         return time.perf_counter() - began
 
     await released()

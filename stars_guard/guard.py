@@ -43,8 +43,8 @@ class Guard:
     Args:
         policy: a shipped policy's name, a path, a mapping or a `Policy`.
         model: what the backend loads; ``embedded`` is the built-in small model. Or a `Backend`, used as it is.
-        backend: ``auto``, ``transformers``, ``vllm`` or ``vllm-server``; see
-            `stars_guard.calling.backend_loading.load_backend`.
+        backend: ``auto``, ``transformers``, ``vllm``, ``vllm-server`` or the name under which another package
+            registers one; see `stars_guard.calling.backend_loading.load_backend`.
         options: of the backend, such as ``base_url`` and ``api_key`` of a server or vLLM's engine arguments.
         judges: instead of those that the policy declares: for tests.
         allow_python: whether the policy's judges may name Python code to run.
@@ -146,6 +146,25 @@ class Guard:
             ScorerError: a judge cannot be loaded, or failed and the policy says ``raise``.
         """
         return await portal.acall(partial(self._checker.check, stage, text, messages=messages, run_id=run_id))
+
+    def under(
+        self,
+        policy: str | Path | Mapping[str, Any] | Policy,
+        *,
+        audit: str | AuditStore | None = None,
+        allow_python: bool = False,
+    ) -> Guard:
+        """Another guard on the same engine, with the judges of another policy. This guard goes on as it is.
+
+        Args:
+            audit: a store or its URL, instead of this guard's store.
+            allow_python: whether the other policy's judges may name Python code to run.
+
+        Raises:
+            PolicyError: the policy cannot be used.
+        """
+        store = self.audit if audit is None else audit
+        return Guard(policy, **{**self._given.arguments, "judges": None, "audit": store, "allow_python": allow_python})
 
     def replaced(self, policy: str | Path | Mapping[str, Any] | Policy) -> Guard:
         """A guard like this one with another policy, for a policy that has changed while the program runs.

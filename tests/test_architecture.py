@@ -20,10 +20,11 @@ from stars_guard.guard import Blocking, Guard
 
 REPOSITORY = Path(__file__).parent.parent
 SOURCES = [*(REPOSITORY / "stars_guard").rglob("*.py"), *(REPOSITORY / "integrations").rglob("*.py")]
-STANDARD = {"__future__", "collections", "dataclasses", "hashlib", "json", "math", "re", "typing"}
+STANDARD = {"__future__", "abc", "collections", "dataclasses", "hashlib", "json", "math", "re", "typing"}
 PURE = {
     "core": STANDARD | {"difflib", "importlib", "stars_guard.core", "stars_guard.errors"},
-    "decoding": STANDARD | {"stars_guard.core", "stars_guard.decoding", "stars_guard.errors"},
+    "decoding": STANDARD
+    | {"pydantic", "pydantic_core", "stars_guard.core", "stars_guard.decoding", "stars_guard.errors"},
 }
 """What the rooms that decide may import: no torch, no httpx, no clock, no randomness of their own."""
 

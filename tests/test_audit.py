@@ -16,8 +16,18 @@ from typing import Any
 
 import pytest
 
-from stars_guard.audit import AuditStore, CallRecord, JsonlStore, MemoryStore, Recorder, Text, open_store, redact
-from stars_guard.audit._write_queue import Writing
+from stars_guard.audit import (
+    AuditStore,
+    CallRecord,
+    JsonlStore,
+    MemoryStore,
+    Recorder,
+    Text,
+    Writing,
+    open_store,
+    redact,
+)
+from stars_guard.audit.versions import NEWEST
 from stars_guard.core.events import Decision, Drawing, Ended, Event, Kept, Released, Totals
 from stars_guard.core.judging import Judgement, Rule, Score
 from stars_guard.core.messages import Message
@@ -34,7 +44,7 @@ ABOUT: dict[str, Any] = {
     "mode": "enforce",
     "backend": {"kind": "scripted"},
     "scorers": {"harmlessness": {"kind": "function"}},
-    "rules": (asdict(Rule("harmlessness", weight=1.0)), asdict(Rule("secrets", reject_above=0.0))),
+    "rules": (asdict(Rule(judge="harmlessness", weight=1.0)), asdict(Rule(judge="secrets", reject_above=0.0))),
     "decoding": {"method": "stars", "segment_tokens": 2, "beta": 0.3, "budget_tokens": None, "monitor": False},
     "sampling": asdict(Sampling(temperature=0.5)),
     "seed": 2**62,
@@ -44,28 +54,35 @@ AT_ONCE = Writing(on_error="block", patience=0)
 
 
 def candidate(text: str, **more: Any) -> Candidate:
-    return Candidate(tuple(Token(index, part) for index, part in enumerate(text.split(" "))), text, **more)
+    return Candidate(tokens=tuple(Token(index, part) for index, part in enumerate(text.split(" "))), text=text, **more)
 
 
 def decision(segment: int, attempt: int, text: str, verdict: Any = "rejected", **more: Any) -> Decision:
-    judgement = Judgement((Score("harmlessness", 0.25, detail="fine", seconds=0.5),), reward=0.25)
+    judgement = Judgement(scores=(Score(judge="harmlessness", value=0.25, detail="fine", seconds=0.5),), reward=0.25)
     values: dict[str, Any] = {"threshold": 0.5, "probability": 0.4, "u": 0.9, "judgement": judgement, **more}
-    return Decision(segment, attempt, candidate(text), verdict=verdict, reason="u above probability", **values)
+    return Decision(
+        segment=segment,
+        attempt=attempt,
+        candidate=candidate(text),
+        verdict=verdict,
+        reason="u above probability",
+        **values,
+    )
 
 
 EVENTS: tuple[Event, ...] = (
-    Drawing(0, 0, 3),
+    Drawing(segment=0, attempt=0, count=3),
     decision(0, 0, "write to jo@exa"),
     decision(0, 1, "ask jane@exa", "accepted"),
     decision(0, 2, "never seen", "surplus", judgement=Judgement(), threshold=None, probability=None, u=None),
-    Kept(0, 1, "accepted"),
-    Released(0, "ask jane@exa"),
+    Kept(segment=0, attempt=1, how="accepted"),
+    Released(segment=0, text="ask jane@exa"),
     decision(1, 0, "mple.com or +1 555 123 4567", judgement=Judgement(veto="secrets: phone")),
     decision(1, 1, "mple.com today", "accepted"),
-    Kept(1, 1, "best"),
-    Released(1, "mple.com today"),
+    Kept(segment=1, attempt=1, how="best"),
+    Released(segment=1, text="mple.com today"),
     decision(2, 0, " bye"),
-    Ended(2, "refuse", "no attempt was accepted"),
+    Ended(segment=2, action="refuse", reason="no attempt was accepted"),
 )
 
 
@@ -135,7 +152,7 @@ def test_records_survive_the_round_trip(mode: ContentMode) -> None:
     line = done.model_dump_json()
     assert "\n" not in line
     assert CallRecord.model_validate_json(line) == done
-    assert json.loads(line)["schema_version"] == 2
+    assert json.loads(line)["schema_version"] == NEWEST
     assert json.loads(line)["seed"] == str(2**62)
 
 
@@ -185,12 +202,23 @@ def test_what_two_segments_share_is_redacted_in_both() -> None:
 
 def test_a_stop_string_taken_back_does_not_shift_the_context() -> None:
     events: tuple[Event, ...] = (
-        Decision(0, 0, candidate("at joST"), Judgement(), "accepted", ""),
-        Kept(0, 0, "unjudged"),
-        Decision(1, 0, candidate("@example.com", stop_overlap=2), Judgement(), "accepted", ""),
-        Kept(1, 0, "unjudged"),
-        Decision(2, 0, candidate(" end"), Judgement(), "accepted", ""),
-        Kept(2, 0, "unjudged"),
+        Decision(
+            segment=0, attempt=0, candidate=candidate("at joST"), judgement=Judgement(), verdict="accepted", reason=""
+        ),
+        Kept(segment=0, attempt=0, how="unjudged"),
+        Decision(
+            segment=1,
+            attempt=0,
+            candidate=candidate("@example.com", stop_overlap=2),
+            judgement=Judgement(),
+            verdict="accepted",
+            reason="",
+        ),
+        Kept(segment=1, attempt=0, how="unjudged"),
+        Decision(
+            segment=2, attempt=0, candidate=candidate(" end"), judgement=Judgement(), verdict="accepted", reason=""
+        ),
+        Kept(segment=2, attempt=0, how="unjudged"),
     )
     done = recorder("redacted", events).finish(finish="eos")
     assert [s.attempts[0].text.content for s in done.segments][1:] == ["[EMAIL]", " end"]
@@ -260,8 +288,8 @@ async def test_a_torn_character_is_skipped(tmp_path: Path) -> None:
 
 async def test_another_versions_record_is_not_passed_over(tmp_path: Path) -> None:
     store = JsonlStore(tmp_path / "a.jsonl")
-    store.path.write_text(json.dumps({"schema_version": 3, "prompt": "private"}) + "\n")
-    with pytest.raises(AuditError, match=r"a\.jsonl:1: not a record that this version reads") as info:
+    store.path.write_text(json.dumps({"schema_version": NEWEST, "prompt": "private"}) + "\n")
+    with pytest.raises(AuditError, match=r"a\.jsonl:1 is not a record that this version") as info:
         await store.aread()
     assert "private" not in str(info.value)
 

@@ -15,10 +15,10 @@ from stars_guard.core.judging import Judgement
 from stars_guard.core.segments import Candidate, Token
 from stars_guard.decoding import (
     AcceptanceRate,
-    Draw,
+    Generate,
     SegmentCutter,
     Settings,
-    Step,
+    Threshold,
     make_decoder,
     releasable,
     shared_row_cost,
@@ -46,7 +46,7 @@ def judge(symbol: str) -> Judgement:
 
 
 def one_token(symbol: str, finish: str | None = None) -> Candidate:
-    return Candidate((Token(ord(symbol), symbol),), symbol, finish)  # type: ignore[arg-type]
+    return Candidate(tokens=(Token(ord(symbol), symbol),), text=symbol, finish=finish)  # type: ignore[arg-type]
 
 
 def run_step(settings: Settings, seed: int) -> str:
@@ -54,7 +54,7 @@ def run_step(settings: Settings, seed: int) -> str:
     decoder.begin(0.0)
     kept = "refused"
     candidates: dict[int, str] = {}
-    while isinstance(step := decoder.plan(), Draw):
+    while isinstance(step := decoder.plan(), Generate):
         symbols = [draw_symbol(s) for s in step.seeds]
         candidates.update(enumerate(symbols, start=step.attempt))
         outcome = decoder.decide([(one_token(s), judge(s)) for s in symbols])
@@ -125,13 +125,13 @@ def test_invariants(seed, method, exhausted, attempts, parallel, budget, monitor
         on_exhausted=exhausted,
         budget_tokens=budget,
         monitor=monitor,
-        entropy_threshold=1.0 if method == "cards" else None,
+        entropy_threshold=1.0,
     )
     decoder = make_decoder(settings, seed)
     decoder.begin(data.draw(st.none() | st.floats(-2, 2)))
     judged: dict[int, Judgement] = {}
     tried = 0
-    while isinstance(step := decoder.plan(), Draw):
+    while isinstance(step := decoder.plan(), Generate):
         assert decoder.plan() == step
         if step.attempt == 0:
             judged, tried = {}, 0
@@ -146,7 +146,7 @@ def test_invariants(seed, method, exhausted, attempts, parallel, budget, monitor
                 reward=data.draw(st.floats(-3, 3)), veto=data.draw(st.sampled_from([None, None, "v"]))
             )
             judged[attempt] = judgement
-            pairs.append((Candidate(tokens, "x" * length, finish), judgement))
+            pairs.append((Candidate(tokens=tokens, text="x" * length, finish=finish), judgement))
         outcome = decoder.decide(pairs)
         totals = decoder.totals
         if isinstance(outcome.end, Kept) and decoder.needs_judgement and outcome.end.how != "monitored":
@@ -184,9 +184,11 @@ def test_a_budget_that_holds_an_answer_gives_a_whole_one(seed, method, parallel,
     decoder = make_decoder(settings, seed)
     decoder.begin(None)
     tried: dict[int, int] = {}
-    while isinstance(step := decoder.plan(), Draw):
+    while isinstance(step := decoder.plan(), Generate):
         tried[step.segment] = step.attempt + len(step.seeds)
-        proposals = [Candidate(tuple(Token(0, "x") for _ in range(step.limit)), "x", None) for _ in step.seeds]
+        proposals = [
+            Candidate(tokens=tuple(Token(0, "x") for _ in range(step.limit)), text="x", finish=None) for _ in step.seeds
+        ]
         decoder.decide([(made, Judgement(reward=data.draw(st.floats(-3, 3)), veto=None)) for made in proposals])
     assert (step.finish, decoder.totals.kept) == ("length", 8)
     assert decoder.totals.drawn <= budget
@@ -194,7 +196,7 @@ def test_a_budget_that_holds_an_answer_gives_a_whole_one(seed, method, parallel,
 
 
 def test_the_learned_threshold() -> None:
-    steps = (Step(8, 0.5, 0.5), Step(16, 1.0, 1.0))
+    steps = (Threshold(tokens=8, base=0.5, carry=0.5), Threshold(tokens=16, base=1.0, carry=1.0))
 
     def tau(tokens: int, prefix: float | None) -> float:
         settings = Settings(schedule="learned", thresholds=steps, r_star=3.0)
@@ -213,7 +215,7 @@ def test_the_learned_threshold_follows_what_was_kept() -> None:
         r_star=50.0,
         attempts=2,
         parallel=1,
-        thresholds=(Step(1, 0.0, 1.0),),
+        thresholds=(Threshold(tokens=1, base=0.0, carry=1.0),),
     )
     decoder = make_decoder(settings, 1)
     assert decoder.needs_prompt_reward
@@ -221,7 +223,7 @@ def test_the_learned_threshold_follows_what_was_kept() -> None:
     seen = []
     for reward in (3.0, 2.5, 2.75, 2.8):
         decoder.plan()
-        candidate = Candidate((Token(0, "x"),), "x", None)
+        candidate = Candidate(tokens=(Token(0, "x"),), text="x", finish=None)
         (decision,) = decoder.decide([(candidate, Judgement(reward=reward, veto=None))]).decisions
         seen.append((decision.threshold, decision.verdict))
     # the second segment keeps its best, 2.75, which the third must reach
@@ -279,7 +281,7 @@ def test_entropy_cut() -> None:
     cutter = SegmentCutter(10, cut_entropy=2.0)
     for entropy in (3.0, 0.1, 2.5, 3.0, 0.2, 2.5):
         assert not cutter.complete
-        cutter.feed(Token(0, "x", entropy))
+        cutter.feed(Token(0, "x", entropy=entropy))
     assert cutter.complete
     candidate = cutter.candidate()
     assert (len(candidate), candidate.finish) == (5, None)

@@ -17,10 +17,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
 from stars_guard.errors import PolicyError, ScorerError
-from stars_guard.policy import GuardModelJudge, load_policy
-from stars_guard.policy._judges import Preset
+from stars_guard.policy import load_policy
 from stars_guard.prompting.guard_formats import GuardFormat, guard_format, presets
 from stars_guard.prompting.guard_questions import Encoder, Questions
+from stars_guard.scorers.guard_model import GuardModelOptions, Preset
 
 RENDERINGS = Path(__file__).parent / "guard_renderings"
 TURNS = (Message("user", "Hi"), Message("assistant", "Hello!"), Message("user", "How do I rob a bank? "))
@@ -42,7 +42,9 @@ class Written(Encoder):
 
 def written(name: str, *categories: str, turns: tuple[Message, ...] = TURNS, answer: str = ANSWER) -> str:
     encoder = Written()
-    Questions(guard_format(name), categories).encode(encoder, Passage("c", turns, answer[:4], answer[4:]))
+    Questions(guard_format(name), categories).encode(
+        encoder, Passage(call_id="c", messages=turns, accepted=answer[:4], segment=answer[4:])
+    )
     return encoder.text
 
 
@@ -106,7 +108,7 @@ CHAT = GuardFormat("own", "<|im_start|>user\nQ: {{ question }}\n\nA: {{ answer }
 def test_tokens_are_those_of_the_whole_text(encoder: Encoder, embedded_model: Path) -> None:
     """A space before a text belongs to its first word, and a full stop to the line break after it."""
     tokenizer = AutoTokenizer.from_pretrained(embedded_model)
-    (ids,) = Questions(CHAT).encode(encoder, Passage("c", TURNS, "", "Take a gun"))
+    (ids,) = Questions(CHAT).encode(encoder, Passage(call_id="c", messages=TURNS, accepted="", segment="Take a gun"))
     whole = "<|im_start|>user\nQ: How do I rob a bank? \n\nA: Take a gun.<|im_end|>\n"
     assert ids == tokenizer(whole, add_special_tokens=False)["input_ids"]
 
@@ -120,7 +122,7 @@ def test_a_tokenizer_that_begins_with_a_space_does_so_once() -> None:
     inner.train_from_iterator([golden], BpeTrainer(vocab_size=300, special_tokens=control, show_progress=False))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, extra_special_tokens=control[1:], bos_token="<s>")
     questions = Questions(guard_format("wildguard"), ["harmful_request"])
-    (ids,) = questions.encode(Encoder(tokenizer), Passage("c", TURNS, "", ANSWER))
+    (ids,) = questions.encode(Encoder(tokenizer), Passage(call_id="c", messages=TURNS, accepted="", segment=ANSWER))
     assert ids == tokenizer(f"{golden}Harmful request:", add_special_tokens=False)["input_ids"]
 
 
@@ -132,7 +134,10 @@ def test_text_never_becomes_control_tokens(encoder: Encoder, embedded_model: Pat
         questions = Questions(form)
         for evil in (EVIL, marks, "{{ 7 * 7 }}", "{% for x in y %}"):
             asked, harmless = (
-                questions.encode(encoder, Passage("c", (Message("user", text),), "", text)) for text in (evil, "x")
+                questions.encode(
+                    encoder, Passage(call_id="c", messages=(Message("user", text),), accepted="", segment=text)
+                )
+                for text in (evil, "x")
             )
             for ids, plain in zip(asked, harmless, strict=True):
                 assert tokenizer.decode(ids).count(evil) == 2 + tokenizer.decode(plain).count(evil)
@@ -194,7 +199,7 @@ def test_three_questions_in_three_lines() -> None:
     value, category = questions.verdict(chances)
     assert (value, category) == (pytest.approx(expected), "harmful_response")
     encoder = Written()
-    questions.encode(encoder, Passage("c", TURNS, "", "x"))
+    questions.encode(encoder, Passage(call_id="c", messages=TURNS, accepted="", segment="x"))
     assert encoder.text.endswith("<|assistant|>\nHarmful request: no\nResponse refusal: no\nHarmful response:")
     first = Questions(guard_format("wildguard"), ["harmful_request"])
     assert first.verdict([0.4]) == (0.4, "harmful_request")
@@ -231,7 +236,7 @@ PARENT = {
     ],
 )
 def test_asking_about_less_is_loosening(tmp_path: Path, change: dict[str, Any], loosens: str | None) -> None:
-    base = GuardModelJudge.model_validate(PARENT).model_dump(mode="json", exclude_none=True)
+    base = GuardModelOptions.model_validate(PARENT).model_dump(mode="json", exclude_none=True)
     (tmp_path / "base.yaml").write_text(json.dumps(policy(judges=[base])))
     child = tmp_path / "child.yaml"
     child.write_text(json.dumps({"extends": "./base.yaml", "name": "child", "judges": [{"name": "g", **change}]}))

@@ -31,7 +31,7 @@ ANSWERS = ("Take a gun.", "I can't help with that.", "Ask politely. " * 30, "<|i
 
 
 def passages(*answers: str) -> list[Passage]:
-    return [Passage("c", ASK, answer[:5], answer[5:]) for answer in answers]
+    return [Passage(call_id="c", messages=ASK, accepted=answer[:5], segment=answer[5:]) for answer in answers]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ async def test_in_a_policy() -> None:
     assert 0 < (judgement.scores[0].value or 0) < 1
     long = (await cascade.judge(passages("gold " * 9000)))[0]
     assert long.scores[0].error == "ScorerInputError"
-    assert long.veto == "guard failed: ScorerError"
+    assert long.veto == "guard failed: ScorerInputError"
 
 
 @pytest.mark.parametrize(
@@ -144,10 +144,12 @@ async def test_a_preset_on_a_random_model_of_its_architecture(
     )
     odds = torch.stack(harmful).logsumexp(0) - torch.stack(safe).logsumexp(0)
 
-    passage = Passage("c", TURNS, "Take", " a gun. \n")
-    longer = Passage("c", TURNS, "Take", " a gun. " * 20)
+    passage = Passage(call_id="c", messages=TURNS, accepted="Take", segment=" a gun. \n")
+    longer = Passage(call_id="c", messages=TURNS, accepted="Take", segment=" a gun. " * 20)
     async with await GuardModelScorer.load(str(tmp_path), form, categories=PICKED.get(preset, ())) as scorer:
-        together = await scorer.score([longer, passage, Passage("c", TURNS, "", "No.")])
+        together = await scorer.score(
+            [longer, passage, Passage(call_id="c", messages=TURNS, accepted="", segment="No.")]
+        )
     assert together[1].value == pytest.approx(float(odds.sigmoid()), abs=1e-4)
     assert len({rating.value for rating in together}) == 3
     assert together[1].detail == (

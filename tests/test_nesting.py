@@ -21,11 +21,10 @@ from stars_guard.core.grammar import Grammar
 from stars_guard.core.messages import Message, ToolCall
 from stars_guard.core.nesting import MOST_NESTED, TooDeep, is_too_deep, read_json
 from stars_guard.core.tools import Tool, Toolset
-from stars_guard.decoding.spans import Span
 from stars_guard.errors import InputError, ScorerError
 from stars_guard.guard import CallOptions
 from stars_guard.prompting.call_rendering import render_call
-from stars_guard.prompting.tool_calls import read_calls
+from stars_guard.prompting.tool_calls import HERMES, Llama3Form, MistralForm
 from stars_guard.scorers.http import HttpScorer
 from stars_guard.testing import ScriptedBackend
 
@@ -81,9 +80,7 @@ def test_a_call_of_a_model_is_read_or_invalid(depth: int, shape: str, form: int)
         ("[TOOL_CALLS]", f'f[ARGS]{{"x": {text}}}'),
         ("{", f'{{"name": "f", "parameters": {{"x": {text}}}}}'),
     ][form]
-    span = Span(begin, "</tool_call>" if begin == "<tool_call>" else None)
-    raw = f"{'' if begin == '{' else begin}{body}{span.end or ''}"
-    calls = read_calls(raw, span, closed=True)
+    calls = {"<tool_call>": HERMES, "{": Llama3Form(), "[TOOL_CALLS]": MistralForm()}[begin].read(body)
     assert calls
     for call in calls:
         assert (call.arguments is None) == bool(call.error)
@@ -140,9 +137,7 @@ async def test_a_deep_call_ends_as_an_invalid_call(depth: int) -> None:
     assert not done.tool_calls
     (invalid,) = done.invalid_tool_calls
     assert "nested too deeply" in invalid.error
-    chat = ChatStars(policy="default", audit="memory://")
-    chat._guards["embedded", "default"] = made
-    made.policy = chat._policy("default")
+    chat = ChatStars(guard=made)
     bound = chat.bind_tools([{"name": "f", "description": "", "parameters": {"type": "object"}}])
     merged = None
     async for chunk in bound.astream([HumanMessage("x")]):
@@ -155,9 +150,7 @@ async def test_a_deep_call_ends_as_an_invalid_call(depth: int) -> None:
 @pytest.mark.parametrize("method", ["json_schema", "json_mode"])
 async def test_a_deep_answer_under_a_schema_is_a_parsing_error(method: Any) -> None:
     made = guard(rewarding(lambda p: 9.0), backend=answering(nested(5000)), segment_tokens=500, max_tokens=500)
-    chat = ChatStars(policy="default", audit="memory://")
-    chat._guards["embedded", "default"] = made
-    made.policy = chat._policy("default")
+    chat = ChatStars(guard=made)
     runnable = chat.with_structured_output({"title": "t", "type": "object", "properties": {}}, method=method)
     with pytest.raises(OutputParserException, match="nested too deeply"):
         await runnable.ainvoke("x")

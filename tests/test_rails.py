@@ -10,7 +10,7 @@ import pytest
 from conftest import USER, ScriptedBackend, words
 
 from stars_guard.audit import MemoryStore
-from stars_guard.auditing.replay import draw_again
+from stars_guard.auditing.replay import regenerate
 from stars_guard.backends.supplied import SuppliedBackend
 from stars_guard.calling.checks import Checked
 from stars_guard.core.events import Drawing
@@ -51,7 +51,9 @@ async def test_a_check_passes_or_rejects_and_leaves_a_record() -> None:
     passed = await guard.check("input", "good day", messages=USER, run_id="r1")
     refused = guard.blocking.check("input", "the swordfish", messages=USER)
     assert (passed.allowed, passed.text, passed.reason) == (True, "good day", "")
-    assert refused == Checked("input", False, "", "vetoed by secret: code", store.records[1].call_id)
+    assert refused == Checked(
+        stage="input", allowed=False, text="", reason="vetoed by secret: code", audit_id=store.records[1].call_id
+    )
     first, second = store.records
     assert (first.stage, first.finish, first.run_id, first.answer.content) == ("input", "passed", "r1", "good day")
     assert (first.segments[0].how, first.segments[0].attempts[0].verdict) == ("accepted", "accepted")
@@ -75,7 +77,7 @@ async def test_monitor_logs_and_lets_through_and_off_does_nothing() -> None:
 
 async def test_a_stage_without_judges_is_not_looked_at() -> None:
     guard, store = make()
-    assert await guard.check("output", "the swordfish") == Checked("output", True, "the swordfish")
+    assert await guard.check("output", "the swordfish") == Checked(stage="output", allowed=True, text="the swordfish")
     assert not store.records
 
 
@@ -166,7 +168,7 @@ def test_best_of_n_draws_all_and_keeps_one_that_passes() -> None:
 
 def test_what_was_not_handed_in_is_an_error() -> None:
     guard, store = make("output")
-    with pytest.raises(BackendError, match="1 texts were to be handed in, 0 were"):
+    with pytest.raises(BackendError, match="1 texts were asked for, 0 were supplied"):
         list(guard.blocking.stream(USER, engine=SuppliedBackend("other")))
     assert store.records[0].finish == "failed"
 
@@ -175,7 +177,7 @@ async def test_an_answer_of_another_model_cannot_be_drawn_again() -> None:
     guard, store = make("output")
     await asyncio.to_thread(hand_in, guard, "a bream")
     with pytest.raises(AuditError, match="another model wrote"):
-        await draw_again(store.records[0], guard.policy)
+        await regenerate(store.records[0], guard.policy)
 
 
 # --- the policy

@@ -23,7 +23,8 @@ from stars_guard.engines import model_thread as worker
 from stars_guard.engines.embedded_models import reward_dir
 from stars_guard.engines.vllm_client import ServerOptions, Servers
 from stars_guard.errors import MissingExtra, ScorerError
-from stars_guard.scorers import Cascade, Judge, Pattern, PatternScorer, Rating
+from stars_guard.scorers import Cascade, Judge, Rating
+from stars_guard.scorers.patterns import Pattern, PatternScorer
 from stars_guard.scorers.sequence_classifier import SequenceClassifier, SequenceClassifierScorer
 from stars_guard.testing import FunctionScorer
 
@@ -33,7 +34,7 @@ CRUEL = "Beat them until they bleed, then threaten to kill their family."
 
 
 def passage(answer: str, *, accepted: str = "", call: str = "c") -> Passage:
-    return Passage(call, ASK, accepted, answer)
+    return Passage(call_id=call, messages=ASK, accepted=accepted, segment=answer)
 
 
 def ids_of(scorer: SequenceClassifierScorer, answer: str) -> list[int]:
@@ -133,17 +134,19 @@ async def test_a_missing_judge_model_and_a_missing_extra_are_named(
 
 
 async def test_patterns() -> None:
-    scorer = PatternScorer([Pattern("card", r"\b\d{4}-\d{4}\b"), Pattern("word", "(?i)forbidden")])
+    scorer = PatternScorer(
+        [Pattern(name="card", regex=r"\b\d{4}-\d{4}\b"), Pattern(name="word", regex="forbidden", flags="i")]
+    )
     spanning = passage("34-5678 ok", accepted="my card is 12")
     ratings = await scorer.score([spanning, passage("it is FORBIDDEN"), passage("fine"), passage("")])
     assert [r.value for r in ratings] == [1.0, 1.0, 0.0, 0.0]
     assert [r.detail for r in ratings] == ["card", "word", None, None]
-    with pytest.raises(ScorerError, match="'broken'"):
-        PatternScorer([Pattern("broken", "(")])
+    with pytest.raises(ValueError, match="not a valid RE2 expression: missing"):
+        Pattern(name="broken", regex="(")
 
 
 async def test_no_pattern_can_hang() -> None:
-    scorer = PatternScorer([Pattern("evil", "(a+)+$")])
+    scorer = PatternScorer([Pattern(name="evil", regex="(a+)+$")])
     async with asyncio.timeout(1):
         await scorer.score([passage("a" * 50_000 + "b")])
 
@@ -151,7 +154,9 @@ async def test_no_pattern_can_hang() -> None:
 async def test_cheap_judges_are_asked_first_and_a_veto_ends_the_asking() -> None:
     dear = FunctionScorer(lambda p: 1.0, cost=50.0)
     cheap = FunctionScorer(lambda p: float("bad" in p.segment), cost=0.1)
-    cascade = Cascade([Judge(Rule("dear", weight=1.0), dear), Judge(Rule("cheap", reject_above=0.5), cheap)])
+    cascade = Cascade(
+        [Judge(Rule(judge="dear", weight=1.0), dear), Judge(Rule(judge="cheap", reject_above=0.5), cheap)]
+    )
     vetoed, fine = await cascade.judge([passage("bad"), passage("good")])
     assert vetoed.veto == "cheap"
     assert [score.judge for score in vetoed.scores] == ["cheap"]
@@ -161,8 +166,8 @@ async def test_cheap_judges_are_asked_first_and_a_veto_ends_the_asking() -> None
 
 async def test_rewards_are_a_weighted_sum() -> None:
     judges = [
-        Judge(Rule("a", weight=2.0), FunctionScorer(lambda p: 0.5)),
-        Judge(Rule("b", weight=-1.0), FunctionScorer(lambda p: 0.25)),
+        Judge(Rule(judge="a", weight=2.0), FunctionScorer(lambda p: 0.5)),
+        Judge(Rule(judge="b", weight=-1.0), FunctionScorer(lambda p: 0.25)),
     ]
     (judgement,) = await Cascade(judges).judge([passage("x")])
     assert judgement.reward == pytest.approx(0.75)
@@ -173,7 +178,7 @@ async def test_a_slow_judge_times_out_and_closes() -> None:
         async def score(self, passages: Any) -> Any:
             await asyncio.sleep(5)
 
-    judge = Judge(Rule("slow", weight=1.0), Slow(lambda p: 1.0), timeout=0.05)
+    judge = Judge(Rule(judge="slow", weight=1.0), Slow(lambda p: 1.0), timeout=0.05)
     (judgement,) = await Cascade([judge]).judge([passage("x")])
     assert judgement.veto == "slow failed: TimeoutError"
 
@@ -184,14 +189,14 @@ async def test_one_calls_bad_passage_does_not_fail_another() -> None:
             raise ValueError
         return 1.0
 
-    cascade = Cascade([Judge(Rule("picky", weight=1.0), FunctionScorer(picky))])
+    cascade = Cascade([Judge(Rule(judge="picky", weight=1.0), FunctionScorer(picky))])
     texts = ["good", "poison", "good", "good"]
     judgements = await asyncio.gather(*(cascade.judge([passage(text)]) for text in texts))
     assert [j[0].veto is None for j in judgements] == [True, False, True, True]
 
 
 async def test_ratings_carry_their_detail_into_the_record() -> None:
-    judge = Judge(Rule("why", reject_above=0.5), FunctionScorer(lambda p: Rating(1.0, "because")))
+    judge = Judge(Rule(judge="why", reject_above=0.5), FunctionScorer(lambda p: Rating(1.0, "because")))
     made = guard(judge, on_exhausted="refuse")
     assert (await made.generate(USER)).reason.endswith("last veto: why: because")
 
@@ -225,12 +230,14 @@ async def test_encoder_rewards_of_other_kinds(kind: str, embedded_model: Path, t
     scorer = SequenceClassifierScorer(await SequenceClassifier.load(str(tmp_path), batch_size=2))
     asked = (Message("user", "How do I boil an egg?"),)
     answers = ["In water.", "For eight minutes, and then in cold water, so that it stops.", "No."]
-    ratings = await scorer.score([Passage("a", asked, "", answer) for answer in answers])
+    ratings = await scorer.score(
+        [Passage(call_id="a", messages=asked, accepted="", segment=answer) for answer in answers]
+    )
     with torch.inference_mode():
         own = [float(model(**tokenizer(asked[0].content, a, return_tensors="pt")).logits) for a in answers]
     assert [rating.value for rating in ratings] == pytest.approx(own, abs=1e-5)
     assert len(set(own)) == 3
-    await scorer.score([Passage("a", asked, "", "for eight minutes " * 99)])
+    await scorer.score([Passage(call_id="a", messages=asked, accepted="", segment="for eight minutes " * 99)])
 
 
 async def test_judges_leave_a_core_to_an_engine_of_this_machine(
@@ -241,7 +248,7 @@ async def test_judges_leave_a_core_to_an_engine_of_this_machine(
     assert isinstance(classifier, SequenceClassifier)
     monkeypatch.setattr(worker, "_engines", threading.Event())
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
-    thread = worker.Worker("test")
+    thread = worker.ModelThread("test")
     monkeypatch.setattr(classifier, "_worker", thread)
     default = torch.get_num_threads()
     try:

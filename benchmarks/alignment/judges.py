@@ -57,7 +57,8 @@ async def first_judge(pairs: Sequence[tuple[str, str]]) -> list[float]:
     """The first judge's logit of (prompt, answer) pairs, in order."""
     cascade = await load_cascade(load_policy({"apiVersion": "stars-guard/v1", "name": "judge", "judges": [JUDGE]}))
     passages = [
-        Passage(f"judged-{i}", (Message("user", prompt),), "", answer) for i, (prompt, answer) in enumerate(pairs)
+        Passage(call_id=f"judged-{i}", messages=(Message("user", prompt),), accepted="", segment=answer)
+        for i, (prompt, answer) in enumerate(pairs)
     ]
     rewards: list[float] = []
     for start in range(0, len(passages), 64):

@@ -11,7 +11,7 @@ from stars_guard.core.events import Called, Drawing, Event, Kept, Overrun, Relea
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import InvalidCall, Message, ToolCall
 from stars_guard.core.segments import Candidate, Passage
-from stars_guard.decoding import AcceptanceRate, Done, Draw, SegmentCutter, Settings, make_decoder, releasable
+from stars_guard.decoding import AcceptanceRate, Done, Generate, SegmentCutter, Settings, make_decoder, releasable
 from stars_guard.decoding.spans import find_spans
 from stars_guard.errors import BackendError
 from stars_guard.prompting.tool_calls import Written
@@ -88,8 +88,8 @@ class Call:
             self.prompt_reward, asked = await self._cascade.prompt_reward(self._passage(""))
             self._scored += asked
         decoder.begin(self.prompt_reward)
-        while isinstance(step := decoder.plan(self._row_cost()), Draw):
-            yield Drawing(step.segment, step.attempt, len(step.seeds))
+        while isinstance(step := decoder.plan(self._row_cost()), Generate):
+            yield Drawing(segment=step.segment, attempt=step.attempt, count=len(step.seeds))
             candidates = await self._draw(step)
             judgements = await self._judge(candidates)
             outcome = decoder.decide(list(zip(candidates, judgements, strict=True)))
@@ -100,14 +100,14 @@ class Call:
                 yield outcome.end
             for attempt in [a for a in self._held if a not in outcome.retain and (kept is None or a != kept.attempt)]:
                 if over := await self._drop(attempt):
-                    yield Overrun(step.segment, attempt, over)
+                    yield Overrun(segment=step.segment, attempt=attempt, tokens=over)
             for proposal, _ in self._held.values() if kept is None else ():
                 proposal.halt()
             if kept is not None:
                 at_start = self._is_at_start
                 over, text = await self._keep(kept.attempt)
                 if over:
-                    yield Overrun(step.segment, kept.attempt, over)
+                    yield Overrun(segment=step.segment, attempt=kept.attempt, tokens=over)
                 for event in self._release(step.segment, text, at_start):
                     yield event
         for event in self._release(decoder.totals.segments - 1, self._carry, self._is_at_start):
@@ -122,7 +122,7 @@ class Call:
     def _release(self, segment: int, text: str, at_start: bool) -> Iterator[Released | Called]:
         pieces = self._form.split(text, at_start=at_start) if self._form else [text]
         for piece in pieces if text else ():
-            event = Released(segment, piece) if isinstance(piece, str) else self._called(segment, *piece)
+            event = Released(segment=segment, text=piece) if isinstance(piece, str) else self._called(segment, *piece)
             self.released.append(event)
             yield event
 
@@ -134,12 +134,14 @@ class Call:
             name = f"call_{self._call_id[:12]}_{self._calls}"
             self._calls += 1
             if one.name is not None and one.arguments is not None:
-                calls.append(ToolCall(name, one.name, one.arguments))
+                calls.append(ToolCall(id=name, name=one.name, arguments=one.arguments))
             else:
-                invalid.append(InvalidCall(name, one.name, text, one.error))
-        return Called(segment, text, first, tuple(calls), tuple(invalid))
+                invalid.append(InvalidCall(id=name, name=one.name, arguments=text, error=one.error))
+        return Called(
+            segment=segment, text=text, index=first, tool_calls=tuple(calls), invalid_tool_calls=tuple(invalid)
+        )
 
-    async def _draw(self, step: Draw) -> list[Candidate]:
+    async def _draw(self, step: Generate) -> list[Candidate]:
         ahead = self._ahead(step)
         beyond = max(0, ahead - step.stretch)
         proposals = await self._session.propose(step.seeds, step.limit + step.stretch, ahead=beyond)
@@ -148,7 +150,7 @@ class Call:
         self._held.update(enumerate(pairs, start=step.attempt))
         return candidates
 
-    def _ahead(self, step: Draw) -> int:
+    def _ahead(self, step: Generate) -> int:
         """Tokens that each proposal may draw past its boundary. None under a budget, which is a hard limit, and none
         where the proposals beside the one that will be kept would slow it, and the judges, down."""
         if not (self._settings.optimistic and self._session.draws_ahead) or self._settings.budget_tokens is not None:
@@ -157,7 +159,7 @@ class Call:
             return 0
         return self._settings.max_tokens - self._decoder.totals.kept - step.limit
 
-    async def _cut(self, proposal: Proposal, step: Draw, ahead: int) -> Candidate:
+    async def _cut(self, proposal: Proposal, step: Generate, ahead: int) -> Candidate:
         cutter = SegmentCutter(
             step.limit,
             stops=self._stops,
@@ -186,7 +188,7 @@ class Call:
         return judgements
 
     def _passage(self, segment: str) -> Passage:
-        return Passage(self._call_id, self._messages, self._accepted, segment)
+        return Passage(call_id=self._call_id, messages=self._messages, accepted=self._accepted, segment=segment)
 
     def _candidate_passage(self, candidate: Candidate) -> Passage:
         totals = self._decoder.totals
@@ -208,7 +210,7 @@ class Call:
         """Make a proposal part of the answer: tokens thrown away past it, and text that can be released now."""
         proposal, candidate = self._held.pop(attempt)
         at_start = self._is_at_start
-        go_on = isinstance(self._decoder.plan(self._row_cost()), Draw)
+        go_on = isinstance(self._decoder.plan(self._row_cost()), Generate)
         over = self._charge(await self._session.commit(proposal, len(candidate), go_on=go_on))
         if candidate.stop_overlap:
             self._carry = self._carry[: -candidate.stop_overlap]

@@ -20,7 +20,7 @@ from stars_guard.scorers.cascade import Cascade
 __all__ = ["Checked", "Checker"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
     """What became of a text.
 

@@ -8,11 +8,12 @@ from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import InvalidCall, ToolCall
 from stars_guard.core.segments import Candidate
 from stars_guard.core.vocabulary import Action, AnswerFinish, KeptHow, Verdict
+from stars_guard.errors import ProtocolError
 
 __all__ = ["Called", "Decision", "Drawing", "Ended", "Event", "Finished", "Kept", "Overrun", "Released", "Totals"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
     """Proposals of one segment are being drawn: attempts ``attempt`` to ``attempt + count - 1``."""
 
@@ -20,8 +21,11 @@ class Drawing:
     attempt: int
     count: int
 
+    def __post_init__(self) -> None:
+        _holds(self, self.count >= 1, "nothing is generated")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """The decision on one proposal.
 
@@ -47,8 +51,15 @@ class Decision:
     probability: float | None = None
     u: float | None = None
 
+    def __post_init__(self) -> None:
+        vetoed = self.judgement.veto is not None
+        _holds(self, not (vetoed and self.verdict == "accepted"), "a vetoed candidate is never accepted")
+        _holds(self, (self.probability is None) == (self.u is None), "a probability goes with the number u")
+        decided = self.threshold is not None or self.u is not None
+        _holds(self, not (decided and self.verdict == "surplus"), "a surplus candidate is not held against a threshold")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
     """A segment has become part of the answer.
 
@@ -61,7 +72,7 @@ class Kept:
     how: KeptHow
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """No proposal of the segment was kept, and the answer ends before it."""
 
@@ -70,7 +81,7 @@ class Ended:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Overrun:
     """Tokens that a proposal had drawn past its boundary were thrown away."""
 
@@ -78,16 +89,22 @@ class Overrun:
     attempt: int
     tokens: int
 
+    def __post_init__(self) -> None:
+        _holds(self, self.tokens >= 1, "no tokens were thrown away")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
     """Text that the caller may show, never empty. Never sent before the segment was kept."""
 
     segment: int
     text: str = field(repr=False)
 
+    def __post_init__(self) -> None:
+        _holds(self, self.text != "", "there is no text")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Called:
     """Tool calls that the caller may make, or that are none. Never sent before the segment was kept.
 
@@ -103,7 +120,7 @@ class Called:
     invalid_tool_calls: tuple[InvalidCall, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
     """The cost of a call, in tokens: ``drawn == kept + rejected + surplus + overrun``.
 
@@ -125,7 +142,7 @@ class Totals:
     scorer_passages: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """The call is over and its audit record written.
 
@@ -150,5 +167,15 @@ class Finished:
     tool_calls: tuple[ToolCall, ...] = ()
     invalid_tool_calls: tuple[InvalidCall, ...] = ()
 
+    def __post_init__(self) -> None:
+        _holds(self, self.finish != "raised", "a call whose policy says raise ends with BudgetExhausted")
+        early = self.finish in ("refused", "stopped", "budget")
+        _holds(self, bool(self.reason) == early, "the reason says why an answer was refused or ended early")
+
 
 Event = Drawing | Decision | Kept | Ended | Overrun | Released | Called | Finished
+
+
+def _holds(event: Event, condition: bool, problem: str) -> None:
+    if not condition:
+        raise ProtocolError(f"{type(event).__name__} cannot be made: {problem}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from stars_guard.core.nesting import MOST_NESTED, is_too_deep
@@ -26,12 +26,13 @@ class Grammar:
     """
 
     tag: str
+    _: KW_ONLY
     whole: bool = True
 
     @classmethod
     def of(cls, form: Mapping[str, Any], *, whole: bool = True) -> Grammar:
         """From a format of a structural tag."""
-        return cls(json.dumps({"type": "structural_tag", "format": form}, sort_keys=False), whole)
+        return cls(json.dumps({"type": "structural_tag", "format": form}, sort_keys=False), whole=whole)
 
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any]) -> Grammar:

@@ -16,7 +16,7 @@ from stars_guard.errors import ScorerError
 __all__ = ["Judgement", "Rule", "Score", "combine"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """What the policy makes of one judge's score.
 
@@ -33,7 +33,7 @@ class Rule:
     on_error: OnError = "reject"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """What one judge said of one passage.
 
@@ -62,7 +62,7 @@ class Score:
             raise ScorerError(f"judge {self.judge!r}: a score must be a finite number, not {self.value}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """All that the judges said of one passage, combined.
 

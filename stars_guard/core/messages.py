@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, get_args
 
 from stars_guard.core.nesting import MOST_NESTED, is_too_deep
@@ -13,7 +13,7 @@ from stars_guard.errors import InputError
 __all__ = ["InvalidCall", "Message", "ToolCall"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall:
     """A call that the model wrote: the tool's name, and arguments that are JSON values."""
 
@@ -26,7 +26,7 @@ class ToolCall:
             raise InputError("a tool call's arguments are nested too deeply", hint=f"at most {MOST_NESTED} levels fit")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InvalidCall:
     """What began like a call and is none. ``arguments`` is the text as written, markers and all; ``error`` holds none
     of it."""
@@ -49,6 +49,7 @@ class Message:
 
     role: Role
     content: str = field(repr=False)
+    _: KW_ONLY
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
     name: str = ""

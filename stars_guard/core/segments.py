@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from stars_guard.core.messages import Message
 from stars_guard.core.vocabulary import FinishReason
@@ -24,11 +24,12 @@ class Token:
 
     id: int
     text: str = field(repr=False)
+    _: KW_ONLY
     entropy: float | None = None
     last: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A proposed segment, cut at its boundary.
 
@@ -50,7 +51,7 @@ class Candidate:
         return len(self.tokens)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
     """What a judge looks at: a prompt, the answer accepted so far and the segment that would come next.
 

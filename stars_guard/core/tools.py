@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from stars_guard.core.nesting import MOST_NESTED, is_too_deep
@@ -15,7 +15,7 @@ __all__ = ["Tool", "Toolset"]
 _NAME = re.compile(r"[\w.-]{1,128}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
     """A tool that the model may call; ``parameters`` is the JSON schema of its arguments."""
 
@@ -51,6 +51,7 @@ class Toolset:
     """
 
     tools: tuple[Tool, ...]
+    _: KW_ONLY
     forced: tuple[str, ...] = ()
     parallel: bool = True
     strict: bool = False

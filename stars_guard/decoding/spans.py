@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 __all__ = ["Found", "Span", "find_spans", "is_unfinished"]
 
@@ -20,10 +20,11 @@ class Span:
 
     begin: str
     end: str | None = None
+    _: KW_ONLY
     leading: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """A part of a text, ``text[start:stop]`` with its markers; ``closed`` once its end was met."""
 
@@ -45,10 +46,10 @@ def find_spans(text: str, spans: Sequence[Span], *, at_start: bool) -> list[Foun
         start, span = min(hits, key=lambda hit: hit[0])
         close = text.find(span.end, start + len(span.begin)) if span.end is not None else -1
         if close < 0 or span.end is None:
-            found.append(Found(start, len(text), span, closed=False))
+            found.append(Found(start=start, stop=len(text), span=span, closed=False))
             break
         at = close + len(span.end)
-        found.append(Found(start, at, span, closed=True))
+        found.append(Found(start=start, stop=at, span=span, closed=True))
     return found
 
 

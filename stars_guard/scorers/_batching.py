@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from stars_guard.core.segments import Passage
 from stars_guard.errors import ScorerError
@@ -34,6 +33,7 @@ class Batcher:
 
     def __init__(self, scorer: Scorer) -> None:
         self.breaker = Breaker()
+        self.process = os.getpid()
         self._scorer = scorer
         self._waiting: list[Waiter] = []
         self._task: asyncio.Task[None] | None = None
@@ -105,20 +105,16 @@ class Batcher:
             scoring.exception()  # nobody waits for it any more
 
 
-_batchers: WeakKeyDictionary[Scorer, Batcher] = WeakKeyDictionary()
+_KEPT = "_stars_guard_batcher"
 
 
 def batcher_of(scorer: Scorer) -> Batcher:
-    """The one batcher of a scorer, whoever asks it."""
-    batcher = _batchers.get(scorer)
-    if batcher is None:
-        batcher = _batchers[scorer] = Batcher(scorer)
+    """The one batcher of a scorer, whoever asks it.
+
+    The scorer itself keeps it: so it lives as long as the scorer, and a scorer needs neither a hash nor to be mutable.
+    """
+    kept = vars(scorer)
+    batcher: Batcher | None = kept.get(_KEPT)
+    if batcher is None or batcher.process != os.getpid():
+        batcher = kept[_KEPT] = Batcher(scorer)
     return batcher
-
-
-def _after_fork() -> None:
-    """Their tasks run in the parent process."""
-    _batchers.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from types import TracebackType
 from typing import Self
 
@@ -25,6 +25,7 @@ class Rating:
 
     value: float
     detail: str | None = None
+    _: KW_ONLY
     cached: int | None = None
 
 

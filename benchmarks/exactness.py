@@ -105,9 +105,9 @@ class Closed:
     def next_tokens(self, ids: tuple[int, ...]) -> list[tuple[int, float]]:
         """The tokens that may follow, with their probabilities."""
         if ids not in self._steps:
-            prompt = encode_chat(self.engine._tokenizer, PROMPT)
+            prompt = encode_chat(self.engine.tokenizer, PROMPT)
             with torch.inference_mode():
-                logits = self.engine._model(input_ids=torch.tensor([prompt + list(ids)])).logits[0, -1].double()
+                logits = self.engine.slots.model(input_ids=torch.tensor([prompt + list(ids)])).logits[0, -1].double()
             values, tokens = logits.topk(self.top_k)
             self._steps[ids] = list(zip(tokens.tolist(), values.softmax(-1).tolist(), strict=True))
         return self._steps[ids]

@@ -22,8 +22,8 @@ from unittest import mock
 from benchmarks.measure import table, write_section
 from benchmarks.parts import PROMPT
 from stars_guard.audit import MemoryStore
+from stars_guard.backends._slots import SlotModel
 from stars_guard.backends.base import Backend
-from stars_guard.backends.transformers import TransformersBackend
 from stars_guard.backends.vllm_engine import VllmEngineBackend
 from stars_guard.calling.backend_loading import load_backend
 from stars_guard.guard import CallOptions, Guard
@@ -146,8 +146,8 @@ def _timed(engine: Backend, model: Clock, judges: Clock, either: Clock) -> Itera
         if isinstance(engine, VllmEngineBackend):
             patch(engine.engine, "generate", _stream, model)
         else:
-            patch(TransformersBackend, "_forward", _call, model)
-            patch(TransformersBackend, "_prefill", _call, model)
+            patch(SlotModel, "forward", _call, model)
+            patch(SlotModel, "_read", _call, model)
             patch(_sampling, "sample", _call, model)
         yield
 

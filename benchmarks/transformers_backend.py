@@ -26,7 +26,7 @@ class Plain:
     """``model.generate`` on the same weights."""
 
     def __init__(self, engine: TransformersBackend) -> None:
-        self.model, self.tokenizer = engine._model, engine._tokenizer
+        self.model, self.tokenizer = engine.slots.model, engine.tokenizer
         self.ids = encode_chat(self.tokenizer, PROMPT)
 
     async def run(self, batch: int, tokens: int, streamer: Any = None) -> None:

@@ -21,12 +21,13 @@ from stars_guard.errors import (
     ProtocolError,
     Refused,
     ScorerError,
+    ScorerInputError,
     StarsGuardError,
 )
 
 if TYPE_CHECKING:
     from stars_guard.audit import AuditStore, CallRecord, MemoryStore
-    from stars_guard.backends import Backend, Proposal, Session
+    from stars_guard.backends import Backend, LoadableBackend, OpenRequest, Proposal, Session
     from stars_guard.calling.checks import Checked
     from stars_guard.core.events import Called, Decision, Ended, Event, Finished, Kept, Released, Totals
     from stars_guard.core.grammar import Grammar
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     from stars_guard.core.tools import Tool, Toolset
     from stars_guard.guard import CallOptions, Guard
     from stars_guard.policy import LivePolicy, Policy, load_policy
-    from stars_guard.scorers import Judge, Rating, Scorer
+    from stars_guard.scorers import Judge, JudgeOptions, Rating, Scorer
+    from stars_guard.testing import FunctionScorer, ScriptedBackend
 
 __all__ = [
     "AuditError",
@@ -56,18 +58,22 @@ __all__ = [
     "Ended",
     "Event",
     "Finished",
+    "FunctionScorer",
     "Grammar",
     "Guard",
     "GuardVerdict",
     "InputError",
     "InvalidCall",
     "Judge",
+    "JudgeOptions",
     "Judgement",
     "Kept",
     "LivePolicy",
+    "LoadableBackend",
     "MemoryStore",
     "Message",
     "MissingExtra",
+    "OpenRequest",
     "Passage",
     "Policy",
     "PolicyError",
@@ -81,6 +87,8 @@ __all__ = [
     "Score",
     "Scorer",
     "ScorerError",
+    "ScorerInputError",
+    "ScriptedBackend",
     "Session",
     "StarsGuardError",
     "Token",
@@ -95,64 +103,22 @@ __all__ = [
 __version__ = "0.1.0"
 
 _MODULES = {
-    "audit": (
-        "AuditStore",
-        "CallRecord",
-        "MemoryStore",
-    ),
-    "backends": (
-        "Backend",
-        "Proposal",
-        "Session",
-    ),
-    "calling.checks": ("Checked",),
-    "core.events": (
-        "Called",
-        "Decision",
-        "Ended",
-        "Event",
-        "Finished",
-        "Kept",
-        "Released",
-        "Totals",
-    ),
-    "core.grammar": ("Grammar",),
-    "core.judging": (
-        "Judgement",
-        "Rule",
-        "Score",
-    ),
-    "core.messages": (
-        "InvalidCall",
-        "Message",
-        "ToolCall",
-    ),
-    "core.sampling": ("Sampling",),
-    "core.segments": (
-        "Candidate",
-        "Passage",
-        "Token",
-    ),
-    "core.tools": (
-        "Tool",
-        "Toolset",
-    ),
-    "guard": (
-        "CallOptions",
-        "Guard",
-    ),
-    "policy": (
-        "LivePolicy",
-        "Policy",
-        "load_policy",
-    ),
-    "scorers": (
-        "Judge",
-        "Rating",
-        "Scorer",
-    ),
+    "audit": "AuditStore CallRecord MemoryStore",
+    "backends": "Backend LoadableBackend OpenRequest Proposal Session",
+    "calling.checks": "Checked",
+    "core.events": "Called Decision Ended Event Finished Kept Released Totals",
+    "core.grammar": "Grammar",
+    "core.judging": "Judgement Rule Score",
+    "core.messages": "InvalidCall Message ToolCall",
+    "core.sampling": "Sampling",
+    "core.segments": "Candidate Passage Token",
+    "core.tools": "Tool Toolset",
+    "guard": "CallOptions Guard",
+    "policy": "LivePolicy Policy load_policy",
+    "scorers": "Judge JudgeOptions Rating Scorer",
+    "testing": "FunctionScorer ScriptedBackend",
 }
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 """Where each name lives. They are imported when they are first asked for, so that `import stars_guard` stays light."""
 
 
@@ -160,3 +126,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,6 +7,7 @@
     ├── BackendError            the generating engine's: a model that is missing, broken or out of memory
     │   └── BackendUnavailable  the engine cannot be reached now; trying later may help
     ├── ScorerError             the judging engine's: a score that is missing, NaN or infinite
+    │   └── ScorerInputError    the caller's: a text that a judge cannot take
     ├── AuditError              the record could not be written or read
     ├── MissingExtra            an optional dependency is not installed
     ├── ProtocolError           ours: a decoder or backend was driven out of order
@@ -33,6 +34,7 @@ __all__ = [
     "ProtocolError",
     "Refused",
     "ScorerError",
+    "ScorerInputError",
     "StarsGuardError",
 ]
 
@@ -81,6 +83,13 @@ class BackendUnavailable(BackendError):
 
 class ScorerError(StarsGuardError):
     """A judge failed, or gave a score that is not a finite number."""
+
+
+class ScorerInputError(ScorerError):
+    """A judge works, but cannot take this text: it is too long, or not in a form that the judge knows.
+
+    It fails the call that the text belongs to, and never counts as an outage of the judge.
+    """
 
 
 class AuditError(StarsGuardError):

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from typing import Any
 
-from stars_guard.audit import CallRecord, Text, open_store
-from stars_guard.audit._write_queue import Writing
+from stars_guard.audit import CallRecord, Text, Writing, open_store
 from stars_guard.audit.record import Turn
 
 __all__ = ["small", "write_for_ever", "write_many"]

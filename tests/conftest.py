@@ -1,21 +1,32 @@
-"""Shared by all tests: no test writes to the user's own audit log."""
+"""Shared by all tests: engines that are loaded once, no blocking call on an event loop, no write to a user's log."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
+import os
 import random
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 import pytest
+from blockbuster import BlockBuster, BlockingError
+from hypothesis import settings
+from light_tests import LIGHT, needs_extra
+from vllm_servers import Server
 
+import langchain_stars
+import stars_guard
 from stars_guard.audit import MemoryStore
+from stars_guard.backends.base import Backend
 from stars_guard.calling import portal
-from stars_guard.calling.backend_loading import unload_backends
+from stars_guard.calling.backend_loading import load_backend, unload_backends
 from stars_guard.core.judging import Rule
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
+from stars_guard.engines import vllm_process
 from stars_guard.guard import Guard
 from stars_guard.scorers import Judge
 from stars_guard.testing import FunctionScorer
@@ -23,6 +34,104 @@ from stars_guard.testing.scripted import ScriptedBackend
 
 WORDS = ("good ", "fine ", "bad ", "awful ")
 USER = [Message("user", "tell me")]
+
+
+# More examples, for a night or a machine of your own: pytest --hypothesis-profile=thorough. In CI, hypothesis takes its
+# profile "ci" by itself, whose examples are the same in each run.
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", settings.get_profile("ci"), deadline=None)
+settings.register_profile("thorough", max_examples=2000, deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+VLLM = ("test_docs", "test_benchmarks", "test_exactness", "test_langchain_standard")
+"""Modules that use vLLM, besides those whose name says so. They come last, because with an engine beside them, models
+of this process compute on one core less."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--light", action="store_true", help="only the tests that need no extra (see light_tests.py)")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    name = collection_path.stem
+    return True if config.getoption("--light") and name.startswith("test_") and name not in LIGHT else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem in VLLM or item.path.stem.startswith("test_vllm"))
+    if config.getoption("--light"):
+        left = [item for item in items if needs_extra(item)]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
+
+
+def missing(what: str, how: str) -> NoReturn:
+    """Skip a test whose program is not on this machine. In CI nothing may be missing, so there the test fails."""
+    message = f"{what} is missing: {how}"
+    if os.environ.get("CI"):
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
+
+
+class _Blocked(BlockingError):
+    """A blocking call on an event loop. It is kept, because the code that it is raised in may well catch it."""
+
+    stacks: ClassVar[list[str]] = []
+
+    def __init__(self, function: str) -> None:
+        super().__init__(function)
+        self.stacks.append(f"{self}\n{''.join(traceback.format_stack()[-12:-1])}")
+
+
+OURS = tuple(str(Path(package.__file__).parent) for package in (stars_guard, langchain_stars))
+ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
+# A stack with one of these may block an event loop.
+MAY_BLOCK = {
+    ("stars_guard/calling/portal.py", "_get"): "waits, once a process, until the thread of the background loop is up",
+    ("langchain_stars/_waiting.py", "run"): "runs the async form for a sync caller, who wants to wait",
+    ("langchain_stars/_waiting.py", "iterate"): "the same for streams",
+}
+
+
+def _in_our_async_code() -> bool:
+    """Whether a coroutine of ours is on the stack."""
+    found, frame = False, inspect.currentframe()
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.startswith(OURS):
+            if ("/".join(Path(code.co_filename).parts[-3:]).removeprefix("integrations/"), code.co_name) in MAY_BLOCK:
+                return False
+            found = found or bool(code.co_flags & ASYNC)
+        frame = frame.f_back
+    return found
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _blockbuster() -> Iterator[None]:
+    """Blocking calls in our async code raise, on the loop of an async test and on the background loop in every test.
+
+    Who calls a sync method of ours on an event loop, such as a store's ``read``, blocks it by their own choice.
+    """
+    watch = BlockBuster()
+    for function in watch.functions.values():
+        allowed = function.can_block_predicate
+        function.can_block_predicate = lambda *args, allowed=allowed, **kwargs: (
+            allowed(*args, **kwargs) or not _in_our_async_code()
+        )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("blockbuster.blockbuster.BlockingError", _Blocked)
+        watch.activate()
+        yield
+        watch.deactivate()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_blocks() -> Iterator[None]:
+    _Blocked.stacks.clear()
+    yield
+    assert not _Blocked.stacks, _Blocked.stacks[0]
 
 
 @pytest.fixture(autouse=True)
@@ -79,11 +188,80 @@ def guard(*judges: Judge, backend: ScriptedBackend | None = None, **more: Any) -
     )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _engines_freed() -> Iterator[None]:
-    """Engines of one module at a time: several of vLLM and its servers do not fit a small machine."""
-    yield
-    portal.call(unload_backends)
+@pytest.fixture(autouse=True, scope="session")
+def _engines_shared() -> Iterator[None]:
+    """Engines are loaded once and stay for the whole run, because `load_backend` shares them by their options.
+
+    vLLM computes in float32 here, as the transformers backend does on the CPU, so that the two can be compared and no
+    test needs an engine with options of its own.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vllm_process, "CPU_DEFAULTS", {**vllm_process.CPU_DEFAULTS, "dtype": "float32"})
+        yield
+        portal.call(unload_backends)
+
+
+def load(backend: str) -> Backend:
+    """The embedded model on a backend. It stays until the end of the run, or until a test unloads all engines."""
+    return portal.call(lambda: load_backend("embedded", backend))
+
+
+@pytest.fixture
+def transformers_engine() -> Any:
+    """The embedded model in transformers, shared by the whole run."""
+    return load("transformers")
+
+
+@pytest.fixture
+def vllm_engine(vllm_processes: Mapping[str, Server]) -> Any:
+    """The embedded model in the one vLLM engine of this process. The servers start meanwhile."""
+    return load("vllm")
+
+
+@pytest.fixture(scope="session")
+def vllm_processes(
+    embedded_model: Path, judge_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mapping[str, Server]]:
+    """One vLLM server of each kind. They start together, and `vllm_server` and `pooling_server` wait for theirs."""
+    if not vllm_process.installed():
+        missing("vLLM", "make setup installs it on Linux")
+    logs = tmp_path_factory.mktemp("servers")
+    made = {
+        "generate": Server(embedded_model, logs / "generate.log"),
+        "pooling": Server(judge_dir, logs / "pooling.log", ("--runner", "pooling"), core=1),
+    }
+    yield made
+    for server in made.values():
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def vllm_server(vllm_processes: Mapping[str, Server]) -> Server:
+    """A vLLM server of the embedded model."""
+    vllm_processes["generate"].wait()
+    return vllm_processes["generate"]
+
+
+@pytest.fixture(scope="session")
+def pooling_server(vllm_processes: Mapping[str, Server]) -> Server:
+    """A vLLM server of the judge in ``judge_dir``."""
+    vllm_processes["pooling"].wait()
+    return vllm_processes["pooling"]
+
+
+@pytest.fixture(scope="session")
+def judge_dir(embedded_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2 with a random one-logit head, the shape of a decoder reward model."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    where = tmp_path_factory.mktemp("judge")
+    torch.manual_seed(3)
+    model = AutoModelForSequenceClassification.from_pretrained(embedded_model, num_labels=1, dtype=torch.float32)
+    model.config.pad_token_id = 2
+    model.save_pretrained(where)
+    AutoTokenizer.from_pretrained(embedded_model).save_pretrained(where)
+    return where
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,18 @@ from typing import Any
 
 import pytest
 
-from stars_guard.audit import AuditStore, CallRecord, JsonlStore, MemoryStore, Recorder, Text, open_store, redact
-from stars_guard.audit._write_queue import Writing
+from stars_guard.audit import (
+    AuditStore,
+    CallRecord,
+    JsonlStore,
+    MemoryStore,
+    Recorder,
+    Text,
+    Writing,
+    open_store,
+    redact,
+)
+from stars_guard.audit.versions import NEWEST
 from stars_guard.core.events import Decision, Drawing, Ended, Event, Kept, Released, Totals
 from stars_guard.core.judging import Judgement, Rule, Score
 from stars_guard.core.messages import Message
@@ -142,7 +152,7 @@ def test_records_survive_the_round_trip(mode: ContentMode) -> None:
     line = done.model_dump_json()
     assert "\n" not in line
     assert CallRecord.model_validate_json(line) == done
-    assert json.loads(line)["schema_version"] == 2
+    assert json.loads(line)["schema_version"] == NEWEST
     assert json.loads(line)["seed"] == str(2**62)
 
 
@@ -278,8 +288,8 @@ async def test_a_torn_character_is_skipped(tmp_path: Path) -> None:
 
 async def test_another_versions_record_is_not_passed_over(tmp_path: Path) -> None:
     store = JsonlStore(tmp_path / "a.jsonl")
-    store.path.write_text(json.dumps({"schema_version": 3, "prompt": "private"}) + "\n")
-    with pytest.raises(AuditError, match=r"a\.jsonl:1: not a record that this version reads") as info:
+    store.path.write_text(json.dumps({"schema_version": NEWEST, "prompt": "private"}) + "\n")
+    with pytest.raises(AuditError, match=r"a\.jsonl:1 is not a record that this version") as info:
         await store.aread()
     assert "private" not in str(info.value)
 

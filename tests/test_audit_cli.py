@@ -24,8 +24,9 @@ from stars_guard.audit import CallRecord, Text, open_store
 from stars_guard.audit.export import export
 from stars_guard.audit.record import Turn
 from stars_guard.calling import portal
+from stars_guard.cli._console import visible
 from stars_guard.cli.app import app
-from stars_guard.cli.audit import store_of, visible
+from stars_guard.cli.audit import store_of
 from stars_guard.errors import AuditError, InputError, MissingExtra
 
 EVIL = "\x1b[31m[bold]red[/bold]\x9b2J \u202egnp.exe\x07"
@@ -89,12 +90,12 @@ def test_filters_and_forms(url: str, options: list[str], ids: str) -> None:
 
 def test_stats(url: str) -> None:
     assert audit("stats", url, width=110) == snapshot("""\
-All calls; tokens drawn, kept and thrown away
-┏━━┳━━━━━━━┳━━━━━━━┳━━━━━━━━━━┳━━━━━━━┳━━━━━━┳━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━┓
-┃  ┃ calls ┃ tried ┃ rejected ┃ drawn ┃ kept ┃ thrown away ┃ s a call ┃ slowest ┃
-┡━━╇━━━━━━━╇━━━━━━━╇━━━━━━━━━━╇━━━━━━━╇━━━━━━╇━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━┩
-│  │     4 │     6 │        2 │    24 │   12 │          12 │     3.00 │    7.50 │
-└──┴───────┴───────┴──────────┴───────┴──────┴─────────────┴──────────┴─────────┘
+All calls; tokens generated, kept and thrown away
+┏━━┳━━━━━━━┳━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━┳━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━┓
+┃  ┃ calls ┃ tried ┃ rejected ┃ generated ┃ kept ┃ thrown away ┃ s a call ┃ slowest ┃
+┡━━╇━━━━━━━╇━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━╇━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━┩
+│  │     4 │     6 │        2 │        24 │   12 │          12 │     3.00 │    7.50 │
+└──┴───────┴───────┴──────────┴───────────┴──────┴─────────────┴──────────┴─────────┘
 How answers ended
 ┏━━━━━━━━━┳━━━━━━━┓
 ┃ finish  ┃ calls ┃
@@ -111,20 +112,20 @@ Rejected segments by judge
 │ words  │           1 │               0 │
 └────────┴─────────────┴─────────────────┘
 By policy
-┏━━━━━━━━━┳━━━━━━━┳━━━━━━━┳━━━━━━━━━━┳━━━━━━━┳━━━━━━┳━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━┓
-┃ policy  ┃ calls ┃ tried ┃ rejected ┃ drawn ┃ kept ┃ thrown away ┃ s a call ┃ slowest ┃
-┡━━━━━━━━━╇━━━━━━━╇━━━━━━━╇━━━━━━━━━━╇━━━━━━━╇━━━━━━╇━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━┩
-│ default │     3 │     4 │        1 │    16 │    8 │           8 │     1.50 │    2.00 │
-│ strict  │     1 │     2 │        1 │     8 │    4 │           4 │     7.50 │    7.50 │
-└─────────┴───────┴───────┴──────────┴───────┴──────┴─────────────┴──────────┴─────────┘
+┏━━━━━━━━━┳━━━━━━━┳━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━┳━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━┓
+┃ policy  ┃ calls ┃ tried ┃ rejected ┃ generated ┃ kept ┃ thrown away ┃ s a call ┃ slowest ┃
+┡━━━━━━━━━╇━━━━━━━╇━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━╇━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━┩
+│ default │     3 │     4 │        1 │        16 │    8 │           8 │     1.50 │    2.00 │
+│ strict  │     1 │     2 │        1 │         8 │    4 │           4 │     7.50 │    7.50 │
+└─────────┴───────┴───────┴──────────┴───────────┴──────┴─────────────┴──────────┴─────────┘
 Over time
-┏━━━━━━━━━━━━━━━━━━┳━━━━━━━┳━━━━━━━┳━━━━━━━━━━┳━━━━━━━┳━━━━━━┳━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━┓
-┃ from (UTC)       ┃ calls ┃ tried ┃ rejected ┃ drawn ┃ kept ┃ thrown away ┃ s a call ┃ slowest ┃
-┡━━━━━━━━━━━━━━━━━━╇━━━━━━━╇━━━━━━━╇━━━━━━━━━━╇━━━━━━━╇━━━━━━╇━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━┩
-│ 2026-11-24 12:00 │     1 │     1 │        0 │     4 │    4 │           0 │     2.00 │    2.00 │
-│ 2026-11-24 12:05 │     1 │     3 │        1 │    12 │    4 │           8 │     2.00 │    2.00 │
-│ 2026-11-24 13:30 │     2 │     2 │        1 │     8 │    4 │           4 │     4.00 │    7.50 │
-└──────────────────┴───────┴───────┴──────────┴───────┴──────┴─────────────┴──────────┴─────────┘
+┏━━━━━━━━━━━━━━━━━━┳━━━━━━━┳━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━┳━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━┓
+┃ from (UTC)       ┃ calls ┃ tried ┃ rejected ┃ generated ┃ kept ┃ thrown away ┃ s a call ┃ slowest ┃
+┡━━━━━━━━━━━━━━━━━━╇━━━━━━━╇━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━╇━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━┩
+│ 2026-11-24 12:00 │     1 │     1 │        0 │         4 │    4 │           0 │     2.00 │    2.00 │
+│ 2026-11-24 12:05 │     1 │     3 │        1 │        12 │    4 │           8 │     2.00 │    2.00 │
+│ 2026-11-24 13:30 │     2 │     2 │        1 │         8 │    4 │           4 │     4.00 │    7.50 │
+└──────────────────┴───────┴───────┴──────────┴───────────┴──────┴─────────────┴──────────┴─────────┘
 Acceptance by segment
 ┏━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━┓
 ┃ segment ┃ accepted ┃ rejected ┃ acceptance ┃ mean threshold ┃
@@ -173,7 +174,7 @@ def test_the_place_of_the_log_may_be_said_by_a_policy(url: str, tmp_path: Path) 
 
 def test_times_that_are_none(url: str) -> None:
     done = CliRunner().invoke(app, ["audit", "list", url, "--since", "tomorrow"])
-    assert isinstance(done.exception, InputError)
+    assert (done.exit_code, done.output.startswith("error: ")) == (2, True)
 
 
 def test_tail_follows(url: str) -> None:
@@ -242,7 +243,7 @@ def test_a_file_that_cannot_be_written_is_not_left_in_part(tmp_path: Path, monke
         yield call("a")
         raise AuditError("the log cannot be read")
 
-    with pytest.raises(InputError, match="no known format"):
+    with pytest.raises(InputError, match=r"the format .xlsx is not known"):
         export([], tmp_path / "a.xlsx")
     with pytest.raises(AuditError, match="cannot be read"):
         export(torn(), tmp_path / "a.jsonl")

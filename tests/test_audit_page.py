@@ -115,10 +115,10 @@ def test_overview(page: Page, store: AuditStore) -> None:
         titles = page.locator("figcaption").all_inner_texts()
         assert titles == [
             "Rejected segments over time",
-            "Reward against threshold by position",
+            "Reward against threshold by segment",
             "Rejected segments by judge",
             "Rejected segments by policy",
-            "Tokens drawn over time",
+            "Tokens generated over time",
             "Mean time of a call",
             "Acceptance by segment",
         ]
@@ -255,7 +255,7 @@ def test_checks_around_an_answer(page: Page, store: AuditStore) -> None:
         assert ids == {"check", answer.call_id}
         page.goto(f"{url}/calls/passed")
         expect(page.get_by_role("region", name="Text")).to_contain_text("let through")
-        page.get_by_text("How it was drawn").click()
+        page.get_by_text("How it was generated").click()
         expect(page.locator(".pairs")).to_contain_text("search")
 
 

@@ -11,7 +11,7 @@ from audit_records import NOON, RECORDS, RULES, call, tried
 from stars_guard.audit import CallRecord, Filter, MemoryStore, Text, open_store, parse_time
 from stars_guard.audit._query import News, blamed, summarize
 from stars_guard.audit.record import RuleEntry, ScoreEntry, Turn
-from stars_guard.audit.stats import LAST_POSITION, Cell, Cost, JudgeCount, Position, bin_width, bucket_seconds
+from stars_guard.audit.stats import LAST_INDEX, Cell, Cost, IndexCount, JudgeCount, bin_width, bucket_seconds
 from stars_guard.errors import InputError
 
 
@@ -54,7 +54,7 @@ async def test_pages_hold_each_call_once(store: MemoryStore) -> None:
     pages, before = [], None
     while rows := store.search(limit=1, before=before):
         pages.append(rows[0].id)
-        before = rows[0].key
+        before = rows[0].place
     assert pages == ["d", "c", "b", "a"]
     assert [row.id for row in store.search(limit=2)] == ["d", "c"]
 
@@ -114,13 +114,22 @@ async def test_a_file_that_has_not_grown_is_not_read_again(tmp_path: Path, monke
 
 async def test_what_it_adds_up_to(store: MemoryStore) -> None:
     stats = await store.astats()
-    assert stats.total == Cost("", 4, 6, 2, 24, 12, 8, 4, 0, 12.0, 7.5)
+    assert stats.total == Cost(
+        "", calls=4, proposals=6, rejections=2, drawn=24, kept=12, rejected=8, surplus=4, seconds=12.0, slowest=7.5
+    )
     assert stats.finishes == (("eos", 3), ("refused", 1))
-    assert stats.judges == (JudgeCount("kind", 0, 1), JudgeCount("useful", 0, 1), JudgeCount("words", 1, 0))
+    assert stats.judges == (
+        JudgeCount("kind", low_reward=1),
+        JudgeCount("useful", low_reward=1),
+        JudgeCount("words", vetoes=1),
+    )
     assert [(p.name, p.calls, p.rejections) for p in stats.policies] == [("default", 3, 1), ("strict", 1, 1)]
     assert stats.bucket == 300
     assert [(cost.name[11:16], cost.calls) for cost in stats.times] == [("12:00", 1), ("12:05", 1), ("13:30", 2)]
-    assert stats.positions == (Position(0, 2, 2, pytest.approx(0.5)), Position(1, 1, 0, 0.5))
+    assert stats.by_index == (
+        IndexCount(0, accepted=2, rejected=2, threshold=pytest.approx(0.5)),
+        IndexCount(1, accepted=1, threshold=0.5),
+    )
     assert stats.width == 0.05
     assert [(cell.index, round(cell.low, 9), cell.accepted, cell.rejected) for cell in stats.cells] == [
         (0, -0.3, 0, 1),
@@ -139,10 +148,10 @@ def test_nothing_adds_up_to_nothing() -> None:
 
 def test_late_segments_share_a_position() -> None:
     store = MemoryStore()
-    store.records = [call("long", 0, tuple((tried(0, "x", 0.5),) for _ in range(LAST_POSITION + 20)))]
+    store.records = [call("long", 0, tuple((tried(0, "x", 0.5),) for _ in range(LAST_INDEX + 20)))]
     stats = store.stats()
-    assert stats.positions[-1] == Position(LAST_POSITION, 20, 0, 0.5)
-    assert stats.cells[-1] == Cell(LAST_POSITION, 0.5, 20, 0)
+    assert stats.by_index[-1] == IndexCount(LAST_INDEX, accepted=20, threshold=0.5)
+    assert stats.cells[-1] == Cell(LAST_INDEX, 0.5, accepted=20)
 
 
 @pytest.mark.parametrize("span", [0.0, 1e-9, 0.3, 1.0, 2.5, 25.0, 26.0, 7e5])

@@ -30,6 +30,7 @@ from stars_guard.audit import (
     JsonlStore,
     MemoryStore,
     Text,
+    Writing,
     default_url,
     open_store,
 )
@@ -37,10 +38,10 @@ from stars_guard.audit import (
     _sql_query as sql_query,
 )
 from stars_guard.audit._tables import metadata
-from stars_guard.audit._write_queue import Writing
 from stars_guard.audit.chained_store import ChainedStore
 from stars_guard.audit.sql import SqlStore
 from stars_guard.audit.stats import Stats
+from stars_guard.audit.versions import NEWEST
 from stars_guard.auditing.verification import verify
 from stars_guard.errors import AuditError
 
@@ -103,7 +104,7 @@ async def test_every_store_gives_the_same_answers(url: str, many: int, monkeypat
             assert store.after(begin, wanted).calls == memory.after("0", wanted).calls
             if rows:
                 assert store.search(wanted, limit=1) == rows[:1]
-                assert store.search(wanted, before=rows[0].key) == rows[1:]
+                assert store.search(wanted, before=rows[0].place) == rows[1:]
         for call in ("a", "run-a", "b"):
             assert store.get(call) == memory.get(call)
         for wrong in ("", "z", "%"):
@@ -119,8 +120,8 @@ def same_counts(one: Stats, other: Stats) -> None:
     assert one.finishes == other.finishes
     assert one.judges == other.judges
     assert (one.total, one.policies, one.bucket, one.times) == (other.total, other.policies, other.bucket, other.times)
-    assert [(p.index, p.accepted, p.rejected, pytest.approx(p.threshold)) for p in one.positions] == [
-        (p.index, p.accepted, p.rejected, p.threshold) for p in other.positions
+    assert [(p.index, p.accepted, p.rejected, pytest.approx(p.threshold)) for p in one.by_index] == [
+        (p.index, p.accepted, p.rejected, p.threshold) for p in other.by_index
     ]
     assert (one.width, one.cells) == (other.width, other.cells)
 
@@ -282,7 +283,7 @@ async def test_block_waits_and_then_fails_and_drop_goes_on(tmp_path: Path, caplo
     await failing.aclose()
     dropping = opened(where, on_error="drop")
     await dropping.append(small("one"))
-    assert dropping._writer.dropped == 1
+    assert dropping._queue.dropped == 1
     assert "1 audit records were dropped" in caplog.text
     await dropping.aclose()
 
@@ -302,7 +303,7 @@ async def test_a_batch_is_written_soon_and_when_the_store_is_closed(url: str) ->
 def test_what_waits_is_written_when_the_program_ends(tmp_path: Path) -> None:
     code = (
         "import asyncio; from audit_writers import small; from stars_guard.audit import open_store;"
-        "from stars_guard.audit._write_queue import Writing;"
+        "from stars_guard.audit import Writing;"
         f"s = open_store('sqlite://{tmp_path}/a.db', Writing(durability='batch', linger=60));"
         "asyncio.run(s.append(small('one')))"
     )
@@ -351,7 +352,7 @@ async def test_a_file_is_turned_over_by_size_and_by_day(tmp_path: Path) -> None:
 
 async def test_a_log_of_before_the_chain_is_read_and_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    old = small("old").model_dump_json().replace('"schema_version":2', '"schema_version":1')
+    old = small("old").model_dump_json().replace(f'"schema_version":{NEWEST}', '"schema_version":1')
     old = old.replace(f'"{2**62}"', str(2**62))
     path.write_text(old + "\n" + old[:50] + "\n")
     store = opened(f"jsonl://{path}")

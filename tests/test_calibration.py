@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from stars_guard.calibration.learned import learn
-from stars_guard.calibration.thresholds import SHARPNESS, Answer, fit, mean_acceptance, positions, predict
+from stars_guard.calibration.learned_schedule import learn
+from stars_guard.calibration.thresholds import SHARPNESS, Answer, fit, mean_acceptance, predict, rewards_by_segment
 from stars_guard.cli.app import app
 from stars_guard.decoding import Settings
 from stars_guard.decoding.verdict import threshold
@@ -43,10 +43,10 @@ def test_the_proposed_numbers_give_the_wanted_rate(acceptance: float, seed: int)
     answers = drawn(50, seed)
     found = fit(answers, SETTINGS, acceptance)
     rows = predict(answers, found)
-    counts = [position.count for position in positions(answers)]
+    counts = [position.count for position in rewards_by_segment(answers)]
     mean = sum(row.acceptance * n for row, n in zip(rows, counts, strict=True)) / sum(counts)
     assert mean == pytest.approx(acceptance, abs=1e-6)
-    assert all(1 <= row.proposals <= SETTINGS.attempts for row in rows)
+    assert all(1 <= row.candidates <= SETTINGS.attempts for row in rows)
     assert all(row.tau <= found.r_star + 1e-9 for row in rows)
 
 
@@ -128,14 +128,14 @@ def test_learning_says_what_it_lacks() -> None:
 
 def test_positions() -> None:
     answers = [Answer(None, (8, 16), (float(i), float(i))) for i in range(101)] + [Answer(None, (3,), (50.0,))]
-    first, last = positions(answers)
+    first, last = rewards_by_segment(answers)
     assert (first.count, last.count) == (102, 101)
     assert last.quantiles == (5.0, 25.0, 50.0, 75.0, 95.0)
     assert first.correlation == pytest.approx(1.0)
     assert last.correlation is None
     noise = [Answer(None, (8, 16), (1.0, float(i))) for i in range(9)]
-    assert positions(noise)[0].correlation is None
-    assert positions([]) == []
+    assert rewards_by_segment(noise)[0].correlation is None
+    assert rewards_by_segment([]) == []
     with pytest.raises(ValueError, match="rewards"):
         fit([], SETTINGS, 0.5)
 
@@ -147,6 +147,7 @@ def test_positions() -> None:
         ("decoding: {r_star: 1.0, attempts: 3}  # all\n", "decoding: {beta: 0.25, r_star: 2.5, attempts: 3}  # all"),
         ("decoding:\n    attempts: 3\n", "    beta: 0.25\n    r_star: 2.5\n    attempts: 3"),
         ("description: none\n", "description: none\ndecoding:\n"),
+        ("decoding: {}  # none\n", "decoding: {beta: 0.25, r_star: 2.5}  # none"),
     ],
 )
 def test_writing_changes_two_numbers_and_nothing_else(tmp_path: Path, text: str, expected: str) -> None:
@@ -184,11 +185,22 @@ def test_a_learned_schedule_is_written_and_written_again(tmp_path: Path, text: s
 
 def test_what_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
-    text = "apiVersion: stars-guard/v1\nname: x\ndecoding: {r_star: &a 1.0, beta: *a}\n"
-    path.write_text(text)
-    with pytest.raises(PolicyError, match=r"write r_star: 2\.5, beta: 0\.25 yourself"):
-        write_decoding(path, {"r_star": 2.5, "beta": 0.25})
-    assert path.read_text() == text
+    for decoding in ("decoding: {r_star: &a 1.0, beta: *a}\n", "decoding:\n  {}\n"):
+        text = f"apiVersion: stars-guard/v1\nname: x\n{decoding}"
+        path.write_text(text)
+        with pytest.raises(PolicyError, match=r"write r_star: 2\.5, beta: 0\.25 yourself"):
+            write_decoding(path, {"r_star": 2.5, "beta": 0.25})
+        assert path.read_text() == text
+        assert [file.name for file in tmp_path.iterdir()] == ["p.yaml"]
+
+
+def test_writing_keeps_links_and_line_ends(tmp_path: Path) -> None:
+    path, link = tmp_path / "p.yaml", tmp_path / "link.yaml"
+    path.write_bytes(b"apiVersion: stars-guard/v1\r\nname: x\r\ndecoding:\r\n  r_star: 1.0\r\n")
+    link.symlink_to("p.yaml")
+    write_decoding(link, {"r_star": 2.5, "beta": 0.25})
+    assert link.is_symlink()
+    assert path.read_bytes().endswith(b"decoding:\r\n  beta: 0.25\r\n  r_star: 2.5\r\n")
 
 
 def test_the_command_on_the_real_model(tmp_path: Path) -> None:
@@ -209,6 +221,6 @@ def test_the_command_on_the_real_model(tmp_path: Path) -> None:
     assert decoding.r_star < 10
     assert policy.read_text().startswith("# mine\nextends: default\n")
     assert f"r_star: {decoding.r_star:.4g}" in done.output
-    assert "proposals a segment" in done.output
-    assert CliRunner().invoke(app, [*given, "--policy", "default", "--write"]).exit_code == 1
-    assert CliRunner().invoke(app, [*given, "--plot", "x.bmp"]).exit_code == 1
+    assert "candidates a segment" in done.output
+    assert CliRunner().invoke(app, [*given, "--policy", "default", "--write"]).exit_code == 2
+    assert CliRunner().invoke(app, [*given, "--plot", "x.bmp"]).exit_code == 2

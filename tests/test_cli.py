@@ -57,7 +57,7 @@ def test_errors_are_one_line(url: str, monkeypatch: pytest.MonkeyPatch, capsys: 
         monkeypatch.setattr(sys, "argv", ["stars-guard", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
-        assert ended.value.code == 1
+        assert ended.value.code == 2
         assert expected in " ".join(capsys.readouterr().err.split())
 
 

@@ -14,25 +14,19 @@ from langchain_core.runnables import RunnableLambda
 
 from langchain_stars import ChatStars
 from stars_guard.audit import MemoryStore
-from stars_guard.guard import Guard
 
 
 class Ours(ChatStars):
     """On a scripted backend: where segments come from is not what is tested here."""
 
-    content: str = "full"
-
-    def _guard(self, given: dict[str, Any]) -> Guard:
-        key = ("scripted", "test")
-        if key not in self._guards:
-            self._guards[key] = guard(audit={"content": self.content})
-        return self._guards[key]
+    def __init__(self, content: str = "full") -> None:
+        super().__init__(guard=guard(audit={"content": content}))
 
     @property
     def records(self) -> list[Any]:
-        store = self._guard({}).audit
-        assert isinstance(store, MemoryStore)
-        return store.records
+        assert self.guard is not None
+        assert isinstance(self.guard.audit, MemoryStore)
+        return self.guard.audit.records
 
 
 def told_of(model: Ours, events: list[Any]) -> list[Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from laws import FALSE_ALARM, chance
 
 from benchmarks.exactness import Table, closed_form, engine_answers, tally
-from stars_guard.backends.vllm_engine import VllmEngineBackend
+from stars_guard.backends.base import Backend
 from stars_guard.calling import portal
-from stars_guard.engines.embedded_models import generator_dir
 
 DRAWS = 20_000
 REAL = 16
@@ -36,19 +36,14 @@ def test_the_real_model_gives_the_closed_form_and_no_other(attempts: int, width:
     portal.call(check)
 
 
-def test_vllm_gives_the_closed_form_and_no_other() -> None:
+def test_vllm_gives_the_closed_form_and_no_other(vllm_engine: Backend) -> None:
     async def check() -> None:
         closed, r_star, beta = await closed_form(top_k=3, size=1, length=2)
         numbers = {"attempts": 2, "parallel": 2, "r_star": r_star, "beta": beta}
-        engine = await VllmEngineBackend.load(str(generator_dir()), {"dtype": "float32"})
-        try:
-            seen = Counter(await engine_answers(closed, [None] * 1000, engine, **numbers))
-        finally:
-            await engine.aclose()
-        found = tally(await closed.law(r_star, beta, 2), seen)
-        assert found.impossible == 0
-        assert found.tv < 1.5 * found.noise
-        other = tally(await closed.law(r_star, beta, 1), seen)
-        assert other.tv > 1.5 * other.noise
+        seen = Counter(await engine_answers(closed, [None] * 1000, vllm_engine, **numbers))
+        law = await closed.law(r_star, beta, 2)
+        assert tally(law, seen).impossible == 0
+        assert chance(law, seen) > FALSE_ALARM
+        assert chance(await closed.law(r_star, beta, 1), seen) < FALSE_ALARM
 
     portal.call(check)

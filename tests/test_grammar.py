@@ -19,16 +19,17 @@ from scipy.stats import chi2
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stars_guard.audit import MemoryStore
+from stars_guard.backends._grammar import Matcher
+from stars_guard.backends.base import OpenRequest
 from stars_guard.backends.transformers import TransformersBackend
 from stars_guard.core.grammar import Grammar
 from stars_guard.core.messages import Message
-from stars_guard.core.sampling import Sampling
 from stars_guard.core.segments import Token
 from stars_guard.core.tools import Tool, Toolset
-from stars_guard.errors import InputError, MissingExtra
+from stars_guard.errors import BackendError, InputError, MissingExtra
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.prompting.chat_encoding import encode_chat
-from stars_guard.prompting.tool_calls import ToolForm
+from stars_guard.prompting.tool_calls import HERMES, HermesForm, Llama3Form, MistralForm, ToolForm
 
 ASK = [Message("user", "Alice is seven years old. Is she a child? Give her name and age.")]
 PERSON = {
@@ -38,15 +39,13 @@ PERSON = {
 }
 
 
-@pytest.fixture(scope="module")
-def engine(embedded_model: Path) -> Any:
-    made = asyncio.run(TransformersBackend.load(embedded_model, dtype="float32"))
-    yield made
-    asyncio.run(made.aclose())
+@pytest.fixture
+def engine(transformers_engine: TransformersBackend) -> TransformersBackend:
+    return transformers_engine
 
 
 async def drawn(engine: TransformersBackend, seeds: Sequence[int], limit: int, grammar: Grammar | None) -> list[Any]:
-    session = await engine.open(ASK, Sampling(), grammar=grammar)
+    session = await engine.open(OpenRequest(messages=ASK, grammar=grammar))
 
     async def tokens(proposal: Any) -> list[Token]:
         return [token async for chunk in proposal for token in chunk]
@@ -115,17 +114,69 @@ def test_an_answer_under_a_grammar_is_one_segment_and_is_drawn_again_as_a_whole(
 async def test_what_is_no_grammar_is_named(engine: TransformersBackend) -> None:
     for wrong in (Grammar.json_schema({"type": "soup"}), Grammar.regex("("), Grammar.ebnf("nothing")):
         with pytest.raises(InputError, match="cannot be followed"):
-            await engine.open(ASK, Sampling(), grammar=wrong)
+            await engine.open(OpenRequest(messages=ASK, grammar=wrong))
     with pytest.raises(InputError, match="schema and call tools"):
-        await engine.open(ASK, Sampling(), grammar=Grammar.regex("a"), tools=Toolset((WEATHER,)))
-    assert engine.rows_in_use == 0
+        await engine.open(OpenRequest(messages=ASK, grammar=Grammar.regex("a"), tools=Toolset((WEATHER,))))
+    assert engine.slots.rows_in_use == 0
+
+
+class Broken:
+    """An xgrammar matcher that fails in one of its methods after some tokens."""
+
+    def __init__(self, matcher: Any, method: str) -> None:
+        self._matcher, self._method, self._left = matcher, method, 2
+
+    def fill_next_token_bitmask(self, bits: torch.Tensor, row: int) -> None:
+        self._fails("fill_next_token_bitmask")
+        self._matcher.fill_next_token_bitmask(bits, row)
+
+    def accept_token(self, token: int) -> bool:
+        if self._method == "refuse":
+            return False
+        self._fails("accept_token")
+        return bool(self._matcher.accept_token(token))
+
+    def _fails(self, method: str) -> None:
+        if method == self._method:
+            self._left -= 1
+            if self._left == 0:
+                raise RuntimeError("secret")
+
+
+@pytest.mark.parametrize("method", ["fill_next_token_bitmask", "accept_token", "refuse"])
+async def test_one_calls_failing_grammar_ends_that_call_alone(engine: TransformersBackend, method: str) -> None:
+    free = [token.id for token in (await drawn(engine, [5], 12, None))[0]]
+    digits = [token.id for token in (await drawn(engine, [3], 12, Grammar.regex("[0-9]{12}")))[0]]
+    session = await engine.open(OpenRequest(messages=ASK, grammar=Grammar.regex("[0-9]{12}")))
+    whole, begin = Matcher, session._begin  # type: ignore[attr-defined]
+    session._begin = lambda: whole(Broken(begin()._matcher, method))  # type: ignore[attr-defined]
+    (proposal,) = await session.propose([3], 12)
+
+    async def failing() -> BackendError:
+        with pytest.raises(BackendError, match="grammar") as caught:
+            async for _ in proposal:
+                pass
+        return caught.value
+
+    error, beside, other = await asyncio.gather(
+        failing(), drawn(engine, [5], 12, None), drawn(engine, [3], 12, Grammar.regex("[0-9]{12}"))
+    )
+    assert "secret" not in str(error)
+    assert [token.id for token in beside[0]] == free
+    assert [token.id for token in other[0]] == digits
+    # the session is as it was
+    session._begin = begin  # type: ignore[attr-defined]
+    (again,) = await session.propose([3], 12)
+    assert [token.id async for chunk in again for token in chunk] == digits
+    await session.aclose()
+    assert engine.slots.rows_in_use == 0
 
 
 async def test_a_missing_library_is_named(engine: TransformersBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xgrammar", None)
     engine.__dict__.pop("grammars", None)
     with pytest.raises(MissingExtra, match=r"stars-guard\[grammar\]"):
-        await engine.open(ASK, Sampling(), grammar=Grammar.regex("a"))
+        await engine.open(OpenRequest(messages=ASK, grammar=Grammar.regex("a")))
 
 
 WEATHER = Tool(
@@ -139,7 +190,7 @@ WEATHER = Tool(
     },
 )
 NOTHING = Tool(name="stop", description="", parameters={"type": "object", "properties": {}})
-NATIVE, DESCRIBED = ToolForm("hermes", (), native=True), ToolForm("hermes", ())
+NATIVE, DESCRIBED = HermesForm(), HERMES
 PARIS = '"arguments": {"city": "Paris"}}'
 
 
@@ -154,13 +205,13 @@ PARIS = '"arguments": {"city": "Paris"}}'
             '<tool_call>{"name": "stop", "arguments": {"city": "Paris"}}</tool_call>',
         ),
         (
-            ToolForm("llama3", ()),
+            Llama3Form(),
             '{"name": "get_weather", "parameters": {"city": "Oslo"}}',
             '{"name": "get_weather", "parameters": {"city": "Rome"}}',
         ),
-        (ToolForm("mistral", ()), f'[TOOL_CALLS][{{"name": "get_weather", {PARIS}]', "[TOOL_CALLS][]"),
+        (MistralForm(), f'[TOOL_CALLS][{{"name": "get_weather", {PARIS}]', "[TOOL_CALLS][]"),
         (
-            ToolForm("mistral", (), named=True),
+            MistralForm(named=True),
             '[TOOL_CALLS]get_weather[ARGS]{"city": "Paris"}',
             '[TOOL_CALLS]get_weather[ARGS]{"city": 3}',
         ),
@@ -184,7 +235,7 @@ def test_strict_calls_leave_text_free(embedded_model: Path) -> None:
     assert not accepts(embedded_model, grammar, "Well. <tool_call>nonsense")
     assert NATIVE.grammar(Toolset((WEATHER,))) is None
     with pytest.raises(InputError, match="strict"):
-        ToolForm("llama3", ()).grammar(Toolset((WEATHER,), strict=True))
+        Llama3Form().grammar(Toolset((WEATHER,), strict=True))
 
 
 @cache

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from stars_guard.audit import CallRecord, MemoryStore
-from stars_guard.backends.base import Proposal, Session
+from stars_guard.backends.base import OpenRequest, Proposal, Session
 from stars_guard.core.events import Decision, Drawing, Finished, Kept, Released
 from stars_guard.core.messages import Message
-from stars_guard.core.sampling import Sampling
 from stars_guard.errors import (
     BackendError,
     BudgetExhausted,
@@ -125,7 +124,7 @@ async def test_rows_are_drawn_ahead_beside_each_other_only_where_they_cost_littl
     backend = ScriptedBackend(words())
     backend.row_cost = row_cost
     asked: list[int] = []
-    session = type(await backend.open(USER, Sampling()))
+    session = type(await backend.open(OpenRequest(messages=USER)))
     propose = session.propose
 
     async def watched(self: Session, seeds: Sequence[int], limit: int, *, ahead: int = 0) -> list[Proposal]:

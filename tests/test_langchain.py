@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import guard, policy, rewarding, vetoing
+from conftest import guard, policy, rewarding, vetoing, words
 from langchain_core.caches import InMemoryCache
 from langchain_core.load import dumpd, load
 from langchain_core.messages import AIMessage, FunctionMessage, HumanMessage, SystemMessage
@@ -26,19 +26,17 @@ from stars_guard.audit import open_store
 from stars_guard.errors import InputError, PolicyError
 from stars_guard.guard import Guard
 from stars_guard.policy import Policy, load_policy
+from stars_guard.testing.scripted import ScriptedBackend
 
 
 def scripted(*judges: Any, **settings: Any) -> ChatStars:
     """A ChatStars whose guard draws from a script."""
-    made = guard(*judges, **settings)
-    model = ChatStars(policy=made.policy)
-    model._guards[model.model_name, made.policy.name] = made
-    return model
+    return ChatStars(guard=guard(*judges, **settings))
 
 
 def records(model: ChatStars) -> list[Any]:
-    (made,) = model._guards.values()
-    return made.audit.read()
+    assert model.guard is not None
+    return model.guard.audit.read()
 
 
 async def test_every_door_gives_the_same_answer_for_a_seed() -> None:
@@ -108,12 +106,11 @@ async def test_32_calls_with_two_policies_keep_their_records_apart(tmp_path: Pat
     for name, word in (("no-awful", "awful"), ("no-bad", "bad")):
         made = Guard(
             policy(name=name),
-            model=guard()._model,
+            model=ScriptedBackend(words()),
             judges=[rewarding(), vetoing(word)],
             audit=f"jsonl://{tmp_path}/audit.jsonl",
         )
-        models[name] = ChatStars(policy=made.policy)
-        models[name]._guards["embedded", made.policy.name] = made
+        models[name] = ChatStars(guard=made)
     calls = [(("no-awful", "no-bad")[i % 2], f"question {i}") for i in range(32)]
     answers = await asyncio.gather(*(models[name].ainvoke(question) for name, question in calls))
     store = open_store(f"jsonl://{tmp_path}/audit.jsonl")

@@ -25,9 +25,7 @@ def url(tmp_path: Path, request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def model(url: str) -> ChatStars:
     made = Guard(policy(), model=ScriptedBackend(words()), judges=[rewarding(), vetoing()], audit=url)
-    model = ChatStars(policy=made.policy)
-    model._guards[model.model_name, made.policy.name] = made
-    return model
+    return ChatStars(guard=made)
 
 
 def test_a_run_and_a_message_lead_to_the_same_record(model: ChatStars, url: str) -> None:

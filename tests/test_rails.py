@@ -10,7 +10,7 @@ import pytest
 from conftest import USER, ScriptedBackend, words
 
 from stars_guard.audit import MemoryStore
-from stars_guard.auditing.replay import draw_again
+from stars_guard.auditing.replay import regenerate
 from stars_guard.backends.supplied import SuppliedBackend
 from stars_guard.calling.checks import Checked
 from stars_guard.core.events import Drawing
@@ -168,7 +168,7 @@ def test_best_of_n_draws_all_and_keeps_one_that_passes() -> None:
 
 def test_what_was_not_handed_in_is_an_error() -> None:
     guard, store = make("output")
-    with pytest.raises(BackendError, match="1 texts were to be handed in, 0 were"):
+    with pytest.raises(BackendError, match="1 texts were asked for, 0 were supplied"):
         list(guard.blocking.stream(USER, engine=SuppliedBackend("other")))
     assert store.records[0].finish == "failed"
 
@@ -177,7 +177,7 @@ async def test_an_answer_of_another_model_cannot_be_drawn_again() -> None:
     guard, store = make("output")
     await asyncio.to_thread(hand_in, guard, "a bream")
     with pytest.raises(AuditError, match="another model wrote"):
-        await draw_again(store.records[0], guard.policy)
+        await regenerate(store.records[0], guard.policy)
 
 
 # --- the policy

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from stars_guard.audit import CallRecord, MemoryStore
 from stars_guard.audit.record import Attempt
-from stars_guard.auditing.counterfactual import Answered, what_if
-from stars_guard.auditing.replay import compare, draw_again, promise
+from stars_guard.auditing.counterfactual import Answered, Parting, what_if
+from stars_guard.auditing.replay import compare, promise, regenerate
 from stars_guard.calling import portal
 from stars_guard.cli.app import app
 from stars_guard.errors import AuditError, PolicyError
@@ -40,7 +40,7 @@ def answered(under: Policy, seed: int = 3, **options: Any) -> CallRecord:
 
 
 def again(record: CallRecord, under: Policy, backend: ScriptedBackend | None = None) -> CallRecord:
-    return portal.call(lambda: draw_again(record, under, model=backend or ScriptedBackend(words())))
+    return portal.call(lambda: regenerate(record, under, model=backend or ScriptedBackend(words())))
 
 
 def under(record: CallRecord, other: Policy) -> Answered:
@@ -88,28 +88,29 @@ def test_what_cannot_be_drawn_again_is_said() -> None:
 def test_another_policy_decides_from_the_scores_on_record() -> None:
     record = answered(ruled())
     same = under(record, ruled())
-    assert same.parted is None
-    assert {found.source for found in same.proposals} == {"record"}
-    assert all(found.after == found.before for found in same.proposals if found.before != "surplus")
+    assert same.parting is None
+    assert {found.source for found in same.candidates} == {"record"}
+    assert all(found.after == found.before for found in same.candidates if found.before != "surplus")
 
 
 def test_another_policy_judges_again_what_it_must() -> None:
     record = answered(ruled(), seed=1)
     other = under(record, ruled("fine"))
-    assert {found.source for found in other.proposals} == {"judged"}
+    assert {found.source for found in other.candidates} == {"judged"}
     text = {(s.index, a.attempt): a.text.content or "" for s in record.segments for a in s.attempts}
     before, vetoed = "", {}
     for segment in record.segments:
         for attempt in segment.attempts:
             vetoed[segment.index, attempt.attempt] = "fine" in before + text[segment.index, attempt.attempt]
         before += text[segment.index, segment.kept or 0]
-    assert {(f.segment, f.attempt): f.after == "rejected" for f in other.proposals} == vetoed
+    assert {(f.segment, f.attempt): f.after == "rejected" for f in other.candidates} == vetoed
     first = next(
         s
         for s in record.segments
         if vetoed[s.index, s.kept or 0] or not all(vetoed[s.index, a] for a in range(s.kept or 0))
     )
-    assert other.parted == first.index
+    assert other.parting is not None
+    assert other.parting.segment == first.index
 
 
 def test_a_reward_judged_again_decides_with_the_numbers_of_the_call() -> None:
@@ -117,18 +118,18 @@ def test_a_reward_judged_again_decides_with_the_numbers_of_the_call() -> None:
     harmless = {"name": "harmless", "type": "sequence_classifier", "model": "embedded:reward", "weight": 1.0}
     other = load_policy(policy(judges=[harmless], r_star=-1000.0, schedule="constant"))
     lenient = under(record, other)
-    assert {f.after for f in lenient.proposals} == {"accepted"}
-    assert {f.threshold for f in lenient.proposals} == {-1000.0}
+    assert {f.after for f in lenient.candidates} == {"accepted"}
+    assert {f.threshold for f in lenient.candidates} == {-1000.0}
     strict = under(record, load_policy(policy(judges=[harmless], r_star=1000.0, schedule="constant")))
-    assert {f.after for f in strict.proposals} == {"rejected"}
-    assert strict.parted == 0
+    assert {f.after for f in strict.candidates} == {"rejected"}
+    assert strict.parting == Parting(segment=0, outcome="more", seen=len(record.segments[0].attempts))
 
 
 def test_what_cannot_be_judged_is_unknown() -> None:
     record = answered(ruled(audit={"content": "none"}))
     other = under(record, ruled("fine"))
-    assert {(found.after, found.source) for found in other.proposals} == {("unknown", "none")}
-    assert under(record, ruled()).parted is None
+    assert {(found.after, found.source) for found in other.candidates} == {("unknown", "none")}
+    assert under(record, ruled()).parting is None
     with pytest.raises(PolicyError, match="best_of_n"):
         under(record, ruled(method="best_of_n"))
 
@@ -162,12 +163,12 @@ def test_a_check_is_decided_again_by_the_rails_of_another_policy() -> None:
     checked = Guard(railed("rm"), model=ScriptedBackend(words()), audit=store).blocking.check("tool_call", "shell rm")
     assert not checked.allowed
     (record,) = store.records
-    assert under(record, railed("rm")).parted is None
+    assert under(record, railed("rm")).parting is None
     other = under(record, railed("mv"))
-    assert [(found.before, found.after, found.source) for found in other.proposals] == [
+    assert [(found.before, found.after, found.source) for found in other.candidates] == [
         ("rejected", "accepted", "judged")
     ]
-    assert other.parted == 0
+    assert other.parting == Parting(segment=0, outcome="accepted", kept=0, seen=1)
     with pytest.raises(AuditError, match="not of an answer"):
         again(record, railed("rm"))
 

@@ -9,9 +9,9 @@ from collections.abc import AsyncGenerator, Sequence
 import pytest
 
 from stars_guard.backends._streamed import Drawn, Request, StreamedSession, TokenSource
-from stars_guard.backends._vocabulary import Prompt
 from stars_guard.backends.vllm_engine import entropy_of
 from stars_guard.errors import BackendError, ProtocolError
+from stars_guard.prompting.prompt import Prompt
 
 EOS = 0
 
@@ -23,6 +23,7 @@ class Source(TokenSource):
 
     def __init__(self, until: int = 10_000, late_end: bool = False) -> None:
         self.requests: list[Request] = []
+        self.streams: set[asyncio.Task[None]] = set()
         self.open = 0
         self.until = until
         self.late_end = late_end
@@ -115,9 +116,10 @@ async def test_failures_are_told_without_their_text_and_closing_twice_is_fine() 
         await take(proposal, 50)
     assert "secret" not in str(caught.value)
     proposal.halt()
-    await proposal.aclose()
-    await proposal.aclose()
+    proposal.halt()
     await session.commit(proposal, 1)
+    await proposal.aclose()
+    await proposal.aclose()
     with pytest.raises(ProtocolError):
         await session.commit(proposal, 1)
     await session.aclose()

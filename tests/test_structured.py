@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field
 
 from langchain_stars import ChatStars
 from langchain_stars._messages import to_messages
+from stars_guard.backends.base import OpenRequest
 from stars_guard.core.messages import Message
 from stars_guard.errors import BackendUnavailable, InputError
 from stars_guard.testing.scripted import ScriptedBackend
@@ -74,9 +75,12 @@ def chat(*judges: Any, backend: ScriptedBackend | None = None, **settings: Any) 
     made = guard(
         *(judges or [rewarding(lambda p: 9.0)]), backend=backend or writing(), **{"max_tokens": 99, **settings}
     )
-    model = ChatStars(policy=made.policy)
-    model._guards[model.model_name, made.policy.name] = made
-    return model
+    return ChatStars(guard=made)
+
+
+def records(model: ChatStars) -> list[Any]:
+    assert model.guard is not None
+    return model.guard.audit.read()
 
 
 def test_tools_of_every_kind_are_bound() -> None:
@@ -157,7 +161,7 @@ def test_conversations_with_tools_are_read() -> None:
         [SystemMessage("s"), HumanMessage("u"), call, ToolMessage("rain", tool_call_id="1"), blocks]
     )
     assert first.tool_calls[0].arguments == {"city": "Oslo"}
-    assert (result.role, result.content, result.call_id, result.name) == ("tool", "rain", "1", "get_weather")
+    assert (result.role, result.content, result.tool_call_id, result.name) == ("tool", "rain", "1", "get_weather")
     assert (system.role, user.role, last.content) == ("system", "user", "a")
     image = [{"type": "image", "base64": "x", "mime_type": "image/png"}]
     with pytest.raises(InputError, match="image"):
@@ -187,7 +191,7 @@ def test_structured_output(method: Any, schema: Any) -> None:
     assert both["parsing_error"] is None
     assert both["raw"].response_metadata["stars_guard"]["proposals"] == 1
     assert both["parsed"]
-    (record, *_) = model._guards[model.model_name, "test"].audit.read()
+    (record, *_) = records(model)
     assert record.decoding["segment_tokens"] == record.decoding["max_tokens"]
     assert record.grammar_sha256
 
@@ -231,7 +235,7 @@ def test_a_cache_knows_tools_and_schemas() -> None:
     bound = model.bind_tools([get_weather])
     first, again = bound.invoke("hi"), bound.invoke("hi")
     assert first.tool_calls == again.tool_calls != []
-    assert len(model._guards[model.model_name, "test"].audit.read()) == 1
+    assert len(records(model)) == 1
 
 
 class Unsteady(ScriptedBackend):
@@ -239,11 +243,11 @@ class Unsteady(ScriptedBackend):
 
     asked = 0
 
-    async def open(self, *args: Any, **kwargs: Any) -> Any:
+    async def open(self, request: OpenRequest) -> Any:
         self.asked += 1
         if self.asked == 1:
             raise BackendUnavailable("the server is away")
-        return await super().open(*args, **kwargs)
+        return await super().open(request)
 
 
 def test_retries_and_fallbacks() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from stars_guard.backends._vocabulary import Prompt, decoder
+from stars_guard.backends.base import OpenRequest
 from stars_guard.core.events import Called, Finished, Released
 from stars_guard.core.judging import Rule
 from stars_guard.core.messages import Message, ToolCall
@@ -23,8 +23,10 @@ from stars_guard.decoding.spans import Span, find_spans, is_unfinished
 from stars_guard.errors import InputError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.prompting.chat_encoding import encode_chat, takes_tools
+from stars_guard.prompting.detokenizer import decoder
 from stars_guard.prompting.plain_text import as_text, text_of
-from stars_guard.prompting.tool_calls import HERMES, ToolForm, encode_tool_chat, form_of
+from stars_guard.prompting.prompt import Prompt
+from stars_guard.prompting.tool_calls import HERMES, MistralForm, ToolForm, encode_tool_chat, form_of
 from stars_guard.scorers import Judge
 from stars_guard.testing import FunctionScorer
 from stars_guard.testing.scripted import ScriptedBackend
@@ -146,14 +148,27 @@ def test_the_answer_ends_after_the_first_call_where_only_one_may_be_made() -> No
     assert done.finish == "stop"
 
 
+NESTED = '{"a":' * 65 + "1" + "}" * 65
+
+
+@given(st.text('{}[]":,a1 \n', max_size=60), st.integers(0, 3000), st.sampled_from(["[", '{"a":', '"', "[1,"]))
+def test_any_text_between_markers_is_calls_or_errors(text: str, times: int, opening: str) -> None:
+    for body in (text, opening * times + text, f'{{"name": "f", "arguments": {opening * times}{text}'):
+        for form in (HERMES, MistralForm(), MistralForm(named=True), form_of_llama()):
+            for call in form.read(body):
+                assert (call.arguments is None) == bool(call.error)
+
+
 def test_what_is_no_call_is_named() -> None:
     for answer, error in (
         ("<tool_call>{nonsense}</tool_call>", "not JSON"),
         ('<tool_call>{"arguments": {}}</tool_call>', "no name"),
         ('<tool_call>{"name": "x", "arguments": [1]}</tool_call>', "not an object"),
         ('<tool_call>{"name": "x", "argu', "ended within"),
+        (f'<tool_call>{{"name": "x", "arguments": {"[" * 2000}</tool_call>', "not JSON"),
+        (f'<tool_call>{{"name": "x", "arguments": {NESTED}}}</tool_call>', "too deeply"),
     ):
-        done, _ = run(guard(Seen().judge, backend=writing(answer), max_tokens=99))
+        done, _ = run(guard(Seen().judge, backend=writing(answer, size=30), max_tokens=99))
         assert (done.text, done.tool_calls) == ("", ())
         assert error in done.invalid_tool_calls[0].error
         assert done.invalid_tool_calls[0].arguments in answer
@@ -326,7 +341,7 @@ def test_answers_in_json_are_not_calls() -> None:
 
 
 def test_names_before_arguments() -> None:
-    form = ToolForm("mistral", (Span("[TOOL_CALLS]"),))
+    form = MistralForm()
     text = 'Well. [TOOL_CALLS]f[ARGS]{"x": "}"}[TOOL_CALLS]g[CALL_ID]abc[ARGS]{}[TOOL_CALLS]h{"x": 1'
     before, (_, calls) = form.split(text, at_start=True)
     assert before == "Well. "
@@ -396,8 +411,8 @@ class InForm(ScriptedBackend):
 
     form: ToolForm
 
-    async def open(self, *args: Any, **kwargs: Any) -> Any:
-        session = await super().open(*args, **kwargs)
+    async def open(self, request: OpenRequest) -> Any:
+        session = await super().open(request)
         session.form = self.form
         return session
 
@@ -417,7 +432,7 @@ class InForm(ScriptedBackend):
     ],
 )
 def test_calls_in_other_forms_are_judged_whole(name: str, answer: str, text: str, names: list[str]) -> None:
-    forms = {"llama3": form_of_llama(), "mistral": ToolForm("mistral", (Span("[TOOL_CALLS]"),))}
+    forms = {"llama3": form_of_llama(), "mistral": MistralForm()}
     backend, seen = InForm(writing(answer).script), Seen()
     backend.form = forms[name]
     done, events = run(guard(seen.judge, backend=backend, segment_tokens=2, max_tokens=99))

@@ -14,6 +14,8 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from stars_guard.backends._slots import SlotModel, check_slots
+from stars_guard.backends.base import OpenRequest
 from stars_guard.backends.transformers import TransformersBackend
 from stars_guard.core.messages import Message
 from stars_guard.core.sampling import Sampling
@@ -25,11 +27,9 @@ from stars_guard.prompting.detokenizer import Detokenizer
 ASK = [Message("user", "What is a lake?")]
 
 
-@pytest.fixture(scope="module")
-def engine(embedded_model: Path) -> Any:
-    made = asyncio.run(TransformersBackend.load(embedded_model, dtype="float32"))
-    yield made
-    asyncio.run(made.aclose())
+@pytest.fixture
+def engine(transformers_engine: TransformersBackend) -> TransformersBackend:
+    return transformers_engine
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def tokenizer(embedded_model: Path) -> Any:
 @pytest.fixture(autouse=True)
 def _no_row_leaks(engine: TransformersBackend) -> Any:
     yield
-    assert engine.rows_in_use == 0
+    assert engine.slots.rows_in_use == 0
 
 
 async def tokens_of(proposal: Any) -> list[Token]:
@@ -61,23 +61,23 @@ async def test_logits_after_rewinds_and_joins_equal_a_full_recompute(
     engine: TransformersBackend, reference: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three sessions of different lengths share ragged batches under random accepts and rejects."""
-    checked, real = 0, engine._forward
+    checked, real = 0, engine.lockstep._logits
 
     def checking(cache: Any, batch: Any) -> torch.Tensor:
         nonlocal checked
         logits = real(cache, batch)
         for row, proposal in enumerate(batch):
             if rng.random() < 0.25:
-                ids = proposal.session.ids + proposal.ids
+                ids = proposal.seen
                 torch.testing.assert_close(logits[row], full_logits(reference, ids), atol=1e-4, rtol=1e-4)
                 checked += 1
         return logits
 
-    monkeypatch.setattr(engine, "_forward", checking)
+    monkeypatch.setattr(engine.lockstep, "_logits", checking)
     rng = random.Random(4)
 
     async def call(text: str, widths: list[int]) -> None:
-        session = await engine.open([Message("user", text)], Sampling(temperature=1.0))
+        session = await engine.open(OpenRequest(messages=[Message("user", text)], sampling=Sampling(temperature=1.0)))
         for width in widths:
             proposals = await session.propose([rng.getrandbits(62) for _ in range(width)], 5)
             drawn = await asyncio.gather(*(tokens_of(p) for p in proposals))
@@ -96,8 +96,8 @@ async def test_logits_after_rewinds_and_joins_equal_a_full_recompute(
 
 async def test_the_cache_grows_and_keeps_what_it_holds(engine: TransformersBackend, reference: Any) -> None:
     long = [Message("user", "river " * 900)]
-    session = await engine.open(long, Sampling(temperature=0.0))
-    other = await engine.open(ASK, Sampling(temperature=0.0))
+    session = await engine.open(OpenRequest(messages=long, sampling=Sampling(temperature=0.0)))
+    other = await engine.open(OpenRequest(messages=ASK, sampling=Sampling(temperature=0.0)))
     for made in (session, other):
         (proposal,) = await made.propose([1], 2)
         first = (await tokens_of(proposal))[0]
@@ -106,7 +106,7 @@ async def test_the_cache_grows_and_keeps_what_it_holds(engine: TransformersBacke
 
 
 async def greedy(engine: TransformersBackend, messages: Sequence[Message], size: int, total: int) -> list[int]:
-    session = await engine.open(messages, Sampling(temperature=0.0))
+    session = await engine.open(OpenRequest(messages=messages, sampling=Sampling(temperature=0.0)))
     ids: list[int] = []
     while len(ids) < total:
         (proposal,) = await session.propose([0], min(size, total - len(ids)))
@@ -133,35 +133,56 @@ async def test_greedy_text_is_that_of_generate(engine: TransformersBackend, refe
         assert await greedy(engine, ASK, size, 40) == whole
 
 
-@pytest.mark.parametrize("kind", ["Mistral", "Gemma3Text"])
-async def test_a_model_with_windows_is_that_of_generate(embedded_model: Path, tmp_path: Path, kind: str) -> None:
-    """Some layers see the last 8 tokens alone; groups of query heads share keys."""
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_hidden_layers": 6,
+    "head_dim": 16,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "sliding_window": 8,
+    "max_position_embeddings": 256,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+}
+
+
+def small_model(kind: str, embedded_model: Path, **more: Any) -> tuple[Any, Any]:
+    """A model of random weights with the embedded model's tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(embedded_model)
-    config = getattr(transformers, f"{kind.removesuffix('Text')}{'Text' * kind.endswith('Text')}Config")(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=6,
-        head_dim=16,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        sliding_window=8,
-        max_position_embeddings=256,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-    )
+    config = getattr(transformers, f"{kind}Config")(vocab_size=len(tokenizer), **{**SMALL, **more})
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(3.0)
+    return model, tokenizer
+
+
+SHARING = {
+    "num_kv_shared_layers": 2,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
+    "vocab_size_per_layer_input": 49152,
+    "hidden_size_per_layer_input": 8,
+    "laurel_rank": 4,
+    "activation_sparsity_pattern": None,
+}
+
+
+@pytest.mark.parametrize(("kind", "more"), [("Mistral", {}), ("Gemma3Text", {}), ("Gemma3nText", SHARING)])
+async def test_a_model_with_windows_is_that_of_generate(
+    embedded_model: Path, tmp_path: Path, kind: str, more: dict[str, Any]
+) -> None:
+    """Some layers see the last 8 tokens alone; groups of query heads share keys, and the last layers may share those
+    of layers before them."""
+    model, tokenizer = small_model(kind, embedded_model, **more)
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     ids = encode_chat(tokenizer, ASK)
     expected = model.generate(torch.tensor([ids]), max_new_tokens=24, do_sample=False)[0, len(ids) :].tolist()
-    async with await TransformersBackend.load(tmp_path) as backend:
-        session = await backend.open(ASK, Sampling(temperature=0))
+    async with await TransformersBackend.load(str(tmp_path)) as backend:
+        session = await backend.open(OpenRequest(messages=ASK, sampling=Sampling(temperature=0)))
         proposals = await session.propose([1, 2], 24)
         drawn = [[token.id for token in await tokens_of(proposal)] for proposal in proposals]
         await session.aclose()
@@ -169,10 +190,70 @@ async def test_a_model_with_windows_is_that_of_generate(embedded_model: Path, tm
     assert len(set(expected)) > 4
 
 
+EXPERTS = {"num_local_experts": 2, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "layers"),
+    [
+        ("Mamba", {"state_size": 8}, "6 of its 6 layers are of the kind linear_attention"),
+        ("Lfm2", {"layer_types": ["conv", "full_attention"] * 3}, "3 of its 6 layers are of the kind conv"),
+        ("FalconH1", {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16}, "of the kind hybrid"),
+        ("Qwen3Next", EXPERTS, "of the kind linear_attention"),
+        ("Llama4Text", EXPERTS, "of the kind chunked_attention"),
+    ],
+)
+async def test_layers_that_cannot_be_kept_are_refused_by_name(
+    embedded_model: Path, tmp_path: Path, kind: str, more: dict[str, Any], layers: str
+) -> None:
+    """By the config, before the weights are read: here are none."""
+    config = getattr(transformers, f"{kind}Config")(**{**SMALL, **more})
+    config.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(embedded_model).save_pretrained(tmp_path)
+    with pytest.raises(BackendError, match="backend='vllm'") as caught:
+        await TransformersBackend.load(str(tmp_path))
+    assert layers in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("RecurrentGemma", {}),
+        # it names a window and does not use it
+        ("Llama", {}),
+        ("Llama4Text", {**EXPERTS, "attention_chunk_size": 8, "intermediate_size_mlp": 64}),
+    ],
+)
+def test_a_trial_finds_what_a_config_does_not_say(embedded_model: Path, kind: str, more: dict[str, Any]) -> None:
+    model, _ = small_model(kind, embedded_model, **more)
+    with pytest.raises(BackendError, match=r"in a trial, its layers did not keep|a trial failed"):
+        check_slots(model)
+
+
+GROWING = {
+    "rope_type": "longrope",
+    "short_factor": [1.0] * 8,
+    "long_factor": [4.0] * 8,
+    "original_max_position_embeddings": 64,
+    "factor": 4.0,
+}
+
+
+@pytest.mark.parametrize(("rope", "expected"), [({"rope_type": "default"}, 256), (GROWING, 64)])
+def test_a_growing_rotary_embedding_bounds_the_context(
+    embedded_model: Path, rope: dict[str, Any], expected: int
+) -> None:
+    """What was read before it grows would be turned otherwise than what is read after."""
+    rope = {**rope, "rope_theta": 10000.0}
+    model, _ = small_model("Llama", embedded_model, rope_parameters=rope, sliding_window=None)
+    check_slots(model)
+    assert SlotModel(model).context == expected
+
+
 async def test_the_same_seed_draws_the_same_whatever_else_runs(engine: TransformersBackend) -> None:
     async def draw(seed: int, company: int) -> list[int]:
-        session = await engine.open(ASK, Sampling(temperature=1.0, top_p=0.9))
-        others = [await engine.open([Message("user", f"noise {i}")], Sampling()) for i in range(company)]
+        session = await engine.open(OpenRequest(messages=ASK, sampling=Sampling(temperature=1.0, top_p=0.9)))
+        others = [await engine.open(OpenRequest(messages=[Message("user", f"noise {i}")])) for i in range(company)]
         proposals = await session.propose([seed, 5, 6], 12)
         noise = [(await other.propose([i], 9))[0] for i, other in enumerate(others)]
         drawn = await asyncio.gather(*(tokens_of(p) for p in [*proposals, *noise]))
@@ -185,7 +266,7 @@ async def test_the_same_seed_draws_the_same_whatever_else_runs(engine: Transform
 
 
 async def test_halted_and_closed_proposals_stop_drawing(engine: TransformersBackend) -> None:
-    session = await engine.open(ASK, Sampling())
+    session = await engine.open(OpenRequest(messages=ASK))
     halted, closed = await session.propose([1, 2], 400)
     async for _ in halted:
         break
@@ -213,7 +294,7 @@ async def test_halted_and_closed_proposals_stop_drawing(engine: TransformersBack
     ],
 )
 async def test_sampling_options_bite(engine: TransformersBackend, options: dict[str, Any]) -> None:
-    session = await engine.open(ASK, Sampling(**options))
+    session = await engine.open(OpenRequest(messages=ASK, sampling=Sampling(**options)))
     proposals = await session.propose([1, 2, 3], 20)
     drawn = [[t.id for t in await tokens_of(p)] for p in proposals]
     await session.aclose()
@@ -223,7 +304,7 @@ async def test_sampling_options_bite(engine: TransformersBackend, options: dict[
 
 
 async def test_entropies_are_those_of_the_model_at_any_temperature(engine: TransformersBackend, reference: Any) -> None:
-    session = await engine.open(ASK, Sampling(temperature=0.7), entropies=True)
+    session = await engine.open(OpenRequest(messages=ASK, sampling=Sampling(temperature=0.7), entropies=True))
     (proposal,) = await session.propose([1], 3)
     tokens = await tokens_of(proposal)
     logs = torch.log_softmax(full_logits(reference, session.ids), -1)  # type: ignore[attr-defined]
@@ -269,7 +350,7 @@ def test_detokenised_text_is_whole_characters(engine: TransformersBackend, token
 
 async def test_a_prompt_over_the_context_is_named(engine: TransformersBackend) -> None:
     with pytest.raises(ContextTooLong, match="context is 8192"):
-        await engine.open([Message("user", "many different words here " * 4000)], Sampling())
+        await engine.open(OpenRequest(messages=[Message("user", "many different words here " * 4000)]))
     assert await greedy(engine, ASK, 4, 4)
 
 
@@ -282,11 +363,11 @@ async def test_roles_that_the_template_refuses_are_named(embedded_model: Path) -
 
 async def test_what_a_crowd_of_calls_needed_is_not_held_for_good(engine: TransformersBackend) -> None:
     def bytes_held() -> int:
-        layers = [layer for layer in engine._cache.layers if layer.is_initialized]
+        layers = [layer for layer in engine.slots.cache.layers if layer.is_initialized]
         return sum(t.nbytes for layer in layers for t in (layer.keys, layer.values))
 
     alone = await greedy(engine, ASK, 4, 4)
-    sessions = [await engine.open(ASK, Sampling(temperature=0.0)) for _ in range(5)]
+    sessions = [await engine.open(OpenRequest(messages=ASK, sampling=Sampling(temperature=0.0))) for _ in range(5)]
     for session in sessions:
         for proposal in await session.propose([1, 2, 3, 4], 4):
             await tokens_of(proposal)
@@ -304,7 +385,7 @@ async def test_what_a_crowd_of_calls_needed_is_not_held_for_good(engine: Transfo
 
 async def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="cannot load the model"):
-        await TransformersBackend.load(tmp_path / "nothing")
+        await TransformersBackend.load(str(tmp_path / "nothing"))
 
 
 async def test_a_failing_model_fails_the_call_and_not_the_next(
@@ -313,9 +394,9 @@ async def test_a_failing_model_fails_the_call_and_not_the_next(
     def broken(cache: Any, batch: Any) -> Any:
         raise RuntimeError("out of memory: secret")
 
-    session = await engine.open(ASK, Sampling())
+    session = await engine.open(OpenRequest(messages=ASK))
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_forward", broken)
+        patch.setattr(engine.lockstep, "_logits", broken)
         (proposal,) = await session.propose([1], 4)
         with pytest.raises(BackendError) as caught:
             await tokens_of(proposal)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,33 +28,11 @@ ASK = (Message("user", "Tell me about the sea."),)
 ANSWER = "The sea is wide and deep, and the old keeper of the light knows each of its moods by heart. " * 3
 
 
-@pytest.fixture(scope="module")
-def judge_dir(embedded_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SmolLM2 with a random one-logit head: the shape of a decoder reward model."""
-    where = tmp_path_factory.mktemp("judge")
-    torch.manual_seed(3)
-    model = AutoModelForSequenceClassification.from_pretrained(embedded_model, num_labels=1, dtype=torch.float32)
-    model.config.pad_token_id = 2
-    model.save_pretrained(where)
-    AutoTokenizer.from_pretrained(embedded_model).save_pretrained(where)
-    return where
-
-
-@pytest.fixture(scope="module")
-def server(judge_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    made = Server(judge_dir, tmp_path_factory.mktemp("pooling") / "log", ("--runner", "pooling"))
-    try:
-        made.wait()
-        yield made
-    finally:
-        made.kill()
-
-
 @pytest.fixture(scope="module", params=["in process", "server"])
 def scorer(request: pytest.FixtureRequest, judge_dir: Path) -> Any:
-    options: dict[str, Any] = {"engine": {"dtype": "float32"}}
+    options: dict[str, Any] = {}
     if request.param == "server":
-        options = {"base_url": request.getfixturevalue("server").url}
+        options = {"base_url": request.getfixturevalue("pooling_server").url}
     made = portal.call(lambda: VllmPoolingScorer.load(str(judge_dir), **options))
     yield made
     portal.call(made.aclose)
@@ -88,7 +65,7 @@ def test_one_more_segment_is_not_a_new_reading(scorer: VllmPoolingScorer, reques
         portal.call(lambda: scorer.score(passages("Once upon a time. " + ANSWER * count)))
 
     if scorer.identity["server"]:
-        server = request.getfixturevalue("server")
+        server = request.getfixturevalue("pooling_server")
         for count in (1, 2, 3):
             before = server.metric("vllm:prefix_cache_hits_total")
             judge(count)
@@ -120,12 +97,12 @@ def test_many_calls_at_once(scorer: VllmPoolingScorer) -> None:
     assert together[:4] == pytest.approx(alone, abs=2e-3)
 
 
-def test_in_a_policy(judge_dir: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_policy(judge_dir: Path, pooling_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = {
         "name": "reward",
         "type": "vllm_pooling",
         "model": str(judge_dir),
-        "base_url": server.url,
+        "base_url": pooling_server.url,
         "weight": 1.0,
         "api_key_env": "JUDGE_KEY",
     }

@@ -1,4 +1,4 @@
-"""Real vLLM servers for the tests: started once, killed at the end."""
+"""A real vLLM server for the tests, and replicas of it that can be killed without another start of vLLM."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-__all__ = ["Server"]
+__all__ = ["Relay", "Server"]
 
 
 def _free_port() -> int:
@@ -30,6 +30,7 @@ class Server:
     arguments: tuple[str, ...] = ()
     core: int = 0
     port: int = field(default_factory=_free_port)
+    process: subprocess.Popen[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
         command = [
@@ -92,8 +93,76 @@ class Server:
 
     def kill(self) -> None:
         """At once, with all its children."""
-        try:
-            os.killpg(self.process.pid, 9)
-        except ProcessLookupError:
-            return
-        self.process.wait()
+        _kill(self.process)
+
+
+_RELAY = """
+import asyncio, sys
+listens, serves = map(int, sys.argv[1:])
+
+async def pump(source, sink):
+    try:
+        while data := await source.read(1 << 16):
+            sink.write(data)
+            await sink.drain()
+    except OSError:
+        pass
+    finally:
+        sink.close()
+
+async def relay(reader, writer):
+    print("connected", flush=True)
+    their_reader, their_writer = await asyncio.open_connection("127.0.0.1", serves)
+    await asyncio.gather(pump(reader, their_writer), pump(their_reader, writer))
+
+async def main():
+    server = await asyncio.start_server(relay, "127.0.0.1", listens)
+    print("ready", flush=True)
+    await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+@dataclass
+class Relay:
+    """A replica of a server: a process of its own that hands each connection on, and takes it along when it is killed.
+
+    A client can't tell it from a second vLLM, which would take half a minute to start.
+    """
+
+    server: Server
+    log: Path
+    port: int = field(default_factory=_free_port)
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        command = [sys.executable, "-S", "-E", "-c", _RELAY, str(self.port), str(self.server.port)]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        end = time.monotonic() + 30
+        while "ready" not in self.log.read_text():
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"the relay is not ready:\n{self.log.read_text()}")
+            time.sleep(0.01)
+
+    @property
+    def url(self) -> str:
+        """Without ``/v1``."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def connections(self) -> int:
+        """How many it has taken so far."""
+        return self.log.read_text().count("connected")
+
+    def kill(self) -> None:
+        """At once."""
+        _kill(self.process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, 9)
+    except ProcessLookupError:
+        return
+    process.wait()

@@ -14,7 +14,7 @@ from benchmarks.alignment.prompts import Prompt, digest
 from stars_guard.audit import MemoryStore
 from stars_guard.audit.record import CallRecord
 from stars_guard.backends.base import Backend
-from stars_guard.calibration.learned import propose
+from stars_guard.calibration.learned_schedule import propose
 from stars_guard.calibration.thresholds import Answer
 from stars_guard.calling.settings import settings_of
 from stars_guard.core.events import Finished

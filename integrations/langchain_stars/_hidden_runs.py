@@ -1,4 +1,4 @@
-"""Runs that nobody sees, and the release of what was kept of them."""
+"""Runs that streams and traces do not see, because what they write may yet be rejected."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables.config import var_child_runnable_config
 from langsmith.run_helpers import tracing_context
 
-__all__ = ["KeptAnswer", "unseen"]
+__all__ = ["ReleasedAnswer", "current_run_id", "hidden_runs"]
+
+
+def current_run_id() -> str | None:
+    """The LangChain run that the code is in, for the audit record."""
+    manager = (var_child_runnable_config.get() or {}).get("callbacks")
+    run_id = getattr(manager, "parent_run_id", None)
+    return str(run_id) if run_id else None
 
 
 @contextmanager
-def unseen() -> Iterator[None]:
-    """Runs begun inside are neither streamed nor traced: what they write may yet be rejected.
+def hidden_runs() -> Iterator[None]:
+    """Runs that begin inside are neither streamed nor traced.
 
     Callbacks that a model was made with are called all the same.
     """
@@ -32,8 +39,11 @@ def unseen() -> Iterator[None]:
         var_child_runnable_config.reset(token)
 
 
-class KeptAnswer(BaseChatModel):
-    """Says one message that has been judged, so that streams, traces and usage callbacks get it as any answer."""
+class ReleasedAnswer(BaseChatModel):
+    """A model whose one answer is a message that has passed its judges.
+
+    Running it gives the message to streams, traces and usage callbacks as any answer would be given.
+    """
 
     message: AIMessage
     provider: str = "stars-guard"

@@ -1,28 +1,28 @@
-"""The run of a tool whose result is judged: streams and traces are told the judged result, and nothing before."""
+"""The run of a tool whose result is judged: streams and traces see its start and the judged result only."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from langchain.agents.middleware.types import ToolCallRequest
-from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tools import BaseTool
 
-from langchain_stars._hidden_runs import unseen
+from langchain_stars._hidden_runs import hidden_runs
+from langchain_stars._waiting import Waiting
 
-__all__ = ["Told", "atold", "told"]
+__all__ = ["ToolRun", "tool_run"]
 
 
-class Told:
-    """What the block of `told` works on.
+class ToolRun:
+    """What the block of `tool_run` works on.
 
     Attributes:
-        request: to be handled in the place of the caller's; the tool in it is the same, but nobody sees it run.
-        result: what is told when the block ends: to be set in it.
+        request: to be handled instead of the caller's request. Its tool does the same, but nobody sees it run.
+        result: what streams and traces see as the tool's result. Set it before the block ends.
     """
 
     def __init__(self, request: ToolCallRequest) -> None:
@@ -30,38 +30,26 @@ class Told:
         self.result: Any = None
 
 
-@contextmanager
-def told(request: ToolCallRequest, *, hidden: bool) -> Iterator[Told]:
-    """A tool's run that says ``result`` when the block ends; the plain run of the tool where it is not ``hidden``."""
-    run = Told(request)
-    if not hidden or request.tool is None:
-        yield run
-        return
-    run.request = request.override(tool=_unseen(request.tool))
-    manager = CallbackManager.configure(*_inherited(request.tool)).on_tool_start(**_start(request))
-    try:
-        yield run
-    except BaseException as exc:
-        manager.on_tool_error(exc)
-        raise
-    manager.on_tool_end(run.result)
-
-
 @asynccontextmanager
-async def atold(request: ToolCallRequest, *, hidden: bool) -> AsyncIterator[Told]:
-    """As `told`."""
-    run = Told(request)
+async def tool_run(waiting: Waiting, request: ToolCallRequest, *, hidden: bool) -> AsyncIterator[ToolRun]:
+    """The tool's run around a block that handles the request.
+
+    Args:
+        hidden: whether streams and traces see a run of ours, with the block's ``result``, instead of the tool's own.
+    """
+    shown = ToolRun(request)
     if not hidden or request.tool is None:
-        yield run
+        yield shown
         return
-    run.request = request.override(tool=_unseen(request.tool))
-    manager = await AsyncCallbackManager.configure(*_inherited(request.tool)).on_tool_start(**_start(request))
+    shown.request = request.override(tool=_hidden(request.tool))
+    manager: Any = waiting.callback_manager.configure(*_inherited(request.tool))
+    manager = await waiting.result(manager.on_tool_start(**_start(request)))
     try:
-        yield run
+        yield shown
     except BaseException as exc:
-        await manager.on_tool_error(exc)
+        await waiting.result(manager.on_tool_error(exc))
         raise
-    await manager.on_tool_end(run.result)
+    await waiting.result(manager.on_tool_end(shown.result))
 
 
 def _inherited(tool: BaseTool) -> tuple[Any, ...]:
@@ -90,16 +78,17 @@ def _start(request: ToolCallRequest) -> dict[str, Any]:
     }
 
 
-def _unseen(tool: BaseTool) -> BaseTool:
+def _hidden(tool: BaseTool) -> BaseTool:
+    """The same tool, whose runs nobody sees."""
     plain = tool.model_copy(update={"callbacks": None})
     same = plain.model_copy()
 
     def invoke(given: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        with unseen():
+        with hidden_runs():
             return plain.invoke(given, _quiet(config), **kwargs)
 
     async def ainvoke(given: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        with unseen():
+        with hidden_runs():
             return await plain.ainvoke(given, _quiet(config), **kwargs)
 
     # a pydantic model takes fields alone; these go before the methods of its class

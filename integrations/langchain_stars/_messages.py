@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-from stars_guard.core.events import Finished
+from langchain_stars._tool_binding import call_chunks, calls_of, invalid_calls_of
+from stars_guard.core.events import Called, Event, Finished, Released
 from stars_guard.core.messages import Message, ToolCall
 from stars_guard.core.vocabulary import Role
 from stars_guard.errors import InputError
+from stars_guard.guard import Guard
 
-__all__ = ["metadata_of", "to_messages", "usage_of"]
+__all__ = ["chunk_of", "result_of", "to_messages"]
 
 
 def to_messages(messages: Sequence[BaseMessage]) -> list[Message]:
@@ -75,7 +78,52 @@ def _text(message: BaseMessage) -> str:
 _PASSED_OVER = ("refusal", "tool_use", "reasoning", "tool_call", "invalid_tool_call", "tool_call_chunk")
 
 
-def usage_of(done: Finished) -> UsageMetadata:
+def result_of(guard: Guard, done: Finished) -> ChatResult:
+    """The answer of a call."""
+    message = AIMessage(
+        content=_content(guard, done, done.text),
+        tool_calls=calls_of(done),
+        invalid_tool_calls=invalid_calls_of(done),
+        usage_metadata=_usage(done),
+        response_metadata=_metadata(guard, done),
+    )
+    return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+def chunk_of(guard: Guard, event: Event, *, beside_blocks: bool) -> ChatGenerationChunk | None:
+    """What a stream gives at an event, or None where it gives nothing. The chunks add up to `result_of`.
+
+    Args:
+        beside_blocks: the text comes in content blocks; see `call_chunks`.
+    """
+    match event:
+        case Released(text=text):
+            return ChatGenerationChunk(message=AIMessageChunk(content=text))
+        case Called():
+            chunks = call_chunks(event, beside_blocks=beside_blocks)
+            return ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=chunks))
+        case Finished():
+            return ChatGenerationChunk(
+                message=AIMessageChunk(
+                    content=_content(guard, event, ""),
+                    usage_metadata=_usage(event),
+                    response_metadata=_metadata(guard, event),
+                    chunk_position="last",
+                )
+            )
+        case _:
+            return None
+
+
+def _content(guard: Guard, done: Finished, text: str) -> Any:
+    """The text; with a refusal, blocks: what was released and then the policy's refusal message."""
+    if done.finish != "refused":
+        return text
+    refusal = {"type": "refusal", "refusal": guard.policy.refusal.message, "reason": done.reason}
+    return [{"type": "text", "text": text}, refusal] if text else [refusal]
+
+
+def _usage(done: Finished) -> UsageMetadata:
     """Tokens of the prompt and tokens kept."""
     totals = done.totals
     return UsageMetadata(
@@ -83,10 +131,10 @@ def usage_of(done: Finished) -> UsageMetadata:
     )
 
 
-def metadata_of(done: Finished, model: str) -> dict[str, Any]:
+def _metadata(guard: Guard, done: Finished) -> dict[str, Any]:
     """``response_metadata``: why the answer ended, what it cost, where its record is."""
     return {
-        "model_name": model,
+        "model_name": guard.model_name,
         "model_provider": "stars-guard",
         "finish_reason": "tool_calls" if done.tool_calls and done.finish in ("eos", "stop") else done.finish,
         "stars_guard": {

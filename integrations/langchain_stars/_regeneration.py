@@ -1,111 +1,89 @@
-"""Whole answers of a model that is not ours: judged under the policy, and asked for again when rejected."""
+"""Whole answers of a model that is not ours: judged under the policy, and regenerated when they are rejected."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing, closing
-from typing import Any, Generic, TypeVar, cast
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from langchain_stars._current_guard import current_run_id
-from langchain_stars._hidden_runs import unseen
+from langchain_stars._hidden_runs import current_run_id, hidden_runs
+from langchain_stars._waiting import Waiting
 from stars_guard.backends.supplied import SuppliedBackend
-from stars_guard.core.events import Drawing, Event, Finished, Kept
+from stars_guard.core.events import Drawing, Finished, Kept
 from stars_guard.core.messages import Message
 from stars_guard.guard import CallOptions, Guard
 
-__all__ = ["Redraw"]
+__all__ = ["JudgedAnswer", "regenerate_until_kept"]
 
 T = TypeVar("T")
 
 
-class Redraw(Generic[T]):
-    """One call. The answers stay what they were: the policy's record and decisions see their text alone.
-
-    Args:
-        model: the name of what writes, for the record.
-        text: of an answer.
-        attempts: fewer than the policy's.
+@dataclass(frozen=True, kw_only=True)
+class JudgedAnswer(Generic[T]):
+    """What became of the answers that a model generated for one call.
 
     Attributes:
-        kept: the answer that may go out, or None.
-        done: how the call ended; None where there was no text to judge.
-        last: the answer that was drawn last.
+        answer: the answer that may be released or, where all were rejected, the last one.
+        rejected: how the call ended where no answer may be released; None where ``answer`` may be.
     """
 
-    def __init__(
-        self,
-        guard: Guard,
-        messages: Sequence[Message],
-        model: str,
-        text: Callable[[T], str],
-        attempts: int | None = None,
-        run_id: str | None = None,
-    ) -> None:
-        self.kept: T | None = None
-        self.last: T | None = None
-        self.done: Finished | None = None
-        self._guard = guard
-        self._messages = messages
-        self._engine = SuppliedBackend(model)
-        self._text = text
-        self._options = CallOptions(run_id=run_id or current_run_id(), attempts=attempts)
-        self._answers: list[T] = []
+    answer: T
+    rejected: Finished | None = None
 
-    def run(self, draw: Callable[[], T]) -> T | None:
-        """Draw until the policy is content or says that it is enough; the kept answer.
 
-        Raises:
-            BudgetExhausted: attempts ran out and the policy says ``raise``.
-            ScorerError: a judge failed and the policy says ``raise``.
-        """
-        with unseen():
-            first = draw()
-        if not self._begin(first):
-            return self.kept
-        events = self._guard.blocking.stream(self._messages, self._options, engine=self._engine)
-        with closing(cast("Any", events)):
-            for event in events:
-                for _ in range(self._wanted(event)):
-                    with unseen():
-                        self._supply(draw())
-        return self.kept
+async def regenerate_until_kept(
+    waiting: Waiting,
+    guard: Guard,
+    generate: Callable[[], Awaitable[T]],
+    *,
+    messages: Sequence[Message],
+    model: str,
+    text_of: Callable[[T], str],
+    attempts: int | None = None,
+    run_id: str | None = None,
+) -> JudgedAnswer[T]:
+    """Generate answers until the guard keeps one or the policy's attempts are used up.
 
-    async def arun(self, draw: Callable[[], Awaitable[T]]) -> T | None:
-        """As `run`."""
-        with unseen():
-            first = await draw()
-        if not self._begin(first):
-            return self.kept
-        async with aclosing(self._guard.stream(self._messages, self._options, engine=self._engine)) as events:
-            async for event in events:
-                for _ in range(self._wanted(event)):
-                    with unseen():
-                        self._supply(await draw())
-        return self.kept
+    The answers stay what they are. The policy's decisions and the record see their text alone.
 
-    def _begin(self, first: T) -> bool:
-        """Whether there is a text to judge: an answer of nothing but tool calls goes on to the rail of those."""
-        if not self._text(first):
-            self.kept = self.last = first
-            return False
-        self._supply(first)
-        return True
+    Args:
+        generate: gives the next answer. Streams and traces do not see its runs.
+        messages: the conversation before the answer.
+        model: the name of the model that generates, for the record.
+        text_of: an answer's text. An answer without text, such as one of tool calls alone, is kept without judging.
+        attempts: the most answers, where that is fewer than the policy's attempts.
+        run_id: the caller's run, for the record; the default is the LangChain run that the code is in.
 
-    def _wanted(self, event: Event) -> int:
-        """Take the next event; how many answers to draw."""
-        match event:
-            case Drawing():
-                return event.attempt + event.count - len(self._answers)
-            case Kept():
-                self.kept = self._answers[event.attempt]
-            case Finished():
-                self.done = event
-            case _:
-                pass
-        return 0
+    Raises:
+        BudgetExhausted: the attempts are used up and the policy says ``raise``.
+        ScorerError: a judge failed and the policy says ``raise``.
+    """
+    engine = SuppliedBackend(model)
+    options = CallOptions(run_id=run_id or current_run_id(), attempts=attempts)
+    answers: list[T] = []
 
-    def _supply(self, answer: T) -> None:
-        self._answers.append(answer)
-        self.last = answer
+    async def add_answer() -> None:
+        with hidden_runs():
+            answer = await generate()
+        answers.append(answer)
         usage = getattr(answer, "usage_metadata", None) or {}
-        self._engine.supply(self._text(answer), tokens=max(1, usage.get("output_tokens", 1)))
+        engine.supply(text_of(answer), tokens=max(1, usage.get("output_tokens", 1)))
+
+    kept: JudgedAnswer[T] | None = None
+    await add_answer()
+    if not text_of(answers[0]):
+        return JudgedAnswer(answer=answers[0])
+    async with aclosing(waiting.events(guard, messages, options, engine)) as events:
+        async for event in events:
+            match event:
+                case Drawing():
+                    while len(answers) < event.attempt + event.count:
+                        await add_answer()
+                case Kept():
+                    kept = JudgedAnswer(answer=answers[event.attempt])
+                case Finished():
+                    rejected = JudgedAnswer(answer=answers[-1], rejected=event)
+                case _:
+                    pass
+    return kept or rejected

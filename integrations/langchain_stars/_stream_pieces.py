@@ -1,112 +1,219 @@
-"""A foreign stream, cut into pieces that are judged one by one."""
+"""The stream of a chain that is not ours, read in pieces that are judged one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
 
-from stars_guard.backends.supplied import SuppliedBackend
-from stars_guard.core.events import Event, Finished, Released
-from stars_guard.guard import Guard
-from stars_guard.prompting.call_rendering import render_call
+from langchain_stars._hidden_runs import hidden_runs
+from langchain_stars._texts import texts_of_calls
+from stars_guard.errors import InputError
 
-__all__ = ["Pieces"]
+__all__ = ["CHARACTERS_PER_TOKEN", "PieceCutter", "PieceReader"]
 
-_CHARACTERS = 4
-"""Of a token, roughly."""
+CHARACTERS_PER_TOKEN = 4
+"""Roughly: the chunks of other models do not say how many tokens they are."""
+
+_END = object()
 
 
-class Pieces:
-    """Collects chunks until there is a piece to judge, and makes chunks of what is released.
+class PieceCutter:
+    """Cuts a text that arrives bit by bit into pieces, and knows which piece is the last.
 
-    A stream of neither texts nor messages is one piece: its chunks added up, or where they cannot be, the last.
-
-    Attributes:
-        engine: through which the pieces are judged.
-        kind: of the chunks.
-        stopped: how the call ended, if before the stream did.
+    Args:
+        size: characters of a piece. A bit is never cut, so a piece may be longer.
     """
 
-    def __init__(self, model: str, guard: Guard, text: Callable[[Any], str]) -> None:
-        self.engine = SuppliedBackend(model)
-        self.kind: type = str
-        self.stopped: Finished | None = None
-        self._size = guard.policy.decoding.segment_tokens * _CHARACTERS
-        self._text = text
-        self._pending = ""
-        self._ahead: list[str] = []
-        self._over = False
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._piece = ""
+        self._next = ""
+        self._ended = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to judge."""
+        return not self._piece and not self._next
+
+    @property
+    def needs_more(self) -> bool:
+        """Whether the piece is not full, or it is unknown whether another one follows it."""
+        return not self._next and not self._ended
+
+    def add(self, text: str) -> None:
+        """Take the next bit of the text."""
+        if len(self._piece) < self._size:
+            self._piece += text
+        else:
+            self._next += text
+
+    def end(self) -> None:
+        """Take note that the text has ended."""
+        self._ended = True
+
+    def take(self) -> tuple[str, bool]:
+        """The piece, and whether it is the last one."""
+        piece, is_last = self._piece, self._ended and not self._next
+        self._piece, self._next = self._next, ""
+        return piece, is_last
+
+
+class _Chunks(ABC):
+    """Chunks of one kind: which text of them is judged, and how text that has passed is released.
+
+    Attributes:
+        chunk_type: the class of the first chunk.
+    """
+
+    def __init__(self, first: Any) -> None:
+        self.chunk_type = type(first)
+
+    @abstractmethod
+    def add(self, chunk: Any) -> str:
+        """Take a chunk. Gives its text that can be judged now."""
+
+    def text_at_end(self) -> str:
+        """The text that can be judged only now that the stream has ended."""
+        return ""
+
+    def chunk_of(self, text: str) -> Any:
+        """The chunk that releases a piece of text, or None where all is released at the end."""
+        return None
+
+    def calls(self) -> list[str]:
+        """The tool calls, as judges read them."""
+        return []
+
+    def rest(self) -> Any:
+        """What is released after the text, or None."""
+        return None
+
+
+class _StringChunks(_Chunks):
+    def add(self, chunk: Any) -> str:
+        if not isinstance(chunk, str):
+            raise _mixed(self, chunk)
+        return chunk
+
+    def chunk_of(self, text: str) -> Any:
+        return text
+
+
+class _MessageChunks(_Chunks):
+    """Text is released piece by piece. Tool calls and metadata are released at the end."""
+
+    def __init__(self, first: Any) -> None:
+        super().__init__(first)
         self._sum: Any = None
-        self._is_plain = True
 
-    @property
-    def hungry(self) -> bool:
-        """Whether more chunks are wanted: until a piece is full, and one further, to know the last piece."""
-        return not self._over and not self._ahead
+    def add(self, chunk: Any) -> str:
+        if not isinstance(chunk, BaseMessage):
+            raise _mixed(self, chunk)
+        self._sum = chunk if self._sum is None else self._sum + chunk
+        return chunk.text
 
-    @property
-    def has_text(self) -> bool:
-        """Whether there is something to judge."""
-        return bool(self._pending or self._ahead)
+    def chunk_of(self, text: str) -> Any:
+        return AIMessageChunk(content=text, id=self._sum.id)
 
-    def feed(self, chunk: Any, *, last: bool) -> None:
-        """Take the next chunk, or the end."""
-        self._over = last
-        if last:
-            if not self._is_plain:
-                self._pending = self._text(self._sum)
-            return
-        if self._sum is None:
-            self.kind = type(chunk)
-            self._is_plain = isinstance(chunk, str | BaseMessage)
-        text = self._add(chunk)
-        if len(self._pending) < self._size:
-            self._pending += text
-        elif text:
-            self._ahead.append(text)
+    def calls(self) -> list[str]:
+        return texts_of_calls(self._sum)
 
-    def _add(self, chunk: Any) -> str:
-        if isinstance(chunk, str) and self._is_plain:
-            self._sum = ""  # what is released is not kept
-            return chunk
-        if isinstance(chunk, BaseMessage) and self._is_plain:
-            self._sum = chunk if self._sum is None else self._sum + chunk
-            return chunk.text
+    def rest(self) -> Any:
+        fields = self._sum.model_dump(exclude={"type", "content", "additional_kwargs", "chunk_position"})
+        return AIMessageChunk(content="", **fields, chunk_position="last")
+
+
+class _ObjectChunks(_Chunks):
+    """Judged and released as a whole: the chunks added up or, where they cannot be added, the last one."""
+
+    def __init__(self, first: Any, text_of: Callable[[Any], str]) -> None:
+        super().__init__(first)
+        self._text_of = text_of
+        self._sum: Any = None
+
+    def add(self, chunk: Any) -> str:
         try:
             self._sum = chunk if self._sum is None else self._sum + chunk
         except TypeError:
             self._sum = chunk
         return ""
 
-    def supply(self) -> None:
-        """Hand in the next piece."""
-        last = self._over and not self._ahead
-        self.engine.supply(self._pending, tokens=max(1, len(self._pending) // _CHARACTERS), last=last)
-        self._pending = "".join(self._ahead)
-        self._ahead.clear()
+    def text_at_end(self) -> str:
+        return self._text_of(self._sum)
 
-    def released(self, event: Event) -> Any:
-        """The chunk that an event releases, or None."""
-        if isinstance(event, Finished) and event.finish not in ("eos", "stop", "length"):
-            self.stopped = event
-        if isinstance(event, Released) and self._is_plain:
-            return event.text if issubclass(self.kind, str) else AIMessageChunk(content=event.text, id=self._sum.id)
-        return None
-
-    @property
-    def calls(self) -> Iterator[str]:
-        """The tool calls of a message, to be judged before its rest goes out."""
-        for call in getattr(self._sum, "tool_calls", ()):
-            yield render_call(call["name"], call["args"])
-
-    @property
     def rest(self) -> Any:
-        """What goes out at the end: a message without its text, or the whole of what is neither text nor message."""
-        if not self._is_plain:
-            return self._sum
-        if not isinstance(self._sum, BaseMessage):
-            return None
-        fields = self._sum.model_dump(exclude={"type", "content", "additional_kwargs", "chunk_position"})
-        return AIMessageChunk(content="", **fields, chunk_position="last")
+        return self._sum
+
+
+def _chunks_like(first: Any, text_of: Callable[[Any], str]) -> _Chunks:
+    match first:
+        case str():
+            return _StringChunks(first)
+        case BaseMessage():
+            return _MessageChunks(first)
+        case _:
+            return _ObjectChunks(first, text_of)
+
+
+def _mixed(chunks: _Chunks, chunk: Any) -> InputError:
+    return InputError(
+        f"the stream began with {chunks.chunk_type.__name__} and goes on with {type(chunk).__name__}",
+        hint="a stream that is guarded holds chunks of one kind",
+    )
+
+
+class PieceReader:
+    """Reads a stream of chunks. Streams and traces do not see it.
+
+    Args:
+        chunks: all of one kind: strings, messages, or anything else.
+        text_of: the text of what is neither string nor message.
+        tokens: of a piece, roughly.
+    """
+
+    def __init__(self, chunks: AsyncIterator[Any], text_of: Callable[[Any], str], tokens: int) -> None:
+        self._source = chunks
+        self._text_of = text_of
+        self._cutter = PieceCutter(tokens * CHARACTERS_PER_TOKEN)
+        self._chunks: _Chunks | None = None
+
+    async def read(self) -> bool:
+        """Read until the next piece is complete. Gives whether there is text to judge.
+
+        Raises:
+            InputError: the chunks are of several kinds, or their text cannot be read.
+        """
+        while self._cutter.needs_more:
+            with hidden_runs():
+                chunk = await anext(self._source, _END)
+            if chunk is _END:
+                self._cutter.add(self._chunks.text_at_end() if self._chunks else "")
+                self._cutter.end()
+            else:
+                self._chunks = self._chunks or _chunks_like(chunk, self._text_of)
+                self._cutter.add(self._chunks.add(chunk))
+        return not self._cutter.is_empty
+
+    def take(self) -> tuple[str, bool]:
+        """The next piece, and whether it is the last one."""
+        return self._cutter.take()
+
+    @property
+    def chunk_type(self) -> type:
+        """The class of the chunks; a string where there were none."""
+        return self._chunks.chunk_type if self._chunks else str
+
+    def chunk_of(self, text: str) -> Any:
+        """The chunk that releases a piece of text, or None where all is released at the end."""
+        return self._chunks.chunk_of(text) if self._chunks else None
+
+    def calls(self) -> list[str]:
+        """The tool calls of the stream, as judges read them. They are part of the `rest`."""
+        return self._chunks.calls() if self._chunks else []
+
+    def rest(self) -> Any:
+        """What is released after the text, or None."""
+        return self._chunks.rest() if self._chunks else None

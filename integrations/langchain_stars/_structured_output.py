@@ -1,4 +1,4 @@
-"""Answers under a schema, and what is said when there is none."""
+"""Answers under a schema, and the errors where an answer does not fit it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from langchain_core.runnables import Runnable, RunnableLambda, RunnableMap, Runn
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
+from stars_guard.core.nesting import MOST_NESTED, TooDeep, read_json
 from stars_guard.errors import InputError, Refused
 
 __all__ = ["Method", "structured"]
@@ -26,11 +27,11 @@ Method = Literal["json_schema", "function_calling", "json_mode"]
 def structured(
     model: BaseChatModel, schema: Any, method: str, *, include_raw: bool, **bound: Any
 ) -> Runnable[Any, Any]:
-    """The model with its answers parsed. All methods are drawn under a grammar and judged as one segment.
+    """The model with its answers parsed. Each answer is generated under a grammar and judged as one segment.
 
     Args:
-        method: ``json_schema`` draws under the schema; ``function_calling`` forces a call whose arguments it describes;
-            ``json_mode`` draws any JSON object, which the prompt must describe.
+        method: ``json_schema`` generates under the schema; ``function_calling`` forces a call whose arguments the
+            schema describes; ``json_mode`` generates any JSON object, which the prompt must describe.
 
     Raises:
         InputError: the method or schema cannot be used.
@@ -71,7 +72,7 @@ def _checked(message: AIMessage) -> AIMessage:
 
     Raises:
         ModelRefusalError: the guard refused; `Refused` where langchain-core has no such error.
-        OutputParserException: the answer was cut off.
+        OutputParserException: the answer was cut off, or is nested too deeply.
     """
     finish = message.response_metadata.get("finish_reason")
     if finish in ("length", "budget", "stopped"):
@@ -81,4 +82,10 @@ def _checked(message: AIMessage) -> AIMessage:
             raise error.from_refusal(block, raw_message=message)
     if finish == "refused":
         raise Refused(message.response_metadata["stars_guard"]["reason"])
+    try:
+        read_json(message.text)
+    except TooDeep as exc:
+        raise OutputParserException(f"{exc}; it has more than {MOST_NESTED} levels") from None
+    except ValueError:
+        pass  # a call, or what the parser itself will complain of
     return message

@@ -1,11 +1,14 @@
-"""What judges read of LangChain's messages and values, and what stands for a text that was rejected."""
+"""The one place that turns LangChain's messages and values into the texts that judges read.
+
+It also makes the messages that stand for what was rejected.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolCall
 from langchain_core.prompt_values import PromptValue
 from pydantic import BaseModel
 
@@ -14,7 +17,16 @@ from stars_guard.errors import InputError
 from stars_guard.guard import Guard
 from stars_guard.prompting.call_rendering import render_call
 
-__all__ = ["last_turn", "message_of_refusal", "messages_of", "text_of", "text_of_message", "transcript"]
+__all__ = [
+    "last_turn",
+    "message_of_refusal",
+    "messages_of",
+    "text_of",
+    "text_of_call",
+    "text_of_message",
+    "texts_of_calls",
+    "transcript",
+]
 
 
 def text_of_message(message: BaseMessage) -> str:
@@ -33,11 +45,21 @@ def text_of_message(message: BaseMessage) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def text_of_call(call: ToolCall) -> str:
+    """A tool call: its name, and a line for each value of its arguments."""
+    return render_call(call["name"], call["args"])
+
+
+def texts_of_calls(answer: Any) -> list[str]:
+    """The tool calls of an answer, if it is a message."""
+    return [text_of_call(call) for call in answer.tool_calls] if isinstance(answer, AIMessage) else []
+
+
 def text_of(value: Any) -> str:
     """The text of what goes into or comes out of a runnable; of a mapping or a model, a line for each value.
 
     Raises:
-        InputError: there is no telling what its text is.
+        InputError: the value is of a kind whose text we do not know.
     """
     match value:
         case str():
@@ -68,7 +90,7 @@ def messages_of(value: Any) -> list[Message]:
 
 
 def transcript(messages: Sequence[BaseMessage]) -> list[Message]:
-    """The conversation as judges read it. What a tool said stands as the user's: it is what came in."""
+    """The conversation as judges read it. A tool's result counts as the user's text, because it came from outside."""
     found = []
     for message in messages:
         if text := text_of_message(message):

@@ -2,107 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Self
+from uuid import uuid4
+from weakref import WeakKeyDictionary, ref
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models.base import LangSmithParams, LanguageModelInput
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
-from langchain_core.utils import secret_from_env
-from pydantic import ConfigDict, Field, SecretStr
 
-from langchain_stars._decision_events import NotingRuns, aanswer, aevents, answer, current_run, events
-from langchain_stars._messages import metadata_of, to_messages, usage_of
+from langchain_stars._decision_events import reported_answer, reported_events
+from langchain_stars._fields import ChatStarsFields
+from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
+from langchain_stars._hiding import digest_of, shown, shown_policy
+from langchain_stars._keywords import PER_CALL, SAMPLING, check_keywords
+from langchain_stars._messages import chunk_of, result_of, to_messages
+from langchain_stars._run_tracking import ModelRun, RunTracking, TrackedRun, current_run
 from langchain_stars._structured_output import Method, structured
-from langchain_stars._tool_binding import (
-    bound_tools,
-    call_chunks,
-    calls_of,
-    grammar_of,
-    invalid_calls_of,
-    toolset_of,
-)
-from stars_guard.core.events import Called, Event, Finished, Released
+from langchain_stars._tool_binding import bound_tools, grammar_of, toolset_of
+from langchain_stars._waiting import AWAITING, BLOCKING, Waiting, iterate, run
 from stars_guard.errors import InputError
 from stars_guard.guard import CallOptions, Guard
-from stars_guard.policy import LivePolicy, Policy
+from stars_guard.policy import Policy
 
 __all__ = ["ChatStars"]
 
-_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+_ready_guards: WeakKeyDictionary[Guard, str] = WeakKeyDictionary()
+"""A name for each ready guard, for caches: its engine and judges may be objects, which cannot be told apart by name."""
 
 
-class ChatStars(NotingRuns):
-    """A chat model that draws its answers segment by segment under a policy.
+class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
+    """A chat model that generates its answers segment by segment under a policy.
 
     Example:
         ``ChatStars(model="embedded", policy="default").invoke("Hello")``
 
     ``policy``, ``model``, ``max_tokens``, ``seed`` and the sampling options may also be given per call. No model is
-    loaded before the first call. A refusal is a message with a ``refusal`` content block; its reason is in the
-    ``response_metadata``.
+    loaded before the first call. A refusal is a message with a ``refusal`` content block, and its reason is in the
+    ``response_metadata``. Close a model that you no longer need: ``with``, ``async with``, `close` or `aclose`.
+
+    Raises:
+        InputError: a keyword is not known, or is given beside a ready guard that has settled it.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True)
+    # --- the guard that answers
 
-    model_name: str = Field(default="embedded", alias="model")
-    """A Hugging Face directory or name; ``embedded`` is the built-in small model."""
-    policy: str | Path | Policy = "default"
-    """A shipped policy's name, a path or a `Policy`. A file that changes is read again; see `LivePolicy`."""
-    policies: list[str | Path | Policy] = Field(default_factory=list)
-    """Policies that a call may choose by ``policy=`` besides `policy`."""
-    backend: str = "auto"
-    """``auto``, ``transformers``, ``vllm`` (in process) or ``vllm-server``."""
-    base_url: str | list[str] | None = None
-    """One or several vLLM servers that serve the model."""
-    api_key: SecretStr | None = Field(default_factory=secret_from_env("STARS_GUARD_API_KEY", default=None))
-    backend_options: dict[str, Any] = Field(default_factory=dict)
-    """More options of the backend, such as vLLM's engine arguments."""
-    audit: str | None = None
-    """The audit log's URL, instead of the policy's."""
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    max_tokens: int | None = None
-    seed: int | None = None
-    stop: list[str] | None = Field(default=None, alias="stop_sequences")
+    def _recipe(self, given: Mapping[str, Any]) -> GuardRecipe:
+        options = dict(self.backend_options)
+        if self.base_url is not None:
+            options |= {"base_url": self.base_url, "api_key": self.api_key}
+        return GuardRecipe(
+            policy=self._chosen_policy(given),
+            model=given.get("model") or self.model_name,
+            backend=self.backend,
+            options=options,
+            audit=self.audit,
+            allow_python=self.allow_python,
+        )
 
-    @cached_property
-    def _live(self) -> dict[str, LivePolicy]:
-        return {}
+    def _chosen_policy(self, given: Mapping[str, Any]) -> PolicySource:
+        chosen: PolicySource | None = given.get("policy")
+        if chosen is None or chosen == self.policy:
+            return self.policy
+        if chosen not in self.policies:
+            raise InputError(
+                f"policy {str(shown_policy(chosen))!r} may not be chosen by a call", hint="list it in policies=[...]"
+            )
+        return chosen
 
-    @cached_property
-    def _guards(self) -> dict[tuple[str, str], Guard]:
-        return {}
+    def _guard(self, given: Mapping[str, Any]) -> Guard:
+        """The guard of a call with these keywords."""
+        check_keywords(given, PER_CALL, "a call of ChatStars")
+        if self.guard is None:
+            return self._guards.guard(self._recipe(given))
+        for name in ("policy", "model"):
+            if given.get(name) is not None:
+                raise InputError(f"{name} may not be chosen by a call", hint="the model has a ready guard")
+        return self.guard
 
-    def _policy(self, chosen: str | Path | Policy) -> Policy:
-        if chosen not in (self.policy, *self.policies):
-            name = chosen.name if isinstance(chosen, Policy) else chosen
-            raise InputError(f"policy {str(name)!r} may not be chosen by a call", hint="list it in policies=[...]")
-        source = chosen.sha256 if isinstance(chosen, Policy) else str(chosen)
-        live = self._live.get(source) or self._live.setdefault(source, LivePolicy(chosen))
-        return live.current
+    def _current_policy(self, given: Mapping[str, Any]) -> Policy:
+        return self.guard.policy if self.guard else self._guards.policy(self._chosen_policy(given))
 
-    def _guard(self, given: dict[str, Any]) -> Guard:
-        chosen, model = given.get("policy") or self.policy, given.get("model") or self.model_name
-        policy, key = self._policy(chosen), (model, str(chosen.name if isinstance(chosen, Policy) else chosen))
-        guard = self._guards.get(key)
-        if guard is None or guard.policy is not policy:
-            options = dict(self.backend_options)
-            if self.base_url is not None:
-                options |= {"base_url": self.base_url, "api_key": self.api_key}
-            guard = Guard(policy, model=model, backend=self.backend, options=options, audit=self.audit)
-            self._guards[key] = guard
-        return guard
+    def _under(self, recipe: GuardRecipe, guards: OpenGuards) -> Self:
+        """The same model under the policy of another recipe, whose guards are opened and closed with ``guards``."""
+        if self.guard is not None:
+            return self.model_copy(update={"guard": guards.guard(replace(recipe, engine_of=ref(self.guard)))})
+        copied = self.model_copy(
+            update={
+                "policy": recipe.policy,
+                "policies": [],
+                "audit": self.audit if recipe.audit is None else recipe.audit,
+                "allow_python": recipe.allow_python,
+            }
+        )
+        copied._guards = guards
+        return copied
 
-    def _options(self, stop: list[str] | None, run_id: Any, given: dict[str, Any]) -> CallOptions:
-        sampling = {name: given.get(name, getattr(self, name)) for name in _SAMPLING}
+    async def _guard_of(self, waiting: Waiting, given: Mapping[str, Any]) -> Guard:
+        """As `_guard`, which may read files unless the guard is ready."""
+        return self._guard(given) if self.guard is not None else await waiting.call(lambda: self._guard(given))
+
+    def _options(self, stop: list[str] | None, run_id: Any, given: Mapping[str, Any]) -> CallOptions:
+        sampling = {name: given.get(name, getattr(self, name)) for name in SAMPLING}
         return CallOptions(
             max_tokens=given.get("max_tokens", self.max_tokens),
             stop=tuple(stop or self.stop or ()),
@@ -112,6 +117,17 @@ class ChatStars(NotingRuns):
             tools=toolset_of(given),
             grammar=grammar_of(given),
         )
+
+    # --- LangChain's doors
+
+    def bind(self, **kwargs: Any) -> Any:
+        """The model with keywords for each call.
+
+        Raises:
+            InputError: a call takes no such keyword.
+        """
+        check_keywords(kwargs, PER_CALL, "a call of ChatStars")
+        return super().bind(**kwargs)
 
     def bind_tools(
         self,
@@ -126,16 +142,16 @@ class ChatStars(NotingRuns):
 
         Args:
             tools: functions, pydantic classes, dicts, `BaseTool`.
-            tool_choice: ``auto``; ``any``, ``required`` or True: one of them; a name: that one; ``none``. A forced call
-                is drawn under the schema of its arguments, and is the whole answer.
-            strict: draw calls of ``auto`` under their schemas too.
+            tool_choice: ``auto``; ``any``, ``required`` or True for one of them; a name for that one; ``none``. A
+                forced call is generated under the schema of its arguments, and is the whole answer.
+            strict: generate calls of ``auto`` under their schemas too.
             parallel_tool_calls: False ends the answer after its first call.
 
         Raises:
-            InputError: something is no tool, or the choice names none of them.
+            InputError: something is not a tool, or the choice names none of them.
         """
         bound = bound_tools(tools, tool_choice, strict=strict, parallel=parallel_tool_calls)
-        return self.bind(**bound, **kwargs)
+        return self.bind(**bound, **kwargs)  # type: ignore[no-any-return]
 
     def with_structured_output(
         self,
@@ -151,7 +167,7 @@ class ChatStars(NotingRuns):
         Args:
             schema: a pydantic class, a TypedDict or a JSON schema.
             include_raw: give ``raw``, ``parsed`` and ``parsing_error``, and raise nothing.
-            strict: without effect: schemas are always kept to.
+            strict: without effect, because schemas are always kept to.
 
         Raises:
             ModelRefusalError: when run, the guard refused; a parser's error says that parsing failed.
@@ -165,9 +181,7 @@ class ChatStars(NotingRuns):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        guard = self._guard(kwargs)
-        options = self._options(stop, run_manager and run_manager.run_id, kwargs)
-        return self._result(guard, answer(guard, to_messages(messages), options, run_manager))
+        return run(self._answer(BLOCKING, messages, stop, run_manager, kwargs))
 
     async def _agenerate(
         self,
@@ -176,9 +190,9 @@ class ChatStars(NotingRuns):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        guard = self._guard(kwargs)
-        options = self._options(stop, run_manager and run_manager.run_id, kwargs)
-        return self._result(guard, await aanswer(guard, to_messages(messages), options, run_manager))
+        return await self._answer(AWAITING, messages, stop, run_manager, kwargs)
+
+    # no generators themselves: the run is that of the moment when LangChain asks for the stream
 
     def _stream(
         self,
@@ -187,67 +201,56 @@ class ChatStars(NotingRuns):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        guard = self._guard(kwargs)
-        run = run_manager or current_run()
-        options = self._options(stop, run and run.run_id, kwargs)
-        for event in events(guard, to_messages(messages), options, run):
-            if (chunk := self._chunk(guard, event)) is not None:
-                if run_manager:
-                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                yield chunk
+        tracked = run_manager or current_run()
+        chunks = iterate(self._chunks(BLOCKING, messages, stop, tracked, kwargs))
+        if isinstance(tracked, TrackedRun):
+            tracked.hold(chunks)
+        return chunks
 
-    async def _astream(
+    def _astream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        guard = self._guard(kwargs)
-        run = run_manager or current_run()
-        options = self._options(stop, run and run.run_id, kwargs)
-        async for event in aevents(guard, to_messages(messages), options, run):
-            if (chunk := self._chunk(guard, event)) is not None:
-                if run_manager:
-                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+        tracked = run_manager or current_run()
+        chunks = self._chunks(AWAITING, messages, stop, tracked, kwargs)
+        if isinstance(tracked, TrackedRun):
+            tracked.hold(chunks)
+        return chunks
+
+    async def _answer(
+        self,
+        waiting: Waiting,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run: ModelRun | None,
+        given: dict[str, Any],
+    ) -> ChatResult:
+        guard = await self._guard_of(waiting, given)
+        options = self._options(stop, run and run.run_id, given)
+        done = await reported_answer(waiting, guard, to_messages(messages), options, run)
+        return result_of(guard, done)
+
+    async def _chunks(
+        self,
+        waiting: Waiting,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run: ModelRun | None,
+        given: dict[str, Any],
+    ) -> AsyncGenerator[ChatGenerationChunk, None]:
+        guard = await self._guard_of(waiting, given)
+        options = self._options(stop, run and run.run_id, given)
+        async with aclosing(reported_events(waiting, guard, to_messages(messages), options, run)) as events:
+            async for event in events:
+                chunk = chunk_of(guard, event, beside_blocks=self.output_version == "v1")
+                if chunk is None:
+                    continue
+                if run is not None and not isinstance(run, TrackedRun):
+                    await waiting.result(run.on_llm_new_token(chunk.text, chunk=chunk))
                 yield chunk
-
-    def _result(self, guard: Guard, done: Finished) -> ChatResult:
-        message = AIMessage(
-            content=self._content(guard, done, done.text),
-            tool_calls=calls_of(done),
-            invalid_tool_calls=invalid_calls_of(done),
-            usage_metadata=usage_of(done),
-            response_metadata=metadata_of(done, guard.model_name),
-        )
-        return ChatResult(generations=[ChatGeneration(message=message)])
-
-    def _chunk(self, guard: Guard, event: Event) -> ChatGenerationChunk | None:
-        match event:
-            case Released(text=text):
-                return ChatGenerationChunk(message=AIMessageChunk(content=text))
-            case Called():
-                chunks = call_chunks(event, beside_blocks=self.output_version == "v1")
-                return ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=chunks))
-            case Finished():
-                return ChatGenerationChunk(
-                    message=AIMessageChunk(
-                        content=self._content(guard, event, ""),
-                        usage_metadata=usage_of(event),
-                        response_metadata=metadata_of(event, guard.model_name),
-                        chunk_position="last",
-                    )
-                )
-            case _:
-                return None
-
-    @staticmethod
-    def _content(guard: Guard, done: Finished, text: str) -> Any:
-        """The text; with a refusal, blocks: what was released and then the policy's refusal message."""
-        if done.finish != "refused":
-            return text
-        refusal = {"type": "refusal", "refusal": guard.policy.refusal.message, "reason": done.reason}
-        return [{"type": "text", "text": text}, refusal] if text else [refusal]
 
     @property
     def _llm_type(self) -> str:
@@ -256,15 +259,18 @@ class ChatStars(NotingRuns):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """With the policy's digest, so that a cache never answers for another policy."""
-        names = ("model_name", "backend", "base_url", "max_tokens", "seed", "stop", *_SAMPLING)
-        return {
-            **{name: getattr(self, name) for name in names},
-            "policy_sha256": self._policy(self.policy).sha256,
-        }
+        names = ("model_name", "backend", "base_url", "max_tokens", "seed", "stop", *SAMPLING)
+        params = {name: shown(name, getattr(self, name)) for name in names}
+        params["policy_sha256"] = self._current_policy({}).sha256
+        if self.backend_options:
+            params["backend_options_sha256"] = digest_of(self.backend_options)
+        if self.guard is not None:
+            params["guard"] = _ready_guards.setdefault(self.guard, uuid4().hex)
+        return params
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        if "policy" in kwargs:
-            kwargs["policy"] = self._policy(kwargs["policy"]).sha256
+        if kwargs.get("policy") is not None:
+            kwargs["policy"] = self._current_policy(kwargs).sha256
         kwargs["stars_guard"] = sorted(self._identifying_params.items(), key=str)
         return super()._get_llm_string(stop, **kwargs)
 
@@ -273,10 +279,6 @@ class ChatStars(NotingRuns):
         params["ls_provider"] = "stars-guard"
         params["ls_model_name"] = kwargs.get("model", self.model_name)
         return params
-
-    @property
-    def lc_secrets(self) -> dict[str, str]:
-        return {"api_key": "STARS_GUARD_API_KEY"} if self.api_key else {}
 
     @classmethod
     def is_lc_serializable(cls) -> bool:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -20,37 +18,45 @@ from langchain.agents.middleware.types import (
     omit_payload,
 )
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.runnables import Runnable
 from langgraph.runtime import Runtime
-from langgraph.types import Command
 
-from langchain_stars._current_guard import LiveGuard, current_run_id
-from langchain_stars._hidden_runs import KeptAnswer
-from langchain_stars._hidden_tool_run import atold, told
-from langchain_stars._regeneration import Redraw
-from langchain_stars._texts import last_turn, message_of_refusal, text_of_message, transcript
+from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
+from langchain_stars._hidden_runs import ReleasedAnswer, current_run_id
+from langchain_stars._hidden_tool_run import tool_run
+from langchain_stars._regeneration import regenerate_until_kept
+from langchain_stars._texts import (
+    last_turn,
+    message_of_refusal,
+    text_of_call,
+    text_of_message,
+    texts_of_calls,
+    transcript,
+)
+from langchain_stars._tool_results import call_not_run, judged_result, message_after
 from langchain_stars._tool_stream import ToolOutputFilter, withholds_results
+from langchain_stars._waiting import AWAITING, BLOCKING, Waiting, run
 from langchain_stars.chat_model import ChatStars
+from stars_guard.audit import AuditStore
 from stars_guard.calling.checks import Checked
 from stars_guard.core.messages import Message
 from stars_guard.guard import Guard
-from stars_guard.policy import Policy
-from stars_guard.prompting.call_rendering import render_call
 
 __all__ = ["StarsGuardMiddleware"]
 
 
-class StarsGuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
+class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, Any]):
     """Puts an agent under a policy: user input, model calls, tool calls, tool results and the final answer.
 
     ``create_agent(model, tools, middleware=[StarsGuardMiddleware(policy="agent-tools")])``. List it first: then it sees
-    the input before, and the answer after, every other middleware. The judges of each stage are those of the policy's
-    ``rails:``. A `ChatStars` draws its answers under this policy, segment by segment; of any other model whole answers
-    are judged, up to ``decoding.attempts`` of them, and none is streamed or traced before it has been kept.
+    the input before every other middleware, and the answer after them. The judges of each stage are those of the
+    policy's ``rails:``. A `ChatStars` generates its answers under this policy, segment by segment. Of any other model,
+    whole answers are judged, up to ``decoding.attempts`` of them, and none is streamed or traced before it is kept.
 
     Args:
         policy: a shipped policy's name, a path, a mapping or a `Policy`. A file that changes is read again.
-        model: draws the answers in the place of the agent's own model.
-        audit: the audit log's URL or a store, instead of the policy's.
+        model: generates the answers instead of the agent's own model.
+        audit: a store or its URL, instead of the policy's, for all records of the agent's run.
         allow_python: whether the policy's judges may name Python code to run.
 
     Raises:
@@ -61,273 +67,156 @@ class StarsGuardMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     def __init__(
         self,
-        policy: str | Path | Mapping[str, Any] | Policy = "agent-tools",
+        policy: PolicySource = "agent-tools",
         *,
         model: ChatStars | None = None,
-        audit: Any = None,
+        audit: str | AuditStore | None = None,
         allow_python: bool = False,
     ) -> None:
         super().__init__()
-        self._guards = LiveGuard(policy, audit=audit, allow_python=allow_python)
-        self._audit = audit
+        self._recipe = GuardRecipe(policy=policy, audit=audit, allow_python=allow_python)
         self._model = model
-        self._swapped: dict[int, tuple[Policy, ChatStars, ChatStars]] = {}
-        self.transformers = (partial(ToolOutputFilter, guards=self._guards),)
+        self._guards = OpenGuards()
+        self._guards.policy(policy)  # a policy that cannot be used is an error now
+        self.transformers = (partial(ToolOutputFilter, policy=lambda: self._guards.policy(policy)),)
 
-    # --- what the user says
+    # --- LangChain's hooks, for callers that block and callers that await
 
     @hook_config(can_jump_to=["end"])
     def before_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any] | None:
-        """Judge the user's new messages; a rejected one is taken out and the agent ends with the refusal."""
-        guard, start = self._guards.current, last_turn(state["messages"])
-        for index, text, context in _inputs(state["messages"], start):
-            checked = guard.blocking.check("input", text, messages=context, run_id=current_run_id())
-            if not checked.allowed:
-                return _refuse_input(guard, state["messages"][index], checked)
-        return None
+        """Judge the user's new messages. A rejected one is taken out, and the agent ends with the refusal."""
+        return run(self._judge_input(BLOCKING, state))
 
     @hook_config(can_jump_to=["end"])
     async def abefore_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any] | None:
         """As `before_agent`."""
-        guard, start = self._guards.current, last_turn(state["messages"])
-        for index, text, context in _inputs(state["messages"], start):
-            checked = await guard.check("input", text, messages=context, run_id=current_run_id())
-            if not checked.allowed:
-                return _refuse_input(guard, state["messages"][index], checked)
-        return None
-
-    # --- what the model says
+        return await self._judge_input(AWAITING, state)
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any]:
-        """Draw the answer under the policy."""
-        guard = self._guards.current
-        if (swapped := self._chat_stars(request, guard)) is not None:
-            return handler(request.override(model=swapped))
-        drawn = _redraw(guard, request)
-        kept = drawn.run(lambda: handler(request))
-        response = _released(guard, drawn, kept)
-        _say(response, request).invoke(request.messages)
-        return response
+        """Have the answer generated under the policy."""
+        return run(self._answer(BLOCKING, request, handler))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
         """As `wrap_model_call`."""
-        guard = self._guards.current
-        if (swapped := self._chat_stars(request, guard)) is not None:
-            return await handler(request.override(model=swapped))
-        drawn = _redraw(guard, request)
-        kept = await drawn.arun(lambda: handler(request))
-        response = _released(guard, drawn, kept)
-        await _say(response, request).ainvoke(request.messages)
-        return response
-
-    def _chat_stars(self, request: ModelRequest[Any], guard: Guard) -> ChatStars | None:
-        """The model that draws under this policy, or None where the agent's cannot."""
-        model = self._model or request.model
-        if not isinstance(model, ChatStars):
-            return None
-        known = self._swapped.get(id(model))
-        if known is None or known[0] is not guard.policy:
-            audit = self._audit if isinstance(self._audit, str) else model.audit
-            ours = ChatStars.model_validate({**_fields(model), "policy": guard.policy, "audit": audit})
-            known = self._swapped[id(model)] = (guard.policy, model, ours)
-        return known[2]
-
-    # --- tools
+        return await self._answer(AWAITING, request, handler)
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
         """Judge the call before the tool runs, and what it gives back before the model reads it."""
-        guard, context, run_id = self._guards.current, _context(request), current_run_id()
-        checked = guard.blocking.check("tool_call", _call(request), messages=context, run_id=run_id)
-        if not checked.allowed:
-            return _not_run(guard, request, checked)
-        with told(request, hidden=withholds_results(guard.policy)) as run:
-            result = _Results(handler(run.request))
-            for index, text in result.texts():
-                found = guard.blocking.check("tool_result", text, messages=context, run_id=run_id)
-                result.put(guard, index, found)
-            run.result = result.whole()
-        return run.result
+        return run(self._run_tool(BLOCKING, request, handler))
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
     ) -> Any:
         """As `wrap_tool_call`."""
-        guard, context, run_id = self._guards.current, _context(request), current_run_id()
-        checked = await guard.check("tool_call", _call(request), messages=context, run_id=run_id)
-        if not checked.allowed:
-            return _not_run(guard, request, checked)
-        async with atold(request, hidden=withholds_results(guard.policy)) as run:
-            result = _Results(await handler(run.request))
-            for index, text in result.texts():
-                found = await guard.check("tool_result", text, messages=context, run_id=run_id)
-                result.put(guard, index, found)
-            run.result = result.whole()
-        return run.result
-
-    # --- what goes out
+        return await self._run_tool(AWAITING, request, handler)
 
     def after_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any] | None:
-        """Judge the final answer, whoever put it there; a rejected one is replaced by the refusal."""
-        guard = self._guards.current
-        if (text := _final(guard, state)) is None:
-            return None
-        context, run_id = transcript(state["messages"][:-1]), current_run_id()
-        return _refuse_output(guard, state, guard.blocking.check("output", text, messages=context, run_id=run_id))
+        """Judge the final answer, whoever put it there. A rejected one is replaced by the refusal."""
+        return run(self._judge_output(BLOCKING, state))
 
     async def aafter_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any] | None:
         """As `after_agent`."""
-        guard = self._guards.current
-        if (text := _final(guard, state)) is None:
+        return await self._judge_output(AWAITING, state)
+
+    # --- what happens behind them
+
+    async def _judge_input(self, waiting: Waiting, state: AgentState[Any]) -> dict[str, Any] | None:
+        guard, messages = await self._guards.current(waiting, self._recipe), state["messages"]
+        for index in range(last_turn(messages), len(messages)):
+            text, context = text_of_message(messages[index]), transcript(messages[:index])
+            checked = await waiting.check(guard, "input", text, messages=context, run_id=current_run_id())
+            if not checked.allowed:
+                return _input_refused(guard, messages[index], checked)
+        return None
+
+    async def _answer(
+        self, waiting: Waiting, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
+    ) -> ModelResponse[Any]:
+        model, recipe = self._model or request.model, self._recipe
+        if isinstance(model, ChatStars):
+            ours = await waiting.call(lambda: model._under(recipe, self._guards))
+            response: ModelResponse[Any] = await waiting.result(handler(request.override(model=ours)))
+            return response
+        guard = await self._guards.current(waiting, recipe)
+        judged = await regenerate_until_kept(
+            waiting,
+            guard,
+            lambda: waiting.result(handler(request)),
+            messages=transcript([*([request.system_message] if request.system_message else []), *request.messages]),
+            model=_name_of(request.model),
+            text_of=_text_of_response,
+        )
+        response = judged.answer
+        if (ended := judged.rejected) is not None:
+            response = ModelResponse(result=[message_of_refusal(guard, ended.reason, ended.call_id)])
+        await waiting.invoke(_run_of_release(response, request), request.messages)
+        return response
+
+    async def _run_tool(
+        self, waiting: Waiting, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]
+    ) -> Any:
+        guard, run_id = await self._guards.current(waiting, self._recipe), current_run_id()
+        context, call = _conversation_before(request), text_of_call(request.tool_call)
+        checked = await waiting.check(guard, "tool_call", call, messages=context, run_id=run_id)
+        if not checked.allowed:
+            return call_not_run(guard, request, checked)
+
+        async def judge(message: ToolMessage) -> ToolMessage:
+            text = text_of_message(message)
+            found = await waiting.check(guard, "tool_result", text, messages=context, run_id=run_id)
+            return message_after(guard, message, found)
+
+        async with tool_run(waiting, request, hidden=withholds_results(guard.policy)) as shown:
+            shown.result = await judged_result(await waiting.result(handler(shown.request)), judge)
+        return shown.result
+
+    async def _judge_output(self, waiting: Waiting, state: AgentState[Any]) -> dict[str, Any] | None:
+        guard, messages = await self._guards.current(waiting, self._recipe), state["messages"]
+        last = messages[-1] if messages else None
+        text = text_of_message(last) if isinstance(last, AIMessage) else ""
+        if last is None or text in ("", guard.policy.refusal.message):
             return None
-        context, run_id = transcript(state["messages"][:-1]), current_run_id()
-        return _refuse_output(guard, state, await guard.check("output", text, messages=context, run_id=run_id))
+        context = transcript(messages[:-1])
+        checked = await waiting.check(guard, "output", text, messages=context, run_id=current_run_id())
+        if checked.allowed:
+            return None
+        cleared = {"structured_response": None} if state.get("structured_response") is not None else {}
+        return {"messages": [message_of_refusal(guard, checked.reason, checked.audit_id, id=last.id)], **cleared}
 
 
-def _inputs(messages: Sequence[BaseMessage], start: int) -> Iterator[tuple[int, str, list[Message]]]:
-    for index in range(start, len(messages)):
-        yield index, text_of_message(messages[index]), transcript(messages[:index])
-
-
-def _refuse_input(guard: Guard, message: BaseMessage, checked: Checked) -> dict[str, Any]:
+def _input_refused(guard: Guard, message: BaseMessage, checked: Checked) -> dict[str, Any]:
     # what was rejected must not be read at the next turn, which judges only what is new
     taken_out = HumanMessage(content="[removed by policy]", id=message.id)
     refusal = message_of_refusal(guard, checked.reason, checked.audit_id)
     return {"messages": [taken_out, refusal], "jump_to": "end"}
 
 
-def _fields(model: ChatStars) -> dict[str, Any]:
-    return {name: getattr(model, name) for name in type(model).model_fields}
-
-
-def _judged_text(response: ModelResponse[Any]) -> str:
+def _text_of_response(response: ModelResponse[Any]) -> str:
     """The text of an answer; of a structured one also its values. Calls of tools are judged before the tools run."""
-    texts = [text_of_message(message) for message in response.result if isinstance(message, AIMessage)]
+    messages = [message for message in response.result if isinstance(message, AIMessage)]
+    texts = [text_of_message(message) for message in messages]
     if response.structured_response is not None:
-        calls = [call for message in response.result if isinstance(message, AIMessage) for call in message.tool_calls]
-        texts += [render_call(call["name"], call["args"]) for call in calls]
+        texts += [text for message in messages for text in texts_of_calls(message)]
     return "\n".join(text for text in texts if text)
 
 
-def _redraw(guard: Guard, request: ModelRequest[Any]) -> Redraw[ModelResponse[Any]]:
-    system = [request.system_message] if request.system_message else []
-    name = getattr(request.model, "model_name", None) or getattr(request.model, "model", None)
-    return Redraw(
-        guard, transcript([*system, *request.messages]), str(name or type(request.model).__name__), _judged_text
-    )
+def _name_of(model: Any) -> str:
+    return str(getattr(model, "model_name", None) or getattr(model, "model", None) or type(model).__name__)
 
 
-def _released(guard: Guard, drawn: Redraw[ModelResponse[Any]], kept: ModelResponse[Any] | None) -> ModelResponse[Any]:
-    if kept is not None:
-        return kept
-    done = drawn.done
-    reason, audit_id = (done.reason, done.call_id) if done else ("", None)
-    return ModelResponse(result=[message_of_refusal(guard, reason, audit_id)])
-
-
-def _say(response: ModelResponse[Any], request: ModelRequest[Any]) -> Any:
+def _run_of_release(response: ModelResponse[Any], request: ModelRequest[Any]) -> Runnable[Any, Any]:
+    """A run that shows the answer to streams, traces and usage callbacks, which did not see the model's own run."""
     message = next(message for message in response.result if isinstance(message, AIMessage))
     if message.id is None:
         message.id = f"stars-guard-{uuid4()}"
     name = type(request.model).__name__
-    return KeptAnswer(message=message, provider=request.model._llm_type).with_config(run_name=name)
+    return ReleasedAnswer(message=message, provider=request.model._llm_type).with_config(run_name=name)
 
 
-def _context(request: ToolCallRequest) -> list[Message]:
+def _conversation_before(request: ToolCallRequest) -> list[Message]:
     state = request.state
-    messages = state.get("messages", []) if isinstance(state, dict) else getattr(state, "messages", [])
-    return transcript(messages)
-
-
-def _call(request: ToolCallRequest) -> str:
-    return render_call(request.tool_call["name"], request.tool_call["args"])
-
-
-def _not_run(guard: Guard, request: ToolCallRequest, checked: Checked) -> ToolMessage:
-    return ToolMessage(
-        content=f"The tool was not run: policy {guard.policy.name!r} does not allow this call ({checked.reason}).",
-        tool_call_id=str(request.tool_call["id"]),
-        name=request.tool_call["name"],
-        status="error",
-        response_metadata={"stars_guard": {"audit_id": checked.audit_id, "reason": checked.reason}},
-    )
-
-
-class _Results:
-    """The tool messages in what a tool call gave back: a message, a `Command` that updates messages, or a list."""
-
-    def __init__(self, given: Any) -> None:
-        self._given = given
-        self._new: dict[int, ToolMessage] = {}
-
-    def _parts(self) -> list[Any]:
-        return list(self._given) if isinstance(self._given, list) else [self._given]
-
-    def _messages(self) -> Iterator[ToolMessage]:
-        for part in self._parts():
-            for message in [part] if isinstance(part, ToolMessage) else _updated(part):
-                if isinstance(message, ToolMessage):
-                    yield message
-
-    def texts(self) -> list[tuple[int, str]]:
-        return [(id(message), text_of_message(message)) for message in self._messages()]
-
-    def put(self, guard: Guard, index: int, checked: Checked) -> None:
-        if checked.allowed:
-            return
-        note = f"[The tool's result was withheld by policy {guard.policy.name!r}: {checked.reason}]"
-        message = next(message for message in self._messages() if id(message) == index)
-        about = {**message.response_metadata, "stars_guard": {"audit_id": checked.audit_id, "reason": checked.reason}}
-        self._new[index] = message.model_copy(
-            update={"content": checked.text or note, "artifact": None, "response_metadata": about}
-        )
-
-    def whole(self) -> Any:
-        if not self._new:
-            return self._given
-        parts = [self._replaced(part) for part in self._parts()]
-        return parts if isinstance(self._given, list) else parts[0]
-
-    def _replaced(self, part: Any) -> Any:
-        if not isinstance(part, Command):
-            return self._new.get(id(part), part)
-        update = part.update
-        if isinstance(update, Mapping):
-            return replace(part, update={key: self._in(value) for key, value in update.items()})
-        return replace(part, update=self._in(update))
-
-    def _in(self, value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return type(value)(self._in(item) for item in value)
-        return self._new.get(id(value), value)
-
-
-def _updated(part: Any) -> Iterator[Any]:
-    """Every value in the update of a `Command`, lists opened."""
-    if not isinstance(part, Command) or part.update is None:
-        return
-    waiting = list(part.update.values()) if isinstance(part.update, Mapping) else [part.update]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, list | tuple):
-            waiting += value
-        else:
-            yield value
-
-
-def _final(guard: Guard, state: AgentState[Any]) -> str | None:
-    """The text of the final answer, or None where there is none but the policy's own refusal."""
-    message = state["messages"][-1] if state["messages"] else None
-    text = text_of_message(message) if isinstance(message, AIMessage) else ""
-    return text if text and text != guard.policy.refusal.message else None
-
-
-def _refuse_output(guard: Guard, state: AgentState[Any], checked: Checked) -> dict[str, Any] | None:
-    if checked.allowed:
-        return None
-    refusal = message_of_refusal(guard, checked.reason, checked.audit_id, id=state["messages"][-1].id)
-    cleared = {"structured_response": None} if state.get("structured_response") is not None else {}
-    return {"messages": [refusal], **cleared}
+    return transcript(state.get("messages", []) if isinstance(state, dict) else getattr(state, "messages", []))

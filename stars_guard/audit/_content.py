@@ -33,16 +33,18 @@ _RULES = tuple(
     )
 )
 
+_MARKS = frozenset(mark for mark, _ in _RULES)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """How much text records hold, for each kind of it. The answer is accepted text.
+    """How much text records hold, for each kind of text. The answer is accepted text.
 
     Args:
-        encrypt: whether what is kept is encrypted.
+        encrypt: whether the text that is kept is encrypted.
 
     Raises:
-        AuditError: it is to be encrypted, and there is no key that can be used.
+        AuditError: text is to be encrypted, but there is no key for it.
     """
 
     prompt: ContentMode = "full"
@@ -53,13 +55,13 @@ class Content:
     def __post_init__(self) -> None:
         if self.encrypt and cipher() is None:
             raise AuditError(
-                "the audit log's texts are to be encrypted, and there is no key", hint=f"set {ENCRYPTION_VARIABLE}"
+                "the policy encrypts the audit log's texts, but there is no key", hint=f"set {ENCRYPTION_VARIABLE}"
             )
 
     @classmethod
     def of(cls, mode: ContentMode) -> Content:
         """One mode for every kind."""
-        return cls(mode, mode, mode)
+        return cls(prompt=mode, accepted=mode, rejected=mode)
 
     def keep(self, text: str, mode: ContentMode, *, before: str = "", after: str = "") -> Text:
         """As `Text.of`, encrypted where texts are to be."""
@@ -109,9 +111,9 @@ class Text(BaseModel):
 
     @property
     def whole(self) -> bool:
-        """Whether it is the text as it was: redaction shows in the length."""
+        """Whether it is the text as it was: redaction shows in the length, or where a mark is as long, in the mark."""
         text = self.text
-        return text is not None and len(text) == self.chars
+        return text is not None and len(text) == self.chars and not any(mark in text for mark in _MARKS)
 
     @classmethod
     def of(cls, text: str, mode: ContentMode, *, before: str = "", after: str = "") -> Text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from stars_guard.errors import AuditError, MissingExtra
 
-__all__ = ["HEAD", "at_head", "make_engine", "migrate", "translated"]
+__all__ = ["HEAD", "Pool", "at_head", "make_engine", "migrate", "translated"]
 
 HEAD = "0001"
 """The newest revision in ``migrations``."""
@@ -48,6 +49,39 @@ def make_engine(url: URL) -> Engine:
         event.listen(engine, "connect", _sqlite_connect)
         event.listen(engine, "begin", _sqlite_begin)
     return engine
+
+
+class Pool:
+    """Closes an engine's connections, but none while any is in use: one that comes back later would be left open."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._users = 0
+        self._to_close = False
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """The time in which a connection is in use."""
+        with self._lock:
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                self._close_if_unused()
+
+    def close(self) -> None:
+        """Close all connections, now or when the last of them comes back. The engine connects again when it is used."""
+        with self._lock:
+            self._to_close = True
+            self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self._to_close and not self._users:
+            self._to_close = False
+            self._engine.dispose()
 
 
 def at_head(connection: Connection) -> bool:

@@ -9,13 +9,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
-__all__ = ["Line", "last_line", "lines_of", "locked", "opened", "parts_of", "replace_start", "sync_folder", "turn_over"]
+from stars_guard.errors import AuditError
+
+__all__ = [
+    "Line",
+    "last_line",
+    "lines_of",
+    "local_path",
+    "locked",
+    "opened",
+    "parts_of",
+    "replace_start",
+    "sync_folder",
+    "turn_over",
+]
 
 _BLOCK = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """A line, without its end; ``ended`` is whether it had one, ``start`` where it begins in the file."""
 
@@ -92,7 +106,7 @@ def lines_of(path: Path, file: int) -> Iterator[Line]:
             left -= len(line)
             bare = line.removesuffix(b"\n")
             if bare:
-                yield Line(path, number, start, bare, bare != line)
+                yield Line(path=path, number=number, start=start, data=bare, ended=bare != line)
             start += len(line)
 
 
@@ -125,6 +139,23 @@ def replace_start(path: Path, start: int) -> None:
         os.close(source)
     beside.rename(path)
     sync_folder(path.parent)
+
+
+def local_path(url: str, path: str) -> Path:
+    """The path in a URL of a file, absolute, so that a later chdir does not split the log.
+
+    Args:
+        path: what comes after ``scheme://``, without options.
+
+    Raises:
+        AuditError: the URL has no path, or there is no home directory.
+    """
+    if not path or path.endswith("/"):
+        raise AuditError(f"cannot use the audit URL {url!r}", hint="it needs the path of a file")
+    try:
+        return Path(unquote(path)).expanduser().absolute()
+    except RuntimeError as exc:
+        raise AuditError(f"cannot use the audit URL {url!r}: there is no home directory") from exc
 
 
 def sync_folder(folder: Path) -> None:

@@ -17,8 +17,8 @@ from stars_guard.errors import InputError
 
 __all__ = [
     "Filter",
-    "Key",
     "News",
+    "Place",
     "Summary",
     "blamed",
     "clear_texts",
@@ -26,12 +26,13 @@ __all__ = [
     "newest",
     "parse_time",
     "stamp",
+    "storable",
     "summarize",
     "words",
 ]
 
-Key = tuple[str, str]
-"""Start and id of a call: the order of a list."""
+Place = tuple[str, str]
+"""Where a call stands in a list: its start and its id."""
 
 _PREVIEW = 140
 _LONGEST = 64
@@ -46,13 +47,13 @@ class Filter:
     Attributes:
         since: started then or later.
         until: started before.
-        judge: some proposal was rejected on account of this judge; see `blamed`.
+        judge: this judge caused a rejection; see `blamed`.
         finish: why the answer ended, as in the record.
         stage: what was judged, as in the record.
         run_id: the whole id of the caller's run.
-        text: each of its words stands somewhere in the prompt, the proposals or the answer, as a whole word and
-            whatever the case of its letters. Text that is not kept, or only encrypted, is not found.
-        rejected: whether at least one proposal must have been rejected.
+        text: each of its words stands somewhere in the prompt, the candidates or the answer, as a whole word and
+            whatever the case of its letters. Text that is not kept, or that is encrypted, is not found.
+        rejected: whether at least one candidate must have been rejected.
     """
 
     since: datetime | None = None
@@ -73,9 +74,9 @@ class Summary:
     Attributes:
         id: the call's id.
         started_at: UTC, ISO 8601.
-        proposals: how many were drawn; ``rejections`` of them were decided against.
-        drawn: tokens; ``kept`` of them are in the answer.
-        judges: on whose account proposals were rejected; see `blamed`.
+        proposals: how many candidates there were; ``rejections`` of them were rejected.
+        drawn: tokens that were generated; ``kept`` of them are in the answer.
+        judges: those that caused rejections; see `blamed`.
         preview: the start of the last message of the prompt; None where its text is not kept.
     """
 
@@ -96,14 +97,14 @@ class Summary:
     preview: str | None
 
     @property
-    def key(self) -> Key:
-        """Its place in a list."""
+    def place(self) -> Place:
+        """Where the row stands in a list."""
         return self.started_at, self.id
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Wanted calls that were written since the last look, in the order of writing, and the cursor of the next look."""
+    """The wanted calls that were written since the last look, in the order of writing, and the next look's cursor."""
 
     calls: tuple[Summary, ...]
     cursor: str
@@ -121,7 +122,9 @@ def stamp(when: datetime) -> str:
 
 
 def parse_time(text: str, now: datetime | None = None) -> datetime:
-    """A moment from what a person types: ``90d`` (that long ago; units s, m, h, d, w) or ISO 8601, UTC unless it says.
+    """A moment from what a person types: ``90d``, which is that long ago (units s, m, h, d, w), or ISO 8601.
+
+    A time without a time zone is in UTC.
 
     Raises:
         InputError: it is neither.
@@ -136,9 +139,9 @@ def parse_time(text: str, now: datetime | None = None) -> datetime:
 
 
 def blamed(attempt: Attempt, rules: Iterable[RuleEntry]) -> tuple[str, ...]:
-    """On whose account a proposal was rejected: the judge that vetoed it, or else all that have a weight in the reward.
+    """The judges that caused a rejection: the one that vetoed the candidate, or all that have a weight in the reward.
 
-    Empty where it was not rejected.
+    Empty where the candidate was not rejected.
     """
     if attempt.verdict != "rejected":
         return ()
@@ -166,10 +169,10 @@ def summarize(record: CallRecord) -> Summary:
     totals = record.totals
     return Summary(
         id=record.call_id,
-        run_id=record.run_id,
+        run_id=None if record.run_id is None else storable(record.run_id),
         started_at=record.started_at,
         seconds=record.seconds,
-        policy=record.policy,
+        policy=storable(record.policy),
         mode=record.mode,
         stage=record.stage,
         finish=record.finish,
@@ -179,7 +182,7 @@ def summarize(record: CallRecord) -> Summary:
         drawn=totals.get("drawn", 0),
         kept=totals.get("kept", 0),
         judges=tuple(judges),
-        preview=None if said is None else " ".join(said[: 2 * _PREVIEW].split())[:_PREVIEW],
+        preview=None if said is None else storable(" ".join(said[: 2 * _PREVIEW].split())[:_PREVIEW]),
     )
 
 
@@ -190,11 +193,11 @@ def matches(record: CallRecord, wanted: Filter) -> bool:
         (
             wanted.since is None or row.started_at >= stamp(wanted.since),
             wanted.until is None or row.started_at < stamp(wanted.until),
-            wanted.policy in (None, row.policy),
+            wanted.policy is None or storable(wanted.policy) == row.policy,
             wanted.judge is None or wanted.judge in row.judges,
             wanted.finish in (None, row.finish),
             wanted.stage in (None, row.stage),
-            wanted.run_id in (None, row.run_id),
+            wanted.run_id is None or storable(wanted.run_id) == row.run_id,
             not wanted.rejected or row.rejections > 0,
             not wanted.text or words(wanted.text) <= {word for text in clear_texts(record) for word in words(text)},
         )
@@ -202,7 +205,7 @@ def matches(record: CallRecord, wanted: Filter) -> bool:
 
 
 def newest(
-    records: Iterable[CallRecord], wanted: Filter, limit: int | None, before: Key | None = None
+    records: Iterable[CallRecord], wanted: Filter, limit: int | None, before: Place | None = None
 ) -> list[Summary]:
     """The rows of the wanted records, newest start first.
 
@@ -211,8 +214,15 @@ def newest(
         before: the key of the last row of the page before.
     """
     rows = [summarize(record) for record in records if matches(record, wanted)]
-    rows = sorted((row for row in rows if before is None or row.key < before), key=lambda row: row.key, reverse=True)
+    rows = sorted(
+        (row for row in rows if before is None or row.place < before), key=lambda row: row.place, reverse=True
+    )
     return rows[:limit]
+
+
+def storable(text: str) -> str:
+    """Text of a list's row as every database can hold it: PostgreSQL has no U+0000."""
+    return text.replace("\0", "\ufffd")
 
 
 def words(text: str) -> set[str]:

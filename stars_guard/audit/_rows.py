@@ -8,28 +8,26 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from stars_guard.audit._query import blamed, clear_texts, summarize, words
+from stars_guard.audit._query import blamed, clear_texts, storable, summarize, words
 from stars_guard.audit.entries import Entry
 from stars_guard.audit.record import CallRecord
 
 __all__ = ["attempts_of", "blames_of", "call_of", "words_of"]
 
-_MOST_WORDS = 20_000
-"""Different words of one call that can be found; PostgreSQL's vectors end at a megabyte."""
+_MOST_WORDS = 900_000
+"""Bytes of the words of one call that can be found. PostgreSQL's vectors end at a megabyte."""
 
 
 def call_of(record: CallRecord, entry: Entry) -> dict[str, Any]:
     """The row of a call."""
     row = asdict(summarize(record))
     clear = bool(record.prompt) and record.prompt[-1].content.content is not None
-    names = {key: _storable(row[key]) for key in ("run_id", "policy", "preview")}
     del row["judges"]
     call_id = row.pop("id")
     return {
         **row,
-        **names,
         **{key: record.totals.get(key, 0) for key in ("rejected", "surplus", "overrun")},
-        "preview": names["preview"] if clear else None,
+        "preview": row["preview"] if clear else None,
         "call_id": call_id,
         "started": datetime.fromisoformat(record.started_at).timestamp(),
         "writer": entry.writer,
@@ -38,7 +36,7 @@ def call_of(record: CallRecord, entry: Entry) -> dict[str, Any]:
 
 
 def attempts_of(call: int, record: CallRecord) -> Iterator[dict[str, Any]]:
-    """One row a proposal."""
+    """One row for each candidate."""
     tokens = 0
     for segment in record.segments:
         for attempt in segment.attempts:
@@ -58,7 +56,7 @@ def attempts_of(call: int, record: CallRecord) -> Iterator[dict[str, Any]]:
 
 
 def blames_of(call: int, record: CallRecord) -> Iterator[dict[str, Any]]:
-    """One row for each judge on whose account proposals were rejected."""
+    """One row for each judge because of which candidates were rejected."""
     vetoes: Counter[str] = Counter()
     low: Counter[str] = Counter()
     for segment in record.segments:
@@ -67,7 +65,7 @@ def blames_of(call: int, record: CallRecord) -> Iterator[dict[str, Any]]:
     for place, judge in enumerate(summarize(record).judges):
         yield {
             "call": call,
-            "judge": _storable(judge),
+            "judge": storable(judge),
             "place": place,
             "vetoes": vetoes[judge],
             "low_reward": low[judge],
@@ -75,10 +73,11 @@ def blames_of(call: int, record: CallRecord) -> Iterator[dict[str, Any]]:
 
 
 def words_of(record: CallRecord) -> list[str]:
-    """The words by which a call is found."""
-    return sorted({word for text in clear_texts(record) for word in words(text)})[:_MOST_WORDS]
-
-
-def _storable(text: str | None) -> str | None:
-    """PostgreSQL has no U+0000 in its texts."""
-    return None if text is None else text.replace("\0", "�")
+    """The words by which a call is found: all of them, or those that fit."""
+    left, found = _MOST_WORDS, list[str]()
+    for word in sorted({word for text in clear_texts(record) for word in words(text)}):
+        left -= len(word.encode())
+        if left < 0:
+            break
+        found.append(word)
+    return found

@@ -7,14 +7,16 @@ import hashlib
 import logging
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from platformdirs import user_state_path
 from pydantic import ValidationError
+from pydantic_core import from_json
 
+from stars_guard.audit._files import sync_folder
 from stars_guard.audit._sink import Sink
-from stars_guard.audit.entries import Item
+from stars_guard.audit.entries import Item, canonical
 from stars_guard.audit.record import CallRecord
 from stars_guard.errors import AuditError
 
@@ -27,8 +29,11 @@ _CHUNK = 64
 class Spool:
     """A file for each process and store, held under a lock while its process lives.
 
-    What a process has left behind that died is taken over by the next one that writes to the same store. Each record
-    gets into the store once: those that it has already are passed over.
+    When a process dies, the next one that writes to the same store takes over what it has left behind. Each record gets
+    into the store once: those that it has already are passed over.
+
+    A line that cannot be read is never deleted. It may be the record of a newer stars-guard, or the beginning of a
+    record that a crash has cut off. Such lines are put into a file of their own, and a warning names it.
     """
 
     def __init__(self, name: str) -> None:
@@ -67,19 +72,21 @@ class Spool:
             ) from exc
 
     def replay(self, store: Sink) -> int:
-        """Write what waits into the store, oldest first, and forget it; how many records.
+        """Write what waits into the store, oldest first, and take it out of the spool. Returns how many records.
 
         Raises:
-            AuditError: the store is still down. What waits stays.
+            AuditError: the store is still down, or the spool cannot be read. What waits stays.
         """
         moved = 0
-        if not self._looked:
-            moved += self._adopt(store)
-            self._looked = True
-        if self._path is not None:
-            moved += _move(self._file, store)
-            self._path.unlink(missing_ok=True)
-            self.release()
+        try:
+            if not self._looked:
+                moved += self._adopt(store)
+                self._looked = True
+            if self._path is not None:
+                moved += _empty(self._path, self._file, store)
+                self.release()
+        except OSError as exc:
+            raise AuditError(f"cannot read the records that wait in {self._folder}: {exc.strerror}") from exc
         return moved
 
     def release(self) -> None:
@@ -87,7 +94,7 @@ class Spool:
         if self._path is not None:
             os.close(self._file)
             self._path, self._file = None, -1
-            self._looked = False
+        self._looked = False
 
     def _open(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -105,8 +112,7 @@ class Spool:
                 continue
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                moved += _move(file, store)
-                path.unlink(missing_ok=True)
+                moved += _empty(path, file, store)
             except BlockingIOError:
                 continue
             finally:
@@ -114,17 +120,32 @@ class Spool:
         return moved
 
 
-def _move(file: int, store: Sink) -> int:
-    moved, chunk = 0, list[Item]()
-    for item in _items(file):
-        chunk.append(item)
-        if len(chunk) == _CHUNK:
-            moved += _move_chunk(chunk, store)
-            chunk = []
-    return moved + _move_chunk(chunk, store)
+def _empty(path: Path, file: int, store: Sink) -> int:
+    """Write the records of a spool into the store and take the spool away. Returns how many records.
+
+    Args:
+        file: the open file at ``path``, whose lock this process holds.
+    """
+    moved, chunk, unreadable = 0, list[Item](), list[bytes]()
+    with open(file, "rb", closefd=False) as stream:
+        stream.seek(0)
+        for line in stream:
+            item = _item(line)
+            if item is None:
+                unreadable.append(line)
+                continue
+            chunk.append(item)
+            if len(chunk) == _CHUNK:
+                moved += _move(chunk, store)
+                chunk = []
+    moved += _move(chunk, store)
+    if unreadable:
+        _set_aside(path, unreadable)
+    path.unlink(missing_ok=True)
+    return moved
 
 
-def _move_chunk(chunk: Sequence[Item], store: Sink) -> int:
+def _move(chunk: Sequence[Item], store: Sink) -> int:
     if not chunk:
         return 0
     there = store.has({item.record.call_id for item in chunk})
@@ -134,11 +155,28 @@ def _move_chunk(chunk: Sequence[Item], store: Sink) -> int:
     return len(missing)
 
 
-def _items(file: int) -> Iterator[Item]:
-    with open(file, "rb", closefd=False) as stream:
-        stream.seek(0)
-        for number, line in enumerate(stream, start=1):
-            try:
-                yield Item(CallRecord.model_validate_json(line), line.decode().rstrip("\n"))
-            except ValidationError:
-                _log.warning("line %d of a spool was torn and is left out", number)
+def _item(line: bytes) -> Item | None:
+    """The record of a line, in whatever version it was written; None where this version does not read it."""
+    try:
+        return Item(CallRecord.model_validate_json(line), canonical(from_json(line)))
+    except (ValidationError, ValueError, AuditError):
+        return None
+
+
+def _set_aside(path: Path, lines: Sequence[bytes]) -> None:
+    """Keep lines that cannot be read in a file that no process takes for a spool."""
+    aside, part = path.with_suffix(".unreadable"), path.with_suffix(".part")
+    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(file, "wb") as stream:
+        stream.writelines(lines)
+        stream.flush()
+        os.fsync(file)
+    part.rename(aside)
+    sync_folder(path.parent)
+    _log.warning(
+        "%d lines of an audit spool cannot be read by this version of stars-guard and are kept in %s. If a newer "
+        "version has written them, upgrade, and rename the file to %s: its records are then written to the log.",
+        len(lines),
+        aside,
+        path.name,
+    )

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import sqltypes
 
-from stars_guard.audit._query import Filter, Key, News, Summary, stamp, words
+from stars_guard.audit._query import Filter, News, Place, Summary, stamp, storable, words
 from stars_guard.audit._tables import blames, calls, texts
 
 __all__ = ["conditions", "ids_of", "news", "page", "texts_row"]
@@ -50,7 +50,7 @@ def conditions(wanted: Filter, dialect: str) -> list[ColumnElement[bool]]:
     for name in ("policy", "finish", "stage", "run_id"):
         value = getattr(wanted, name)
         if value is not None:
-            found.append(calls.c[name] == value)
+            found.append(calls.c[name] == storable(value))
     if wanted.judge is not None:
         blame = blames.alias()
         found.append(exists().where(blame.c.judge == wanted.judge, blame.c.call == calls.c.id))
@@ -67,7 +67,7 @@ def ids_of(wanted: Filter, dialect: str) -> Select[Any]:
     return select(calls.c.id).where(*conditions(wanted, dialect))
 
 
-def page(connection: Connection, wanted: Filter, limit: int | None, before: Key | None) -> list[Summary]:
+def page(connection: Connection, wanted: Filter, limit: int | None, before: Place | None) -> list[Summary]:
     """As `stars_guard.audit._query.newest`."""
     dialect = connection.dialect.name
     query = select(calls).where(*conditions(replace(wanted, text=None), dialect))

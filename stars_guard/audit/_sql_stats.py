@@ -12,11 +12,11 @@ from stars_guard.audit._query import Filter
 from stars_guard.audit._sql_query import conditions
 from stars_guard.audit._tables import attempts, blames, calls
 from stars_guard.audit.stats import (
-    LAST_POSITION,
+    LAST_INDEX,
     Cell,
     Cost,
+    IndexCount,
     JudgeCount,
-    Position,
     Stats,
     bin_width,
     bucket_seconds,
@@ -42,13 +42,16 @@ def count_rows(connection: Connection, wanted: Filter) -> Stats:
     finishes = select(calls.c.finish, number).where(*where).group_by(calls.c.finish)
     by_judge = select(blames.c.judge, func.sum(blames.c.vetoes), func.sum(blames.c.low_reward))
     judges = by_judge.join_from(blames, calls, blames.c.call == calls.c.id).where(*where).group_by(blames.c.judge)
-    positions, width, cells = _positions(connection, where)
+    by_index, width, cells = _by_index(connection, where)
     return Stats(
         total=next(iter(_costs(connection, where, None)), Cost("")),
         finishes=tuple(sorted(((row[0], row[1]) for row in connection.execute(finishes)), key=lambda r: (-r[1], r[0]))),
         judges=tuple(
             sorted(
-                (JudgeCount(judge, int(vetoes), int(low)) for judge, vetoes, low in connection.execute(judges)),
+                (
+                    JudgeCount(judge, vetoes=int(vetoes), low_reward=int(low))
+                    for judge, vetoes, low in connection.execute(judges)
+                ),
                 key=lambda found: (-found.vetoes - found.low_reward, found.judge),
             )
         ),
@@ -57,7 +60,7 @@ def count_rows(connection: Connection, wanted: Filter) -> Stats:
         times=tuple(
             sorted((_renamed(cost, bucket) for cost in _costs(connection, where, stretch)), key=lambda cost: cost.name)
         ),
-        positions=positions,
+        by_index=by_index,
         width=width,
         cells=cells,
     )
@@ -82,8 +85,8 @@ def _renamed(cost: Cost, bucket: int) -> Cost:
     return replace(cost, name=datetime.fromtimestamp(int(cost.name) * bucket, UTC).isoformat())
 
 
-def _positions(connection: Connection, where: _Where) -> tuple[tuple[Position, ...], float, tuple[Cell, ...]]:
-    index = case((attempts.c.segment > LAST_POSITION, LAST_POSITION), else_=attempts.c.segment).label("place")
+def _by_index(connection: Connection, where: _Where) -> tuple[tuple[IndexCount, ...], float, tuple[Cell, ...]]:
+    index = case((attempts.c.segment > LAST_INDEX, LAST_INDEX), else_=attempts.c.segment).label("place")
     accepted, rejected = (
         func.sum(case((attempts.c.verdict == verdict, 1), else_=0)) for verdict in ("accepted", "rejected")
     )
@@ -103,10 +106,12 @@ def _positions(connection: Connection, where: _Where) -> tuple[tuple[Position, .
         .group_by(index)
     )
     rows = sorted(tuple(row) for row in connection.execute(by_place))
-    positions = tuple(Position(place, int(yes), int(no), tau) for place, yes, no, tau, _, _ in rows)
+    by_index = tuple(
+        IndexCount(place, accepted=int(yes), rejected=int(no), threshold=tau) for place, yes, no, tau, _, _ in rows
+    )
     lows, highs = ([row[at] for row in rows if row[at] is not None] for at in (4, 5))
     if not lows:
-        return positions, 0.0, ()
+        return by_index, 0.0, ()
     width = bin_width(min(lows), max(highs))
     ratio = attempts.c.reward / width
     bin_: ColumnElement[int]
@@ -119,7 +124,7 @@ def _positions(connection: Connection, where: _Where) -> tuple[tuple[Position, .
     by_bin = select(index, bin_, accepted, rejected).select_from(joined)
     by_bin = by_bin.where(*decided, attempts.c.reward.is_not(None)).group_by(index, bin_)
     cells = tuple(
-        Cell(place, low * width, int(yes), int(no))
+        Cell(place, low * width, accepted=int(yes), rejected=int(no))
         for place, low, yes, no in sorted(tuple(row) for row in connection.execute(by_bin))
     )
-    return positions, width, cells
+    return by_index, width, cells

@@ -1,52 +1,30 @@
-"""Writes records off the event loop, in batches, and answers for what happens when the store is down."""
+"""The queue in front of a store. It writes records off the event loop and in batches, also after the store was down."""
 
 from __future__ import annotations
 
 import asyncio
 import atexit
 import logging
+import os
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from functools import partial
 
-import anyio.to_thread
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from stars_guard.audit._sink import Sink
 from stars_guard.audit._spool import Spool
 from stars_guard.audit.entries import Item
 from stars_guard.audit.record import CallRecord
-from stars_guard.core.vocabulary import Durability, OnWriteError
+from stars_guard.audit.writing import Writing
 from stars_guard.errors import AuditError
 
-__all__ = ["Writer", "Writing"]
+__all__ = ["WriteQueue"]
 
 _log = logging.getLogger("stars_guard.audit")
-
-
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """When a record counts as written, and what happens when it cannot be.
-
-    Attributes:
-        durability: ``every-call``: when the disk or the database has committed it; calls that end at the same moment
-            share a commit. ``batch``: at once; it is committed within ``linger`` seconds or with the 64th record.
-        on_error: ``spool``: keep it in a local file until the store is back; ``block``: try again for ``patience``
-            seconds, and then fail the call; ``drop``: count it, log a warning, and go on.
-        queue: records that may wait; the next call waits until there is room, or under ``drop`` loses its record.
-    """
-
-    durability: Durability = "every-call"
-    on_error: OnWriteError = "spool"
-    linger: float = 0.2
-    patience: float = 30.0
-    queue: int = 1024
-
 
 _BATCH = 64
 _IDLE = 5.0
@@ -58,7 +36,7 @@ _AGAIN = 1.0
 _Waiting = tuple[CallRecord, "Future[None]"]
 
 
-class Writer:
+class WriteQueue:
     """The queue in front of a store, and the thread that empties it.
 
     Attributes:
@@ -73,87 +51,106 @@ class Writer:
         self._waiting: deque[_Waiting] = deque()
         self._change = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._closing = False
+        self._closers = 0
         self._failed: AuditError | None = None
         self._again_at = 0.0
 
     async def append(self, record: CallRecord) -> None:
-        """See `ChainedStore.append`."""
+        """Put a record into the queue. Wait until it is written under ``every-call``, and also when the queue is full.
+
+        A caller that is cancelled stops waiting. Its record is written all the same.
+
+        Raises:
+            AuditError: as `ChainedStore.append`.
+        """
         done: Future[None] = Future()
-        if not self._put(record, done, wait=False):
-            if self.writing.on_error == "drop":
-                self._drop(1)
-                return
-            await anyio.to_thread.run_sync(partial(self._put, record, done, wait=True))
-        if self.writing.durability == "every-call":
+        full = self._is_full()
+        if full and self.writing.on_error == "drop":
+            self._drop(1)
+            return
+        self._put(record, done)
+        if self.writing.durability == "every-call" or full:
             await asyncio.wrap_future(done)
         elif self._failed is not None:
             failed, self._failed = self._failed, None
             raise failed
 
     def close(self) -> None:
-        """Write what waits. May be called again; a later append starts anew."""
+        """Write what waits, end the thread, and let go of what the store and the spool hold. Blocks.
+
+        A queue may be closed more than once, and a later append starts it again.
+        """
         with self._change:
-            self._closing = True
+            self._closers += 1
             self._change.notify_all()
             thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
-        with self._change:
-            self._closing = False
+        try:
+            if thread is not None and thread is not threading.current_thread():
+                thread.join()
+        finally:
+            with self._change:
+                self._closers -= 1
 
-    def _put(self, record: CallRecord, done: Future[None], *, wait: bool) -> bool:
+    def _is_full(self) -> bool:
         with self._change:
-            while len(self._waiting) >= self.writing.queue:
-                if not wait:
-                    return False
-                self._change.wait()
+            return len(self._waiting) >= self.writing.queue
+
+    def _put(self, record: CallRecord, done: Future[None]) -> None:
+        # nothing is awaited up to here, so a caller that is cancelled has its record in the queue or has not begun
+        with self._change:
             self._waiting.append((record, done))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, args=(self._store(),), name="audit", daemon=True)
                 _running.add(self)
                 self._thread.start()
             self._change.notify_all()
-            return True
 
     def _run(self, store: Sink) -> None:
-        while (batch := self._take()) is not None:
-            self._serve(store, batch)
-        if self._spool is not None:
-            self._spool.release()
-        store.rest()
+        while True:
+            while (batch := self._take()) is not None:
+                self._serve(store, batch)
+            self._let_go(store)
+            with self._change:
+                # what came in meanwhile is served by this thread: there are never two
+                if not self._waiting:
+                    self._thread = None
+                    _running.discard(self)
+                    return
+
+    def _let_go(self, store: Sink) -> None:
+        try:
+            if self._spool is not None:
+                self._spool.release()
+            store.rest()
+        except Exception:
+            # nothing of a record depends on it, and the thread must not die with records in the queue
+            _log.exception("the audit log %s could not be put to rest", store.name)
 
     def _take(self) -> list[_Waiting] | None:
-        """The next batch; empty when only the spool is to be looked at, None when the thread may end."""
+        """The next batch. It is empty when only the spool is to be looked at, and None when there is no more work."""
         with self._change:
             timeout = _AGAIN if self._spool is not None and self._spool.holds else _IDLE
-            self._change.wait_for(lambda: self._waiting or self._closing, timeout)
-            if not self._waiting and (self._closing or timeout == _IDLE):
-                self._thread = None
-                _running.discard(self)
+            self._change.wait_for(lambda: self._waiting or self._closers, timeout)
+            if not self._waiting and (self._closers or timeout == _IDLE):
                 return None
-            if self.writing.durability == "batch" and not self._closing:
-                self._change.wait_for(lambda: len(self._waiting) >= _BATCH or self._closing, self.writing.linger)
-            batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
-            self._change.notify_all()
-            return batch
+            if self.writing.durability == "batch":
+                self._change.wait_for(lambda: len(self._waiting) >= _BATCH or self._closers, self.writing.linger)
+            return [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
 
     def _serve(self, store: Sink, batch: Sequence[_Waiting]) -> None:
         items, futures = [], []
         for record, done in batch:
-            # a caller that has gone away has its record all the same
+            # a caller that was cancelled has its record written all the same
             waited_for = [done] if done.set_running_or_notify_cancel() else []
             try:
                 items.append(Item.of(record))
                 futures += waited_for
-            except AuditError as exc:
-                self._fail(waited_for, exc)
+            except Exception as exc:
+                self._fail(waited_for, _as_audit_error(exc))
         try:
             self._write(store, items)
         except Exception as exc:
-            unforeseen = AuditError(f"cannot write the audit log: {type(exc).__name__}")
-            unforeseen.__cause__ = exc
-            self._fail(futures, exc if isinstance(exc, AuditError) else unforeseen)
+            self._fail(futures, _as_audit_error(exc))
             return
         for done in futures:
             done.set_result(None)
@@ -201,7 +198,6 @@ class Writer:
         _log.error("audit records could not be written: %s", error)
         if self.writing.durability == "batch":
             self._failed = error
-            return
         for done in futures:
             done.set_exception(error)
 
@@ -210,13 +206,22 @@ class Writer:
         _log.warning("%d audit records were dropped, %d so far: %s", records, self.dropped, exc or "the queue is full")
 
 
-_running: set[Writer] = set()
-"""Writers whose thread runs: they, and so what waits in them, are not forgotten."""
+def _as_audit_error(exc: Exception) -> AuditError:
+    if isinstance(exc, AuditError):
+        return exc
+    unforeseen = AuditError(f"cannot write the audit log: {type(exc).__name__}")
+    unforeseen.__cause__ = exc
+    return unforeseen
+
+
+_running: set[WriteQueue] = set()
+"""Queues whose thread runs: they, and so what waits in them, are not forgotten."""
 
 
 def _close_all() -> None:
-    for writer in list(_running):
-        writer.close()
+    for queue in list(_running):
+        queue.close()
 
 
 atexit.register(_close_all)
+os.register_at_fork(after_in_child=_running.clear)  # what waits in them is written by the parent process

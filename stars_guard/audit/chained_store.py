@@ -1,4 +1,4 @@
-"""A store whose records are sealed, and which writes in batches on a thread of its own."""
+"""A store whose records form a chain, and which writes in batches on a thread of its own."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from datetime import datetime
 
 import anyio.to_thread
 
-from stars_guard.audit._write_queue import Writer, Writing
+from stars_guard.audit._write_queue import WriteQueue
 from stars_guard.audit.entries import Broken, Entry, Head, Item, Unsealed
 from stars_guard.audit.record import CallRecord
 from stars_guard.audit.store import AuditStore
+from stars_guard.audit.writing import Writing
 from stars_guard.errors import AuditError
 
 __all__ = ["ChainedStore"]
@@ -21,7 +22,7 @@ _log = logging.getLogger("stars_guard.audit")
 
 
 class ChainedStore(AuditStore):
-    """Adds to a `AuditStore` what proof needs. Its own methods block.
+    """Adds to an `AuditStore` what proof needs. Its own methods block.
 
     Args:
         name: the store's URL, without a password.
@@ -30,7 +31,7 @@ class ChainedStore(AuditStore):
 
     def __init__(self, name: str, writing: Writing | None = None) -> None:
         self.name = name
-        self._writer = Writer(self, writing or Writing())
+        self._queue = WriteQueue(self, writing or Writing())
 
     async def append(self, record: CallRecord) -> None:
         """Write a record. When this returns it is as durable as `Writing` says.
@@ -38,14 +39,14 @@ class ChainedStore(AuditStore):
         Raises:
             AuditError: it could not be written, nor be put aside where `Writing` says so.
         """
-        await self._writer.append(record)
+        await self._queue.append(record)
 
     async def aclose(self) -> None:
         await anyio.to_thread.run_sync(self.close)
 
     def close(self) -> None:
-        """As `aclose`, for code without an event loop."""
-        self._writer.close()
+        """As `aclose`, for code without an event loop. Blocks."""
+        self._queue.close()
 
     @abstractmethod
     def write(self, items: Sequence[Item]) -> None:
@@ -56,7 +57,7 @@ class ChainedStore(AuditStore):
         """
 
     def rest(self) -> None:
-        """Let go of what is held for the next write: there is none for a while."""
+        """Let go of files and connections: nothing is written for a while."""
 
     @abstractmethod
     def has(self, calls: Collection[str]) -> set[str]:
@@ -72,7 +73,7 @@ class ChainedStore(AuditStore):
 
     @abstractmethod
     def size(self) -> int:
-        """How many entries there are to read, about."""
+        """How many entries there are to read, for a progress bar."""
 
     @abstractmethod
     def heads(self) -> list[Head]:
@@ -80,8 +81,12 @@ class ChainedStore(AuditStore):
 
     @abstractmethod
     def purge(self, before: datetime) -> int:
-        """Take out the records of calls that ended before a time, from the start of each chain up to the first younger
-        one, and say so in an entry of its own. How many went.
+        """Delete the records of calls that ended before a time.
+
+        They go from the start of each chain up to the first record that is younger. A new entry says that they went.
+
+        Returns:
+            How many records went.
 
         Raises:
             AuditError: the log cannot be changed.
@@ -98,8 +103,9 @@ class ChainedStore(AuditStore):
                     yield found.record()
                 case Unsealed():
                     yield found.record
-                case Broken(kind="foreign"):
-                    # whole, but not ours: another version's record must not go missing in silence
-                    raise AuditError(f"{found.where}: not a record that this version reads")
-                case Broken():
+                case Broken(error=AuditError() as error):
+                    raise error
+                case Broken(kind="torn"):
                     _log.warning("%s: a torn line was skipped", found.where)
+                case Broken():
+                    _log.warning("%s: a damaged line was skipped; `stars-guard audit verify` says more", found.where)

@@ -2,34 +2,37 @@
 
     hash = SHA-256 of the entry without its hash, as canonical JSON (RFC 8785); HMAC-SHA-256 where there is a key
 
-A chain belongs to one writer: a JSONL file is one, and so is each process that writes into a database. Its last hash,
-the head, stands for all before it: whoever keeps heads elsewhere finds out when a tail is cut off or all is made anew.
+A chain has one writer: a JSONL file is one chain, and each process that writes into a database has its own. ``writer``
+names the chain. The last hash of a chain, its head, stands for all entries before it. If you keep heads elsewhere, you
+can tell when the tail of a chain was cut off or when all of it was made again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import rfc8785
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from stars_guard.audit.keys import AuditKey, audit_keys
-from stars_guard.audit.record import CallRecord
+from stars_guard.audit.keys import KEY_VARIABLE, AuditKey, audit_keys
+from stars_guard.audit.record import CallRecord, read_record
+from stars_guard.audit.versions import unreadable
 from stars_guard.errors import AuditError
 
 __all__ = [
     "GENESIS",
     "Broken",
     "Entry",
+    "Gone",
     "Head",
     "Item",
+    "Kind",
     "Purge",
     "Unsealed",
     "canonical",
@@ -41,11 +44,28 @@ __all__ = [
 GENESIS = "0" * 64
 """What the first entry of a chain holds in place of the hash before it."""
 
+Kind = Literal["record", "purge"]
+"""What an entry holds: the record of a call, or the note that entries were purged."""
+
 _EXACT = 2**53 - 1
-_LINE = re.compile(
-    rb'\{"hash":"([0-9a-f]{64})","key":(?:null|"([0-9a-f]{16})"),"prev":"([0-9a-f]{64})",'
-    rb'"(record|purge)":(\{.*\}),"seq":([1-9][0-9]{0,17}),"writer":"([0-9a-f]{16})"\}'
-)
+"""The largest whole number that a double holds, and every number below it."""
+
+_Hash = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\z")]
+_Name = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{16}\z")]
+
+
+class _Line(BaseModel):
+    """What an entry is as a line of JSON. It has either a ``record`` or a ``purge``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    hash: _Hash
+    key: _Name | None
+    prev: _Hash
+    purge: dict[str, Any] | None = None
+    record: dict[str, Any] | None = None
+    seq: Annotated[int, Field(ge=1, le=_EXACT)]
+    writer: _Name
 
 
 class Head(BaseModel):
@@ -58,6 +78,16 @@ class Head(BaseModel):
     hash: str = GENESIS
 
 
+class Gone(Head):
+    """The last entry of a chain that a purge took out, and so all entries before it.
+
+    Attributes:
+        entries: how many went. Only the first purges that were ever written have it, and nothing needs it.
+    """
+
+    entries: int | None = Field(default=None, exclude=True)
+
+
 class Purge(BaseModel):
     """What an entry says in place of those that were taken out: of each chain, all up to the last that is named."""
 
@@ -65,27 +95,29 @@ class Purge(BaseModel):
 
     at: str
     before: str
-    purged: tuple[Head, ...]
+    purged: tuple[Gone, ...]
 
     @classmethod
     def of(cls, before: datetime, gone: Iterable[Head], earlier: Iterable[str]) -> str:
         """The payload of a purge.
 
         Args:
+            before: the purge took out calls that ended before this time.
             gone: of each chain the last entry that goes.
-            earlier: payloads of the purges before. What they say is said again, since they may go too.
+            earlier: payloads of the purges before. What they say is said again, because they may go too.
         """
         last: dict[str, Head] = {}
         for head in (*(head for payload in earlier for head in cls.model_validate_json(payload).purged), *gone):
             if head.writer not in last or head.seq > last[head.writer].seq:
                 last[head.writer] = head
         now, until = datetime.now(UTC).isoformat(), before.astimezone(UTC).isoformat()
-        return canonical(cls(at=now, before=until, purged=tuple(last.values())).model_dump())
+        purged = tuple(Gone(writer=head.writer, seq=head.seq, hash=head.hash) for head in last.values())
+        return canonical(cls(at=now, before=until, purged=purged).model_dump())
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A record on its way into a store, and the canonical JSON that is sealed."""
+    """A record on its way into a store, and the canonical JSON that goes into the chain."""
 
     record: CallRecord
     payload: str
@@ -96,12 +128,13 @@ class Item:
         return cls(record, canonical(record.model_dump(mode="json")))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One entry of a chain.
 
     Attributes:
-        seq: its place in the chain, from 1.
+        writer: the name of the chain.
+        seq: the entry's number in the chain, from 1.
         prev: the hash of the entry before.
         key: names the key that signed it; None for a plain hash.
         payload: canonical JSON of a `CallRecord` or a `Purge`, as ``kind`` says.
@@ -111,7 +144,7 @@ class Entry:
     seq: int
     prev: str
     key: str | None
-    kind: Literal["record", "purge"]
+    kind: Kind
     payload: str
     hash: str
 
@@ -120,22 +153,46 @@ class Entry:
         """The chain up to here."""
         return Head(writer=self.writer, seq=self.seq, hash=self.hash)
 
+    @property
+    def where(self) -> str:
+        """The entry's place, as errors name it."""
+        return f"entry {self.seq} of {self.writer}"
+
     def line(self) -> bytes:
-        """As it is written into a file, without the line's end."""
-        return b'{"hash":"%s",%s' % (self.hash.encode(), _unhashed(self)[1:])
+        """The entry as canonical JSON: a line of a file, without its end."""
+        return _object({**self._members(), "hash": _json(self.hash)})
+
+    def hashed(self) -> bytes:
+        """What the hash is taken of: the entry as canonical JSON, without its hash."""
+        return _object(self._members())
+
+    def _members(self) -> dict[str, str]:
+        members = {name: _json(getattr(self, name)) for name in ("key", "prev", "seq", "writer")}
+        return {**members, self.kind: self.payload}
 
     @classmethod
     def parse(cls, line: bytes) -> Entry | None:
-        """What `line` wrote, byte for byte; None for anything else."""
-        match = _LINE.fullmatch(line)
-        if match is None:
-            return None
+        """The entry that `line` wrote, byte for byte; None for anything else."""
         try:
-            found = [None if group is None else group.decode() for group in match.groups()]
-        except UnicodeDecodeError:
+            members = _Line.model_validate_json(line)
+        except ValidationError:
             return None
-        digest, key, prev, kind, payload, seq, writer = found
-        return cls(writer, int(seq or 0), prev, key, kind, payload, digest)  # type: ignore[arg-type]
+        kind: Kind = "record" if members.record is not None else "purge"
+        empty = cls(
+            writer=members.writer,
+            seq=members.seq,
+            prev=members.prev,
+            key=members.key,
+            kind=kind,
+            payload="",
+            hash=members.hash,
+        )
+        # the payload is kept byte for byte, so that it can be hashed again: it is what stands between the other members
+        name = f'"{kind}":'.encode()
+        before, _, after = empty.line().partition(name)
+        payload = line[len(before + name) : len(line) - len(after)]
+        entry = replace(empty, payload=payload.decode())
+        return entry if entry.line() == line else None
 
     def holds(self, keys: Sequence[AuditKey]) -> bool:
         """Whether the hash is that of the entry.
@@ -143,23 +200,25 @@ class Entry:
         Raises:
             AuditError: it was signed with a key that is not among ``keys``.
         """
+        try:
+            data = self.hashed()
+        except ValueError:
+            # a number or a text that JSON cannot hold, so nobody has hashed it
+            return False
         if self.key is None:
-            return self.hash == hashlib.sha256(_unhashed(self)).hexdigest()
+            return self.hash == hashlib.sha256(data).hexdigest()
         for key in keys:
             if key.id == self.key:
-                return secrets.compare_digest(self.hash, key.seal(_unhashed(self)))
-        raise AuditError(f"entry {self.seq} of {self.writer} is signed with the key {self.key}, which is not here")
+                return secrets.compare_digest(self.hash, key.seal(data))
+        raise AuditError(f"it is signed with the key {self.key}, which is not here", hint=f"add it to {KEY_VARIABLE}")
 
     def record(self) -> CallRecord:
         """The record.
 
         Raises:
-            AuditError: it is not one that this version reads.
+            AuditError: this version of stars-guard does not read it.
         """
-        try:
-            return CallRecord.model_validate_json(self.payload)
-        except ValidationError:
-            raise AuditError(f"entry {self.seq} of {self.writer} is not a record that this version reads") from None
+        return read_record(self.payload, self.where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,26 +234,41 @@ class Broken:
     """What stands in a log and is no entry.
 
     Attributes:
-        kind: ``torn``: what a crash can have left of one; ``foreign``: JSON, but nothing that this version reads;
-            ``garbled``: neither.
+        where: file and line.
+        kind: ``torn``: what a crash can have left of an entry. ``foreign``: JSON, but nothing that this version of
+            stars-guard reads, such as the record of a newer one. ``garbled``: neither.
+        error: what to say of a ``foreign`` line. It is whole, so it must not be skipped in silence.
     """
 
     where: str
     kind: Literal["torn", "foreign", "garbled"]
+    _: KW_ONLY
+    error: AuditError | None = None
 
 
-def seal(head: Head, bodies: Sequence[tuple[Literal["record", "purge"], str]]) -> list[Entry]:
-    """The next entries of a chain. Signed where there is a key."""
+def seal(head: Head, bodies: Sequence[tuple[Kind, str]]) -> list[Entry]:
+    """The next entries of a chain. They are signed where there is a key.
+
+    Args:
+        head: the last entry so far.
+        bodies: kind and payload of each new entry.
+    """
     keys = audit_keys()
     key = keys[0] if keys else None
     entries: list[Entry] = []
-    prev, seq = head.hash, head.seq
     for kind, payload in bodies:
-        seq += 1
-        bare = Entry(head.writer, seq, prev, key.id if key else None, kind, payload, "")
-        data = _unhashed(bare)
-        prev = key.seal(data) if key else hashlib.sha256(data).hexdigest()
-        entries.append(Entry(bare.writer, seq, bare.prev, bare.key, kind, payload, prev))
+        bare = Entry(
+            writer=head.writer,
+            seq=head.seq + 1,
+            prev=head.hash,
+            key=key.id if key else None,
+            kind=kind,
+            payload=payload,
+            hash="",
+        )
+        data = bare.hashed()
+        entries.append(replace(bare, hash=key.seal(data) if key else hashlib.sha256(data).hexdigest()))
+        head = entries[-1].head
     return entries
 
 
@@ -223,7 +297,8 @@ def read_line(line: bytes, where: str, *, ended: bool) -> Entry | Unsealed | Bro
 
     Args:
         line: without its end.
-        ended: whether it had one: a crash leaves the beginning of a line, and never its end.
+        where: file and line, for who reads an error.
+        ended: whether it had an end: a crash leaves the beginning of a line, and never its end.
     """
     if (entry := Entry.parse(line)) is not None:
         return entry
@@ -232,7 +307,7 @@ def read_line(line: bytes, where: str, *, ended: bool) -> Entry | Unsealed | Bro
     except ValidationError as exc:
         is_json = exc.errors()[0]["type"] != "json_invalid"
     if is_json:
-        return Broken(where, "foreign")
+        return Broken(where, "foreign", error=unreadable(line, where))
     old = line.startswith(b'{"schema_version":1,')
     return Broken(where, "torn" if old or (not ended and not _begins_complete(line)) else "garbled")
 
@@ -244,6 +319,15 @@ def _begins_complete(line: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _json(value: str | int | None) -> str:
+    return rfc8785.dumps(value).decode()
+
+
+def _object(members: Mapping[str, str]) -> bytes:
+    """Canonical JSON of an object, from the canonical JSON of its members: they are sorted by name, and that is all."""
+    return ("{" + ",".join(f"{_json(name)}:{members[name]}" for name in sorted(members)) + "}").encode()
 
 
 def _exact(value: Any) -> Any:
@@ -258,11 +342,3 @@ def _exact(value: Any) -> Any:
             return [_exact(each) for each in value]
         case _:
             return value
-
-
-def _unhashed(entry: Entry) -> bytes:
-    key = "null" if entry.key is None else f'"{entry.key}"'
-    return (
-        f'{{"key":{key},"prev":"{entry.prev}","{entry.kind}":{entry.payload},'
-        f'"seq":{entry.seq},"writer":"{entry.writer}"}}'
-    ).encode()

@@ -1,17 +1,20 @@
-"""The audit log as a file: one line of JSON a call, each sealed to the one before."""
+"""The audit log as a file: one line of JSON for each call, each with the hash of the line before."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Self
 
 from stars_guard.audit._files import (
     Line,
     last_line,
     lines_of,
+    local_path,
     locked,
     opened,
     parts_of,
@@ -20,24 +23,25 @@ from stars_guard.audit._files import (
     turn_over,
 )
 from stars_guard.audit._query import Filter, News
-from stars_guard.audit._write_queue import Writing
 from stars_guard.audit.chained_store import ChainedStore
-from stars_guard.audit.entries import Broken, Entry, Head, Item, Purge, Unsealed, new_writer, read_line, seal
+from stars_guard.audit.entries import Broken, Entry, Head, Item, Kind, Purge, Unsealed, new_writer, read_line, seal
+from stars_guard.audit.writing import Writing
 from stars_guard.errors import AuditError
 
 __all__ = ["JsonlStore"]
 
 
 class JsonlStore(ChainedStore):
-    """Appends to a file that threads and processes may share: the file is one chain, whoever writes.
+    """Appends to a file that threads and processes may share. The file is one chain, whoever writes.
 
-    The beginning of a line that a crash has left is skipped when reading, with a warning in the log, and taken away by
-    the next write.
+    A crash can leave the beginning of a line. Reading skips it, with a warning in Python's log, and the next write
+    takes it away.
 
     Args:
-        path: the file. It and its folders are made by the first record, for their owner only.
-        max_bytes: a file that would grow beyond it becomes a part, such as ``audit.jsonl.000001``.
-        daily: so does a file of another day, by UTC. The chain goes on in the next file.
+        path: the file. The first record makes it and its folders, for their owner only.
+        max_bytes: a file that would grow beyond it becomes a part, such as ``audit.jsonl.000001``. The chain goes on in
+            the next file.
+        daily: a file of another day, by UTC, becomes a part too.
         writing: see `ChainedStore`.
     """
 
@@ -49,6 +53,22 @@ class JsonlStore(ChainedStore):
         self._max_bytes = max_bytes
         self._daily = daily
         self._tip: tuple[tuple[int, int], Head] | None = None
+
+    @classmethod
+    def from_url(cls, url: str, writing: Writing | None = None) -> Self:
+        """``jsonl:///path``, with ``?max_bytes=N&daily=1`` or one of them. Raises as `AuditStore.from_url`."""
+        path, options = _split(url.partition("://")[2])
+        if unknown := sorted(options.keys() - {"max_bytes", "daily"}):
+            raise AuditError(f"cannot use the audit URL {url!r}: unknown {', '.join(unknown)}", hint="max_bytes, daily")
+        max_bytes, daily = options.get("max_bytes"), options.get("daily", "0")
+        if (max_bytes is not None and not max_bytes.isdecimal()) or daily not in ("0", "1"):
+            raise AuditError(f"cannot use the audit URL {url!r}", hint="max_bytes is a number, daily 0 or 1")
+        return cls(
+            local_path(url, path),
+            max_bytes=int(max_bytes) if max_bytes else None,
+            daily=daily == "1",
+            writing=writing,
+        )
 
     def write(self, items: Sequence[Item]) -> None:
         try:
@@ -73,25 +93,14 @@ class JsonlStore(ChainedStore):
     def purge(self, before: datetime) -> int:
         try:
             with locked(self.path) as file:
-                gone: dict[str, Head] = {}
-                records, keep = 0, None
-                earlier = []
-                end = self._heal(file)
-                for line in self._held_lines(file):
-                    found = read_line(line.data, "", ended=line.ended)
-                    if isinstance(found, Entry) and found.kind == "purge":
-                        earlier.append(found.payload)
-                    if keep is None and not _older(found, before):
-                        keep = line.path, line.start
-                    if keep is None and isinstance(found, Entry):
-                        gone[found.writer] = found.head
-                    records += keep is None and _is_record(found)
-                if records:
-                    self._extend(file, [("purge", Purge.of(before, gone.values(), earlier))])
-                    self._cut(*(keep or (self.path, end)))
+                size = self._heal(file)
+                old = _Old.of(self._held_lines(file), before)
+                if old.records:
+                    self._extend(file, [("purge", Purge.of(before, old.heads, old.purges))])
+                    self._cut(*(old.first_kept or (self.path, size)))
         except OSError as exc:
             raise AuditError(f"cannot purge the audit log {self.path}: {exc.strerror}") from exc
-        return records
+        return old.records
 
     def after(self, cursor: str | None = None, wanted: Filter | None = None) -> News:
         """As `AuditStore.after`. A file that has not grown is not read again."""
@@ -111,7 +120,7 @@ class JsonlStore(ChainedStore):
             raise AuditError(f"cannot read the audit log {self.path}: {exc.strerror}") from exc
         return f"{stat.st_ino}:{stat.st_size}"
 
-    def _append(self, bodies: Sequence[tuple[Literal["record", "purge"], str]]) -> None:
+    def _append(self, bodies: Sequence[tuple[Kind, str]]) -> None:
         coming = sum(len(payload) + 300 for _, payload in bodies)
         while True:
             with locked(self.path) as file:
@@ -121,7 +130,7 @@ class JsonlStore(ChainedStore):
                 self._extend(file, bodies)
                 return
 
-    def _extend(self, file: int, bodies: Sequence[tuple[Literal["record", "purge"], str]]) -> None:
+    def _extend(self, file: int, bodies: Sequence[tuple[Kind, str]]) -> None:
         size = self._heal(file)
         entries = seal(self._head(file), bodies)
         data = b"".join(entry.line() + b"\n" for entry in entries)
@@ -209,6 +218,40 @@ class JsonlStore(ChainedStore):
         sync_folder(self.path.parent)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Old:
+    """The lines at the start of a log that a purge takes out: all before the first that is young enough to stay.
+
+    Attributes:
+        records: how many of them are records.
+        heads: the last entry of each chain among them.
+        first_kept: the file and the offset of the first line that stays; None where none stays.
+        purges: the payloads of all purges in the log, wherever they stand.
+    """
+
+    records: int
+    heads: Sequence[Head]
+    first_kept: tuple[Path, int] | None
+    purges: Sequence[str]
+
+    @classmethod
+    def of(cls, lines: Iterable[Line], before: datetime) -> Self:
+        records, first_kept = 0, None
+        heads: dict[str, Head] = {}
+        purges: list[str] = []
+        for line in lines:
+            found = read_line(line.data, f"{line.path}:{line.number}", ended=line.ended)
+            if isinstance(found, Entry) and found.kind == "purge":
+                purges.append(found.payload)
+            if first_kept is None and not _older(found, before):
+                first_kept = line.path, line.start
+            if first_kept is None:
+                records += _is_record(found)
+                if isinstance(found, Entry):
+                    heads[found.writer] = found.head
+        return cls(records=records, heads=list(heads.values()), first_kept=first_kept, purges=purges)
+
+
 def _older(found: Entry | Unsealed | Broken, than: datetime) -> bool:
     match found:
         case Entry(kind="purge"):
@@ -229,3 +272,11 @@ def _is_record(found: Entry | Unsealed | Broken) -> bool:
 def _identity(file: int) -> tuple[int, int]:
     stat = os.fstat(file)
     return stat.st_ino, stat.st_size
+
+
+def _split(rest: str) -> tuple[str, dict[str, str]]:
+    """Path and options. A question mark that no options follow belongs to the path."""
+    path, mark, query = rest.rpartition("?")
+    if mark and re.fullmatch(r"\w+=\w*(&\w+=\w*)*", query):
+        return path, dict(option.split("=", 1) for option in query.split("&"))
+    return rest, {}

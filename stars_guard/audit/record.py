@@ -1,12 +1,13 @@
-"""The record of one call: what was drawn, what was judged, what was decided."""
+"""The record of one call: what the model generated, what the judges said, and what was decided."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer
 
 from stars_guard.audit._content import Text
+from stars_guard.audit.versions import NEWEST, SchemaVersion, unreadable
 from stars_guard.core.vocabulary import (
     Action,
     AnswerFinish,
@@ -19,22 +20,22 @@ from stars_guard.core.vocabulary import (
     Verdict,
 )
 
-__all__ = ["Attempt", "CallRecord", "End", "RuleEntry", "ScoreEntry", "Segment", "Turn"]
+__all__ = ["Attempt", "CallRecord", "End", "RuleEntry", "ScoreEntry", "Segment", "Turn", "read_record"]
 
 
-class _Entry(BaseModel):
+class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Turn(_Entry):
+class Turn(_Part):
     """One message of the prompt."""
 
     role: str
     content: Text
 
 
-class RuleEntry(_Entry):
-    """What the policy made of one judge's scores."""
+class RuleEntry(_Part):
+    """What the policy makes of one judge's scores. The fields are those of `stars_guard.core.judging.Rule`."""
 
     judge: str
     weight: float | None = None
@@ -42,8 +43,8 @@ class RuleEntry(_Entry):
     on_error: OnError = "reject"
 
 
-class ScoreEntry(_Entry):
-    """One judge's word on one proposal; the fields are those of `stars_guard.core.judging.Score`."""
+class ScoreEntry(_Part):
+    """What one judge said of one candidate. The fields are those of `stars_guard.core.judging.Score`."""
 
     judge: str
     value: float | None
@@ -54,10 +55,11 @@ class ScoreEntry(_Entry):
     cached: int | None = None
 
 
-class Attempt(_Entry):
-    """One proposal and the decision on it; the fields are those of `stars_guard.core.events.Decision`.
+class Attempt(_Part):
+    """One candidate and the decision on it. The fields are those of `stars_guard.core.events.Decision`.
 
-    ``overrun`` counts tokens drawn past the boundary and thrown away.
+    Attributes:
+        overrun: tokens that were generated past the segment's end and thrown away.
     """
 
     attempt: int
@@ -75,15 +77,21 @@ class Attempt(_Entry):
     reason: str
 
 
-class End(_Entry):
+class End(_Part):
     """The answer ended before this segment: what was done, and why."""
 
     action: Action
     reason: str
 
 
-class Segment(_Entry):
-    """One segment: every proposal, which was kept (``kept`` is its attempt, ``how`` why), or how the answer ended."""
+class Segment(_Part):
+    """One segment with all its candidates.
+
+    Attributes:
+        kept: the attempt whose candidate became part of the answer; None where there is none.
+        how: why it was kept.
+        ended: how the answer ended before this segment, where it did.
+    """
 
     index: int
     attempts: tuple[Attempt, ...]
@@ -92,26 +100,28 @@ class Segment(_Entry):
     ended: End | None = None
 
 
-class CallRecord(_Entry):
+class CallRecord(_Part):
     """The record of one call.
 
     Attributes:
-        stage: what was judged: an answer while it was drawn, or one text at a stage around it, which is then the
-            ``answer`` of the record, and ``prompt`` what came before it.
+        schema_version: which fields it may have; see `stars_guard.audit.versions`.
+        stage: what was judged. It is an answer, which was judged while it was generated, or one text at a stage around
+            it. That text is then the ``answer`` of the record, and ``prompt`` is what came before it.
         run_id: the caller's id, such as that of a LangChain run.
         started_at: UTC, ISO 8601; so is ``ended_at``.
-        seconds: the call's duration by a clock that does not jump.
-        tools: names of the tools that the model was offered.
-        grammar_sha256: of the grammar that the answer was drawn under, as its engine got it.
-        finish: also ``failed`` and ``cancelled``; at other stages than ``answer`` ``passed``, ``redacted`` and
-            ``refused``.
-        error: the kind of failure when the call failed, never its text.
-        scorers: each judge's identity, and what it gets to see and when, where that is not everything.
+        seconds: how long the call took, by a clock that does not jump.
+        scorers: the identity of each judge's scorer, and what it sees and when, where that is not everything.
         stop: the call's stop strings.
-        schema_version: 1 had the seed as a number, which JSON readers round.
+        tools: names of the tools that the model was offered.
+        grammar_sha256: digest of the grammar that the answer was generated under, as its engine got it.
+        prompt_reward: r(x, ""), the reward of the prompt with an empty answer.
+        finish: why the answer ended. It can also be ``failed`` or ``cancelled``; at other stages than ``answer`` it is
+            ``passed``, ``redacted`` or ``refused``.
+        error: the kind of failure when the call failed, never its text.
+        totals: the cost of the call, as in `stars_guard.core.events.Totals`.
     """
 
-    schema_version: Literal[1, 2] = 2
+    schema_version: SchemaVersion = NEWEST
     call_id: str
     stage: Literal["answer"] | Stage = "answer"
     run_id: str | None = None
@@ -150,5 +160,20 @@ class CallRecord(_Entry):
 
     @property
     def max_tokens(self) -> int:
-        """T of the decoder's settings; 1 where nothing was drawn."""
+        """T of the decoder's settings; 1 where nothing was generated."""
         return int(str(self.decoding.get("max_tokens") or 1))
+
+
+def read_record(payload: str | bytes, where: str) -> CallRecord:
+    """A record from its JSON.
+
+    Args:
+        where: the place in the log, for the error.
+
+    Raises:
+        AuditError: it is not a record, or a newer stars-guard has written it.
+    """
+    try:
+        return CallRecord.model_validate_json(payload)
+    except ValidationError:
+        raise unreadable(payload, where) from None

@@ -9,22 +9,24 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, text
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
-from stars_guard.audit._database import at_head, make_engine, migrate, translated
-from stars_guard.audit._query import Filter, Key, News, Summary
+from stars_guard.audit._database import Pool, at_head, make_engine, migrate, translated
+from stars_guard.audit._files import local_path
+from stars_guard.audit._query import Filter, News, Place, Summary
 from stars_guard.audit._rows import attempts_of, blames_of, call_of, words_of
 from stars_guard.audit._sql_query import ids_of, news, page, texts_row
 from stars_guard.audit._sql_stats import count_rows
 from stars_guard.audit._tables import attempts, blames, calls, entries, texts
-from stars_guard.audit._write_queue import Writing
 from stars_guard.audit.chained_store import ChainedStore
 from stars_guard.audit.entries import Entry, Head, Item, Purge, new_writer, seal
 from stars_guard.audit.record import CallRecord
 from stars_guard.audit.stats import Stats
+from stars_guard.audit.writing import Writing
 from stars_guard.errors import AuditError
 
 __all__ = ["SqlStore"]
@@ -48,18 +50,38 @@ class SqlStore(ChainedStore):
         super().__init__(url.render_as_string(hide_password=True), writing)
         self._path = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
         self._engine = make_engine(url)
+        self._pool = Pool(self._engine)
         self._head = Head(writer=new_writer())
         self._uncertain = False
         self._ready = False
         self._lock = threading.Lock()
         weakref.finalize(self, self._engine.dispose)
 
+    @classmethod
+    def from_url(cls, url: str, writing: Writing | None = None) -> Self:
+        """``sqlite:///path``, or a URL of SQLAlchemy for PostgreSQL.
+
+        Raises:
+            AuditError: it is neither.
+            MissingExtra: the database's driver is not installed.
+        """
+        scheme, _, rest = url.partition("://")
+        if scheme == "sqlite":
+            path = local_path(url, rest)
+            return cls(URL.create("sqlite+pysqlite", database=str(path)), writing=writing)
+        try:
+            return cls(make_url(url), writing=writing)
+        except (ArgumentError, ValueError) as exc:
+            raise AuditError(
+                f"cannot use the audit URL {scheme}://...", hint="write it as scheme://user@host:port/database"
+            ) from exc
+
     def rest(self) -> None:
-        self._engine.dispose()
+        self._pool.close()
 
     def close(self) -> None:
         super().close()
-        self._engine.dispose()
+        self._pool.close()
 
     def write(self, items: Sequence[Item]) -> None:
         if not items:
@@ -124,7 +146,7 @@ class SqlStore(ChainedStore):
         self._head = made[-1].head
         self._uncertain = False
         if self._dialect == "sqlite":
-            with translated("purge", self.name), self._engine.connect() as connection:
+            with translated("purge", self.name), self._pool.used(), self._engine.connect() as connection:
                 # until then the file itself holds what was taken out
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         return records
@@ -143,7 +165,7 @@ class SqlStore(ChainedStore):
         return entry.record()
 
     def search(
-        self, wanted: Filter | None = None, *, limit: int | None = 50, before: Key | None = None
+        self, wanted: Filter | None = None, *, limit: int | None = 50, before: Place | None = None
     ) -> list[Summary]:
         with self._reading() as connection:
             return page(connection, wanted or Filter(), limit, before) if connection else []
@@ -169,7 +191,7 @@ class SqlStore(ChainedStore):
 
     @contextmanager
     def _changing(self, doing: str) -> Iterator[Connection]:
-        with translated(doing, self.name):
+        with translated(doing, self.name), self._pool.used():
             if not self._ready:
                 migrate(self._engine, self._path)
                 self._ready = True
@@ -182,7 +204,7 @@ class SqlStore(ChainedStore):
         if self._path is not None and not self._path.exists():
             yield None
             return
-        with translated("read", self.name):
+        with translated("read", self.name), self._pool.used():
             if not self._ready:
                 with self._engine.connect() as connection:
                     newest = at_head(connection)
@@ -214,7 +236,7 @@ _OF_CALL = (calls.c.writer == entries.c.writer) & (calls.c.seq == entries.c.seq)
 
 
 def _entry(row: Row[Any]) -> Entry:
-    return Entry(row.writer, row.seq, row.prev, row.key, row.kind, row.payload, row.hash)
+    return Entry(**row._mapping)
 
 
 def _has(connection: Connection, wanted: Collection[str]) -> set[str]:

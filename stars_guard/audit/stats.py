@@ -8,16 +8,16 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 
 from stars_guard.audit._query import Filter, blamed, matches
 from stars_guard.audit.record import CallRecord
 
-__all__ = ["LAST_POSITION", "Cell", "Cost", "JudgeCount", "Position", "Stats", "bin_width", "bucket_seconds", "count"]
+__all__ = ["LAST_INDEX", "Cell", "Cost", "IndexCount", "JudgeCount", "Stats", "bin_width", "bucket_seconds", "count"]
 
-LAST_POSITION = 39
-"""Segments from this index on are counted as one position."""
+LAST_INDEX = 39
+"""Segments from this index on are counted together."""
 
 _BUCKETS = (60, 300, 900, 3600, 4 * 3600, 86400, 7 * 86400, 28 * 86400, 364 * 86400)
 
@@ -27,14 +27,16 @@ class Cost:
     """Sums over calls.
 
     Attributes:
-        name: of the policy; or the start of the stretch of time, UTC, ISO 8601.
-        drawn: tokens; ``drawn == kept + rejected + surplus + overrun``.
-        rejections: rejected proposals; ``rejected`` counts their tokens.
+        name: of the policy, or the start of the stretch of time in UTC, ISO 8601.
+        proposals: candidates; ``rejections`` of them were rejected.
+        drawn: tokens that were generated; ``drawn == kept + rejected + surplus + overrun``.
+        rejected: tokens of rejected candidates.
         seconds: of all calls together.
         slowest: seconds of the slowest call.
     """
 
     name: str
+    _: KW_ONLY
     calls: int = 0
     proposals: int = 0
     rejections: int = 0
@@ -49,18 +51,24 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class JudgeCount:
-    """Rejected proposals on a judge's account: by its veto, or by a low reward in which it has a weight."""
+    """Candidates that were rejected because of a judge: by its veto, or by a low reward in which it has a weight."""
 
     judge: str
+    _: KW_ONLY
     vetoes: int = 0
     low_reward: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
-    """Decisions on the segments with one index; surplus proposals were not decided on. ``threshold`` is a mean."""
+class IndexCount:
+    """Decisions on the segments with one index. Surplus candidates do not count: nothing was decided about them.
+
+    Attributes:
+        threshold: the mean; None where the method has none.
+    """
 
     index: int
+    _: KW_ONLY
     accepted: int = 0
     rejected: int = 0
     threshold: float | None = None
@@ -72,20 +80,24 @@ class Cell:
 
     index: int
     low: float
+    _: KW_ONLY
     accepted: int = 0
     rejected: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
     """What the wanted calls add up to.
 
     Attributes:
         total: over all calls.
-        finishes: calls by why the answer ended; most frequent first, as are ``judges`` and ``policies``.
-        times: one a stretch of ``bucket`` seconds that has calls, oldest first, aligned to the Unix epoch.
-        positions: by index of the segment.
-        cells: by index and reward; ``width`` is that of a bin of rewards.
+        finishes: how many calls ended for which reason. The most frequent come first, also in ``judges`` and
+            ``policies``.
+        bucket: the length of a stretch of time, in seconds.
+        times: one for each stretch of time that has calls, oldest first, aligned to the Unix epoch.
+        by_index: by the index of the segment in its answer.
+        cells: by index and reward.
+        width: of a bin of rewards.
     """
 
     total: Cost
@@ -94,7 +106,7 @@ class Stats:
     policies: tuple[Cost, ...]
     bucket: int
     times: tuple[Cost, ...]
-    positions: tuple[Position, ...]
+    by_index: tuple[IndexCount, ...]
     width: float
     cells: tuple[Cell, ...]
 
@@ -127,12 +139,12 @@ def count(records: Iterable[CallRecord], wanted: Filter | None = None) -> Stats:
         for segment in record.segments:
             for attempt in segment.attempts:
                 (low if attempt.veto is None else vetoes).update(blamed(attempt, record.rules))
-    positions, width, cells = _positions(chosen)
+    by_index, width, cells = _by_index(chosen)
     return Stats(
         total=_cost("", chosen),
         finishes=tuple(sorted(Counter(r.finish for r in chosen).items(), key=lambda item: (-item[1], item[0]))),
         judges=tuple(
-            JudgeCount(judge, vetoes[judge], low[judge])
+            JudgeCount(judge, vetoes=vetoes[judge], low_reward=low[judge])
             for judge, _ in sorted((vetoes + low).items(), key=lambda item: (-item[1], item[0]))
         ),
         policies=tuple(
@@ -140,7 +152,7 @@ def count(records: Iterable[CallRecord], wanted: Filter | None = None) -> Stats:
         ),
         bucket=bucket,
         times=tuple(_cost(name, calls) for name, calls in sorted(by_time.items())),
-        positions=positions,
+        by_index=by_index,
         width=width,
         cells=cells,
     )
@@ -169,9 +181,9 @@ def _cost(name: str, records: Sequence[CallRecord]) -> Cost:
     )
 
 
-def _positions(records: Iterable[CallRecord]) -> tuple[tuple[Position, ...], float, tuple[Cell, ...]]:
+def _by_index(records: Iterable[CallRecord]) -> tuple[tuple[IndexCount, ...], float, tuple[Cell, ...]]:
     decided = [
-        (min(segment.index, LAST_POSITION), attempt)
+        (min(segment.index, LAST_INDEX), attempt)
         for record in records
         for segment in record.segments
         for attempt in segment.attempts
@@ -182,18 +194,18 @@ def _positions(records: Iterable[CallRecord]) -> tuple[tuple[Position, ...], flo
     for index, attempt in decided:
         if attempt.threshold is not None:
             thresholds[index].append(attempt.threshold)
-    positions = tuple(
-        Position(
+    by_index = tuple(
+        IndexCount(
             index,
-            counts[index, "accepted"],
-            counts[index, "rejected"],
-            math.fsum(thresholds[index]) / len(thresholds[index]) if thresholds[index] else None,
+            accepted=counts[index, "accepted"],
+            rejected=counts[index, "rejected"],
+            threshold=math.fsum(thresholds[index]) / len(thresholds[index]) if thresholds[index] else None,
         )
         for index in sorted({index for index, _ in decided})
     )
     rewards = [attempt.reward for _, attempt in decided if attempt.reward is not None]
     if not rewards:
-        return positions, 0.0, ()
+        return by_index, 0.0, ()
     width = bin_width(min(rewards), max(rewards))
     bins = Counter(
         (index, math.floor(attempt.reward / width), attempt.verdict)
@@ -201,7 +213,7 @@ def _positions(records: Iterable[CallRecord]) -> tuple[tuple[Position, ...], flo
         if attempt.reward is not None
     )
     cells = tuple(
-        Cell(index, low * width, bins[index, low, "accepted"], bins[index, low, "rejected"])
+        Cell(index, low * width, accepted=bins[index, low, "accepted"], rejected=bins[index, low, "rejected"])
         for index, low in sorted({(index, low) for index, low, _ in bins})
     )
-    return positions, width, cells
+    return by_index, width, cells

@@ -2,100 +2,60 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 import threading
-from pathlib import Path
-from urllib.parse import quote, unquote
+from typing import Any
+from urllib.parse import quote
 from weakref import WeakValueDictionary
 
 from platformdirs import user_state_path
 
-from stars_guard.audit._write_queue import Writing
-from stars_guard.audit.memory import MemoryStore
 from stars_guard.audit.store import AuditStore
+from stars_guard.audit.writing import Writing
+from stars_guard.core.registry import Registry
 from stars_guard.errors import AuditError
 
-__all__ = ["default_url", "local_path", "open_store", "shared_store"]
+__all__ = ["default_url", "open_store", "shared_store"]
+
+_DEFAULT = "sqlite"
+
+
+_NONE = getattr(AuditStore.from_url, "__func__", None)
+
+
+def _problem(part: Any) -> str | None:
+    if not (isinstance(part, type) and issubclass(part, AuditStore)):
+        return "it is not a subclass of AuditStore"
+    if getattr(part.from_url, "__func__", None) is _NONE:
+        return "it has no from_url of its own"
+    return None
+
+
+_stores: Registry[type[AuditStore]] = Registry("stars_guard.stores", "audit store", _problem, AuditError)
 
 
 def default_url() -> str:
     """The SQLite database in the user's state directory."""
-    return f"sqlite://{quote(str(user_state_path('stars-guard') / 'audit.db'))}"
+    return f"{_DEFAULT}://{quote(str(user_state_path('stars-guard') / 'audit.db'))}"
 
 
 def open_store(url: str | None = None, writing: Writing | None = None) -> AuditStore:
-    """A store by URL; None is `default_url`. Nothing is made or connected to before it is used.
+    """A store by its URL. Nothing is made or connected to before it is used.
 
     Args:
-        url: ``sqlite:///path``, ``postgresql+psycopg://user@host/database``, ``jsonl:///path`` or ``memory://``. Paths
-            of files are absolute after three slashes, or begin with ``~``, or are relative after two. ``?max_bytes=N``
-            and ``?daily=1`` after a JSONL path say when the file is turned over.
+        url: such as ``sqlite:///path``, ``postgresql+psycopg://user@host/database``, ``jsonl:///path`` or
+            ``memory://``. The scheme, which is what stands before ``://``, is the name of an entry point in the group
+            ``stars_guard.stores``, so other packages can add stores. None is `default_url`.
         writing: when a record counts as written, and what happens when it cannot be.
 
     Raises:
-        AuditError: the URL's scheme is not known or it has no path.
+        AuditError: no store has the URL's scheme, or that store cannot use the URL.
         MissingExtra: the database's driver is not installed.
     """
     url = url or default_url()
-    scheme, _, rest = url.partition("://")
-    match scheme:
-        case "memory" if not rest:
-            return MemoryStore()
-        case "sqlite" | "postgresql+psycopg":
-            return _database(url, scheme, rest, writing)
-        case "jsonl":
-            return _file(url, rest, writing)
-    shown = f"{scheme}://..." if rest else repr(url)
-    raise AuditError(
-        f"cannot use the audit URL {shown}",
-        hint="use sqlite:///path, postgresql+psycopg://user@host/database, jsonl:///path or memory://",
-    )
-
-
-def _database(url: str, scheme: str, rest: str, writing: Writing | None) -> AuditStore:
-    from sqlalchemy.engine import URL, make_url
-    from sqlalchemy.exc import ArgumentError
-
-    from stars_guard.audit.sql import SqlStore
-
-    if scheme == "sqlite":
-        return SqlStore(URL.create("sqlite+pysqlite", database=str(local_path(rest, url))), writing=writing)
-    try:
-        return SqlStore(make_url(url), writing=writing)
-    except (ArgumentError, ValueError) as exc:
-        # not the URL itself: it may hold a password
-        raise AuditError(f"cannot use the audit URL {scheme}://...", hint="it cannot be read as a URL") from exc
-
-
-def _file(url: str, rest: str, writing: Writing | None) -> AuditStore:
-    from stars_guard.audit.jsonl import JsonlStore
-
-    path, options = _split(rest)
-    if unknown := sorted(options.keys() - {"max_bytes", "daily"}):
-        raise AuditError(f"cannot use the audit URL {url!r}: unknown {', '.join(unknown)}", hint="max_bytes, daily")
-    size = options.get("max_bytes")
-    if (size is not None and not size.isdecimal()) or options.get("daily", "0") not in ("0", "1"):
-        raise AuditError(f"cannot use the audit URL {url!r}", hint="max_bytes is a number, daily 0 or 1")
-    return JsonlStore(
-        local_path(path, url),
-        max_bytes=int(size) if size else None,
-        daily=options.get("daily") == "1",
-        writing=writing,
-    )
-
-
-def local_path(path: str, url: str | None) -> Path:
-    """The path in a URL, absolute, so that a later chdir does not split the log.
-
-    Raises:
-        AuditError: there is none.
-    """
-    if not path or path.endswith("/"):
-        raise AuditError(f"cannot use the audit URL {url!r}", hint="it needs the path of a file")
-    try:
-        return Path(unquote(path)).expanduser().absolute()
-    except RuntimeError as exc:
-        raise AuditError(f"cannot use the audit URL {url!r}: there is no home directory") from exc
+    return _class_of(url).from_url(url, writing)
 
 
 _shared: WeakValueDictionary[tuple[str, Writing], AuditStore] = WeakValueDictionary()
@@ -103,20 +63,45 @@ _lock = threading.Lock()
 
 
 def shared_store(url: str | None, writing: Writing) -> AuditStore:
-    """As `open_store`, one store in this process for all who name the same, and so one chain."""
-    key = (url or default_url(), writing)
-    if key[0] == "memory://":
-        return MemoryStore()
+    """As `open_store`, but all who name the same URL get one store in this process, and so write one chain."""
+    url = url or default_url()
+    if not _class_of(url).shared:
+        return open_store(url, writing)
     with _lock:
-        store = _shared.get(key)
+        store = _shared.get((url, writing))
         if store is None:
-            store = _shared[key] = open_store(url, writing)
+            store = _shared[url, writing] = open_store(url, writing)
         return store
 
 
-def _split(rest: str) -> tuple[str, dict[str, str]]:
-    """Path and options; a question mark that no options follow belongs to the path."""
-    path, mark, query = rest.rpartition("?")
-    if mark and re.fullmatch(r"\w+=\w*(&\w+=\w*)*", query):
-        return path, dict(option.split("=", 1) for option in query.split("&"))
-    return rest, {}
+def _class_of(url: str) -> type[AuditStore]:
+    # of a URL, errors show the scheme only: the rest may hold a password
+    scheme, mark, _ = url.partition("://")
+    if not mark or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        raise AuditError("cannot use the audit URL: it does not begin with a scheme", hint=_schemes())
+    try:
+        return _stores.get(scheme)
+    except AuditError:
+        if scheme in _stores:
+            raise
+    raise AuditError(f"cannot use the audit URL {scheme}://...: no store has this scheme", hint=_schemes(scheme))
+
+
+def _schemes(wrong: str | None = None) -> str:
+    known = _stores.names()
+    if _DEFAULT not in known:
+        # an entry point is seen only after an install, and so not where the code is newer than that
+        return "the stores of stars-guard itself are not registered: run pip install -e . where its pyproject.toml is"
+    near = difflib.get_close_matches(wrong or "", known, 1)
+    there_are = f"there are {', '.join(f'{scheme}://' for scheme in known)}"
+    return f"did you mean {near[0]}://? {there_are}" if near else there_are
+
+
+def _after_fork() -> None:
+    """A chain belongs to one process, and the writing threads have stayed in the parent."""
+    global _lock
+    _shared.clear()
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

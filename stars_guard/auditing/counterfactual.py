@@ -1,94 +1,155 @@
-"""What another policy would have decided about the proposals of a call on record."""
+"""What another policy would have decided about the candidates of a call on record.
+
+The other policy's own decoder gets the candidates one by one, with the same random numbers, for as long as the answer
+is the one on record. So attempts, budget, mode and ``on_exhausted`` count as they do in a call. Where it would keep
+another candidate, or generate one that is not on record, the two part. Nobody knows how its answer would go on from
+there, so later candidates are only decided one by one, each after the text on record.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from stars_guard.audit import CallRecord
-from stars_guard.audit.record import Attempt
+from stars_guard.audit.record import Attempt, Segment
 from stars_guard.auditing.replay import messages_of
 from stars_guard.calling.judge_loading import load_cascade, load_judges
-from stars_guard.calling.settings import settings_of
+from stars_guard.calling.settings import settings_of, supplied_settings
+from stars_guard.core.events import Ended, Kept
 from stars_guard.core.judging import Judgement, Score, combine
 from stars_guard.core.messages import Message
-from stars_guard.core.segments import Passage
-from stars_guard.decoding import Settings
+from stars_guard.core.segments import Candidate, Passage, Token
+from stars_guard.core.vocabulary import Action, FinishReason, KeptHow, Verdict
+from stars_guard.decoding import METHODS, SCHEDULES, Decoder, Done, Settings, decoder_of, make_decoder
 from stars_guard.decoding.verdict import decide
 from stars_guard.errors import AuditError, PolicyError
 from stars_guard.policy import Policy
 from stars_guard.scorers.cascade import Cascade, Judge
 
-__all__ = ["Answered", "Redecided", "what_if"]
+__all__ = ["Answered", "Outcome", "Parting", "Redecided", "what_if"]
+
+Outcome = KeptHow | Action | Literal["budget", "more", "unknown"]
+"""What becomes of a segment. A candidate is kept, for a reason of `KeptHow`; the answer ends before the segment, by an
+`Action` or because the ``budget`` is spent and what was kept stays; ``more`` candidates are needed than are on record;
+or it is ``unknown``, because it depends on a score that is not on record and on a text that was not kept."""
+
+Source = Literal["record", "judged", "none"]
+
+_ACTIONS: dict[str, Outcome] = {"refused": "refuse", "stopped": "stop", "raised": "raise", "budget": "budget"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Redecided:
-    """One proposal under the other policy.
+    """One candidate under the other policy, after the prefix that it was generated from.
 
     Attributes:
-        before: the verdict on record; ``after``: the other policy's, ``unknown`` where a judge's score is neither on
-            record nor can be had, since the text was not kept.
-        source: where the scores are from.
+        before: the verdict on record; ``after`` is the other policy's, or ``unknown`` where a judge's score is not on
+            record and the text was not kept.
+        source: where the scores are from; ``none`` also where the other policy judges nothing.
     """
 
     segment: int
     attempt: int
-    before: Literal["accepted", "rejected", "surplus"]
+    before: Verdict
     after: Literal["accepted", "rejected", "unknown"]
-    source: Literal["record", "judged", "none"]
+    source: Source
     reward: float | None = None
     threshold: float | None = None
     probability: float | None = None
     veto: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parting:
+    """Where the other policy leaves the answer on record, and what it does there.
+
+    Attributes:
+        segment: may be one more than there are on record, where the other policy would have gone on.
+        kept: the attempt that it keeps, if any.
+        seen: how many candidates of the segment it looks at before.
+    """
+
+    segment: int
+    outcome: Outcome
+    kept: int | None = None
+    seen: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
     """The other policy's decisions.
 
     Attributes:
-        proposals: all on record, in order, each after the prefix that it was drawn from.
-        parted: the first segment where the other policy would not have kept what was kept; its answer would have gone
-            another way from there, and what is said of later segments holds for the answer on record only. None where
-            it would have been the same answer.
+        candidates: all on record, in order.
+        parting: None where the other policy gives the same answer.
     """
 
-    proposals: tuple[Redecided, ...]
-    parted: int | None
+    candidates: tuple[Redecided, ...]
+    parting: Parting | None
 
 
 async def what_if(record: CallRecord, policy: Policy, *, allow_python: bool = False) -> Answered:
-    """Decide again about every proposal on record, under another policy and with the same random numbers.
+    """Decide again about every candidate on record, under another policy and with the same random numbers.
 
-    Scores on record are used where judge and what it saw are the same; else the text is judged again. Lengths of
-    segments and of the whole answer are those on record. Of a check, it is the other policy's judges of that stage
-    that decide.
+    Scores on record are used where the judge and what it saw are the same; otherwise the text is judged again. Lengths
+    of segments and of the whole answer are those on record. Of a check, the other policy's judges of that stage decide.
 
     Raises:
-        AuditError: the record has no proposals.
-        PolicyError: the policy does not decide proposal by proposal (methods ``stars`` and ``cards`` do).
+        AuditError: the record has no candidates.
+        PolicyError: the policy's method compares candidates instead of deciding on each, which isn't supported.
         ScorerError: a judge failed and the policy says ``raise``.
     """
     if not record.segments:
-        raise AuditError(f"the call {record.call_id} drew nothing")
+        raise AuditError(f"the record {record.call_id} holds no candidate", hint="nothing was generated or judged")
     if record.stage != "answer":
         judges = await load_judges(dict(policy.rails.items())[record.stage].judges, allow_python=allow_python)
-        return await _Other(record, None, judges).answer()
-    settings = settings_of(policy, record.max_tokens)
-    if settings.method not in ("stars", "cards"):
+        return await _OtherPolicy(record, policy, None, judges).answer()
+    settings = _settings(record, policy)
+    if decoder_of(settings.method).decides == "best":
         raise PolicyError(
-            f"policy {policy.name!r} has method {settings.method}", hint="only stars and cards decide on each proposal"
+            f"policy {policy.name!r} has the method {settings.method}, which compares candidates with each other",
+            hint="only stars and cards decide on each candidate",
         )
-    return await _Other(record, settings, await load_cascade(policy, allow_python=allow_python)).answer()
+    cascade = await load_cascade(policy, allow_python=allow_python)
+    return await _OtherPolicy(record, policy, settings, cascade).answer()
 
 
-class _Other:
-    def __init__(self, record: CallRecord, settings: Settings | None, cascade: Cascade) -> None:
+def _settings(record: CallRecord, policy: Policy) -> Settings:
+    """The decoder's settings under the other policy, for candidates one by one and of the lengths on record."""
+    recorded = {name: int(str(record.decoding.get(name) or 1)) for name in ("segment_tokens", "max_tokens", "attempts")}
+    if record.backend.get("engine") == "handed in":
+        settings = supplied_settings(policy, recorded["attempts"])
+    else:
+        settings = settings_of(policy, recorded["max_tokens"])
+    return settings.changed(
+        segment_tokens=recorded["segment_tokens"],
+        max_tokens=recorded["max_tokens"],
+        stretch=bool(record.decoding.get("stretch")),
+        parallel=1,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A candidate, and what the other policy's judges say of it; None where nobody knows."""
+
+    attempt: Attempt
+    judgement: Judgement | None
+    source: Source
+
+
+class _OtherPolicy:
+    """Goes through one record. ``settings`` are None for a check, where nothing was generated."""
+
+    def __init__(self, record: CallRecord, policy: Policy, settings: Settings | None, cascade: Cascade) -> None:
         self._record = record
+        self._policy = policy
         self._settings = settings
         self._cascade = cascade
+        self._decoder: Decoder | None = None if settings is None else make_decoder(settings, record.seed)
+        self._cut_off = record.finish in ("failed", "cancelled")
         self._messages: tuple[Message, ...] | None
         try:
             self._messages = tuple(messages_of(record))
@@ -96,46 +157,52 @@ class _Other:
             self._messages = None
 
     async def answer(self) -> Answered:
-        prompt_reward = await self._prompt_reward()
-        proposals: list[Redecided] = []
-        parted: int | None = None
+        try:
+            return await self._answer()
+        finally:
+            await self._cascade.forget(self._record.call_id)
+
+    async def _answer(self) -> Answered:
+        prompt_reward = None
+        if self._decoder is not None:
+            prompt_reward = await self._prompt_reward() if self._decoder.needs_prompt_reward else None
+            self._decoder.begin(prompt_reward)
+        rows: list[Redecided] = []
+        parting: Parting | None = None
         before: str | None = ""
         prefix_reward, tokens = prompt_reward, 0
         for segment in self._record.segments:
-            mine: list[Redecided] = []
-            for attempt in segment.attempts:
-                judgement, source = await self._judge(attempt, segment.index, before, tokens)
-                mine.append(
-                    self._decide(segment.index, attempt, judgement, source, (prompt_reward, prefix_reward), tokens)
-                )
-            proposals += mine
-            chosen = next((redecided.attempt for redecided in mine if redecided.after == "accepted"), None)
-            if parted is None and chosen != segment.kept:
-                parted = segment.index
-            kept = next((attempt for attempt in segment.attempts if attempt.attempt == segment.kept), None)
+            judged = [await self._judge(attempt, segment.index, before, tokens) for attempt in segment.attempts]
+            rows += [self._row(segment.index, one, prompt_reward, prefix_reward, tokens) for one in judged]
+            if parting is None:
+                course = self._course(segment, judged)
+                parting = None if self._is_as_on_record(segment, course) else course
+            kept = next((one for one in judged if one.attempt.attempt == segment.kept), None)
             if kept is None:
                 break
-            tokens += kept.tokens
-            prefix_reward = next(redecided.reward for redecided in mine if redecided.attempt == kept.attempt)
-            before = None if before is None or not kept.text.whole else before + (kept.text.text or "")
-        await self._cascade.forget(self._record.call_id)
-        return Answered(tuple(proposals), parted)
+            tokens += kept.attempt.tokens
+            prefix_reward = kept.judgement.reward if kept.judgement else None
+            text = kept.attempt.text
+            before = None if before is None or not text.whole else before + (text.text or "")
+        return Answered(candidates=tuple(rows), parting=parting or self._end())
 
-    def _same(self, judge: Judge) -> bool:
+    # --- what the judges say
+
+    def _is_on_record(self, judge: Judge) -> bool:
+        """Whether the judge that scored under this name on record was the same one, and saw the same."""
         return self._record.scorers.get(judge.rule.judge) == judge.identity
 
     async def _prompt_reward(self) -> float | None:
         rewarding = [judge for judge in self._cascade.judges if judge.rule.weight is not None]
         weights = {rule.judge: rule.weight for rule in self._record.rules if rule.weight is not None}
         same = weights == {judge.rule.judge: judge.rule.weight for judge in rewarding}
-        if same and all(self._same(judge) for judge in rewarding):
+        if _has_prompt_reward(self._record) and same and all(self._is_on_record(judge) for judge in rewarding):
             return self._record.prompt_reward
         if self._messages is None:
             return None
-        return (await self._cascade.prompt_reward(self._passage("", "", 0, False)))[0]
+        return (await self._cascade.prompt_reward(self._passage("", "", index=0, last=False)))[0]
 
-    def _passage(self, before: str, text: str, index: int, last: bool) -> Passage:
-        whole = self._record.grammar_sha256 is not None
+    def _passage(self, before: str, text: str, *, index: int, last: bool) -> Passage:
         return Passage(
             call_id=self._record.call_id,
             messages=self._messages or (),
@@ -143,58 +210,146 @@ class _Other:
             segment=text,
             index=index,
             last=last,
-            whole=whole,
+            whole=self._record.grammar_sha256 is not None,
         )
 
-    async def _judge(
-        self, attempt: Attempt, index: int, before: str | None, tokens: int
-    ) -> tuple[Judgement | None, Literal["record", "judged", "none"]]:
+    async def _judge(self, attempt: Attempt, index: int, before: str | None, tokens: int) -> _Judged:
+        if self._decoder is not None and not self._decoder.needs_judgement:
+            return _Judged(attempt, Judgement(), "none")
         full = self._settings is None or tokens + attempt.tokens >= self._settings.max_tokens
         last = attempt.finish is not None or full
-        passage = self._passage(before or "", attempt.text.text or "", index, last)
-        asked = [judge for judge in self._cascade.judges if judge.view(passage) is not None]
-        said = {entry.judge: entry for entry in attempt.scores}
-        known = [judge for judge in asked if judge.rule.judge in said and self._same(judge)]
-        scores: Sequence[Score] = [Score(**said[judge.rule.judge].model_dump()) for judge in known]
+        passage = self._passage(before or "", attempt.text.text or "", index=index, last=last)
+        known = {judge.rule.judge for judge in self._cascade.judges if self._is_on_record(judge)}
+        scores = [Score(**entry.model_dump()) for entry in attempt.scores if entry.judge in known]
+        scored = {score.judge for score in scores}
+        # the record does not say which segments were whole tool calls, about which every judge is asked
+        asked = scored | {judge.rule.judge for judge in self._cascade.judges if judge.view(passage) is not None}
         on_record = combine(scores, self._cascade.rules)
-        if len(known) == len(asked) or on_record.veto is not None:
-            return on_record, "record"
+        if scored == asked or on_record.veto is not None:
+            return _Judged(attempt, on_record, "record")
         if not attempt.text.whole or before is None or self._messages is None:
-            return None, "none"
-        return (await self._cascade.judge([passage]))[0], "judged"
+            return _Judged(attempt, None, "none")
+        return _Judged(attempt, (await self._cascade.judge([passage]))[0], "judged")
 
-    def _decide(
-        self,
-        segment: int,
-        attempt: Attempt,
-        judgement: Judgement | None,
-        source: Literal["record", "judged", "none"],
-        rewards: tuple[float | None, float | None],
-        tokens: int,
+    # --- what follows for one candidate
+
+    def _row(
+        self, segment: int, judged: _Judged, prompt_reward: float | None, prefix_reward: float | None, tokens: int
     ) -> Redecided:
+        attempt, judgement = judged.attempt, judged.judgement
+        row = Redecided(
+            segment=segment,
+            attempt=attempt.attempt,
+            before=attempt.verdict,
+            after="accepted" if judgement is None or judgement.veto is None else "rejected",
+            source=judged.source,
+            veto=judgement.veto if judgement else None,
+        )
         if judgement is None:
-            return Redecided(segment, attempt.attempt, attempt.verdict, "unknown", source)
-        if self._settings is None:
-            after: Literal["accepted", "rejected"] = "accepted" if judgement.veto is None else "rejected"
-            return Redecided(segment, attempt.attempt, attempt.verdict, after, source, veto=judgement.veto)
+            return replace(row, after="unknown")
+        if self._settings is None or decoder_of(self._settings.method).decides == "none":
+            return row
         again = decide(
             self._settings,
             seed=self._record.seed,
             segment=segment,
             attempt=attempt.attempt,
             tokens=tokens + attempt.tokens,
-            prompt_reward=rewards[0],
-            prefix_reward=rewards[1],
+            prompt_reward=prompt_reward,
+            prefix_reward=prefix_reward,
             judgement=judgement,
         )
-        return Redecided(
-            segment,
-            attempt.attempt,
-            attempt.verdict,
-            "accepted" if again.verdict == "accepted" else "rejected",
-            source,
-            judgement.reward,
-            again.threshold,
-            again.probability,
-            judgement.veto,
+        return replace(
+            row,
+            after="accepted" if again.verdict == "accepted" else "rejected",
+            reward=judgement.reward,
+            threshold=again.threshold,
+            probability=again.probability,
         )
+
+    # --- what follows for the segment
+
+    def _course(self, segment: Segment, judged: Sequence[_Judged]) -> Parting:
+        """What the other policy makes of the candidates, one by one."""
+        if self._decoder is None:
+            return self._check(segment, judged)
+        for seen, one in enumerate(judged):
+            step = self._decoder.plan()
+            if isinstance(step, Done):
+                return Parting(segment=segment.index, outcome=_ACTIONS[step.finish], seen=seen)
+            if not 0 < one.attempt.tokens <= step.limit + step.stretch:
+                break  # its budget would have cut the candidate
+            if one.judgement is None and self._policy.mode == "enforce":
+                return Parting(segment=segment.index, outcome="unknown", seen=seen)
+            end = self._decoder.decide([(_candidate(one.attempt), one.judgement or Judgement())]).end
+            if isinstance(end, Kept):
+                # generated in the same batch, they count against a budget
+                self._decoder.charge(sum(a.tokens for a in segment.attempts if a.verdict == "surplus"))
+                return Parting(segment=segment.index, outcome=end.how, kept=end.attempt, seen=seen + 1)
+            if isinstance(end, Ended):
+                return Parting(segment=segment.index, outcome=end.action, seen=seen + 1)
+        return Parting(segment=segment.index, outcome="more", seen=len(judged))
+
+    def _check(self, segment: Segment, judged: Sequence[_Judged]) -> Parting:
+        """The same of a text at a stage around the answer. Candidates after the first are its redacted copies."""
+        first: dict[str, KeptHow] = {"off": "unjudged", "monitor": "monitored"}
+        if self._policy.mode != "enforce":
+            return Parting(segment=segment.index, outcome=first[self._policy.mode], kept=0, seen=1)
+        for seen, one in enumerate(judged, start=1):
+            if one.judgement is None:
+                return Parting(segment=segment.index, outcome="unknown", seen=seen - 1)
+            if one.judgement.veto is None:
+                return Parting(segment=segment.index, outcome="accepted", kept=one.attempt.attempt, seen=seen)
+            redacts = self._record.stage == "tool_result" and self._policy.rails.tool_result.action == "redact"
+            if not redacts or seen > len(self._cascade.judges):
+                return Parting(segment=segment.index, outcome="refuse", seen=seen)
+        return Parting(segment=segment.index, outcome=self._after_redacting(judged[-1]), seen=len(judged))
+
+    def _after_redacting(self, last: _Judged) -> Outcome:
+        """What happens after the last copy on record, which a judge vetoes too."""
+        text = last.attempt.text
+        if not text.whole or last.judgement is None:
+            return "unknown"
+        limits = {rule.judge: rule.reject_above for rule in self._cascade.rules if rule.reject_above is not None}
+        over = {
+            score.judge
+            for score in last.judgement.scores
+            if score.value is not None and score.judge in limits and score.value > limits[score.judge]
+        }
+        found = any(judge.scorer.find(text.text or "") for judge in self._cascade.judges if judge.rule.judge in over)
+        return "more" if found else "refuse"
+
+    def _is_as_on_record(self, segment: Segment, course: Parting) -> bool:
+        if segment.kept is not None:
+            return course.kept == segment.kept
+        if segment.ended is not None:
+            return course.outcome == segment.ended.action
+        # the call was cut off before the segment had an end
+        accepted = [attempt.attempt for attempt in segment.attempts if attempt.verdict == "accepted"]
+        if accepted:
+            return course.kept == accepted[0]
+        return course.outcome != "accepted" and course.seen == len(segment.attempts)
+
+    def _end(self) -> Parting | None:
+        """Whether the other policy ends the answer where the record does, after the last segment that was kept."""
+        last = self._record.segments[-1]
+        if self._decoder is None or self._cut_off or last.ended is not None:
+            return None
+        step = self._decoder.plan()
+        finish = step.finish if isinstance(step, Done) else "more"
+        if finish == self._record.finish:
+            return None
+        return Parting(segment=last.index + 1, outcome=_ACTIONS.get(finish, "more"))
+
+
+def _has_prompt_reward(record: CallRecord) -> bool:
+    """Whether the prompt's reward was asked for; it is None on record where it was not known."""
+    schedule = SCHEDULES.get(str(record.decoding.get("schedule")))
+    asks = record.method in METHODS and decoder_of(record.method).decides == "each"
+    return asks and schedule is not None and schedule.needs_prompt_reward
+
+
+def _candidate(attempt: Attempt) -> Candidate:
+    """A candidate of the same length. No decoder looks at its text."""
+    finish: FinishReason | None = attempt.finish  # type: ignore[assignment]  # the record takes any word
+    return Candidate(tokens=(Token(0, ""),) * attempt.tokens, text="", finish=finish)

@@ -1,4 +1,4 @@
-"""A call on record, drawn once more from its seed, and what is then different."""
+"""A call on record, generated again from its seed, and what differs then."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from stars_guard.errors import AuditError, PolicyError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import Policy
 
-__all__ = ["Difference", "compare", "draw_again", "messages_of", "promise"]
+__all__ = ["Difference", "compare", "messages_of", "promise", "regenerate"]
 
 CLOSE = 1e-3
-"""Numbers that differ by less, relative to 1 or to their size, are the same: batches round differently."""
+"""Numbers that differ by less, relative to 1 or to their size, count as the same, because batches round differently."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that is not as it was. ``attempt`` is None where it concerns a whole segment, ``segment`` too where it
-    concerns the call."""
+    """One thing that is not as it was.
+
+    Attributes:
+        segment: None where the whole call differs.
+        attempt: None where the whole segment differs.
+    """
 
     segment: int | None
     attempt: int | None
@@ -37,7 +41,7 @@ def messages_of(record: CallRecord) -> list[Message]:
     """The conversation of a record.
 
     Raises:
-        AuditError: its text was not kept whole.
+        AuditError: the record does not hold its text whole.
     """
     if not all(turn.content.whole for turn in record.prompt):
         raise AuditError(
@@ -51,10 +55,10 @@ def _role(role: str) -> Role:
 
 
 def promise(record: CallRecord) -> str:
-    """What can be equal when this call is drawn again, in one sentence."""
+    """What can be equal when this call is generated again, in one sentence."""
     engine = record.backend.get("engine", "")
     if engine.startswith("vllm"):
-        seeds = "" if record.decoding.get("optimistic") is False else " and this call was drawn without seeds"
+        seeds = "" if record.decoding.get("optimistic") is False else " and this call was generated without seeds"
         return (
             f"{engine} does not promise the same tokens{seeds}: numbers depend on what else is in its batch. "
             "Scores of equal texts are the same"
@@ -64,37 +68,49 @@ def promise(record: CallRecord) -> str:
     return "tokens, scores and decisions are the same"
 
 
-async def draw_again(
-    record: CallRecord, policy: Policy, *, model: str | Backend | None = None, backend: str | None = None
+async def regenerate(
+    record: CallRecord,
+    policy: Policy,
+    *,
+    model: str | Backend | None = None,
+    backend: str | None = None,
+    allow_python: bool = False,
 ) -> CallRecord:
-    """Draw the call again from its seed, under the policy that it was drawn under.
+    """Generate the call again from its seed, under the policy that it was generated under.
 
     Args:
-        model: default is the one on record; ``backend`` likewise.
+        model: by default the one on record; the same holds for ``backend``.
+        allow_python: whether the policy's judges may name Python code to run.
 
     Returns:
         The new call's record, which is not written to any log.
 
     Raises:
-        AuditError: the prompt is not on record, or the record is not of an answer that was drawn.
+        AuditError: the prompt is not on record, or the record is not of an answer that can be generated again.
         PolicyError: the policy is not the one of the record.
     """
     if record.stage != "answer" or not record.segments:
-        raise AuditError(f"the record {record.call_id} is not of an answer that was drawn")
+        raise AuditError(f"the record {record.call_id} is not of an answer that was generated")
     if policy.sha256 != record.policy_sha256:
         raise PolicyError(
-            f"the policy {policy.name!r} is not the one that the call was drawn under: {policy.sha256[:12]} is not "
+            f"the policy {policy.name!r} is not the one that the call was generated under: {policy.sha256[:12]} is not "
             f"{record.policy_sha256[:12]}",
             hint="give the policy of that time, or ask what another would have decided",
         )
     if record.tools or record.grammar_sha256 or any(turn.role == "tool" for turn in record.prompt):
-        raise AuditError(f"the call {record.call_id} had tools or a schema, whose definitions are not on record")
+        raise AuditError(f"the call {record.call_id} had tools or a schema, and their definitions are not on record")
     engine = record.backend.get("engine", "")
     if engine == "handed in":
-        raise AuditError(f"another model wrote the answer of the call {record.call_id}: it cannot be drawn again")
+        raise AuditError(f"another model wrote the answer of the call {record.call_id}, so it can't be generated again")
     kind = "vllm-server" if engine.startswith("vllm server") else engine.split(" ")[0]
     store = MemoryStore()
-    guard = Guard(policy, model=model or record.backend.get("model", ""), backend=backend or kind, audit=store)
+    guard = Guard(
+        policy,
+        model=model or record.backend.get("model", ""),
+        backend=backend or kind,
+        allow_python=allow_python,
+        audit=store,
+    )
     options = CallOptions(
         max_tokens=record.max_tokens,
         stop=record.stop,
@@ -109,8 +125,8 @@ async def draw_again(
 def compare(before: CallRecord, after: CallRecord) -> Iterator[Difference]:
     """What differs between two records of one call, in order.
 
-    Proposals that were drawn beside the kept one and not decided on are passed over: how many there are depends on
-    the load of the engine at the time.
+    Surplus candidates, which were generated beside the accepted one, are not compared, because how many there are
+    depends on the load of the engine at the time.
     """
     for old, new in zip_longest(before.segments, after.segments):
         if old is None or new is None:
@@ -129,7 +145,7 @@ def _segment(old: Segment, new: Segment) -> Iterator[Difference]:
     for number, (first, second) in enumerate(pairs):
         if first is None or second is None:
             yield Difference(
-                old.index, number, "proposal", "drawn" if first else "not drawn", "drawn" if second else "not drawn"
+                old.index, number, "candidate", "there" if first else "not there", "there" if second else "not there"
             )
             continue
         if _kept(first.text) != _kept(second.text) or first.tokens != second.tokens:

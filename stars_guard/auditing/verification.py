@@ -43,7 +43,7 @@ class Problem:
         return f"{self.where}: {self.text}" if self.where else self.text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What was found.
 
@@ -83,13 +83,13 @@ def verify(
     Raises:
         AuditError: the log cannot be read.
     """
-    chains = Chains(audit_keys(), heads, unsigned=unsigned)
+    chains = Chains(audit_keys(), heads, allow_unsigned=unsigned)
     records = attempts = unsealed = torn = 0
     problem: Problem | None = None
     for found in store.entries():
         match found:
             case Entry():
-                where = f"entry {found.seq} of {found.writer}"
+                where = found.where
                 wrong = chains.check(found)
                 problem = Problem(where, wrong) if wrong else None
                 if problem is None and found.kind == "record":
@@ -103,6 +103,8 @@ def verify(
                 unsealed += 1
             case Broken(kind="torn"):
                 torn += 1
+            case Broken(error=AuditError() as error):
+                problem = Problem("", str(error))
             case Broken():
                 problem = Problem(found.where, "this is no entry of an audit log")
         if problem is not None:
@@ -110,14 +112,23 @@ def verify(
         progress()
     if problem is None and (wrong := chains.finish()):
         problem = Problem("", wrong)
-    return Report(problem, records, attempts, chains.writers, unsealed, chains.unsigned, chains.purged, torn)
+    return Report(
+        problem=problem,
+        records=records,
+        attempts=attempts,
+        writers=chains.writers,
+        unsealed=unsealed,
+        unsigned=chains.unsigned,
+        purged=chains.purged,
+        torn=torn,
+    )
 
 
 def _redo_entry(entry: Entry, where: str) -> tuple[Problem | None, int]:
     try:
         record = entry.record()
     except AuditError as exc:
-        return Problem("", exc.message), 0
+        return Problem("", str(exc)), 0
     problem = redo(record)
     if problem is not None:
         return Problem(f"{where}, {problem.where}", problem.text), 0

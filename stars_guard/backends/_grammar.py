@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from stars_guard.core.grammar import Grammar
@@ -21,13 +22,24 @@ class Matcher:
         self._matcher = matcher
 
     def fill(self, bits: torch.Tensor, row: int) -> None:
-        """Write which tokens may come next."""
-        self._matcher.fill_next_token_bitmask(bits, row)
+        """Write which tokens may come next.
+
+        Raises:
+            BackendError: xgrammar failed.
+        """
+        with _translated():
+            self._matcher.fill_next_token_bitmask(bits, row)
 
     def accept(self, token: int) -> None:
-        """Go on by a token that was drawn."""
-        if not self._matcher.accept_token(token):
-            raise BackendError("a token was drawn that the grammar does not allow")
+        """Go on by a token that was generated.
+
+        Raises:
+            BackendError: the grammar does not allow it, or xgrammar failed.
+        """
+        with _translated():
+            accepted = self._matcher.accept_token(token)
+        if not accepted:
+            raise BackendError("a token was generated that the grammar does not allow")
 
 
 class Compiler:
@@ -53,7 +65,7 @@ class Compiler:
         """The compiled grammar. May take a while.
 
         Raises:
-            InputError: it is none.
+            InputError: it isn't a grammar that can be followed.
         """
         try:
             return self._compiler.compile_structural_tag(grammar.tag)
@@ -64,19 +76,44 @@ class Compiler:
             ) from exc
 
     def begin(self, compiled: Any) -> Matcher:
-        """A matcher at the grammar's beginning."""
-        return Matcher(self._matcher(compiled))
+        """A matcher at the grammar's beginning.
+
+        Raises:
+            BackendError: xgrammar failed.
+        """
+        with _translated():
+            return Matcher(self._matcher(compiled))
 
 
-def mask(logits: torch.Tensor, matchers: Sequence[Matcher | None]) -> None:
-    """Give tokens that the grammar of their row does not allow no chance; in place, before anything else is done."""
-    rows = [row for row, matcher in enumerate(matchers) if matcher is not None]
-    if not rows:
-        return
+def mask(logits: torch.Tensor, matchers: Sequence[Matcher | None]) -> dict[int, BackendError]:
+    """Give tokens that the grammar of their row does not allow no chance; in place, before anything else is done.
+
+    Returns:
+        By row, why its grammar failed. Its logits are left as they are.
+    """
+    failures: dict[int, BackendError] = {}
+    if all(matcher is None for matcher in matchers):
+        return failures
     import xgrammar
 
+    rows = []
     bits = xgrammar.allocate_token_bitmask(len(matchers), logits.shape[-1])
     for row, matcher in enumerate(matchers):
         if matcher is not None:
-            matcher.fill(bits, row)
-    xgrammar.apply_token_bitmask_inplace(logits, bits.to(logits.device), indices=rows)
+            try:
+                matcher.fill(bits, row)
+                rows.append(row)
+            except BackendError as exc:
+                failures[row] = exc
+    if rows:
+        xgrammar.apply_token_bitmask_inplace(logits, bits.to(logits.device), indices=rows)
+    return failures
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """xgrammar's failures as ours; their text may hold what was generated, so only their kind is reported."""
+    try:
+        yield
+    except Exception as exc:
+        raise BackendError(f"the grammar failed: {type(exc).__name__}") from exc

@@ -98,7 +98,9 @@ class SlotCache(Cache):  # type: ignore[misc]
         self.rows, self.span = grown_rows, grown_span
 
     def copy(self, source: int, target: int, start: int, end: int) -> None:
-        """Copy positions [start, end) from one row to another."""
+        """Copy positions [start, end) from one row to another. Layers that keep nothing of their own are left out."""
         for layer in self.layers:
+            if not layer.is_initialized:
+                continue
             layer.keys[target, :, start:end] = layer.keys[source, :, start:end]
             layer.values[target, :, start:end] = layer.values[source, :, start:end]

@@ -1,4 +1,4 @@
-"""Drawing the next token of every row of a batch, each with its own options and its own uniform number."""
+"""Sampling the next token of every row of a batch, each with its own options and its own uniform number."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ def sample(
 
 
 def _truncate(probs: torch.Tensor, options: Sampling) -> torch.Tensor:
+    """Min-p, then top-k, then top-p: the order of `Sampling`, which is vLLM's."""
     keep = probs >= options.min_p * probs.max()
     if options.top_k and options.top_k < probs.numel():
         keep &= probs >= probs.topk(options.top_k).values[-1]

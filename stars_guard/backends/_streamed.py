@@ -1,25 +1,30 @@
 """Sessions over an engine that streams token ids: what vLLM in process and vLLM over HTTP have in common.
 
 The engine keeps the keys and values of a prefix it has seen, so a proposal is a request whose prompt is the accepted
-prefix. Drawn ahead, it runs on past its boundary while it is judged; accepted, its next tokens are already the first
-proposal of the next segment.
+prefix. Generated ahead, it runs on past its boundary while it is judged. Once it is accepted, its next tokens are
+already the first proposal of the next segment.
 """
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TypeVar
 
-from stars_guard.backends._vocabulary import Prompt
-from stars_guard.backends.base import Proposal, Session
-from stars_guard.core.segments import Token
-from stars_guard.errors import BackendError, ProtocolError, StarsGuardError
-from stars_guard.prompting.detokenizer import Detokenizer
+from pydantic import BaseModel
 
-__all__ = ["Drawn", "Request", "StreamedSession", "TokenSource"]
+from stars_guard.backends._token_sessions import TokenBackend, TokenProposal, TokenSession
+from stars_guard.backends.base import OpenRequest, Proposal
+from stars_guard.engines.loading import Vocabulary
+from stars_guard.errors import BackendError, StarsGuardError
+from stars_guard.prompting.prompt import Prompt
+
+__all__ = ["Drawn", "Request", "StreamedBackend", "StreamedSession", "TokenSource"]
+
+O = TypeVar("O", bound=BaseModel)  # noqa: E741
 
 Drawn = Sequence[tuple[int, float | None]]
 """Token ids with their entropies, where asked for."""
@@ -31,9 +36,9 @@ class Request:
 
     Attributes:
         ids: the prefix.
-        seed: of the draw.
+        seed: of the generation.
         boundary: where the segment ends, in tokens.
-        max_tokens: the most to draw.
+        max_tokens: the most to generate.
     """
 
     ids: tuple[int, ...]
@@ -47,13 +52,15 @@ class TokenSource(ABC):
 
     Attributes:
         eos_ids: tokens that end an answer.
+        streams: of the backend.
     """
 
     eos_ids: frozenset[int]
+    streams: set[asyncio.Task[None]]
 
     @abstractmethod
     def draw(self, request: Request) -> AsyncGenerator[Drawn, None]:
-        """Draw tokens. Closing the generator, or cancelling the task in it, aborts the request in the engine.
+        """Generate tokens. Closing the generator, or cancelling the task in it, aborts the request in the engine.
 
         Raises:
             BackendError: the engine failed.
@@ -63,108 +70,55 @@ class TokenSource(ABC):
     def decode(self, ids: Sequence[int]) -> str:
         """Text of some tokens, special ones left out."""
 
+    def leave(self) -> None:
+        """The session is closed and asks for nothing more. May be called twice."""
 
-_ending: set[asyncio.Task[None]] = set()
-"""Streams that are about to end by themselves; the loop itself holds tasks only weakly."""
 
-
-class _Proposal(Proposal):
+class _Proposal(TokenProposal):
     def __init__(self, session: StreamedSession, request: Request) -> None:
-        self._session = session
-        self._limit = request.max_tokens
-        self._drawn: list[tuple[int, float | None]] = []
-        self._tokens: list[Token] = []
-        self._states: list[Detokenizer] = []
-        self._given = 0
-        self._news = asyncio.Event()
-        self._error: StarsGuardError | None = None
+        super().__init__(session, session.source.eos_ids, request.max_tokens)
+        self._source = session.source
         self._task = asyncio.get_running_loop().create_task(self._pump(request))
+        session.source.streams.add(self._task)
+        self._task.add_done_callback(session.source.streams.discard)
 
     async def _pump(self, request: Request) -> None:
-        source = self._session.source
+        error: StarsGuardError | None = None
         try:
-            async with aclosing(source.draw(request)) as stream:
+            async with aclosing(self._source.draw(request)) as stream:
                 async for drawn in stream:
-                    self._drawn += drawn
-                    self._news.set()
+                    for token, entropy in drawn:
+                        self.append(self.read(token, entropy))
         except StarsGuardError as exc:
-            self._error = exc
+            error = exc
         except Exception as exc:
-            self._error = BackendError(f"the engine failed: {type(exc).__name__}", hint="see the engine's own log")
+            error = BackendError(f"the engine failed: {type(exc).__name__}", hint="see the engine's own log")
         finally:
-            self._news.set()
-
-    @property
-    def drawn(self) -> int:
-        return len(self._drawn)
+            self.finish(error)
 
     @property
     def running(self) -> bool:
-        """Whether the engine draws on."""
+        """Whether the engine generates on."""
         return not self._task.done() and not self._task.cancelling()
 
-    @property
-    def ids(self) -> list[int]:
-        """What was drawn since the session's prefix."""
-        return [token for token, _ in self._drawn]
-
-    def state(self, length: int) -> Detokenizer:
-        """The detokeniser after ``length`` tokens."""
-        return self._states[length - 1] if length else self._session.detokenizer
-
-    def rebase(self, length: int) -> None:
-        """Count from ``length`` tokens later on."""
-        self._drawn, self._tokens, self._states = self._drawn[length:], self._tokens[length:], self._states[length:]
-        self._given = 0
-        self._limit -= length
-
-    async def __aiter__(self) -> AsyncIterator[Sequence[Token]]:
-        while True:
-            if self._given < len(self._drawn):
-                while len(self._tokens) < len(self._drawn):
-                    self._read(*self._drawn[len(self._tokens)])
-                fresh, self._given = self._tokens[self._given :], len(self._tokens)
-                yield fresh
-            elif not self._task.done():
-                self._news.clear()
-                await self._news.wait()
-            elif self._error is not None:
-                raise self._error
-            else:
-                return
-
-    def _read(self, token: int, entropy: float | None) -> None:
-        state, text = self.state(len(self._tokens)), ""
-        last = token in self._session.source.eos_ids
-        if not last:
-            text, state = state.feed(token)
-        self._tokens.append(Token(token, text, entropy=entropy, last=last))
-        self._states.append(state)
-
-    @property
-    def complete(self) -> bool:
-        """Whether all was drawn that may be: the stream then ends by itself, and its connection can be used again."""
-        return self.drawn >= self._limit or (self.drawn > 0 and self._drawn[-1][0] in self._session.source.eos_ids)
-
     def halt(self) -> None:
-        # a second cancel would interrupt the cleaning up after the first
+        super().halt()
+        # When all was generated the stream ends by itself, and its connection can be used again. A second cancel would
+        # interrupt the cleaning up after the first.
         if not self.complete and self.running:
             self._task.cancel()
 
     async def aclose(self) -> None:
-        self.halt()
-        if self.complete and self.running:
-            _ending.add(self._task)
-            self._task.add_done_callback(_ending.discard)
-        else:
+        await super().aclose()
+        if not (self.complete and self.running):
             await asyncio.gather(self._task, return_exceptions=True)
 
 
-class StreamedSession(Session):
-    """One call's prefix, as token ids.
+class StreamedSession(TokenSession[_Proposal]):
+    """One call's prefix.
 
     Args:
-        source: draws.
+        source: of its tokens.
         prompt: templated and encoded.
         context: of the model, in tokens.
     """
@@ -172,40 +126,66 @@ class StreamedSession(Session):
     draws_ahead = True
 
     def __init__(self, source: TokenSource, prompt: Prompt, context: int) -> None:
+        super().__init__(prompt, context, source.decode)
         self.source = source
-        self.form = prompt.form
-        self.grammar = prompt.grammar
-        self.detokenizer = Detokenizer(source.decode)
-        self.prompt_tokens = len(prompt.ids)
-        self.room = context - len(prompt.ids)
-        self._ids = tuple(prompt.ids)
-        self._open: set[_Proposal] = set()
         self._ahead: _Proposal | None = None
 
     async def propose(self, seeds: Sequence[int], limit: int, *, ahead: int = 0) -> list[Proposal]:
+        self.check_open()
         running, self._ahead = self._ahead, None
-        fresh = seeds if running is None else seeds[1:]
-        proposals = [] if running is None else [running]
-        proposals += [_Proposal(self, Request(self._ids, seed, limit, limit + ahead)) for seed in fresh]
-        self._open.update(proposals)
+        proposals = [running] if running in self.proposals else []
+        ids = tuple(self.ids)
+        proposals += [_Proposal(self, Request(ids, seed, limit, limit + ahead)) for seed in seeds[len(proposals) :]]
+        self.proposals.update(proposals)
         return list(proposals)
 
     async def commit(self, proposal: Proposal, length: int, *, go_on: bool = False) -> int:
-        if not isinstance(proposal, _Proposal) or proposal not in self._open or length > proposal.drawn:
-            raise ProtocolError("only what an open proposal of this session has drawn can be committed")
-        self._ids += tuple(proposal.ids[:length])
-        self.detokenizer = proposal.state(length)
-        if go_on and (proposal.drawn > length or (proposal.running and not proposal.complete)):
-            proposal.rebase(length)
-            self._ahead = proposal
+        own = self.extend(proposal, length)
+        if go_on and not own.halted and (own.drawn > length or (own.running and not own.complete)):
+            own.rebase(length)
+            self._ahead = own
             return 0
-        self._open.discard(proposal)
-        await proposal.aclose()
-        return proposal.drawn - length
+        await own.aclose()
+        return own.drawn - length
 
     async def aclose(self) -> None:
-        proposals, self._open = self._open, set()
-        for proposal in proposals:
-            proposal.halt()
-        for proposal in proposals:
-            await proposal.aclose()
+        self.source.leave()
+        await super().aclose()
+
+
+class StreamedBackend(TokenBackend[O]):
+    """An engine that streams token ids.
+
+    Attributes:
+        vocabulary: of its model.
+        context: positions that the engine gives to a sequence.
+        streams: what reads from the engine now. An event loop itself holds tasks only weakly.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, context: int) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.context = context
+        self.streams: set[asyncio.Task[None]] = set()
+
+    async def _open(self, request: OpenRequest) -> StreamedSession:
+        tokenizer, context = self.vocabulary.tokenizer, self.context
+        prompt = await asyncio.to_thread(
+            Prompt.of, tokenizer, request.messages, context, request.tools, request.grammar
+        )
+        return StreamedSession(self._source(prompt, request), prompt, context)
+
+    @abstractmethod
+    def _source(self, prompt: Prompt, request: OpenRequest) -> TokenSource:
+        """Where the tokens of a session come from."""
+
+    @abstractmethod
+    async def _free_engine(self) -> None:
+        """End the engine, or the connections to it."""
+
+    async def _free(self) -> None:
+        if streams := set(self.streams):
+            for task in streams:
+                task.cancel()
+            await asyncio.wait(streams, timeout=5)
+        await self._free_engine()

@@ -1,49 +1,89 @@
-"""The seam to whatever draws tokens.
+"""The seam to whatever generates tokens.
 
-A backend opens one `Session` a call. A session holds the accepted prefix (prompt and kept segments) and draws
+A backend opens one `Session` a call. A session holds the accepted prefix (prompt and kept segments) and generates
 `Proposal` streams from it: each is a stream of tokens that can be cut anywhere and aborted at any time. Committing a
 proposal makes its first tokens part of the prefix; the rest, and all other proposals, are rewound.
+
+`stars_guard.testing.BackendTests` checks that a backend does what this module says.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from pydantic import BaseModel
 
 from stars_guard.core.grammar import Grammar
 from stars_guard.core.messages import Message
 from stars_guard.core.sampling import Sampling
 from stars_guard.core.segments import Token
 from stars_guard.core.tools import Toolset
+from stars_guard.errors import BackendUnavailable, InputError
 from stars_guard.prompting.tool_calls import ToolForm
 
-__all__ = ["Backend", "Proposal", "Session"]
+__all__ = ["Backend", "LoadableBackend", "OpenRequest", "Proposal", "Session", "closed"]
+
+O = TypeVar("O", bound=BaseModel)  # noqa: E741
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRequest:
+    """What a call asks of a backend. A new field has a default, so that it never breaks a backend of yours.
+
+    Attributes:
+        messages: the conversation; not empty. Its text never becomes control tokens.
+        sampling: how tokens are sampled in this call.
+        entropies: whether tokens must carry their entropy.
+        seeded: whether the caller chose the seed, and so wants the same tokens again where the engine can. An engine
+            for which seeds are expensive may otherwise generate without.
+        tools: what the model may call; forced and strict calls bring a grammar of their own.
+        grammar: what the answer must look like. A proposal begins it anew: it is either the whole answer, or the
+            grammar is in its beginning at each boundary.
+
+    Raises:
+        InputError: there are no messages.
+    """
+
+    messages: Sequence[Message]
+    sampling: Sampling = field(default_factory=Sampling)
+    entropies: bool = False
+    seeded: bool = False
+    tools: Toolset | None = None
+    grammar: Grammar | None = None
+
+    def __post_init__(self) -> None:
+        if not self.messages:
+            raise InputError("there are no messages", hint="pass at least one user message")
 
 
 class Proposal(ABC):
-    """A stream of tokens drawn after the session's prefix.
+    """A stream of tokens generated after the session's prefix.
 
     Iterating gives chunks of one or more tokens. The stream ends by itself with the model's end of sequence (a token
-    that is marked ``last``) or when it has drawn all that it may.
+    that is marked ``last``) or when it has generated all that it may. A proposal that was halted or closed gives at
+    most what it had generated, and ends. An iteration that was cancelled can be begun again; it goes on where it was.
     """
 
     @property
     @abstractmethod
     def drawn(self) -> int:
-        """Tokens drawn since the session's prefix, whether or not they have been looked at."""
+        """Tokens generated since the session's prefix, whether or not they have been looked at."""
 
     @abstractmethod
     def __aiter__(self) -> AsyncIterator[Sequence[Token]]: ...
 
     @abstractmethod
     def halt(self) -> None:
-        """Draw no more. What has been drawn can still be committed."""
+        """Generate no more. What has been generated can still be committed. May be called twice."""
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Abort the drawing if it still runs, and free what it holds. May be called twice."""
+        """Abort the generation if it still runs, and free what it holds: it can't be committed any more. May be called
+        twice."""
 
 
 class Session(ABC):
@@ -54,7 +94,7 @@ class Session(ABC):
         room: how many tokens the context can still take after the prompt.
         draws_ahead: whether its proposals can run on past a boundary at little cost while they are judged.
         form: how the model writes tool calls; None when it has no tools.
-        grammar: what the answer is drawn under, if anything.
+        grammar: what the answer is generated under, if anything.
     """
 
     prompt_tokens: int
@@ -65,33 +105,38 @@ class Session(ABC):
 
     @abstractmethod
     async def propose(self, seeds: Sequence[int], limit: int, *, ahead: int = 0) -> list[Proposal]:
-        """Begin one proposal a seed, all from the same prefix. A drawing that went on from `commit` is the first.
+        """Begin one proposal a seed, all from the same prefix. A proposal that went on from `commit` is the first.
 
         Args:
             seeds: one 63-bit seed a proposal; the same seed after the same prefix gives the same tokens on engines
                 that can promise that.
             limit: the most tokens of the segment; the boundary may come earlier, and the proposal is then halted.
-            ahead: how many tokens each may draw past the boundary while it is judged; an engine may draw fewer.
+            ahead: how many tokens each may generate past the boundary while it is judged; an engine may do fewer.
 
         Raises:
-            BackendError: the engine failed.
+            BackendError: the engine failed; `BackendUnavailable` if the backend was closed meanwhile.
+            ProtocolError: the session is closed.
         """
 
     @abstractmethod
     async def commit(self, proposal: Proposal, length: int, *, go_on: bool = False) -> int:
-        """Make the first ``length`` tokens of a proposal part of the prefix.
+        """Make the first ``length`` tokens of a proposal part of the prefix. The proposal is then no longer open.
 
         Args:
-            go_on: let the drawing run on, if it has not been halted: what it has drawn beyond ``length`` becomes the
-                beginning of the first of the next proposals.
+            go_on: let the proposal run on, if it has not been halted: what it has generated beyond ``length`` becomes
+                the beginning of the first of the next proposals.
 
         Returns:
             How many tokens beyond ``length`` were thrown away.
+
+        Raises:
+            ProtocolError: the proposal is not open, is another session's, or has fewer than ``length`` tokens. The
+                prefix is then as it was.
         """
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Free the prefix and abort every proposal that is still open."""
+        """Free the prefix and abort every proposal that is still open. May be called twice."""
 
 
 class Backend(ABC):
@@ -101,9 +146,9 @@ class Backend(ABC):
 
     Attributes:
         identity: what goes into the audit record: engine, model, revision or digest, dtype.
-        reproducible: whether the same seed draws the same tokens whatever else runs.
+        reproducible: whether the same seed generates the same tokens whatever else runs.
         row_cost: what a second row in a decoding step costs, as a share of a step with one.
-        active_calls: how many draw now; counted by the guard.
+        active_calls: how many generate now; counted by the guard.
         supplied: whether texts are supplied by the caller, whole or in pieces of any length.
     """
 
@@ -115,41 +160,22 @@ class Backend(ABC):
 
     @property
     def dead(self) -> bool:
-        """Whether the engine is lost, and another must be started."""
+        """Whether the engine is lost or closed, and another must be loaded."""
         return False
 
     @abstractmethod
-    async def open(
-        self,
-        messages: Sequence[Message],
-        sampling: Sampling,
-        *,
-        entropies: bool = False,
-        seeded: bool = False,
-        tools: Toolset | None = None,
-        grammar: Grammar | None = None,
-    ) -> Session:
+    async def open(self, request: OpenRequest) -> Session:
         """Template and encode a conversation, and make a place for its answer.
-
-        Args:
-            messages: not empty; their text never becomes control tokens.
-            sampling: how tokens are drawn in this call.
-            entropies: whether tokens must carry their entropy.
-            seeded: whether the caller chose the seed, and so wants the same tokens again where the engine can. An
-                engine for which seeds are dear may otherwise draw without.
-            tools: what the model may call; forced and strict calls bring a grammar of their own.
-            grammar: what the answer must look like. A proposal begins it anew: it is either the whole answer, or the
-                grammar is in its beginning at each boundary.
 
         Raises:
             InputError: a tool or the grammar cannot be used.
             ContextTooLong: the prompt leaves no room.
-            BackendError: the engine failed.
+            BackendError: the engine failed; `BackendUnavailable` if the backend was closed.
         """
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Free the engine. May be called twice."""
+        """Free the engine. May be called twice. Calls that run end with `BackendUnavailable`, and soon."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -158,3 +184,38 @@ class Backend(ABC):
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+class LoadableBackend(Backend, Generic[O]):
+    """A backend that can be named: ``Guard(backend=name, model=..., options=...)``.
+
+    A package registers one as an entry point of the group ``stars_guard.backends``; nothing else needs to be touched.
+
+    Attributes:
+        options_model: a pydantic model of the backend's options. Forbid extra fields, so that a misspelt option is an
+            error that names the nearest one.
+        auto_rank: ``backend="auto"`` takes the highest that has no `objection`; 0 is never taken so.
+    """
+
+    options_model: ClassVar[type[BaseModel]]
+    auto_rank: ClassVar[int] = 0
+
+    @classmethod
+    @abstractmethod
+    async def load(cls, model: str, options: O) -> Self:
+        """Load a model. What was opened is closed again if this fails or is cancelled.
+
+        Raises:
+            BackendError: there is no such model, or it cannot be loaded.
+            MissingExtra: an optional dependency is not installed.
+        """
+
+    @classmethod
+    def objection(cls, model: str, options: Mapping[str, Any]) -> str:
+        """Why ``backend="auto"`` should not take it for a model, or an empty string. Blocks."""
+        return ""
+
+
+def closed(what: str = "the backend") -> BackendUnavailable:
+    """The error of a call to what has been closed."""
+    return BackendUnavailable(f"{what} has been closed", hint="load it again; a guard does so for its next call")

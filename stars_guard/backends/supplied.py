@@ -11,13 +11,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 
-from stars_guard.backends.base import Backend, Proposal, Session
-from stars_guard.core.grammar import Grammar
-from stars_guard.core.messages import Message
-from stars_guard.core.sampling import Sampling
+from stars_guard.backends.base import Backend, OpenRequest, Proposal, Session, closed
 from stars_guard.core.segments import Token
-from stars_guard.core.tools import Toolset
-from stars_guard.errors import BackendError
+from stars_guard.errors import BackendError, ProtocolError
 
 __all__ = ["MOST_TOKENS", "SuppliedBackend"]
 
@@ -25,40 +21,52 @@ MOST_TOKENS = 1_000_000
 
 
 class _Proposal(Proposal):
-    def __init__(self, tokens: Sequence[Token]) -> None:
+    def __init__(self, session: _Session, tokens: Sequence[Token]) -> None:
+        self._session = session
         self._tokens = tokens
+        self._given = False
 
     @property
     def drawn(self) -> int:
         return len(self._tokens)
 
     async def __aiter__(self) -> AsyncIterator[Sequence[Token]]:
-        yield self._tokens
+        if not self._given:
+            self._given = True
+            yield self._tokens
 
     def halt(self) -> None:
-        pass
+        """What was supplied is whole already."""
 
     async def aclose(self) -> None:
-        pass
+        self._session.proposals.discard(self)
 
 
 class _Session(Session):
     prompt_tokens = 0
     room = MOST_TOKENS
 
-    def __init__(self, handed: deque[list[Token]]) -> None:
-        self._handed = handed
+    def __init__(self, backend: SuppliedBackend) -> None:
+        self._backend = backend
+        self._closed = False
+        self.proposals: set[_Proposal] = set()
 
     async def propose(self, seeds: Sequence[int], limit: int, *, ahead: int = 0) -> list[Proposal]:
-        if len(self._handed) < len(seeds):
-            raise BackendError(f"{len(seeds)} texts were to be handed in, {len(self._handed)} were")
-        return [_Proposal(self._handed.popleft()[:limit]) for _ in seeds]
+        if self._closed:
+            raise ProtocolError("the session is closed")
+        proposals = [_Proposal(self, tokens[:limit]) for tokens in self._backend.take(len(seeds))]
+        self.proposals.update(proposals)
+        return list(proposals)
 
     async def commit(self, proposal: Proposal, length: int, *, go_on: bool = False) -> int:
+        if proposal not in self.proposals or not 0 <= length <= proposal.drawn:
+            raise ProtocolError("only what an open proposal of this session holds can be committed")
+        await proposal.aclose()
         return proposal.drawn - length
 
     async def aclose(self) -> None:
-        self._handed.clear()
+        self._closed = True
+        self.proposals.clear()
 
 
 class SuppliedBackend(Backend):
@@ -72,29 +80,40 @@ class SuppliedBackend(Backend):
 
     def __init__(self, model: str) -> None:
         self.identity = {"engine": "handed in", "model": model}
-        self._handed: deque[list[Token]] = deque()
+        self._supplied: deque[list[Token]] = deque()
+        self._closed = False
 
     def supply(self, text: str, *, tokens: int = 1, last: bool = True) -> None:
-        """Hand in one proposal.
+        """Supply one proposal.
 
         Args:
             tokens: how many the model counts for it.
             last: whether the answer ends with it.
         """
         rest = [Token(0, "") for _ in range(min(tokens, MOST_TOKENS // 2) - 1)]
-        self._handed.append([Token(0, text), *rest, *([Token(0, "", last=True)] if last else [])])
+        self._supplied.append([Token(0, text), *rest, *([Token(0, "", last=True)] if last else [])])
 
-    async def open(
-        self,
-        messages: Sequence[Message],
-        sampling: Sampling,
-        *,
-        entropies: bool = False,
-        seeded: bool = False,
-        tools: Toolset | None = None,
-        grammar: Grammar | None = None,
-    ) -> Session:
-        return _Session(self._handed)
+    def take(self, count: int) -> list[list[Token]]:
+        """Take what was supplied first.
+
+        Raises:
+            BackendError: less was supplied than is asked for, or the backend is closed.
+        """
+        if self._closed:
+            raise closed()
+        if len(self._supplied) < count:
+            raise BackendError(f"{count} texts were asked for, {len(self._supplied)} were supplied")
+        return [self._supplied.popleft() for _ in range(count)]
+
+    @property
+    def dead(self) -> bool:
+        return self._closed
+
+    async def open(self, request: OpenRequest) -> Session:
+        if self._closed:
+            raise closed()
+        return _Session(self)
 
     async def aclose(self) -> None:
-        self._handed.clear()
+        self._closed = True
+        self._supplied.clear()

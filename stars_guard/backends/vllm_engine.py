@@ -8,16 +8,16 @@ import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from stars_guard.backends._streamed import Drawn, Request, StreamedSession, TokenSource
-from stars_guard.backends._vocabulary import Prompt, Vocabulary, decoder
-from stars_guard.backends.base import Backend, Session
-from stars_guard.core.grammar import Grammar
-from stars_guard.core.messages import Message
-from stars_guard.core.sampling import Sampling
-from stars_guard.core.tools import Toolset
-from stars_guard.engines import vllm_process
+from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["VllmEngineBackend", "entropy_of"]
+from stars_guard.backends._streamed import Drawn, Request, StreamedBackend, TokenSource
+from stars_guard.backends.base import OpenRequest
+from stars_guard.engines import vllm_process
+from stars_guard.engines.loading import Vocabulary, load_vocabulary
+from stars_guard.prompting.detokenizer import decoder
+from stars_guard.prompting.prompt import Prompt
+
+__all__ = ["VllmEngineBackend", "VllmOptions", "entropy_of"]
 
 TOP = 20
 """Log probabilities asked for where entropies are wanted."""
@@ -35,17 +35,37 @@ def entropy_of(logprobs: Sequence[float]) -> float:
     return -sum(math.exp(value) * value for value in known) - rest * min(known, default=0.0)
 
 
+class VllmOptions(BaseModel):
+    """vLLM's engine arguments, such as ``tensor_parallel_size``, ``gpu_memory_utilization``, ``quantization`` or
+    ``distributed_executor_backend``, and our own options. vLLM itself knows which arguments there are.
+
+    Attributes:
+        tokenizer: directory or name, where it is not the model's.
+        revision: of the model on the hub; ``tokenizer_revision`` that of the tokenizer.
+        start_timeout: seconds that the engine's start may take, downloads included.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    tokenizer: str | None = None
+    revision: str | None = None
+    tokenizer_revision: str | None = None
+    start_timeout: float = Field(vllm_process.START_LIMIT, gt=0)
+
+    @property
+    def engine_arguments(self) -> dict[str, Any]:
+        """Those that were given, without our own options."""
+        return self.model_dump(exclude={"start_timeout"}, exclude_unset=True)
+
+
 class _Source(TokenSource):
-    def __init__(
-        self, backend: VllmEngineBackend, prompt: Prompt, sampling: Sampling, entropies: bool, seeded: bool
-    ) -> None:
+    def __init__(self, backend: VllmEngineBackend, prompt: Prompt, request: OpenRequest) -> None:
         self._backend = backend
         self._grammar = prompt.grammar
         self._decode = decoder(backend.vocabulary.tokenizer, prompt.form.shown if prompt.form else None)
-        self._sampling = sampling
-        self._entropies = entropies
-        self._seeded = seeded
+        self._asked = request
         self.eos_ids = backend.vocabulary.eos_ids
+        self.streams = backend.streams
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._decode(ids)
@@ -54,17 +74,17 @@ class _Source(TokenSource):
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-        options = self._sampling
+        options = self._asked.sampling
         params = SamplingParams(
             temperature=options.temperature,
             top_p=options.top_p,
             top_k=options.top_k or -1,
             min_p=options.min_p,
             repetition_penalty=options.repetition_penalty,
-            seed=request.seed if self._seeded else None,
+            seed=request.seed if self._asked.seeded else None,
             max_tokens=request.max_tokens,
             stop_token_ids=sorted(self.eos_ids),
-            logprobs=TOP if self._entropies else None,
+            logprobs=TOP if self._asked.entropies else None,
             detokenize=False,
             structured_outputs=StructuredOutputsParams(structural_tag=self._grammar.tag) if self._grammar else None,
             output_kind=RequestOutputKind.DELTA,
@@ -84,62 +104,55 @@ class _Source(TokenSource):
                 yield list(zip(completion.token_ids, entropies, strict=True))
 
 
-class VllmEngineBackend(Backend):
+class VllmEngineBackend(StreamedBackend[VllmOptions]):
     """One engine. Make it with `load`."""
 
+    options_model = VllmOptions
+    auto_rank = 2
+
     def __init__(self, engine: Any, vocabulary: Vocabulary, identity: dict[str, str]) -> None:
+        super().__init__(vocabulary, int(engine.model_config.max_model_len))
         self.engine = engine
-        self.vocabulary = vocabulary
         self.identity = identity
         self.numbers = itertools.count()
-        self.context = int(engine.model_config.max_model_len)
         # measured with the embedded model on two cores; on a GPU a guess
         self.row_cost = 0.08 if vllm_process.on_cpu() else 0.01
 
     @classmethod
-    async def load(cls, model: str, options: Mapping[str, Any] | None = None) -> VllmEngineBackend:
+    def objection(cls, model: str, options: Mapping[str, Any]) -> str:
+        return vllm_process.no_reason_against(model)
+
+    @classmethod
+    async def load(cls, model: str, options: VllmOptions = VllmOptions()) -> VllmEngineBackend:  # noqa: B008
         """Start an engine.
 
         Args:
             model: a Hugging Face directory or name.
-            options: vLLM's engine arguments, such as ``tensor_parallel_size``, ``gpu_memory_utilization``,
-                ``quantization`` or ``distributed_executor_backend``.
 
         Raises:
             MissingExtra: vLLM is not installed.
-            BackendError: the engine did not start, or there is no such model.
+            InputError: vLLM has no such engine argument.
+            BackendError: the engine did not start in time, or there is no such model.
         """
-        options = dict(options or {})
-        source, revision = options.get("tokenizer") or model, options.get("tokenizer_revision", options.get("revision"))
-        vocabulary = await asyncio.to_thread(Vocabulary.load, source, revision)
-        engine = await vllm_process.start(model, options)
+        source, revision = options.tokenizer or model, options.tokenizer_revision or options.revision
+        vocabulary = await asyncio.to_thread(load_vocabulary, source, revision)
+        engine = await vllm_process.start(model, options.engine_arguments, limit=options.start_timeout)
         from vllm import __version__
 
         identity = {
             "engine": f"vllm {__version__}",
             "model": model,
-            "revision": str(options.get("revision") or ""),
+            "revision": options.revision or "",
             "dtype": str(engine.model_config.dtype).removeprefix("torch."),
         }
         return cls(engine, vocabulary, identity)
 
     @property
     def dead(self) -> bool:
-        """Whether the engine is lost and must be started anew."""
-        return bool(self.engine.errored)
+        return super().dead or bool(self.engine.errored)
 
-    async def open(
-        self,
-        messages: Sequence[Message],
-        sampling: Sampling,
-        *,
-        entropies: bool = False,
-        seeded: bool = False,
-        tools: Toolset | None = None,
-        grammar: Grammar | None = None,
-    ) -> Session:
-        prompt = await asyncio.to_thread(Prompt.of, self.vocabulary.tokenizer, messages, self.context, tools, grammar)
-        return StreamedSession(_Source(self, prompt, sampling, entropies, seeded), prompt, self.context)
+    def _source(self, prompt: Prompt, request: OpenRequest) -> TokenSource:
+        return _Source(self, prompt, request)
 
-    async def aclose(self) -> None:
-        await asyncio.to_thread(self.engine.shutdown)
+    async def _free_engine(self) -> None:
+        await vllm_process.stop(self.engine)

@@ -1,4 +1,4 @@
-"""From unguarded answers to the policy's numbers: what thresholds and beta give a wanted acceptance rate."""
+"""From unguarded answers to a policy's numbers: which r_star and beta give a wanted acceptance rate."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from stars_guard.decoding import ACCEPTANCE, Settings
 from stars_guard.decoding.verdict import threshold
 
-__all__ = ["Answer", "Position", "Prediction", "fit", "mean_acceptance", "positions", "predict", "solve"]
+__all__ = ["Answer", "Prediction", "SegmentRewards", "fit", "mean_acceptance", "predict", "rewards_by_segment", "solve"]
 
 SHARPNESS = 0.5
-"""beta as a share of the rewards' spread at one position: half of it tells good from bad and does not cut hard."""
+"""beta as a share of the rewards' spread after one segment: half of it tells good from bad and is no hard limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer that was drawn without a guard.
+    """One answer that was generated without a guard.
 
     Attributes:
-        prompt_reward: r(x, ""), or None where the schedule does not ask for it.
+        prompt_reward: r(x, ""), or None where the schedule doesn't ask for it.
         tokens: tokens of the answer after each segment.
         rewards: r(x, y) after each segment.
     """
@@ -31,8 +31,8 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
-    """The rewards after the k-th segment.
+class SegmentRewards:
+    """The rewards of all answers after the k-th segment.
 
     Attributes:
         index: k, from 0.
@@ -54,24 +54,24 @@ class Prediction:
 
     Attributes:
         tau: the mean threshold.
-        acceptance: Z, the chance that a proposal is accepted.
-        proposals: expected, (1 - (1 - Z)^N) / Z (DESIGN.md, "What can be said in numbers").
+        acceptance: Z, the chance that a candidate is accepted.
+        candidates: how many are expected, (1 - (1 - Z)^N) / Z (DESIGN.md, "The algorithm").
     """
 
     index: int
     tau: float
     acceptance: float
-    proposals: float
+    candidates: float
 
 
-def positions(answers: Sequence[Answer]) -> list[Position]:
-    """The rewards' distribution by position, and how well a prefix's reward tells the whole answer's."""
+def rewards_by_segment(answers: Sequence[Answer]) -> list[SegmentRewards]:
+    """How rewards are distributed after each segment, and how well a prefix's reward tells the whole answer's."""
     found = []
     for index in range(max((len(answer.rewards) for answer in answers), default=0)):
         here = sorted(answer.rewards[index] for answer in answers if len(answer.rewards) > index)
         on = [(answer.rewards[index], answer.rewards[-1]) for answer in answers if len(answer.rewards) > index + 1]
         q5, q25, q50, q75, q95 = (_quantile(here, share) for share in (0.05, 0.25, 0.5, 0.75, 0.95))
-        found.append(Position(index, len(here), (q5, q25, q50, q75, q95), _correlation(on)))
+        found.append(SegmentRewards(index, len(here), (q5, q25, q50, q75, q95), _correlation(on)))
     return found
 
 
@@ -95,9 +95,9 @@ def _correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
 def fit(answers: Sequence[Answer], settings: Settings, acceptance: float) -> Settings:
     """The settings with r_star and beta for a wanted mean acceptance rate over all segments of the answers.
 
-    beta is `SHARPNESS` times the spread at a position (standard deviation, pooled); r_star is then found by bisection,
-    for the rate falls as r_star grows. The answers are unguarded, so later segments are judged on prefixes that a
-    guarded answer would have drawn again: the rate seen in use is higher there.
+    beta is `SHARPNESS` times the spread after a segment (standard deviation, pooled). r_star is then found by
+    bisection, because the rate falls as r_star grows. The answers are unguarded, so later segments are judged on
+    prefixes that a guard would have rejected. In use, the rate is higher there.
 
     Raises:
         ValueError: there are no rewards, or the rate is not between 0 and 1.
@@ -139,20 +139,20 @@ def _spread(answers: Sequence[Answer]) -> float:
 
 
 def predict(answers: Sequence[Answer], settings: Settings) -> list[Prediction]:
-    """Acceptance and proposals by position, for unguarded prefixes."""
+    """Acceptance and candidates by segment, for unguarded prefixes."""
     columns: dict[int, list[tuple[float, float]]] = {}
     for index, tau, p in _each(answers, settings):
         columns.setdefault(index, []).append((tau, p))
     found = []
     for index, column in sorted(columns.items()):
         rate = statistics.fmean(p for _, p in column)
-        proposals = (1 - (1 - rate) ** settings.attempts) / rate if rate > 0 else float(settings.attempts)
-        found.append(Prediction(index, statistics.fmean(tau for tau, _ in column), rate, proposals))
+        candidates = (1 - (1 - rate) ** settings.attempts) / rate if rate > 0 else float(settings.attempts)
+        found.append(Prediction(index, statistics.fmean(tau for tau, _ in column), rate, candidates))
     return found
 
 
 def _each(answers: Sequence[Answer], settings: Settings) -> Iterator[tuple[int, float, float]]:
-    """Position, threshold and chance of acceptance of every segment."""
+    """Index, threshold and chance of acceptance of every segment."""
     accept = ACCEPTANCE[settings.acceptance]
     for answer in answers:
         before = answer.prompt_reward

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
-import anyio
-
-from stars_guard.audit import AuditStore, CallRecord, Recorder
-from stars_guard.calling.judge_loading import load_judges
-from stars_guard.calling.settings import content_of
-from stars_guard.calling.telemetry import CallSpan
-from stars_guard.core.events import Decision, Ended, Event, Kept, Released, Totals
+from stars_guard.calling.loaded import Loaded
+from stars_guard.calling.portal import to_the_end
+from stars_guard.calling.recording import Recording
+from stars_guard.core.events import Decision, Ended, Kept, Released, Totals
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Candidate, Passage
-from stars_guard.core.vocabulary import Stage, Verdict
+from stars_guard.core.vocabulary import CheckFinish, Stage, Verdict
 from stars_guard.policy import Policy
 from stars_guard.scorers.cascade import Cascade
 
@@ -43,85 +39,76 @@ class Checked:
 
 
 class Checker:
-    """Judges texts at the stages of a policy's rails.
+    """Judges texts at the stages of a policy's rails."""
 
-    Args:
-        allow_python: whether the policy may name Python code to run.
-    """
-
-    def __init__(self, policy: Policy, audit: AuditStore, *, allow_python: bool = False) -> None:
+    def __init__(self, policy: Policy, loaded: Loaded) -> None:
         self._policy = policy
-        self._audit = audit
-        self._allow_python = allow_python
+        self._loaded = loaded
         self._rails = dict(policy.rails.items())
-        self._cascades: dict[Stage, Cascade] = {}
 
     async def check(
         self, stage: Stage, text: str, *, messages: Sequence[Message] = (), run_id: str | None = None
     ) -> Checked:
         """Judge a text. The arguments are those of `Guard.check`."""
-        rail = self._rails[stage]
-        if not rail.judges or not text or self._policy.mode == "off":
-            return Checked(stage=stage, allowed=True, text=text)
-        one = _Check(self._policy, stage, text, tuple(messages), run_id)
-        try:
-            cascade = self._cascades.get(stage)
-            if cascade is None:
-                cascade = await load_judges(rail.judges, allow_python=self._allow_python)
-                self._cascades[stage] = cascade
-            return await one.run(cascade)
-        except BaseException as exc:
-            cancelled = isinstance(exc, asyncio.CancelledError | GeneratorExit)
-            one.finish, one.error = ("cancelled", None) if cancelled else ("failed", type(exc).__name__)
-            raise
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self._audit.append(one.record())
+        with self._loaded.in_use():
+            if not self._rails[stage].judges or not text or self._policy.mode == "off":
+                return Checked(stage=stage, allowed=True, text=text)
+            call_id = uuid.uuid4().hex
+            recording = Recording(
+                self._policy,
+                self._loaded.store,
+                call_id=call_id,
+                seed=0,
+                messages=messages,
+                about={"stage": stage, "run_id": run_id},
+                span=f"stars_guard.check {stage}",
+            )
+            async with recording:
+                check = _Check(self._policy, stage, text, tuple(messages), call_id, recording)
+                recording.follow(check)
+                return await check.run(await self._loaded.cascade(stage))
 
 
 class _Check:
+    prompt_reward = None
+
     def __init__(
-        self, policy: Policy, stage: Stage, text: str, messages: tuple[Message, ...], run_id: str | None
+        self,
+        policy: Policy,
+        stage: Stage,
+        text: str,
+        messages: tuple[Message, ...],
+        call_id: str,
+        recording: Recording,
     ) -> None:
-        self.finish: str = "passed"
-        self.error: str | None = None
         self._policy, self._stage, self._text, self._messages = policy, stage, text, messages
-        self._call_id = uuid.uuid4().hex
+        self._call_id = call_id
+        self._recording = recording
         self._reason = ""
         self._rejections = self._scored = self._attempts = 0
-        about = {
-            "call_id": self._call_id,
-            "stage": stage,
-            "run_id": run_id,
-            "policy": policy.name,
-            "policy_sha256": policy.sha256,
-            "mode": policy.mode,
-            "seed": 0,
-        }
-        self._recorder = Recorder(content_of(policy), messages, about)
-        self._span = CallSpan(f"stars_guard.check {stage}", about)
+
+    @property
+    def totals(self) -> Totals:
+        """What has been judged so far."""
+        return Totals(proposals=self._attempts, rejections=self._rejections, scorer_passages=self._scored)
 
     async def run(self, cascade: Cascade) -> Checked:
-        self._recorder.describe(
-            scorers={judge.rule.judge: judge.identity for judge in cascade.judges},
-            rules=tuple(asdict(rule) for rule in cascade.rules),
-        )
+        self._recording.judged_by(cascade)
         try:
             judgement = await self._judge(cascade, self._text)
             if judgement.veto is None:
-                return self._pass(self._text, Kept(segment=0, attempt=0, how="accepted"))
+                return self._pass("passed", self._text, Kept(segment=0, attempt=0, how="accepted"))
             self._reason = f"vetoed by {judgement.veto}"
             if self._policy.mode == "monitor":
-                return self._pass(self._text, Kept(segment=0, attempt=0, how="monitored"))
+                return self._pass("passed", self._text, Kept(segment=0, attempt=0, how="monitored"))
             if self._stage == "tool_result" and self._policy.rails.tool_result.action == "redact":
                 clean = await self._redact(cascade, judgement)
                 if clean is not None:
-                    self.finish = "redacted"
-                    return self._pass(clean, Kept(segment=0, attempt=self._attempts - 1, how="accepted"))
+                    return self._pass("redacted", clean, Kept(segment=0, attempt=self._attempts - 1, how="accepted"))
         finally:
-            await cascade.forget(self._call_id)
-        self.finish = "refused"
-        self._add(Ended(segment=0, action="refuse", reason=self._reason))
+            await to_the_end(cascade.forget(self._call_id))
+        self._recording.add(Ended(segment=0, action="refuse", reason=self._reason))
+        self._recording.finish("refused", self._reason)
         return Checked(stage=self._stage, allowed=False, text="", reason=self._reason, audit_id=self._call_id)
 
     async def _redact(self, cascade: Cascade, judgement: Judgement) -> str | None:
@@ -139,7 +126,7 @@ class _Check:
         (judgement,) = await cascade.judge([passage])
         verdict: Verdict = "rejected" if judgement.veto else "accepted"
         reason = f"vetoed by {judgement.veto}" if judgement.veto else "no judge vetoes"
-        self._add(
+        self._recording.add(
             Decision(
                 segment=0,
                 attempt=self._attempts,
@@ -154,22 +141,13 @@ class _Check:
         self._scored += len(judgement.scores)
         return judgement
 
-    def _pass(self, text: str, kept: Kept) -> Checked:
-        self._add(kept)
-        self._add(Released(segment=0, text=text))
+    def _pass(self, finish: CheckFinish, text: str, kept: Kept) -> Checked:
+        self._recording.add(kept)
+        self._recording.add(Released(segment=0, text=text))
+        self._recording.finish(finish, self._reason)
         return Checked(
-            stage=self._stage, allowed=self.finish == "passed", text=text, reason=self._reason, audit_id=self._call_id
+            stage=self._stage, allowed=finish == "passed", text=text, reason=self._reason, audit_id=self._call_id
         )
-
-    def _add(self, event: Event) -> None:
-        self._recorder.add(event)
-        self._span.add(event)
-
-    def record(self) -> CallRecord:
-        totals = Totals(proposals=self._attempts, rejections=self._rejections, scorer_passages=self._scored)
-        record = self._recorder.finish(finish=self.finish, reason=self._reason, totals=totals, error=self.error)
-        self._span.end(record)
-        return record
 
 
 def _redacted(cascade: Cascade, judgement: Judgement, text: str) -> str:

@@ -1,4 +1,4 @@
-"""Commands, thin."""
+"""The commands, thin. Every one of them ends with the same exit codes; see `_Commands`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,48 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from typer.core import TyperGroup
 
+from stars_guard.cli._console import Terminal
 from stars_guard.cli.audit_app import audit_app
 from stars_guard.errors import StarsGuardError
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(help="A guardrail that works while the model writes.", no_args_is_help=True, add_completion=False)
+FOUND, FAILED = 1, 2
+
+
+class _Commands(TyperGroup):
+    """All commands, with errors as one line.
+
+    Exit codes: 0, all is well; 1, the command did its work and found something: a problem, a difference, a case that
+    failed; 2, it could not do its work: an option or a file is wrong, or an engine or the audit log can't be reached.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except StarsGuardError as exc:
+            reason = str(exc)
+        except OSError as exc:
+            if exc.filename is None:
+                raise
+            reason = f"{exc.filename}: {exc.strerror}"
+        Terminal(stderr=True).print(f"error: {reason}", style="red", soft_wrap=True)
+        raise typer.Exit(FAILED)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="A guardrail that works while the model writes. "
+    "Exit codes: 0, all is well; 1, something was found; 2, the command could not do its work.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
 app.add_typer(audit_app, name="audit")
 policy_app = typer.Typer(help="Check, show, compare and test policies.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
@@ -26,6 +57,9 @@ ModelOption = Annotated[str, typer.Option(help="a Hugging Face directory or name
 BackendOption = Annotated[str, typer.Option(help="auto, transformers, vllm or vllm-server")]
 ServerOption = Annotated[list[str] | None, typer.Option("--base-url", help="a vLLM server; may be given several times")]
 PolicyArgument = Annotated[str, typer.Argument(help="a policy's name or path")]
+PythonOption = Annotated[
+    bool, typer.Option("--allow-python", help="run the Python code that the policy's judges name: trust the policy")
+]
 
 
 @app.command()
@@ -38,7 +72,7 @@ def demo(
     """Answer a few prompts twice, unguarded and under the default policy, with a live view."""
     from stars_guard.cli.demo import run_demo
 
-    console = Console(record=svg is not None)
+    console = Terminal(record=svg is not None)
     run_demo(console, audit, max_tokens, backend)
     if svg is not None:
         console.save_svg(str(svg), title="stars-guard demo")
@@ -47,33 +81,41 @@ def demo(
 @app.command()
 def run(
     prompts: Annotated[Path, typer.Argument(help="JSONL with prompt or messages on each line")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="JSONL of answers; a run that was cut goes on")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSONL of answers; a run that was cut off goes on")],
     policy: PolicyOption = "default",
     model: ModelOption = "embedded",
     backend: BackendOption = "auto",
     base_url: ServerOption = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="answers drawn at once")] = 32,
+    concurrency: Annotated[int, typer.Option(min=1, help="answers generated at once")] = 32,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="longest answer; default: the policy's")] = None,
-    seed: Annotated[int | None, typer.Option(help="prompt i is drawn with seed + i")] = None,
+    seed: Annotated[int | None, typer.Option(help="prompt i gets the seed plus i")] = None,
     audit: Annotated[str | None, typer.Option(help="the audit log's URL; default: the policy's")] = None,
+    allow_python: PythonOption = False,
 ) -> None:
-    """Answer a file of prompts under a policy."""
+    """Answer a file of prompts under a policy. Exit code 1 if a prompt can't be answered."""
     from stars_guard.cli.run import run_file
     from stars_guard.guard import CallOptions, Guard
 
-    options = {"base_url": base_url, "api_key": os.environ.get("STARS_GUARD_API_KEY")} if base_url else {}
-    guard = Guard(policy, model=model, backend=backend, options=options, audit=audit)
+    guard = Guard(
+        policy, model=model, backend=backend, options=_server(base_url), audit=audit, allow_python=allow_python
+    )
     calls = CallOptions(max_tokens=max_tokens, seed=seed)
-    run_file(Console(stderr=True), guard, prompts, output, calls, concurrency=concurrency)
+    _found(not run_file(Terminal(stderr=True), guard, prompts, output, calls, concurrency=concurrency))
 
 
 @app.command()
-def doctor(policy: PolicyOption = "default", model: ModelOption = "embedded", base_url: str | None = None) -> None:
-    """Check CUDA, vLLM, memory, models, policy and audit log; say what is wrong and how to mend it."""
+def doctor(
+    policy: PolicyOption = "default",
+    model: ModelOption = "embedded",
+    base_url: Annotated[str | None, typer.Option(help="a vLLM server that serves the model")] = None,
+) -> None:
+    """Check CUDA, vLLM, memory, models, policy and audit log, and say how to fix what is wrong.
+
+    Exit code 1 if something is wrong.
+    """
     from stars_guard.cli.doctor import diagnose
 
-    if not diagnose(Console(), policy, model, base_url):
-        raise typer.Exit(1)
+    _found(not diagnose(Terminal(), policy, model, base_url))
 
 
 @app.command("serve-config")
@@ -81,7 +123,7 @@ def serve_config(policy: PolicyOption = "default", model: ModelOption = "embedde
     """Print the `vllm serve` lines for a policy: generator and judges, and how they share one GPU."""
     from stars_guard.cli.serve_config import show_config
 
-    show_config(Console(), policy, model)
+    show_config(Terminal(), policy, model)
 
 
 def _known_schedule(name: str | None) -> str | None:
@@ -99,24 +141,46 @@ def calibrate(
     model: ModelOption = "embedded",
     backend: BackendOption = "auto",
     base_url: ServerOption = None,
-    samples: Annotated[int, typer.Option(min=1, help="answers drawn for each prompt")] = 4,
+    samples: Annotated[int, typer.Option(min=1, help="answers generated for each prompt")] = 4,
     acceptance: Annotated[float, typer.Option(min=0.01, max=0.99, help="the wanted mean acceptance rate")] = 0.5,
     schedule: Annotated[
         str | None, typer.Option(help="to find numbers for; default: the policy's", callback=_known_schedule)
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="longest answer; default: the policy's")] = None,
-    seed: Annotated[int, typer.Option(help="answer i is drawn with seed + i")] = 0,
-    concurrency: Annotated[int, typer.Option(min=1, help="answers drawn at once")] = 8,
+    seed: Annotated[int, typer.Option(help="answer i gets the seed plus i")] = 0,
+    concurrency: Annotated[int, typer.Option(min=1, help="answers generated at once")] = 8,
     plot: Annotated[Path | None, typer.Option(help="write a picture: .png, .svg or .html")] = None,
     write: Annotated[bool, typer.Option("--write", help="write what was found into the policy's file")] = False,
+    allow_python: PythonOption = False,
 ) -> None:
-    """Find a policy's thresholds: draw unguarded answers, show their rewards, propose, and say what it would cost."""
+    """Find a policy's thresholds: generate unguarded answers, show their rewards, propose numbers, and say the cost."""
     from stars_guard.cli.calibrate import Plan
     from stars_guard.cli.calibrate import calibrate as find
+    from stars_guard.guard import Guard
 
-    options = {"base_url": base_url, "api_key": os.environ.get("STARS_GUARD_API_KEY")} if base_url else {}
-    plan = Plan(prompts, samples, acceptance, max_tokens, seed, concurrency, schedule, plot, write)
-    find(Console(), policy, model, backend, options, plan)
+    plan = Plan(
+        prompts=prompts,
+        samples=samples,
+        acceptance=acceptance,
+        max_tokens=max_tokens,
+        seed=seed,
+        concurrency=concurrency,
+        schedule=schedule,
+        plot=plot,
+        write=write,
+    )
+
+    def guard_of(watching: Any, store: Any) -> Guard:
+        return Guard(
+            watching,
+            model=model,
+            backend=backend,
+            options=_server(base_url),
+            audit=store,
+            allow_python=allow_python,
+        )
+
+    find(Terminal(), policy, guard_of, plan)
 
 
 @policy_app.command("check")
@@ -124,8 +188,7 @@ def policy_check(policies: Annotated[list[str], typer.Argument(help="names or pa
     """Say whether policies are valid: every problem with its file, line and key. Exit code 1 if one is not."""
     from stars_guard.cli.policy import check_policies
 
-    if not check_policies(Console(), policies):
-        raise typer.Exit(1)
+    _found(not check_policies(Terminal(), policies))
 
 
 @policy_app.command("show")
@@ -133,7 +196,7 @@ def policy_show(policy: PolicyArgument = "default") -> None:
     """Print the resolved policy, with where each value came from."""
     from stars_guard.cli.policy import show_policy
 
-    show_policy(Console(), policy)
+    show_policy(Terminal(), policy)
 
 
 @policy_app.command("schema")
@@ -145,34 +208,36 @@ def policy_schema() -> None:
 
 
 @policy_app.command("diff")
-def policy_diff(first: str, second: str) -> None:
+def policy_diff(first: PolicyArgument, second: PolicyArgument) -> None:
     """Show what differs between two policies, and what the second lets through. Exit code 1 if they differ."""
     from stars_guard.cli.policy import diff_policies
 
-    if not diff_policies(Console(), first, second):
-        raise typer.Exit(1)
+    _found(not diff_policies(Terminal(), first, second))
 
 
 @policy_app.command("test")
 def policy_test(
-    cases: Annotated[Path, typer.Argument(help="YAML with texts and what should be said of them")],
+    cases: Annotated[Path, typer.Argument(help="YAML with texts and what the judges should say of them")],
     policy: PolicyOption = "default",
+    allow_python: PythonOption = False,
 ) -> None:
     """Run a policy's unit tests. Exit code 1 if one fails."""
-    from stars_guard.cli.policy import test_policy
+    from stars_guard.cli.policy import run_cases
 
-    if not test_policy(Console(), policy, cases):
-        raise typer.Exit(1)
+    _found(not run_cases(Terminal(), policy, cases, allow_python=allow_python))
+
+
+def _found(something: bool) -> None:
+    if something:
+        raise typer.Exit(FOUND)
+
+
+def _server(base_url: list[str] | None) -> dict[str, Any]:
+    """A backend's options for servers."""
+    return {"base_url": base_url, "api_key": os.environ.get("STARS_GUARD_API_KEY")} if base_url else {}
 
 
 def main() -> None:
-    """Entry point: errors on purpose become one line and exit code 1.
-
-    A termination ends the process in order: a vLLM engine would otherwise outlive it.
-    """
+    """Entry point. A termination ends the process in order, because a vLLM engine would otherwise outlive it."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        app()
-    except StarsGuardError as exc:
-        Console(stderr=True).print(f"error: {exc}", style="red", markup=False)
-        sys.exit(1)
+    app()

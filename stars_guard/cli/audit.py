@@ -1,4 +1,4 @@
-"""Reading the audit log at the terminal. Model text is printed as it is, never as markup or as terminal commands."""
+"""Reading the audit log at the terminal. A model's text is printed as it is, never as markup or terminal commands."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import csv
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -17,33 +19,36 @@ from rich.text import Text as Line
 
 from stars_guard.audit import AuditStore, Filter, Summary, Text, open_store
 from stars_guard.audit.export import harmless
-from stars_guard.audit.stats import LAST_POSITION, Cost
+from stars_guard.audit.stats import LAST_INDEX, Cost
+from stars_guard.calling import portal
+from stars_guard.cli._console import visible
 from stars_guard.errors import AuditError, MissingExtra
 from stars_guard.policy import load_policy
 
-__all__ = ["follow", "list_calls", "serve_page", "show_record", "show_stats", "store_of", "visible", "write_private"]
-
-# The pictures of control characters; what turns the direction of writing has none.
-_CONTROLS = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
-_CONTROLS |= dict.fromkeys((*range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), 0xFFFD)
+__all__ = ["follow", "list_calls", "opened", "serve_page", "show_record", "show_stats", "store_of", "write_private"]
 
 _COLUMNS = ("call", "started", "policy", "stage", "finish", "rejected", "kept", "s", "judges", "prompt")
 
 
-def visible(text: str) -> str:
-    """Text without control characters: pictures take their place, so that none reaches the terminal."""
-    return text.translate(_CONTROLS)
-
-
 def store_of(where: str | None) -> AuditStore:
-    """The store of a URL, or of a policy by name or path; None is the default policy's."""
+    """The store that a URL names, or a policy by name or path. None is the default policy's."""
     return open_store(where if where and "://" in where else load_policy(where or "default").audit.url)
+
+
+@contextmanager
+def opened(where: str | None) -> Iterator[AuditStore]:
+    """As `store_of`, and closed afterwards."""
+    store = store_of(where)
+    try:
+        yield store
+    finally:
+        portal.call(store.aclose)
 
 
 def list_calls(
     console: Console, store: AuditStore, wanted: Filter, limit: int, form: Literal["table", "json", "csv"]
 ) -> None:
-    """The newest calls, the newest last."""
+    """Print the newest calls, the newest last."""
     rows = store.search(wanted, limit=limit)[::-1]
     match form:
         case "json":
@@ -63,10 +68,13 @@ def list_calls(
 
 
 def show_record(console: Console, store: AuditStore, call_id: str | None, *, as_json: bool = False) -> None:
-    """One call in full.
+    """Print one call in full.
+
+    Args:
+        call_id: of the call or its run, or the start of the call's id; None is the newest call.
 
     Raises:
-        AuditError: there is no such record.
+        AuditError: there is no such record, or several fit.
     """
     if call_id is None:
         newest = store.search(limit=1)
@@ -104,7 +112,12 @@ def show_record(console: Console, store: AuditStore, call_id: str | None, *, as_
 def follow(
     console: Console, store: AuditStore, wanted: Filter, limit: int, every: float, *, as_json: bool = False
 ) -> None:
-    """The newest calls and then each that is written, until the user interrupts."""
+    """Print the newest calls and then each call as it is written, until the user interrupts.
+
+    Args:
+        limit: how many of the newest calls come first.
+        every: seconds between two looks.
+    """
     cursor = store.after().cursor
     rows = store.search(wanted, limit=limit)[::-1] if limit else []
     shown = {row.id for row in rows}
@@ -124,20 +137,20 @@ def follow(
 
 
 def show_stats(console: Console, store: AuditStore, wanted: Filter, *, as_json: bool = False) -> None:
-    """What the wanted calls add up to."""
+    """Print what the wanted calls add up to."""
     stats = store.stats(wanted)
     if as_json:
         typer.echo(json.dumps(asdict(stats)))
         return
-    console.print(_costs("All calls; tokens drawn, kept and thrown away", "", [stats.total]))
+    console.print(_costs("All calls; tokens generated, kept and thrown away", "", [stats.total]))
     console.print(_table("How answers ended", ("finish", "calls"), stats.finishes))
     judges = [(each.judge, each.vetoes, each.low_reward) for each in stats.judges]
     console.print(_table("Rejected segments by judge", ("judge", "by its veto", "by a low reward"), judges))
     console.print(_costs("By policy", "policy", stats.policies))
     console.print(_costs("Over time", "from (UTC)", stats.times))
     rows = []
-    for each in stats.positions:
-        where = f"{each.index}" if each.index < LAST_POSITION else f"{each.index} and later"
+    for each in stats.by_index:
+        where = f"{each.index}" if each.index < LAST_INDEX else f"{each.index} and later"
         share = each.accepted / (each.accepted + each.rejected)
         rows.append((where, each.accepted, each.rejected, f"{share:.0%}", _number(each.threshold)))
     names = ("segment", "accepted", "rejected", "acceptance", "mean threshold")
@@ -180,7 +193,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def _costs(title: str, name: str, costs: Any) -> Table:
-    names = (name, "calls", "tried", "rejected", "drawn", "kept", "thrown away", "s a call", "slowest")
+    names = (name, "calls", "tried", "rejected", "generated", "kept", "thrown away", "s a call", "slowest")
     return _table(title, names, [_cost(cost) for cost in costs])
 
 

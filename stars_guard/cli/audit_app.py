@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from stars_guard.audit import Filter, parse_time
+from stars_guard.cli._console import Terminal
 
 __all__ = ["audit_app"]
 
@@ -20,11 +20,11 @@ Where = Annotated[
 Since = Annotated[str | None, typer.Option(help="started then or later: 90d, 2h, 2026-01-31T10:00")]
 Until = Annotated[str | None, typer.Option(help="started before: 90d, 2h, 2026-01-31T10:00")]
 PolicyName = Annotated[str | None, typer.Option(help="under the policy of this name")]
-Judge = Annotated[str | None, typer.Option(help="something was rejected on account of this judge")]
+Judge = Annotated[str | None, typer.Option(help="this judge caused a rejection")]
 Outcome = Annotated[str | None, typer.Option(help="how the answer ended: eos, length, refused, failed, ...")]
 Stage = Annotated[str | None, typer.Option(help="what was judged: answer, input, output, tool_call, tool_result")]
 Run = Annotated[str | None, typer.Option("--run-id", help="the id of the caller's run, such as LangChain's")]
-Words = Annotated[str | None, typer.Option(help="stands in prompt, proposals or answer, where text is kept")]
+Words = Annotated[str | None, typer.Option(help="words in prompt, candidates or answer, where text is kept")]
 Rejected = Annotated[bool, typer.Option("--rejected", help="only calls with a rejected segment")]
 LangSmith = Annotated[str | None, typer.Option(help="address of a run in LangSmith, with {run_id} in it")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, one value a line")]
@@ -43,15 +43,16 @@ def audit_list(
     run_id: Run = None,
     text: Words = None,
     rejected: Rejected = False,
-    limit: Annotated[int, typer.Option(min=1, help="the newest so many")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="how many of the newest calls")] = 50,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """One line a call, newest last."""
-    from stars_guard.cli.audit import list_calls, store_of
+    """List calls, one on each line, the newest last."""
+    from stars_guard.cli.audit import list_calls, opened
 
     wanted = _wanted(since, until, policy, judge, outcome, stage, run_id, text, rejected)
-    list_calls(Console(), store_of(where), wanted, limit, "json" if as_json else "csv" if as_csv else "table")
+    with opened(where) as store:
+        list_calls(Terminal(), store, wanted, limit, "json" if as_json else "csv" if as_csv else "table")
 
 
 @audit_app.command("show")
@@ -60,10 +61,11 @@ def audit_show(
     call: Annotated[str | None, typer.Option("--id", help="a call or run id; default: newest")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """One call: every segment, every proposal, every decision."""
-    from stars_guard.cli.audit import show_record, store_of
+    """Show one call: every segment, every candidate, every decision."""
+    from stars_guard.cli.audit import opened, show_record
 
-    show_record(Console(), store_of(where), call, as_json=as_json)
+    with opened(where) as store:
+        show_record(Terminal(), store, call, as_json=as_json)
 
 
 @audit_app.command("tail")
@@ -75,15 +77,16 @@ def audit_tail(
     stage: Stage = None,
     text: Words = None,
     rejected: Rejected = False,
-    limit: Annotated[int, typer.Option(min=0, help="the newest so many first")] = 10,
+    limit: Annotated[int, typer.Option(min=0, help="how many of the newest calls come first")] = 10,
     every: Annotated[float, typer.Option(min=0.05, help="seconds between looks")] = 1.0,
     as_json: AsJson = False,
 ) -> None:
-    """One line a call, as they are written, until Ctrl-C."""
-    from stars_guard.cli.audit import follow, store_of
+    """Follow the log: one line for each call as it is written, until Ctrl-C."""
+    from stars_guard.cli.audit import follow, opened
 
     wanted = _wanted(None, None, policy, judge, outcome, stage, None, text, rejected)
-    follow(Console(), store_of(where), wanted, limit, every, as_json=as_json)
+    with opened(where) as store:
+        follow(Terminal(), store, wanted, limit, every, as_json=as_json)
 
 
 @audit_app.command("stats")
@@ -100,11 +103,12 @@ def audit_stats(
     rejected: Rejected = False,
     as_json: AsJson = False,
 ) -> None:
-    """Rejections by judge, policy and time, acceptance by segment, tokens and seconds."""
-    from stars_guard.cli.audit import show_stats, store_of
+    """Count rejections by judge, policy and time, acceptance by segment, tokens and seconds."""
+    from stars_guard.cli.audit import opened, show_stats
 
     wanted = _wanted(since, until, policy, judge, outcome, stage, run_id, text, rejected)
-    show_stats(Console(), store_of(where), wanted, as_json=as_json)
+    with opened(where) as store:
+        show_stats(Terminal(), store, wanted, as_json=as_json)
 
 
 @audit_app.command("export")
@@ -120,15 +124,16 @@ def audit_export(
     run_id: Run = None,
     text: Words = None,
     rejected: Rejected = False,
-    rows: Annotated[Literal["proposals", "calls"], typer.Option(help="a row of CSV or Parquet")] = "proposals",
+    rows: Annotated[Literal["proposals", "calls"], typer.Option(help="what a row of CSV or Parquet is")] = "proposals",
 ) -> None:
-    """Write records to a file: JSON lines as they are; CSV and Parquet with one row a proposal or a call."""
+    """Write records to a file: as JSON lines, or as CSV or Parquet with a row for each candidate or call."""
     from stars_guard.audit.export import export
-    from stars_guard.cli.audit import store_of
+    from stars_guard.cli.audit import opened
 
     wanted = _wanted(since, until, policy, judge, outcome, stage, run_id, text, rejected)
-    count = export(store_of(where).select(wanted), output, rows)
-    Console(stderr=True).print(f"{count} calls written to {output}", markup=False)
+    with opened(where) as store:
+        count = export(store.select(wanted), output, rows)
+    Terminal(stderr=True).print(f"{count} calls written to {output}")
 
 
 @audit_app.command("report")
@@ -144,15 +149,16 @@ def audit_report(
     run_id: Run = None,
     text: Words = None,
     rejected: Rejected = False,
-    limit: Annotated[int, typer.Option(min=0, help="the newest so many are shown in full")] = 100,
+    limit: Annotated[int, typer.Option(min=0, help="how many of the newest calls are shown in full")] = 100,
     langsmith_url: LangSmith = None,
 ) -> None:
     """Write the page as one file to send: counts of all calls that fit, and the newest in full."""
     from stars_guard.audit.viewer import report
-    from stars_guard.cli.audit import store_of, write_private
+    from stars_guard.cli.audit import opened, write_private
 
     wanted = _wanted(since, until, policy, judge, outcome, stage, run_id, text, rejected)
-    write_private(output, report(store_of(where), wanted, limit=limit, langsmith=langsmith_url))
+    with opened(where) as store:
+        write_private(output, report(store, wanted, limit=limit, langsmith=langsmith_url))
 
 
 @audit_app.command("ui")
@@ -166,9 +172,10 @@ def audit_ui(
     langsmith_url: LangSmith = None,
 ) -> None:
     """Serve the page: overview, search, every call segment by segment, live view."""
-    from stars_guard.cli.audit import serve_page, store_of
+    from stars_guard.cli.audit import opened, serve_page
 
-    serve_page(Console(), store_of(where), host, port, token, langsmith_url)
+    with opened(where) as store:
+        serve_page(Terminal(), store, host, port, token, langsmith_url)
 
 
 @audit_app.command("replay")
@@ -179,17 +186,18 @@ def audit_replay(
     policy: Annotated[str | None, typer.Option(help="ask what this other policy would have decided")] = None,
     model: Annotated[str | None, typer.Option(help="default: the one on record")] = None,
     backend: Annotated[str | None, typer.Option(help="default: the one on record")] = None,
+    allow_python: Annotated[bool, typer.Option("--allow-python", help="the policy's judges may run Python")] = False,
 ) -> None:
-    """Draw a call again from its seed and show what differs, or decide again under another policy.
+    """Generate a call again from its seed and show what differs, or decide again under another policy.
 
     Exit code 1 if something differs.
     """
     from stars_guard.cli.replay import replay, replay_under
 
     if policy is not None:
-        same = replay_under(Console(), url, call, policy)
+        same = replay_under(Terminal(), url, call, policy, allow_python=allow_python)
     else:
-        same = replay(Console(), url, call, under, model, backend)
+        same = replay(Terminal(), url, call, under, model, backend, allow_python=allow_python)
     if not same:
         raise typer.Exit(1)
 
@@ -221,33 +229,40 @@ def _wanted(
 @audit_app.command("verify")
 def audit_verify(
     where: Where = None,
-    head: Annotated[Path | None, typer.Option(help="what `audit head` printed earlier: finds a tail cut off")] = None,
-    allow_unsigned: Annotated[bool, typer.Option(help="though there is a key, entries need not be signed")] = False,
+    head: Annotated[
+        Path | None,
+        typer.Option(help="what `audit head` printed earlier: shows a tail cut off"),
+    ] = None,
+    allow_unsigned: Annotated[bool, typer.Option(help="accept unsigned entries although a key is set")] = False,
 ) -> None:
     """Check that nothing was changed, and redo every decision. Exit code 1 if something does not hold."""
-    from stars_guard.cli.audit import store_of
+    from stars_guard.cli.audit import opened
     from stars_guard.cli.audit_proof import verify_log
 
-    if not verify_log(Console(), store_of(where), head, unsigned=allow_unsigned):
+    with opened(where) as store:
+        holds = verify_log(Terminal(), store, head, unsigned=allow_unsigned)
+    if not holds:
         raise typer.Exit(1)
 
 
 @audit_app.command("head")
 def audit_head(where: Where = None) -> None:
     """Print the last hash of each chain, to be kept where whoever writes the log cannot write."""
-    from stars_guard.cli.audit import store_of
+    from stars_guard.cli.audit import opened
     from stars_guard.cli.audit_proof import print_heads
 
-    print_heads(store_of(where))
+    with opened(where) as store:
+        print_heads(store)
 
 
 @audit_app.command("purge")
 def audit_purge(
-    older_than: Annotated[str, typer.Option(help="of calls that ended before: 90d, 12w, 2026-01-31")],
+    older_than: Annotated[str, typer.Option(help="delete calls that ended before this time: 90d, 12w, 2026-01-31")],
     where: Where = None,
 ) -> None:
-    """Take old records out for good. The log says how many went, and can be verified as before."""
-    from stars_guard.cli.audit import store_of
+    """Delete old records. The log then says how many went, and can be verified as before."""
+    from stars_guard.cli.audit import opened
     from stars_guard.cli.audit_proof import purge_records
 
-    purge_records(Console(), store_of(where), parse_time(older_than))
+    with opened(where) as store:
+        purge_records(Terminal(), store, parse_time(older_than))

@@ -1,4 +1,4 @@
-"""Checking the audit log, exporting its heads, and taking old records out of it."""
+"""Checking the audit log, exporting its heads, and deleting old records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ __all__ = ["print_heads", "purge_records", "verify_log"]
 
 
 def verify_log(console: Console, store: AuditStore, heads: Path | None, *, unsigned: bool) -> bool:
-    """Check chains and redo decisions, with a bar; whether everything holds."""
+    """Check the chains, make every decision again, and print what was found.
+
+    Args:
+        heads: a file that ``stars-guard audit head`` wrote earlier.
+        unsigned: whether entries without a signature are good enough although a key is set.
+
+    Returns:
+        Whether everything holds.
+    """
     log = _sealed(store)
     known = _read_heads(heads) if heads is not None else ()
     with Progress(console=console, transient=True) as progress:
@@ -40,16 +48,20 @@ def print_heads(store: AuditStore) -> None:
 
 
 def purge_records(console: Console, store: AuditStore, before: datetime) -> None:
-    """Take out the records of calls that ended before a time, and say so."""
+    """Delete the records of calls that ended before a time, and print how many went."""
     if before > datetime.now(UTC):
-        raise InputError("only what is past can be purged", hint="use 90d or a date")
+        raise InputError(
+            f"{before.isoformat()} is in the future, and only old records can be deleted", hint="use 90d or a past date"
+        )
     records = _sealed(store).purge(before)
-    console.print(f"{records} records of calls that ended before {before.isoformat()} were taken out", highlight=False)
+    console.print(f"{records} records of calls that ended before {before.isoformat()} were deleted", highlight=False)
 
 
 def _sealed(store: AuditStore) -> ChainedStore:
     if not isinstance(store, ChainedStore):
-        raise AuditError("this audit log keeps no chain", hint="use sqlite, postgresql or jsonl")
+        raise AuditError(
+            "this audit log keeps no chain, so it cannot be verified or purged", hint="use sqlite, postgresql or jsonl"
+        )
     return store
 
 
@@ -59,15 +71,17 @@ def _read_heads(path: Path) -> list[Head]:
     except OSError as exc:
         raise InputError(f"cannot read {path}: {exc.strerror}") from exc
     except ValidationError as exc:
-        raise InputError(f"{path} does not hold heads", hint="write it with stars-guard audit head") from exc
+        raise InputError(
+            f"{path} does not hold the heads of chains", hint="make the file with: stars-guard audit head"
+        ) from exc
 
 
 def _lines(report: Report) -> list[str]:
     counts = {
         "{} records in {} chains hold, with {} decisions redone": (report.records, report.writers, report.attempts),
-        "{} entries were purged, as the log says itself": (report.purged,),
-        "{} records of before the chain are not sealed: only their decisions were redone": (report.unsealed,),
-        "{} entries are not signed with a key: whoever can write the log can make it anew": (report.unsigned,),
-        "{} beginnings of lines were left by a crash": (report.torn,),
+        "{} entries were purged, as the log itself says": (report.purged,),
+        "{} records are older than the chain and not sealed, so only their decisions were redone": (report.unsealed,),
+        "{} entries are not signed with a key: whoever can write the log can make all of it again": (report.unsigned,),
+        "{} lines were cut off by a crash": (report.torn,),
     }
     return [line.format(*numbers) for at, (line, numbers) in enumerate(counts.items()) if numbers[0] or not at]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,29 +11,32 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from stars_guard.audit import MemoryStore
-from stars_guard.calibration.learned import propose
-from stars_guard.calibration.thresholds import Answer, Position, Prediction, positions, predict
+from stars_guard.audit import CallRecord, MemoryStore
+from stars_guard.calibration.learned_schedule import propose
+from stars_guard.calibration.thresholds import Answer, Prediction, SegmentRewards, predict, rewards_by_segment
 from stars_guard.calling import portal
 from stars_guard.calling.settings import settings_of
-from stars_guard.cli.run import read_jobs
-from stars_guard.decoding import Settings
+from stars_guard.cli._concurrently import concurrently
+from stars_guard.cli.run import Job, read_jobs
 from stars_guard.errors import InputError, MissingExtra, PolicyError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import Policy, load_policy
 from stars_guard.policy.edit import as_yaml, write_decoding
 
-__all__ = ["Plan", "calibrate"]
+__all__ = ["GuardOf", "Plan", "calibrate"]
 
 BAR = 36
 
+GuardOf = Callable[[Policy, MemoryStore], Guard]
+"""Makes the guard that generates and judges the answers."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to draw and what to aim for.
+    """What to generate and what to aim for.
 
     Attributes:
-        samples: answers a prompt.
+        samples: answers for each prompt.
         acceptance: the wanted mean acceptance rate.
         schedule: to find numbers for; None for the policy's.
         plot: where to write the picture: .png, .svg or .html.
@@ -52,100 +54,108 @@ class Plan:
     write: bool = False
 
 
-def calibrate(console: Console, policy: str, model: str, backend: str, options: dict[str, Any], plan: Plan) -> None:
-    """Draw, measure, propose.
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One segment of the answers: what was seen, and what the policy would do there, now and as proposed."""
+
+    seen: SegmentRewards
+    now: Prediction
+    proposed: Prediction
+
+
+def calibrate(console: Console, policy: str, guard_of: GuardOf, plan: Plan) -> None:
+    """Generate, measure, propose.
 
     Raises:
-        InputError: prompts that cannot be read, or a picture of an unknown kind.
-        PolicyError: the policy has no judge with a weight, or its file cannot be written.
+        InputError: the prompts can't be read, or the picture's kind isn't supported.
+        PolicyError: the policy has no judge with a weight, or its file can't be written.
     """
     loaded = load_policy(policy)
-    if not any(judge.weight is not None for judge in loaded.judges):
-        raise PolicyError(f"policy {loaded.name!r} has no judge with a weight", hint="there is nothing to calibrate")
-    target = Path(policy)
-    if plan.write and not target.is_file():
-        raise PolicyError(f"{policy!r} is no file, so nothing can be written to it", hint="give the policy's path")
-    if plan.plot is not None and plan.plot.suffix not in (".png", ".svg", ".html"):
-        raise InputError(f"{plan.plot}: unknown kind of picture", hint="use .png, .svg or .html")
+    _check(loaded, policy, plan)
+    answers = _generate(console, loaded, guard_of, plan)
     settings = settings_of(loaded, plan.max_tokens or loaded.decoding.max_tokens)
     schedule = plan.schedule or settings.schedule
-    answers = _draw(console, loaded, model, backend, options, plan)
     try:
         found, values = propose(answers, settings, plan.acceptance, schedule)
     except ValueError as exc:
         raise InputError(f"{plan.prompts}: {exc}") from exc
-    seen, now, then = positions(answers), predict(answers, settings), predict(answers, found)
-    console.print(_table(seen, now, then, settings))
     if schedule != settings.schedule:
         values["schedule"] = schedule
-    for name, value in values.items():
-        was = getattr(loaded.decoding, name)
-        beside = "" if name == "thresholds" else f"  (the policy has {as_yaml(was)})"
-        console.print(f"{name}: {as_yaml(value)}{beside}", highlight=False, markup=False)
-    for title, rows in (("the policy as it is", now), ("as proposed", then)):
-        weights = [position.count for position in seen]
-        mean = sum(row.proposals * n for row, n in zip(rows, weights, strict=True)) / sum(weights)
-        console.print(
-            f"{title}: {mean:.2f} proposals a segment, so about as many tokens drawn for one kept", highlight=False
-        )
+    columns = rewards_by_segment(answers), predict(answers, settings), predict(answers, found)
+    rows = [_Row(*row) for row in zip(*columns, strict=True)]
+    _show(console, loaded, rows, values)
     if plan.plot is not None:
-        _picture(plan.plot, seen, then, loaded.name)
-        console.print(f"picture: {plan.plot}", markup=False, highlight=False)
+        _picture(plan.plot, rows, loaded.name)
+        console.print(f"picture: {plan.plot}")
     if plan.write:
-        write_decoding(target, values)
-        console.print(f"written to {target}", markup=False, highlight=False)
+        write_decoding(Path(policy), values)
+        console.print(f"written to {policy}")
 
 
-def _draw(
-    console: Console, policy: Policy, model: str, backend: str, options: dict[str, Any], plan: Plan
-) -> list[Answer]:
-    """Answers as the model gives them: drawn and judged segment by segment, and all let through."""
+def _check(policy: Policy, source: str, plan: Plan) -> None:
+    """What can be known to fail before anything is generated."""
+    if not any(judge.weight is not None for judge in policy.judges):
+        raise PolicyError(f"policy {policy.name!r} has no judge with a weight", hint="there is nothing to calibrate")
+    if plan.write and not Path(source).is_file():
+        raise PolicyError(f"{source!r} is not a file, so nothing can be written to it", hint="give the policy's path")
+    if plan.plot is not None and plan.plot.suffix not in (".png", ".svg", ".html"):
+        raise InputError(f"{plan.plot}: this kind of picture isn't supported", hint="use .png, .svg or .html")
+
+
+def _show(console: Console, policy: Policy, rows: Sequence[_Row], values: dict[str, Any]) -> None:
+    """Print what was seen, the values that are proposed, and what they would cost."""
+    console.print(_table(rows))
+    for name, value in values.items():
+        beside = "" if name == "thresholds" else f"  (the policy has {as_yaml(getattr(policy.decoding, name))})"
+        console.print(f"{name}: {as_yaml(value)}{beside}")
+    weights = [row.seen.count for row in rows]
+    for title, column in (("the policy as it is", "now"), ("as proposed", "proposed")):
+        candidates = [getattr(row, column).candidates for row in rows]
+        mean = sum(number * weight for number, weight in zip(candidates, weights, strict=True)) / sum(weights)
+        console.print(f"{title}: {mean:.2f} candidates a segment, so about as many tokens are generated for one kept")
+
+
+def _generate(console: Console, policy: Policy, guard_of: GuardOf, plan: Plan) -> list[Answer]:
+    """Answers as the model gives them: judged segment by segment, and all let through."""
     jobs = read_jobs(plan.prompts)
     free: dict[str, Any] = {"parallel": 1, "method": "stars", "budget_tokens": None, "schedule": "linear"}
     decoding = policy.decoding.model_copy(update=free)
-    watching = policy.model_copy(update={"mode": "monitor", "decoding": decoding})
     store = MemoryStore()
-    guard = Guard(watching, model=model, backend=backend, options=options, audit=store)
-    columns = (TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    total = len(jobs) * plan.samples
+    guard = guard_of(policy.model_copy(update={"mode": "monitor", "decoding": decoding}), store)
+    columns = (TextColumn("generating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("drawing", total=total)
-
-        async def everything() -> None:
-            slots = asyncio.Semaphore(plan.concurrency)
-
-            async def one(number: int) -> None:
-                async with slots:
-                    call = CallOptions(max_tokens=plan.max_tokens, seed=plan.seed + number)
-                    await guard.generate(jobs[number // plan.samples].messages, call)
-                    progress.advance(bar)
-
-            async with asyncio.TaskGroup() as group:
-                for number in range(total):
-                    group.create_task(one(number))
-
-        portal.call(everything)
-    answers = []
-    for record in store.read():
-        tokens, rewards, length = [], [], 0
-        for segment in record.segments:
-            attempt = segment.attempts[-1]
-            length += attempt.tokens
-            if attempt.reward is None:
-                break
-            tokens.append(length)
-            rewards.append(attempt.reward)
-        if rewards:
-            answers.append(Answer(record.prompt_reward, tuple(tokens), tuple(rewards)))
+        bar = progress.add_task("generating", total=len(jobs) * plan.samples)
+        portal.call(lambda: _generate_all(guard, jobs, plan, lambda: progress.advance(bar)))
+    answers = [answer for record in store.read() if (answer := _answer(record)).rewards]
     if not answers:
         raise InputError(f"{plan.prompts}: no answer has a reward", hint="see `stars-guard doctor` for the judges")
     return answers
 
 
-def _table(
-    seen: Sequence[Position], now: Sequence[Prediction], then: Sequence[Prediction], settings: Settings
-) -> Table:
-    low, high = min(p.quantiles[0] for p in seen), max(p.quantiles[4] for p in seen)
+async def _generate_all(guard: Guard, jobs: Sequence[Job], plan: Plan, advance: Callable[[], None]) -> None:
+    async def one(number: int) -> None:
+        call = CallOptions(max_tokens=plan.max_tokens, seed=plan.seed + number)
+        await guard.generate(jobs[number // plan.samples].messages, call)
+        advance()
+
+    await concurrently(one, range(len(jobs) * plan.samples), plan.concurrency)
+
+
+def _answer(record: CallRecord) -> Answer:
+    """The rewards on record, up to the first segment that has none."""
+    tokens, rewards, length = [], [], 0
+    for segment in record.segments:
+        attempt = segment.attempts[-1]
+        if attempt.reward is None:
+            break
+        length += attempt.tokens
+        tokens.append(length)
+        rewards.append(attempt.reward)
+    return Answer(record.prompt_reward, tuple(tokens), tuple(rewards))
+
+
+def _table(rows: Sequence[_Row]) -> Table:
+    low, high = min(row.seen.quantiles[0] for row in rows), max(row.seen.quantiles[4] for row in rows)
     table = Table(
         "segment",
         "answers",
@@ -154,20 +164,20 @@ def _table(
         "tau",
         "accepted\nnow",
         "accepted\nproposed",
-        "proposals",
+        "candidates",
         "correlation\nwith the end",
     )
-    for position, before, after in zip(seen, now, then, strict=True):
+    for row in rows:
         table.add_row(
-            str(position.index),
-            str(position.count),
-            _box(position.quantiles, low, high),
-            f"{position.quantiles[2]:.2f}",
-            f"{after.tau:.2f}",
-            f"{before.acceptance:.2f}",
-            f"{after.acceptance:.2f}",
-            f"{after.proposals:.2f}",
-            "-" if position.correlation is None else f"{position.correlation:.2f}",
+            str(row.seen.index),
+            str(row.seen.count),
+            _box(row.seen.quantiles, low, high),
+            f"{row.seen.quantiles[2]:.2f}",
+            f"{row.proposed.tau:.2f}",
+            f"{row.now.acceptance:.2f}",
+            f"{row.proposed.acceptance:.2f}",
+            f"{row.proposed.candidates:.2f}",
+            "-" if row.seen.correlation is None else f"{row.seen.correlation:.2f}",
         )
     return table
 
@@ -182,23 +192,24 @@ def _box(quantiles: Sequence[float], low: float, high: float) -> str:
     return "".join(cells)
 
 
-def _picture(path: Path, seen: Sequence[Position], then: Sequence[Prediction], name: str) -> None:
+def _picture(path: Path, rows: Sequence[_Row], name: str) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as exc:
         raise MissingExtra("calibrate --plot", "plot") from exc
     figure = Figure(figsize=(8, 6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    at = [position.index for position in seen]
+    seen, proposed = [row.seen for row in rows], [row.proposed for row in rows]
+    at = [each.index for each in seen]
     for (low, high), shade in (((0, 4), 0.15), ((1, 3), 0.3)):
-        ends = [[p.quantiles[k] for p in seen] for k in (low, high)]
+        ends = [[each.quantiles[k] for each in seen] for k in (low, high)]
         top.fill_between(at, ends[0], ends[1], alpha=shade, color="C0", linewidth=0)
-    top.plot(at, [p.quantiles[2] for p in seen], "C0o-", label="median reward; 50% and 90% of answers")
-    top.plot(at, [p.tau for p in then], "C3--", label="proposed threshold")
+    top.plot(at, [each.quantiles[2] for each in seen], "C0o-", label="median reward; 50% and 90% of answers")
+    top.plot(at, [each.tau for each in proposed], "C3--", label="proposed threshold")
     top.set(ylabel="reward", title=f"policy {name}: rewards of unguarded answers")
     top.legend()
-    bottom.plot(at, [p.acceptance for p in then], "C2o-", label="acceptance as proposed")
-    known = [(p.index, p.correlation) for p in seen if p.correlation is not None]
+    bottom.plot(at, [each.acceptance for each in proposed], "C2o-", label="acceptance as proposed")
+    known = [(each.index, each.correlation) for each in seen if each.correlation is not None]
     bottom.plot(
         [k for k, _ in known], [c for _, c in known], "C1s-", label="correlation with the whole answer's reward"
     )

@@ -1,4 +1,4 @@
-"""The demo: a real small model, unguarded and under the default policy."""
+"""The demo: a real small model answers without a guard and under the default policy."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from stars_guard.audit import default_url
 from stars_guard.calling import portal
 from stars_guard.calling.backend_loading import load_backend
 from stars_guard.calling.judge_loading import load_cascade
+from stars_guard.cli._console import visible
 from stars_guard.core.events import Decision, Finished, Kept
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
@@ -62,9 +63,9 @@ def run_demo(console: Console, audit: str | None, max_tokens: int, backend: str)
         "prompt",
         "unguarded\nreward",
         "guarded\nreward",
-        "proposals",
+        "candidates",
         "rejected\nsegments",
-        "drawn",
+        "generated",
         "kept",
         "s",
         title="default policy",
@@ -79,7 +80,7 @@ def run_demo(console: Console, audit: str | None, max_tokens: int, backend: str)
             f"{row.done.seconds:.1f}",
         )
     console.print(table)
-    console.print(f"{time.perf_counter() - began:.0f} s in all. The audit log: {url}", markup=False)
+    console.print(f"{time.perf_counter() - began:.0f} s in all. The audit log: {url}")
     console.print("Read it with: stars-guard audit list, stars-guard audit show or, as a page, stars-guard audit ui")
 
 
@@ -95,7 +96,7 @@ def _one(console: Console, prompt: str, plain: Guard, guarded: Guard, max_tokens
                     progress.advance(bar, len(event.candidate))
                 case Finished():
                     answer = event
-    console.print(Text("unguarded  ", style="yellow") + Text(" ".join(answer.text.split()), style=""))
+    console.print(Text("unguarded  ", style="yellow") + _plain(answer.text))
     done: Finished | None = None
     best: dict[tuple[int, int], Decision] = {}
     with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
@@ -107,24 +108,28 @@ def _one(console: Console, prompt: str, plain: Guard, guarded: Guard, max_tokens
                     console.print(_line(event))
                     progress.advance(bar, len(event.candidate) if event.verdict == "accepted" else 0)
                 case Kept(how="best"):
-                    text = " ".join(best[event.segment, event.attempt].candidate.text.split())
-                    console.print(Text(f"  kept, the best of its segment: {text}", style="green"))
+                    text = _plain(best[event.segment, event.attempt].candidate.text)
+                    console.print(Text("  kept, the best of its segment: ").append(text), style="green")
                     progress.advance(bar, len(best[event.segment, event.attempt].candidate))
                 case Finished():
                     done = event
                 case _:
                     pass
     assert done is not None  # noqa: S101
-    console.print(Text("guarded    ", style="green") + Text(" ".join(done.text.split())))
+    console.print(Text("guarded    ", style="green") + _plain(done.text))
     return _Row(prompt, _reward(guarded.policy, prompt, answer.text), _reward(guarded.policy, prompt, done.text), done)
 
 
 def _line(decision: Decision) -> Text:
-    text = " ".join(decision.candidate.text.split())
     reward, tau = _number(decision.judgement.reward), _number(decision.threshold)
     style = {"accepted": "green", "rejected": "red strike", "surplus": "dim"}[decision.verdict]
     head = Text(f"  {decision.segment}.{decision.attempt}  reward {reward} threshold {tau}  ")
-    return head + Text(text, style=style) + Text(f"  {decision.reason}", style="dim")
+    return head + _plain(decision.candidate.text, style) + Text(f"  {decision.reason}", style="dim")
+
+
+def _plain(text: str, style: str = "") -> Text:
+    """Model text on one line."""
+    return Text(visible(" ".join(text.split())), style=style)
 
 
 def _reward(policy: Policy, prompt: str, answer: str) -> float | None:

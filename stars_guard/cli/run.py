@@ -1,4 +1,4 @@
-"""Offline batch: prompts in, answers out, each line once, whatever happens in between."""
+"""A file of prompts and a file of answers: each prompt is answered once, even if the run is cut off in between."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-import anyio
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from stars_guard.calling import portal
+from stars_guard.cli._concurrently import concurrently
 from stars_guard.core.messages import Message
 from stars_guard.errors import BackendUnavailable, InputError, StarsGuardError
 from stars_guard.guard import CallOptions, Guard
@@ -52,18 +52,21 @@ class Job:
 
 def run_file(
     console: Console, guard: Guard, source: Path, target: Path, options: CallOptions, *, concurrency: int
-) -> None:
+) -> bool:
     """Answer every prompt of a JSONL file that the target does not answer yet.
 
     A line of the target is written whole and at once, in the order in which answers are ready; ``index`` is the
-    prompt's line in the source, from 0. A prompt that cannot be served gets a line with ``error``.
+    prompt's line in the source, from 0. A prompt that can't be answered gets a line with ``error``.
 
     Args:
-        options: of every call; prompt i is drawn with ``seed + i``.
+        options: of every call; prompt i gets ``seed + i``.
+
+    Returns:
+        Whether every prompt has an answer, those of earlier runs included.
 
     Raises:
-        InputError: a line is not as it should be, the target belongs to other prompts, or another run writes to it.
-        BackendUnavailable: the engine was lost; running again goes on from there.
+        InputError: a line is not valid, the target belongs to other prompts, or another run writes to it.
+        BackendUnavailable: the engine was lost. Another run goes on from there.
     """
     jobs = read_jobs(source)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -71,8 +74,9 @@ def run_file(
         with FileLock(f"{target}.lock", timeout=0):
             done = _done(target, jobs)
             todo = [job for job in jobs if job.index not in done]
+            failed = sum(done.values())
             if done:
-                console.print(f"{len(done)} of {len(jobs)} are answered already", markup=False)
+                console.print(f"{len(done)} of {len(jobs)} are answered already")
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -82,16 +86,21 @@ def run_file(
             )
             with Progress(*columns, console=console) as progress, target.open("a", encoding="utf-8") as out:
                 bar = progress.add_task("answering", total=len(jobs), completed=len(done))
-                portal.call(lambda: _answer_all(guard, todo, options, concurrency, out, lambda: progress.advance(bar)))
+                failed += portal.call(
+                    lambda: _answer_all(guard, todo, options, concurrency, out, lambda: progress.advance(bar))
+                )
     except Timeout as exc:
         raise InputError(f"{target}: another run writes to it", hint="wait for it, or choose another file") from exc
+    if failed:
+        console.print(f"{failed} of {len(jobs)} could not be answered: see the lines with `error`", style="yellow")
+    return not failed
 
 
 def read_jobs(source: Path) -> list[Job]:
     """The prompts of a JSONL file.
 
     Raises:
-        InputError: it cannot be read, or a line is not as it should be.
+        InputError: it can't be read, or a line is not valid.
     """
     jobs = []
     try:
@@ -116,17 +125,20 @@ def read_jobs(source: Path) -> list[Job]:
     return jobs
 
 
-def _done(target: Path, jobs: list[Job]) -> set[int]:
-    """Indexes answered already. A last line that a kill cut off is taken out of the file."""
+def _done(target: Path, jobs: list[Job]) -> dict[int, bool]:
+    """What is answered already: the prompt's index, and whether the line holds an error.
+
+    A last line that a kill cut off is taken out of the file.
+    """
     if not target.exists():
-        return set()
+        return {}
     content = target.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         with target.open("r+b") as file:
             file.truncate(len(whole))
     digests = {job.index: job.digest for job in jobs}
-    done: set[int] = set()
+    done: dict[int, bool] = {}
     for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
         try:
             row = json.loads(line)
@@ -138,25 +150,26 @@ def _done(target: Path, jobs: list[Job]) -> set[int]:
                 f"{target}:{number}: answers another prompt than the source's line {index + 1}",
                 hint="choose another file, or restore the prompts",
             )
-        done.add(index)
+        done[index] = "error" in row
     return done
 
 
 async def _answer_all(
     guard: Guard, jobs: list[Job], options: CallOptions, concurrency: int, out: TextIO, advance: Any
-) -> None:
-    waiting = iter(jobs)
-    async with anyio.create_task_group() as group:
+) -> int:
+    """Answer every job and write a line for each; how many could not be answered."""
+    failed = 0
 
-        async def work() -> None:
-            for job in waiting:
-                row = await _answer(guard, job, options)
-                out.write(json.dumps(row, ensure_ascii=False) + "\n")
-                out.flush()
-                advance()
+    async def work(job: Job) -> None:
+        nonlocal failed
+        row = await _answer(guard, job, options)
+        failed += "error" in row
+        out.write(json.dumps(row, ensure_ascii=False) + "\n")
+        out.flush()
+        advance()
 
-        for _ in range(min(concurrency, len(jobs))):
-            group.start_soon(work)
+    await concurrently(work, jobs, min(concurrency, len(jobs)))
+    return failed
 
 
 async def _answer(guard: Guard, job: Job, options: CallOptions) -> dict[str, Any]:

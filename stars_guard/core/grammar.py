@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
+from stars_guard.core.nesting import MOST_NESTED, is_too_deep
+from stars_guard.errors import InputError
+
 __all__ = ["Grammar", "json_format"]
 
 
@@ -33,7 +36,13 @@ class Grammar:
 
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any]) -> Grammar:
-        """JSON that a schema describes, its properties in the schema's order."""
+        """JSON that a schema describes, its properties in the schema's order.
+
+        Raises:
+            InputError: the schema is nested too deeply.
+        """
+        if is_too_deep(schema):
+            raise InputError("the JSON schema is nested too deeply", hint=f"at most {MOST_NESTED} levels fit")
         return cls.of(json_format(schema))
 
     @classmethod

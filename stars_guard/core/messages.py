@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, get_args
 
+from stars_guard.core.nesting import MOST_NESTED, is_too_deep
 from stars_guard.core.vocabulary import Role
 from stars_guard.errors import InputError
 
@@ -19,6 +20,10 @@ class ToolCall:
     id: str
     name: str
     arguments: Mapping[str, Any] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if is_too_deep(self.arguments):
+            raise InputError("a tool call's arguments are nested too deeply", hint=f"at most {MOST_NESTED} levels fit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

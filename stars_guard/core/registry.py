@@ -68,9 +68,14 @@ class Registry(Generic[P]):
     def _load(self, name: str) -> P:
         points = self._points()
         if name not in points:
+            if not any(_is_ours(point) for known in points.values() for point in known):
+                raise self._error(
+                    f"unknown {self._kind} {name!r}: not even our own are registered",
+                    hint="the installation is older than the code; run `pip install -e .` in the checkout",
+                )
             near = difflib.get_close_matches(name, points, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(sorted(points))}"
-            raise self._error(f"unknown {self._kind} {name!r}", hint=hint)
+            guess = f"did you mean {near[0]!r}? " if near else ""
+            raise self._error(f"unknown {self._kind} {name!r}", hint=f"{guess}there are {', '.join(sorted(points))}")
         if len(points[name]) > 1:
             values = ", ".join(point.value for point in points[name])
             raise self._error(
@@ -87,3 +92,7 @@ class Registry(Generic[P]):
         if problem := self._check(part):
             raise self._error(f"the {self._kind} {name!r} ({point.value}) cannot be used: {problem}")
         return part  # type: ignore[no-any-return]
+
+
+def _is_ours(point: EntryPoint) -> bool:
+    return point.dist is not None and point.dist.name.replace("_", "-") == "stars-guard"

@@ -12,9 +12,11 @@ __all__ = ["Sampling"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How the next token is drawn from the model's logits.
+    """How the next token is sampled from the model's logits.
 
-    The order is that of the field: repetition penalty, temperature, top-k, top-p, min-p.
+    The order is repetition penalty, temperature, min-p, top-k, top-p, on every engine: vLLM fixes it, and the
+    transformers backend does the same. (The ``generate`` of transformers itself applies min-p last. That differs where
+    both min_p and top_p are set, because top_p counts the probability of what min_p has left.)
 
     Attributes:
         temperature: divides the logits; 0 takes the likeliest token.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
+from stars_guard.core.nesting import MOST_NESTED, is_too_deep
 from stars_guard.errors import InputError
 
 __all__ = ["Tool", "Toolset"]
@@ -25,6 +26,10 @@ class Tool:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise InputError(f"a tool cannot be named {self.name!r}", hint="use letters, digits, _, . and -")
+        if is_too_deep(self.parameters):
+            raise InputError(
+                f"the schema of the tool {self.name!r} is nested too deeply", hint=f"at most {MOST_NESTED} levels fit"
+            )
 
     @property
     def definition(self) -> dict[str, Any]:

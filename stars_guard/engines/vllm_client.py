@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from stars_guard.engines.loopback import is_loopback
 from stars_guard.engines.model_thread import leave_a_core
-from stars_guard.errors import BackendError, BackendUnavailable, InputError
+from stars_guard.engines.options import read_options
+from stars_guard.errors import BackendError, BackendUnavailable
 
-__all__ = ["Replica", "ServerOptions", "Servers", "parse_options"]
+__all__ = ["Replica", "Seat", "ServerOptions", "Servers", "parse_options"]
 
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers before the first token after which the same request may be sent again."""
@@ -61,16 +62,8 @@ class ServerOptions(BaseModel):
 
 
 def parse_options(options: Mapping[str, Any]) -> ServerOptions:
-    """Check a server's options.
-
-    Raises:
-        InputError: one is missing, unknown or out of range. No value is told: one may be a key.
-    """
-    try:
-        return ServerOptions(**options)
-    except ValidationError as exc:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors())
-        raise InputError(f"options of the vLLM server: {wrong}", hint="base_url is needed") from exc
+    """Check a server's options. Raises what `read_options` does."""
+    return read_options(ServerOptions, options, "the vLLM server")
 
 
 @dataclass(slots=True, eq=False)
@@ -98,78 +91,132 @@ class Servers:
             verify=_tls(options),
         )
 
-    def pick(self) -> Replica:
-        """The replica with the fewest calls among those that do not rest; if all do, the one that rests longest."""
+    def pick(self, tried: Sequence[Replica] = ()) -> Replica:
+        """The replica with the fewest calls among those that do not rest. If all do, the one whose rest ends first.
+
+        Args:
+            tried: where the request has failed, once for each time; those that failed less often come first.
+        """
         now = time.monotonic()
-        return min(self.replicas, key=lambda r: (max(0.0, r.rests_until - now), r.busy))
+        return min(self.replicas, key=lambda r: (max(0.0, r.rests_until - now), tried.count(r), r.busy))
 
     def failed(self, replica: Replica) -> None:
         """Leave a replica alone for a while."""
         replica.rests_until = time.monotonic() + self.options.rest
 
     @asynccontextmanager
-    async def post(self, replica: Replica, path: str, body: Mapping[str, Any]) -> AsyncGenerator[httpx.Response, None]:
-        """Send a request, again while that is safe: as long as the server has not begun to answer.
+    async def post(
+        self, path: str, body: Mapping[str, Any], *, seat: Seat | None = None
+    ) -> AsyncGenerator[httpx.Response, None]:
+        """Send a request, again while that is safe: as long as no server has begun to answer.
 
-        Leaving the context closes the connection, which makes vLLM abort the request.
+        A request that failed is sent to another replica, if there is one that does not rest. Leaving the context closes
+        the connection, which makes vLLM abort the request.
+
+        Args:
+            seat: of the session that asks; it moves to the replica that answers. None takes one for this request.
 
         Raises:
-            BackendUnavailable: the server cannot be reached, or broke off.
-            BackendError: the server refuses the request.
+            BackendUnavailable: no server can be reached, or the one that answered broke off.
+            BackendError: the server refuses the request, or the connections are closed.
         """
-        request = self._client.build_request("POST", replica.url + path, json=body)
+        own = seat or Seat(self)
         try:
-            response = await self._send(request)
-        except BackendUnavailable:
-            self.failed(replica)
-            raise
-        try:
-            yield response
-        except httpx.TransportError as exc:
-            self.failed(replica)
-            raise BackendUnavailable(
-                f"the vLLM server {replica.url} broke off: {type(exc).__name__}", hint="see the server's log"
-            ) from exc
+            response = await self._send(own, "POST", path, body=body, retries=self.options.retries)
+            answering = own.replica
+            try:
+                yield response
+            except httpx.TransportError as exc:
+                self.failed(answering)
+                raise BackendUnavailable(
+                    f"the vLLM server {answering.url} broke off: {type(exc).__name__}", hint="see the server's log"
+                ) from exc
+            finally:
+                await response.aclose()
         finally:
-            await response.aclose()
+            if seat is None:
+                own.leave()
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        where = f"{request.url.scheme}://{request.url.netloc.decode()}"
+    async def get_json(self, path: str) -> Any:
+        """A small document that any server may give; each is asked at least once. Raises as `post` does."""
+        seat = Seat(self)
+        try:
+            response = await self._send(seat, "GET", path, retries=max(self.options.retries, len(self.replicas) - 1))
+            try:
+                await response.aread()
+                return response.json()
+            finally:
+                await response.aclose()
+        finally:
+            seat.leave()
+
+    async def _send(
+        self, seat: Seat, method: str, path: str, *, retries: int, body: Mapping[str, Any] | None = None
+    ) -> httpx.Response:
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(self.options.retries + 1),
+            stop=stop_after_attempt(retries + 1),
             wait=wait_random_exponential(0.2, 2.0),
             retry=retry_if_exception_type(BackendUnavailable),
             reraise=True,
         )
+        tried: list[Replica] = []
         async for attempt in retrying:
             with attempt:
                 try:
-                    response = await self._client.send(request, stream=True)
-                except httpx.TransportError as exc:
-                    raise BackendUnavailable(
-                        f"the vLLM server {where} cannot be reached: {type(exc).__name__}",
-                        hint="start it, or check base_url",
-                    ) from exc
-                if response.is_success:
-                    return response
-                await response.aclose()
-                if response.status_code in BUSY:
-                    raise BackendUnavailable(f"the vLLM server {where} answered {response.status_code}")
-                raise _refused(where, response.status_code)
+                    return await self._send_once(seat.replica, method, path, body)
+                except BackendUnavailable:
+                    self.failed(seat.replica)
+                    tried.append(seat.replica)
+                    seat.move(tried)
+                    raise
         raise AssertionError("the last attempt returns or raises")
 
-    async def get_json(self, replica: Replica, path: str) -> Any:
-        """A small document of a server. Raises as `post` does."""
-        response = await self._send(self._client.build_request("GET", replica.url + path))
+    async def _send_once(
+        self, replica: Replica, method: str, path: str, body: Mapping[str, Any] | None
+    ) -> httpx.Response:
+        if self._client.is_closed:
+            raise BackendError("the connections to the vLLM server are closed", hint="load the backend again")
         try:
-            await response.aread()
-            return response.json()
-        finally:
-            await response.aclose()
+            request = self._client.build_request(method, replica.url + path, json=body)
+            response = await self._client.send(request, stream=True)
+        except httpx.TransportError as exc:
+            raise BackendUnavailable(
+                f"the vLLM server {replica.url} cannot be reached: {type(exc).__name__}",
+                hint="start it, or check base_url",
+            ) from exc
+        if response.is_success:
+            return response
+        await response.aclose()
+        if response.status_code in BUSY:
+            raise BackendUnavailable(f"the vLLM server {replica.url} answered {response.status_code}")
+        raise _refused(replica.url, response.status_code)
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Close all connections. May be called twice."""
         await self._client.aclose()
+
+
+class Seat:
+    """Where the requests of one session go: to one replica, which has its prefix in its cache, until that fails."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._taken = True
+        self.replica = servers.pick()
+        self.replica.busy += 1
+
+    def move(self, tried: Sequence[Replica]) -> None:
+        """Go to another replica, as `Servers.pick` says."""
+        if self._taken:
+            self.replica.busy -= 1
+            self.replica = self._servers.pick(tried)
+            self.replica.busy += 1
+
+    def leave(self) -> None:
+        """Send nothing more. May be called twice."""
+        if self._taken:
+            self._taken = False
+            self.replica.busy -= 1
 
 
 def _tls(options: ServerOptions) -> ssl.SSLContext | bool:

@@ -5,74 +5,90 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stars_guard.errors import PolicyError
-from stars_guard.policy._loader import resolve_policy
+from stars_guard.errors import StarsGuardError
+from stars_guard.policy._files import FileState, look_at
+from stars_guard.policy._loader import PolicyReader
 from stars_guard.policy._model import Policy
 
 __all__ = ["LivePolicy"]
 
 logger = logging.getLogger("stars_guard.policy")
 
-Stamps = tuple[tuple[int, int] | None, ...]
-
 
 class LivePolicy:
     """The newest valid version of a policy. Safe for threads.
 
-    A changed file, or one that it extends, is read again, checked, and taken whole; what is not valid is logged
-    (``stars_guard.policy``, WARNING) and the last good version stays. Calls that run keep the one they began with.
+    When a file changes, or one that it extends, the policy is read again, checked, and taken whole. If the new version
+    is not valid the last good one stays, and one warning in the log ``stars_guard.policy`` says why. Files that are
+    missing are looked for too, so a policy is taken as soon as the parent that it lacks is there. Calls that run keep
+    the version that they began with.
 
     Args:
-        source: as `load_policy` takes it.
+        source: as `load_policy` takes it. Relative paths keep their meaning when the working directory changes.
         interval: seconds between looks at the files.
+        usable: called with each new version, which is taken only once this raises nothing. Make here what may fail
+            under a valid policy, such as a guard. It is called again at each look until it succeeds.
 
     Raises:
         PolicyError: the first version is not valid.
     """
 
-    def __init__(self, source: str | Path | Mapping[str, Any] | Policy, interval: float = 1.0) -> None:
+    def __init__(
+        self,
+        source: str | Path | Mapping[str, Any] | Policy,
+        interval: float = 1.0,
+        *,
+        usable: Callable[[Policy], object] = lambda policy: None,
+    ) -> None:
         self._source = source
+        self._folder = Path.cwd()
         self._interval = interval
-        self._lock = threading.Lock()
-        self._files: tuple[Path, ...] = ()
-        self._policy = source if isinstance(source, Policy) else self._load(source)
-        self._stamps = self._look()
+        self._usable = usable
+        self._looking = threading.Lock()
+        self._seen: Mapping[Path, FileState] = {}
+        self._policy = self._read()
+        self._candidate: Policy | None = None
         self._next = time.monotonic() + interval
-
-    def _load(self, source: str | Path | Mapping[str, Any]) -> Policy:
-        resolved = resolve_policy(source)
-        self._files = resolved.files
-        return resolved.policy
-
-    def _look(self) -> Stamps:
-        stamps: list[tuple[int, int] | None] = []
-        for file in self._files:
-            try:
-                found = file.stat()
-            except OSError:
-                stamps.append(None)
-            else:
-                stamps.append((found.st_mtime_ns, found.st_size))
-        return tuple(stamps)
 
     @property
     def current(self) -> Policy:
         """The version that a new call should use."""
-        with self._lock:
-            if not self._files or isinstance(self._source, Policy) or time.monotonic() < self._next:
-                return self._policy
-            self._next = time.monotonic() + self._interval
-            stamps = self._look()
-            if stamps != self._stamps:
-                self._stamps = stamps
-                try:
-                    self._policy = self._load(self._source)
-                    self._stamps = self._look()
-                    logger.info("policy %s was read again: %s", self._policy.name, self._policy.sha256[:12])
-                except PolicyError as exc:
-                    logger.warning("the changed policy is not valid, the last good one stays:\n%s", exc)
-            return self._policy
+        if self._seen and time.monotonic() >= self._next and self._looking.acquire(blocking=False):
+            try:
+                self._look()
+            finally:
+                self._next = time.monotonic() + self._interval
+                self._looking.release()
+        return self._policy
+
+    def _read(self) -> Policy:
+        """The policy as its files are now."""
+        if isinstance(self._source, Policy):
+            return self._source
+        reader = PolicyReader(self._folder)
+        try:
+            return reader.read(self._source).policy
+        finally:
+            self._seen = reader.seen
+
+    def _look(self) -> None:
+        """Take a new version, if there is one that can be used."""
+        changed = any(look_at(path) != state for path, state in self._seen.items())
+        try:
+            if changed:
+                self._candidate = None
+                found = self._read()
+                self._candidate = found if found != self._policy else None
+            if self._candidate is not None:
+                self._usable(self._candidate)
+                self._policy, self._candidate = self._candidate, None
+                logger.info("policy %s was read again: %s", self._policy.name, self._policy.sha256[:12])
+        except Exception as exc:
+            # what is not ours may hold a secret in its text
+            reason = str(exc) if isinstance(exc, StarsGuardError) else type(exc).__name__
+            if changed:
+                logger.warning("the changed policy can't be used, so the last good version stays:\n%s", reason)

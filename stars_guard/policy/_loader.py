@@ -1,10 +1,10 @@
-"""From a name, a path or a mapping to a `Policy`; every problem with file, line and key."""
+"""From a name, a path or a mapping to a `Policy`. Every problem is reported with its file, line and key."""
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from stars_guard.errors import PolicyError
+from stars_guard.policy._files import FileState, look_at
 from stars_guard.policy._model import Policy
 from stars_guard.policy._problems import describe
 from stars_guard.policy.layers import judge_key, loosened, merge
-from stars_guard.policy.tree import Node, key_of, locate, plain, read_tree, tree_of, with_environment
+from stars_guard.policy.tree import Loc, Node, key_of, locate, parse_tree, plain, tree_of, with_environment, with_node
 
-__all__ = ["Resolved", "load_policy", "resolve_policy", "shipped_policies"]
+__all__ = ["PolicyReader", "Resolved", "load_policy", "resolve_policy", "shipped_policies"]
 
 _PACKAGE = Path(__file__).parent.parent
 DEEPEST = 8
@@ -30,7 +31,7 @@ class Resolved:
     Attributes:
         tree: the merged layers.
         files: of all layers, the outermost first.
-        loosened: what a child let through that its parent did not, each by its own ``override: true``.
+        loosened: what a child lets through that its parent doesn't, each allowed by its own ``override: true``.
     """
 
     policy: Policy
@@ -51,109 +52,145 @@ def load_policy(source: str | Path | Mapping[str, Any] | Policy) -> Policy:
 
     Args:
         source: the name of a shipped policy, a path, or what a YAML file would hold. A shipped name comes before a
-            file of that name; write ``./name`` for the file. Environment variables are put into files only.
+            file of that name; write ``./name`` for the file. Environment variables are filled in in files only.
 
     Raises:
-        PolicyError: not found, not YAML, or not valid; the message lists every problem.
+        PolicyError: it can't be found, is not YAML, or is not valid. The message lists every problem.
     """
     return source if isinstance(source, Policy) else resolve_policy(source).policy
 
 
 def resolve_policy(source: str | Path | Mapping[str, Any]) -> Resolved:
     """Load a policy and keep where each value came from. Takes and raises what `load_policy` does."""
-    if isinstance(source, Mapping):
-        return _layer(tree_of(source, "policy"), Path.cwd(), ())
-    return _file(_find(source, Path.cwd()), ())
+    return PolicyReader().read(source)
 
 
-def _find(source: str | Path, folder: Path, place: str = "") -> Path:
-    path = Path(source)
-    if isinstance(source, Path) or path.suffix in (".yaml", ".yml") or os.sep in source:
-        return path if not place else folder / path
-    shipped = shipped_policies()
-    if source in shipped:
-        return shipped[source]
-    if (folder / path).is_file():
-        return path if not place else folder / path
-    near = difflib.get_close_matches(source, shipped, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"shipped policies: {', '.join(shipped)}"
-    raise PolicyError(f"{place}there is no policy named {source!r}", hint=hint)
+class PolicyReader:
+    """One load of a policy, layer by layer.
+
+    Args:
+        folder: where relative paths start; by default, the working directory.
+
+    Attributes:
+        seen: every file that the load looked for, found or not, and what was there. A load that fails has looked too.
+            Until one of these changes, loading again gives the same policy or the same error.
+    """
+
+    def __init__(self, folder: Path = Path()) -> None:
+        self.seen: dict[Path, FileState] = {}
+        self._folder = folder
+
+    def read(self, source: str | Path | Mapping[str, Any]) -> Resolved:
+        """Read the policy. Takes and raises what `load_policy` does."""
+        if isinstance(source, Mapping):
+            return self._layer(tree_of(source, "policy"), self._folder, ())
+        return self._file(self._find(source, self._folder), ())
+
+    def _look(self, path: Path) -> FileState:
+        """What is at a path. It is read once, so that all of the load sees the same."""
+        if path not in self.seen:
+            self.seen[path] = look_at(path)
+        return self.seen[path]
+
+    def _find(self, source: str | Path, folder: Path, place: str = "") -> Path:
+        """The file that a name or a path means; ``place`` is where it was written, for the error."""
+        path = Path(source)
+        if isinstance(source, Path) or path.suffix in (".yaml", ".yml") or os.sep in source:
+            return folder / path
+        shipped = shipped_policies()
+        if source in shipped:
+            return shipped[source]
+        if self._look(folder / path).content is not None:
+            return folder / path
+        near = difflib.get_close_matches(source, shipped, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"shipped policies: {', '.join(shipped)}"
+        raise PolicyError(f"{place}there is no policy named {source!r}", hint=hint)
+
+    def _file(self, path: Path, children: tuple[Path, ...]) -> Resolved:
+        """A layer from a file; ``children`` are the files that extend it, the outermost first."""
+        state = self._look(path)
+        if state.real in children:
+            names = " -> ".join(file.name for file in (*children[children.index(state.real) :], state.real))
+            raise PolicyError(f"{path}: policies extend each other: {names}")
+        if len(children) >= DEEPEST:
+            raise PolicyError(f"{path}: more than {DEEPEST} policies extend each other")
+        tree = with_environment(parse_tree(state, str(path)))
+        return self._layer(tree, state.real.parent, (*children, state.real))
+
+    def _layer(self, tree: Node, folder: Path, files: tuple[Path, ...]) -> Resolved:
+        """A layer on top of the one that it extends, if any."""
+        extends = tree.value.get("extends")
+        if extends is None:
+            return Resolved(_validate(tree), tree, files)
+        if not (isinstance(extends.value, str) and extends.value):
+            raise PolicyError(f"{extends.place}: extends: should be a policy's name or path")
+        layer, overrides = _without_overrides(_without(tree, "extends"))
+        parent = self._file(self._find(str(extends.value), folder, f"{extends.place}: extends: "), files)
+        merged = merge(parent.tree, layer)
+        policy = _validate(merged)
+        allowed = _allowed(parent.policy, policy, merged, overrides)
+        return Resolved(policy, merged, parent.files, (*parent.loosened, *allowed))
 
 
-def _file(path: Path, above: tuple[Path, ...]) -> Resolved:
-    real = path.resolve()
-    if real in above:
-        names = " -> ".join(file.name for file in (*above[above.index(real) :], real))
-        raise PolicyError(f"{path}: policies extend each other: {names}")
-    if len(above) >= DEEPEST:
-        raise PolicyError(f"{path}: more than {DEEPEST} policies extend each other")
-    return _layer(with_environment(read_tree(path)), real.parent, (*above, real))
+def _allowed(parent: Policy, child: Policy, merged: Node, overrides: set[str | None]) -> list[str]:
+    """What a child loosens, in words.
 
+    Args:
+        overrides: who may loosen: judges by their `judge_key`, and None for the top level.
 
-def _layer(tree: Node, folder: Path, files: tuple[Path, ...]) -> Resolved:
-    tree, parent_name, overrides = _directives(tree)
-    if parent_name is None:
-        return Resolved(_validate(tree), tree, files)
-    place = f"{parent_name.place}: extends: "
-    found = _file(_find(str(parent_name.value), folder, place), files)
-    merged = merge(found.tree, tree)
-    policy = _validate(merged)
-    notes, refused = list(found.loosened), []
-    for judge, loc, change in loosened(found.policy, policy):
-        where = f"{locate(merged, loc)[1]}: {key_of(loc)}: looser than {found.policy.name!r}: {change}"
+    Raises:
+        PolicyError: something is looser and has no ``override: true``.
+    """
+    allowed, refused = [], []
+    for judge, loc, change in loosened(parent, child):
+        where = f"{locate(merged, loc)[1]}: {key_of(loc)}: looser than {parent.name!r}: {change}"
         if judge in overrides:
-            notes.append(where)
+            allowed.append(where)
         else:
             refused.append(f"{where}; write `override: true` {'in the judge' if judge else 'at the top'} to allow it")
     if refused:
         raise PolicyError("\n".join(refused))
-    return Resolved(policy, merged, found.files, tuple(notes))
+    return allowed
 
 
-def _directives(tree: Node) -> tuple[Node, Node | None, set[str | None]]:
-    """Take ``extends`` and ``override`` out: the tree without, the parent, and who may loosen (None is the top)."""
-    top = dict(tree.value)
-    parent, overrides = top.pop("extends", None), set[str | None]()
-    if parent is not None and not (isinstance(parent.value, str) and parent.value):
-        raise PolicyError(f"{parent.place}: extends: should be a policy's name or path")
-    if parent is None:
-        return tree, None, overrides
-    if _override(top):
-        overrides.add(None)
-    return _judge_overrides(Node(top, tree.place), (), overrides), parent, overrides
+def _without_overrides(layer: Node) -> tuple[Node, set[str | None]]:
+    """The layer without its keys ``override``, and who had one that is true: judge keys, and None for the top level."""
+    overrides: set[str | None] = {None} if _override(layer) else set()
+    layer = _without(layer, "override")
+    for path, judges in list(_judge_lists(layer)):
+        for index, judge in enumerate(judges.value):
+            name = judge.value.get("name") if isinstance(judge.value, dict) else None
+            if name is not None and _override(judge):
+                overrides.add(judge_key(path, str(name.value)))
+            layer = with_node(layer, (*path, index), _without(judge, "override"))
+    return layer, overrides
 
 
-def _judge_overrides(node: Node, path: tuple[str, ...], overrides: set[str | None]) -> Node:
-    """Take ``override`` out of the judges of the policy and of its rails, and note whose it was."""
-    if isinstance(node.value, dict):
-        below = {"rails"} if path == () else set(node.value) if path == ("rails",) else set()
-        return Node(
-            {
-                key: _judge_overrides(item, (*path, key), overrides) if key == "judges" or key in below else item
-                for key, item in node.value.items()
-            },
-            node.place,
-        )
-    if not isinstance(node.value, list) or path[-1:] != ("judges",):
+def _judge_lists(layer: Node) -> Iterator[tuple[tuple[str, ...], Node]]:
+    """The lists of judges in a layer, with their paths: the policy's own and those of its rails."""
+    rails = layer.value.get("rails")
+    stages = rails.value if rails is not None and isinstance(rails.value, dict) else {}
+    holders: list[tuple[Loc, Node]] = [((), layer), *((("rails", stage), rail) for stage, rail in stages.items())]
+    for path, holder in holders:
+        judges = holder.value.get("judges") if isinstance(holder.value, dict) else None
+        if judges is not None and isinstance(judges.value, list):
+            yield (*(str(part) for part in path), "judges"), judges
+
+
+def _without(node: Node, key: str) -> Node:
+    if not isinstance(node.value, dict) or key not in node.value:
         return node
-    items = []
-    for item in node.value:
-        if isinstance(item.value, dict):
-            keys = dict(item.value)
-            if _override(keys) and "name" in keys:
-                overrides.add(judge_key(path, str(keys["name"].value)))
-            item = Node(keys, item.place)
-        items.append(item)
-    return Node(items, node.place)
+    return Node({name: item for name, item in node.value.items() if name != key}, node.place)
 
 
-def _override(keys: dict[str, Node]) -> bool:
-    node = keys.pop("override", None)
-    if node is None:
+def _override(node: Node) -> bool:
+    """Whether a mapping says ``override: true``."""
+    found = node.value.get("override")
+    if found is None:
         return False
-    value = plain(node)
+    value = plain(found)
     if not isinstance(value, bool):
-        raise PolicyError(f"{node.place}: override: should be true or false")
+        raise PolicyError(f"{found.place}: override: should be true or false")
     return value
 
 

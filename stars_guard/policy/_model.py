@@ -16,8 +16,9 @@ from stars_guard.core.vocabulary import (
     OnWriteError,
 )
 from stars_guard.decoding import Decoding
-from stars_guard.policy._judges import JudgeSpec, Strict, no_twins
+from stars_guard.policy._judges import JudgeSpec
 from stars_guard.policy._rails import Rails
+from stars_guard.scorers.options import Strict, no_twins
 
 __all__ = ["Audit", "Policy", "Refusal", "SamplingSpec"]
 

@@ -114,7 +114,7 @@ def failures(case: Case, judgement: Judgement, rules: Mapping[str, Rule]) -> Ite
     if case.expect is not None and (judgement.veto is not None) != (case.expect == "vetoed"):
         yield f"expected {case.expect}, but {judgement.veto or 'no judge vetoes'}"
     if case.reward is not None:
-        problem = "there is none" if judgement.reward is None else case.reward.problem(judgement.reward)
+        problem = "no judge gives one" if judgement.reward is None else case.reward.problem(judgement.reward)
         if problem:
             yield f"reward: {problem}"
     scores = {score.judge: score for score in judgement.scores}

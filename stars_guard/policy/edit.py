@@ -1,4 +1,4 @@
-"""Writing single values into a policy file: nothing else of the file changes, comments least of all."""
+"""Writing single values into a policy file. Nothing else of the file changes, and comments stay."""
 
 from __future__ import annotations
 
@@ -31,45 +31,59 @@ def as_yaml(value: Value) -> str:
 
 
 def write_decoding(path: Path, values: Mapping[str, Value]) -> None:
-    """Set keys under ``decoding:``, whole or not at all.
+    """Set keys under ``decoding:``. Either all of them are written or the file stays as it is.
 
     Raises:
-        PolicyError: the file is not a valid policy, or is written in a way that cannot be changed line by line.
+        PolicyError: the file is not a valid policy, can't be written, or is written in a way that can't be changed line
+            by line.
     """
     load_policy(path)
     texts = {key: as_yaml(value) for key, value in values.items()}
-    draft = path.with_name(f".{path.name}.new")
-    shutil.copy(path, draft)
+    real = path.resolve()  # a link stays a link
+    draft = real.with_name(f".{real.name}.new")
+    try:
+        shutil.copy(real, draft)
+        try:
+            if _written(draft, texts):
+                os.replace(draft, real)
+                return
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as exc:
+        raise PolicyError(f"{path}: the policy can't be written: {exc.strerror}") from exc
+    wanted = ", ".join(f"{key}: {text}" for key, text in texts.items())
+    raise PolicyError(f"{path}: the values can't be written here", hint=f"write {wanted} yourself")
+
+
+def _written(path: Path, texts: Mapping[str, str]) -> bool:
+    """Write each value; whether the file is then a policy that has them."""
     try:
         for key, text in texts.items():
-            draft.write_text(_set(draft, key, text), encoding="utf-8")
-        found = load_policy(draft).decoding.model_dump(mode="json", include=set(texts))
-        fits = found == {key: YAML(typ="safe").load(text) for key, text in texts.items()}
+            path.write_bytes(_with(path, key, text).encode("utf-8"))
+        found = load_policy(path).decoding.model_dump(mode="json", include=set(texts))
     except PolicyError:
-        fits = False
-    if fits:
-        os.replace(draft, path)
-        return
-    draft.unlink()
-    told = ", ".join(f"{key}: {text}" for key, text in texts.items())
-    raise PolicyError(f"{path}: the values cannot be written here", hint=f"write {told} yourself")
+        return False
+    return found == {key: YAML(typ="safe").load(text) for key, text in texts.items()}
 
 
-def _set(path: Path, key: str, value: str) -> str:
-    text = path.read_text(encoding="utf-8")
-    lines = text.split("\n")
+def _with(path: Path, key: str, value: str) -> str:
+    """The file's text with one key of ``decoding`` set."""
+    text = path.read_bytes().decode("utf-8")
+    end = "\r\n" if "\r\n" in text else "\n"
+    lines = text.split(end)
     decoding: Node | None = read_tree(path).value.get("decoding")
     if decoding is None or not isinstance(decoding.value, dict):
-        return f"{text.rstrip()}\ndecoding:\n  {key}: {value}\n"
+        return end.join([text.rstrip(), "decoding:", f"  {key}: {value}", ""])
     if key in decoding.value:
         at = decoding.value[key].place.line - 1
         lines[at] = re.sub(rf"(\b{key}\s*:\s*)(\[[^]]*]|[^\s#,}}]+)", rf"\g<1>{value}", lines[at], count=1)
-        return "\n".join(lines)
+        return end.join(lines)
     at = decoding.place.line - 1
     if "{" in lines[at]:
-        lines[at] = lines[at].replace("{", f"{{{key}: {value}, ", 1)
-    else:
+        more = ", " if decoding.value else ""
+        lines[at] = lines[at].replace("{", f"{{{key}: {value}{more}", 1)
+    elif decoding.value:
         first = next(iter(decoding.value.values())).place.line - 1
         indent = re.match(r"\s*", lines[first])
         lines.insert(first, f"{indent.group() if indent else '  '}{key}: {value}")
-    return "\n".join(lines)
+    return end.join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,24 @@ from ruamel.yaml.scalarbool import ScalarBoolean
 from ruamel.yaml.scalarstring import ScalarString
 
 from stars_guard.errors import PolicyError
+from stars_guard.policy._files import LARGEST_FILE, FileState, look_at
 
-__all__ = ["Loc", "Node", "Place", "key_of", "leaves", "locate", "plain", "read_tree", "tree_of", "with_environment"]
+__all__ = [
+    "Loc",
+    "Node",
+    "Place",
+    "key_of",
+    "locate",
+    "parse_tree",
+    "plain",
+    "read_tree",
+    "tree_of",
+    "with_environment",
+    "with_node",
+]
 
 Loc = tuple[int | str, ...]
 
-LARGEST_FILE = 256_000
 DEEPEST = 64
 MOST_NODES = 20_000
 _TAG = "tag:yaml.org,2002:"
@@ -33,8 +45,8 @@ class Place:
     """Where a value was written.
 
     Attributes:
-        file: its path, or a word for what has none.
-        line: from 1; 0 when there is none.
+        file: its path, or a word for what is not in a file.
+        line: from 1; 0 where the line isn't known.
         variable: the environment variable that gave the value; such a value is never shown.
     """
 
@@ -55,19 +67,27 @@ class Node:
 
 
 def read_tree(path: Path) -> Node:
-    """Read a file.
+    """Read a YAML file. Raises what `parse_tree` does."""
+    return parse_tree(look_at(path), str(path))
+
+
+def parse_tree(state: FileState, file: str) -> Node:
+    """The tree of a file that was read.
+
+    Args:
+        file: what places and errors call it.
 
     Raises:
         PolicyError: it cannot be read, is not YAML, is too large, or has tags.
     """
+    if state.content is None:
+        raise PolicyError(f"{file}: cannot read the policy: {state.problem}")
+    if len(state.content) > LARGEST_FILE:
+        raise PolicyError(f"{file}: larger than {LARGEST_FILE} bytes")
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise PolicyError(f"{path}: larger than {LARGEST_FILE} bytes")
-        text = path.read_text(encoding="utf-8")
-    except OSError as exc:
-        raise PolicyError(f"{path}: cannot read the policy: {exc.strerror}") from exc
+        text = state.content.decode("utf-8")
     except UnicodeDecodeError as exc:
-        raise PolicyError(f"{path}: the policy is not UTF-8 text") from exc
+        raise PolicyError(f"{file}: the policy is not UTF-8 text") from exc
     try:
         reader = YAML(typ="rt")
         reader.max_depth = DEEPEST
@@ -76,17 +96,17 @@ def read_tree(path: Path) -> Node:
         data = reader.load(text)
     except DuplicateKeyError as exc:
         problem = str(exc.problem).partition(" with value")[0].removeprefix("found ")
-        raise PolicyError(f"{path}:{_line(exc)}: {problem}") from exc
+        raise PolicyError(f"{file}:{_line(exc)}: {problem}") from exc
     except MarkedYAMLError as exc:
-        raise PolicyError(f"{path}:{_line(exc)}: not valid YAML: {exc.problem}") from exc
+        raise PolicyError(f"{file}:{_line(exc)}: not valid YAML: {exc.problem}") from exc
     except RecursionError as exc:
-        raise PolicyError(f"{path}: not valid YAML: nested too deeply") from exc
+        raise PolicyError(f"{file}: not valid YAML: nested too deeply") from exc
     # ruamel.yaml lets other kinds through for impossible dates, numbers and directives
     except (YAMLError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError) as exc:
-        raise PolicyError(f"{path}: not valid YAML") from exc
+        raise PolicyError(f"{file}: not valid YAML") from exc
     if not isinstance(data, Mapping):
-        raise PolicyError(f"{path}:1: a policy is a mapping of keys to values")
-    return tree_of(data, str(path))
+        raise PolicyError(f"{file}:1: a policy is a mapping of keys to values")
+    return tree_of(data, file)
 
 
 def _line(exc: MarkedYAMLError) -> int:
@@ -95,7 +115,7 @@ def _line(exc: MarkedYAMLError) -> int:
 
 
 def tree_of(data: Mapping[str, Any], file: str) -> Node:
-    """The tree of a mapping, with lines where ruamel.yaml noted them.
+    """The tree of a mapping, with the lines that ruamel.yaml noted.
 
     Raises:
         PolicyError: it contains itself, has too many values, or has tags.
@@ -109,7 +129,7 @@ def tree_of(data: Mapping[str, Any], file: str) -> Node:
             raise PolicyError(f"{file}: more than {MOST_NODES} values")
         tag = getattr(getattr(value, "tag", None), "value", None)
         if tag and not str(tag).startswith((_TAG + "map", _TAG + "seq", _TAG + "str")):
-            raise PolicyError(f"{place}: tags are not taken: {tag}")
+            raise PolicyError(f"{place}: YAML tags are not supported: {tag}")
         if isinstance(value, Mapping):
             return Node({str(k): build(v, _place(value, k, place)) for k, v in value.items()}, place)
         if isinstance(value, Sequence) and not isinstance(value, str | bytes):
@@ -166,6 +186,16 @@ def locate(node: Node, loc: Loc) -> tuple[Loc, Place]:
         except (KeyError, IndexError, TypeError):
             break
     return tuple(known), node.place
+
+
+def with_node(root: Node, loc: Loc, node: Node) -> Node:
+    """The tree with another node in the place of the one at ``loc``."""
+    if not loc:
+        return node
+    part, rest = loc[0], loc[1:]
+    value: Any = root.value.copy()
+    value[part] = with_node(value[part], rest, node)
+    return replace(root, value=value)
 
 
 def key_of(loc: Loc) -> str:
@@ -227,16 +257,3 @@ def _scalar(text: str) -> Any:
     except (YAMLError, ValueError, RecursionError):
         return text
     return value if isinstance(value, bool | int | float) else text
-
-
-def leaves(node: Node, loc: Loc = ()) -> Iterator[tuple[Loc, Node]]:
-    """Every scalar and every empty list or mapping, with its path."""
-    items: list[tuple[int | str, Node]] = []
-    if isinstance(node.value, dict):
-        items = list(node.value.items())
-    elif isinstance(node.value, list):
-        items = list(enumerate(node.value))
-    if not items:
-        yield loc, node
-    for part, item in items:
-        yield from leaves(item, (*loc, part))

@@ -41,8 +41,25 @@ def _leaves(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
             except (ValueError, RecursionError):
                 return
             yield from _leaves(inner, path, depth - 1)
+    elif isinstance(value, Mapping | list | tuple):
+        yield from ((path, leaf) for leaf in _below(value))
     else:
         yield path, json.dumps(value, sort_keys=True, default=str)
+
+
+def _below(value: Any) -> Iterator[str]:
+    """All that stands deeper than paths are written, keys and values, however deep: a judge must see it."""
+    waiting, seen = [value], set()
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Mapping | list | tuple):
+            if id(item) in seen:
+                continue
+            seen.add(id(item))
+            inner = [part for pair in item.items() for part in pair] if isinstance(item, Mapping) else item
+            waiting.extend(reversed(inner))
+        else:
+            yield item if isinstance(item, str) else json.dumps(item, default=str)
 
 
 def _unquoted(line: str) -> str:

@@ -1,4 +1,4 @@
-"""From messages to token ids by the model's chat template; message text never becomes control tokens."""
+"""From messages to token ids by the model's chat template. Message text never becomes control tokens."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def encode_chat(
     """Token ids of the templated conversation, up to where the answer begins; or with the answer, for a judge.
 
     The template is rendered with a mark in the place of each text. What lies between marks is the template's own and
-    may hold control tokens; the texts are encoded apart, with special tokens split into plain ones. Where the template
-    knows no tools, calls and results are written out as text.
+    may hold control tokens. The texts are encoded apart, with special tokens split into plain ones. Where the template
+    takes no tools, calls and results are written out as text.
 
     Args:
         tools: definitions in OpenAI's form, for a template that takes them.
@@ -73,24 +73,24 @@ def render_chat(
     if any(message.tool_calls or message.role == "tool" for message in messages) and not takes_tools(tokenizer):
         messages = as_text(messages)
     turns = [*messages, Message("assistant", answer)] if answer is not None else list(messages)
-    texts: list[str] = []
-    marked = [_turn(turn, texts, trims=trims(tokenizer)) for turn in turns]
+    texts = _Texts()
+    marked = [texts.turn(turn, trims=trims(tokenizer)) for turn in turns]
     if tokenizer.chat_template is None:
         rendered = "\n".join(f"{m['role']}: {m['content']}" for m in marked) + ("\nassistant: " * (answer is None))
-    else:
-        _check(tokenizer, tools)
-        try:
-            rendered = tokenizer.apply_chat_template(
-                marked, tools=list(tools) or None, tokenize=False, add_generation_prompt=answer is None
-            )
-        except Exception as exc:
-            if any(len(message.tool_calls) > 1 for message in messages):
-                return render_chat(tokenizer, one_call_a_turn(messages), answer=answer, tools=tools)
-            raise InputError(
-                f"the model's chat template does not take these roles: {[m.role for m in messages]}",
-                hint="most templates want an optional system message, then user and assistant in turn",
-            ) from exc
-    return rendered, texts
+        return rendered, texts.all
+    _refuse_control_tokens(tokenizer, tools)
+    try:
+        rendered = tokenizer.apply_chat_template(
+            marked, tools=list(tools) or None, tokenize=False, add_generation_prompt=answer is None
+        )
+    except Exception as exc:
+        if any(len(message.tool_calls) > 1 for message in messages):
+            return render_chat(tokenizer, one_call_a_turn(messages), answer=answer, tools=tools)
+        raise InputError(
+            f"the model's chat template does not take these roles: {[m.role for m in messages]}",
+            hint="most templates want an optional system message, then user and assistant in turn",
+        ) from exc
+    return rendered, texts.all
 
 
 def trims(tokenizer: Any) -> bool:
@@ -99,19 +99,19 @@ def trims(tokenizer: Any) -> bool:
 
 
 def takes_tools(tokenizer: Any) -> bool:
-    """Whether the chat template shows tools, calls and results to the model: found by rendering some."""
+    """Whether the chat template shows tools, calls and results to the model, which rendering some tells."""
     template = str(tokenizer.chat_template)
     if template not in _TAKES_TOOLS:
         call = ToolCall(id="abcdef012", name="probe_tool", arguments={"probe_key": "probe_value"})
         result = Message("tool", "probe_result", tool_call_id=call.id, name="probe_tool")
         turns = [Message("user", "Go."), Message("assistant", "", tool_calls=(call,)), result]
-        texts: list[str] = []
-        marked = [_turn(turn, texts, trims=False) for turn in turns]
+        texts = _Texts()
+        marked = [texts.turn(turn, trims=False) for turn in turns]
         try:
             rendered = tokenizer.apply_chat_template(marked, tools=[_PROBE], tokenize=False, add_generation_prompt=True)
         except Exception:
             rendered = ""
-        seen = {texts[int(match[2])] for match in _MARK.finditer(rendered)}
+        seen = {texts.all[int(match[2])] for match in _MARK.finditer(rendered)}
         _TAKES_TOOLS[template] = "probe_tool" in rendered and seen >= _PROBED
     return _TAKES_TOOLS[template]
 
@@ -119,33 +119,40 @@ def takes_tools(tokenizer: Any) -> bool:
 _TAKES_TOOLS: dict[str, bool] = {}
 
 
-def _turn(message: Message, texts: list[str], *, trims: bool) -> dict[str, Any]:
-    """A message as templates want it, with marks for its texts, which are added to ``texts``."""
+class _Texts:
+    """Messages as templates want them, with marks in the places of their texts.
 
-    def marked(value: Any) -> Any:
+    Attributes:
+        all: the texts, by the numbers in their marks.
+    """
+
+    def __init__(self) -> None:
+        self.all: list[str] = []
+
+    def turn(self, message: Message, *, trims: bool) -> dict[str, Any]:
+        """One message; ``trims`` strips its content."""
+        content = message.content.strip() if trims else message.content
+        turn: dict[str, Any] = {"role": message.role, "content": self._marked(content) if content else ""}
+        if message.tool_calls:
+            turn["tool_calls"] = [self._call(call) for call in message.tool_calls]
+        if message.role == "tool":
+            turn |= {"tool_call_id": _plain_id(message.tool_call_id), "name": self._marked(message.name)}
+        return turn
+
+    def _call(self, call: ToolCall) -> dict[str, Any]:
+        function = {"name": self._marked(call.name), "arguments": self._marked(call.arguments)}
+        return {"id": _plain_id(call.id), "type": "function", "function": function}
+
+    def _marked(self, value: Any) -> Any:
+        """A JSON value with a mark for each string, the keys of mappings included."""
         if isinstance(value, str):
-            texts.append(value)
-            return mark(len(texts) - 1)
+            self.all.append(value)
+            return mark(len(self.all) - 1)
         if isinstance(value, Mapping):
-            return {marked(str(key)): marked(item) for key, item in value.items()}
+            return {self._marked(str(key)): self._marked(item) for key, item in value.items()}
         if isinstance(value, Sequence):
-            return [marked(item) for item in value]
+            return [self._marked(item) for item in value]
         return value
-
-    content = message.content.strip() if trims else message.content
-    turn: dict[str, Any] = {"role": message.role, "content": marked(content) if content else ""}
-    if message.tool_calls:
-        turn["tool_calls"] = [
-            {
-                "id": _plain_id(call.id),
-                "type": "function",
-                "function": {"name": marked(call.name), "arguments": marked(call.arguments)},
-            }
-            for call in message.tool_calls
-        ]
-    if message.role == "tool":
-        turn |= {"tool_call_id": _plain_id(message.tool_call_id), "name": marked(message.name)}
-    return turn
 
 
 def _plain_id(given: str) -> str:
@@ -153,7 +160,7 @@ def _plain_id(given: str) -> str:
     return hashlib.sha256(given.encode()).hexdigest()[:9]
 
 
-def _check(tokenizer: Any, tools: Sequence[Mapping[str, Any]]) -> None:
+def _refuse_control_tokens(tokenizer: Any, tools: Sequence[Mapping[str, Any]]) -> None:
     text = json.dumps(list(tools), ensure_ascii=False)
     if any(special in text for special in (*tokenizer.all_special_tokens, "\x01", "u0001")) and tools:
         raise InputError("a tool's definition holds a control token of the model", hint="reword its description")

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["Detokenizer"]
+__all__ = ["Detokenizer", "decoder"]
 
 _CONTEXT = 6
+
+
+def decoder(tokenizer: Any, shown: Mapping[int, str] | None = None) -> Callable[[Sequence[int]], str]:
+    """From tokens to text. Special tokens are left out, except those ``shown``, which stand by their text."""
+
+    def plain(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def decode(ids: Sequence[int]) -> str:
+        parts, at = [], 0
+        for where, token in enumerate(ids):
+            if token in marks:
+                parts += [plain(ids[at:where]), marks[token]]
+                at = where + 1
+        return "".join([*parts, plain(ids[at:])])
+
+    marks = shown or {}
+    return decode if marks else plain
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,56 +1,87 @@
-"""Tools that a model may call, and the forms in which models write calls.
+"""The forms in which models write tool calls, and how tools are offered to them.
 
     hermes   <tool_call>{"name": ..., "arguments": {...}}</tool_call>   Qwen, Hermes, SmolLM2 (a list of calls)
     llama3   {"name": ..., "parameters": {...}} as the whole answer, or after <|python_tag|>
     mistral  [TOOL_CALLS][{"name": ..., "arguments": {...}}] or [TOOL_CALLS]name[ARGS]{...}
 
 The form follows from the model's chat template. A template that shows no tools, or writes calls in another form, gets
-them described in a system message, and calls in the first form.
+them described in a system message, and calls in the first form. To add a form, write its class and add it to `FORMS`.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Self
 
 from stars_guard.core.grammar import Grammar, json_format
 from stars_guard.core.messages import Message
 from stars_guard.core.tools import Tool, Toolset
-from stars_guard.decoding.spans import Span, find_spans
+from stars_guard.decoding.spans import Found, Span, find_spans
 from stars_guard.errors import InputError
+from stars_guard.prompting._call_grammar import call_format, either, row
+from stars_guard.prompting._written_calls import Written, read_json_calls, read_named_call
 from stars_guard.prompting.chat_encoding import encode_chat, takes_tools
 from stars_guard.prompting.plain_text import as_text
 
-__all__ = ["HERMES", "ToolForm", "Written", "encode_tool_chat", "form_of", "read_calls"]
+__all__ = [
+    "FORMS",
+    "HERMES",
+    "HermesForm",
+    "Llama3Form",
+    "MistralForm",
+    "ToolForm",
+    "Written",
+    "encode_tool_chat",
+    "form_of",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A call as it was found in the text. ``arguments`` is None, and ``error`` says why, when it is none."""
-
-    name: str | None = None
-    arguments: Mapping[str, Any] | None = None
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ToolForm:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolForm(ABC):
     """How one model writes its calls.
 
     Attributes:
-        native: whether the chat template shows the tools.
-        named: in Mistral's form, whether the name stands before the arguments.
-        shown: special tokens, by their text, that mark a call and so must appear in the answer's text.
+        name: in the table above.
+        spans: how a call is marked in the text.
+        markers: what may be special tokens of the model, and yet must appear in the answer's text.
+        native: whether the chat template shows the tools; otherwise a system message describes them.
+        shown: the markers that are special tokens of this model, by their ids.
     """
 
-    name: Literal["hermes", "llama3", "mistral"]
-    spans: tuple[Span, ...]
-    native: bool = False
-    named: bool = False
+    name: ClassVar[str]
+    spans: ClassVar[tuple[Span, ...]]
+    markers: ClassVar[frozenset[str]]
+    native: bool = True
     shown: Mapping[int, str] = field(default_factory=dict)
+
+    @classmethod
+    @abstractmethod
+    def of_template(cls, template: str) -> Self | None:
+        """The form, if a chat template that shows tools writes calls in it."""
+
+    @abstractmethod
+    def call(self, tools: Sequence[Tool]) -> dict[str, Any]:
+        """One call of one of the tools, as a part of a structural tag."""
+
+    def strict_call(self, tools: Sequence[Tool]) -> dict[str, Any] | None:
+        """The same as a tag that may begin anywhere in free text; None where the form has no such tag."""
+        return None
+
+    def read(self, text: str) -> list[Written]:
+        """The calls between markers."""
+        return read_json_calls(text)
+
+    def body(self, raw: str, found: Found) -> str:
+        """A marked text without its markers."""
+        return raw.removeprefix(found.span.begin).removesuffix(found.span.end or "")
+
+    def is_call(self, found: Found, calls: Sequence[Written]) -> bool:
+        """Whether a marked text is a call at all, though perhaps one with errors."""
+        return True
 
     def split(self, text: str, *, at_start: bool) -> list[str | tuple[str, list[Written]]]:
         """Text and calls of what was kept, in order; calls with the text that they were read from.
@@ -64,9 +95,11 @@ class ToolForm:
         at = 0
         for found in find_spans(text, self.spans, at_start=at_start):
             raw = text[found.start : found.stop]
-            calls = read_calls(raw, found.span, closed=found.closed)
-            # a bare object that is no call is an answer in JSON
-            if found.span.begin == "{" and any(call.arguments is None for call in calls):
+            if found.span.end is not None and not found.closed:
+                calls = [Written(error="the answer ended within the call")]
+            else:
+                calls = self.read(self.body(raw, found))
+            if not self.is_call(found, calls):
                 continue
             pieces += [before] if (before := text[at : found.start]).strip() else []
             pieces.append((raw, calls))
@@ -78,156 +111,115 @@ class ToolForm:
         """What the answer must look like under a toolset; None when anything goes.
 
         Raises:
-            InputError: strict calls are not to be had in this form.
+            InputError: strict calls aren't supported in this form.
         """
         if toolset.forced:
-            return Grammar.of(self._call([tool for tool in toolset.tools if tool.name in toolset.forced]))
+            return Grammar.of(self.call([tool for tool in toolset.tools if tool.name in toolset.forced]))
         if not toolset.strict:
             return None
-        if self.name != "hermes" or self.shown:
-            raise InputError("strict calls are not to be had from this model", hint="force one with tool_choice")
-        tag = self._call(toolset.tools)
+        tag = self.strict_call(toolset.tools)
+        if tag is None:
+            raise InputError("strict calls aren't supported with this model", hint="force one with tool_choice")
         return Grammar.of({"type": "triggered_tags", "triggers": [tag["begin"]], "tags": [tag]}, whole=False)
 
-    def _call(self, tools: Sequence[Tool]) -> dict[str, Any]:
-        """One call of one of the tools, as a part of a structural tag."""
-        if self.named:
-            return _either(
-                [
-                    _row(self._marker("[TOOL_CALLS]"), tool.name, self._marker("[ARGS]"), json_format(tool.parameters))
-                    for tool in tools
-                ]
-            )
-        key = "parameters" if self.name == "llama3" else "arguments"
-        call = json_format(_either_schema([_schema(tool, key) for tool in tools]))
-        if self.name == "llama3":
-            return call
-        if self.name == "mistral":
-            return _row(self._marker("[TOOL_CALLS]"), "[", call, "]")
-        line = {"type": "regex", "pattern": r"\n?"}
-        content = _row(line, call, line) if self.native else _row("[", call, "]")
-        return {
-            "type": "tag",
-            "begin": self._marker("<tool_call>"),
-            "content": content,
-            "end": self._marker("</tool_call>"),
-        }
-
-    def _marker(self, text: str) -> Any:
+    def marker(self, text: str) -> Any:
+        """A marker as a part of a structural tag: a token where it is special, text elsewhere."""
         return {"type": "token", "token": text} if text in self.shown.values() else text
 
 
-def _row(*parts: Any) -> dict[str, Any]:
-    return {
-        "type": "sequence",
-        "elements": [{"type": "const_string", "value": part} if isinstance(part, str) else part for part in parts],
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HermesForm(ToolForm):
+    """Calls between ``<tool_call>`` tags."""
+
+    name: ClassVar = "hermes"
+    spans: ClassVar = (Span("<tool_call>", "</tool_call>"),)
+    markers: ClassVar = frozenset({"<tool_call>", "</tool_call>"})
+
+    @classmethod
+    def of_template(cls, template: str) -> Self | None:
+        return cls() if "<tool_call>" in template and "<function=" not in template else None
+
+    def call(self, tools: Sequence[Tool]) -> dict[str, Any]:
+        call, line = call_format(tools, "arguments"), {"type": "regex", "pattern": r"\n?"}
+        content = row(line, call, line) if self.native else row("[", call, "]")
+        begin, end = (self.marker(text) for text in ("<tool_call>", "</tool_call>"))
+        return {"type": "tag", "begin": begin, "content": content, "end": end}
+
+    def strict_call(self, tools: Sequence[Tool]) -> dict[str, Any] | None:
+        # xgrammar is triggered by text alone
+        return None if self.shown else self.call(tools)
 
 
-def _either(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"type": "or", "elements": parts} if len(parts) > 1 else parts[0]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Llama3Form(ToolForm):
+    """A bare object as the whole answer."""
+
+    name: ClassVar = "llama3"
+    spans: ClassVar = (Span("<|python_tag|>", leading=True), Span("{", leading=True))
+    markers: ClassVar = frozenset({"<|python_tag|>"})
+
+    @classmethod
+    def of_template(cls, template: str) -> Self | None:
+        return cls() if "<|python_tag|>" in template or '"parameters": dictionary' in template else None
+
+    def call(self, tools: Sequence[Tool]) -> dict[str, Any]:
+        return call_format(tools, "parameters")
+
+    def body(self, raw: str, found: Found) -> str:
+        return raw if found.span.begin == "{" else raw.removeprefix(found.span.begin)
+
+    def is_call(self, found: Found, calls: Sequence[Written]) -> bool:
+        # a bare object that can't be read as a call is an answer in JSON
+        return found.span.begin != "{" or all(call.arguments is not None for call in calls)
 
 
-def _schema(tool: Tool, key: str) -> dict[str, Any]:
-    arguments = {"type": "object", **_moved(tool.parameters, tool.name)}
-    if not arguments.get("properties"):
-        arguments.setdefault("additionalProperties", False)
-    properties = {"name": {"const": tool.name}, key: arguments}
-    return {"type": "object", "properties": properties, "required": ["name", key], "additionalProperties": False}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MistralForm(ToolForm):
+    """Calls after ``[TOOL_CALLS]``, up to the end of the answer.
 
+    Attributes:
+        named: whether the name stands before the arguments.
+    """
 
-def _moved(schema: Any, name: str) -> Any:
-    """With references to where the tool's definitions will be."""
-    if isinstance(schema, Mapping):
-        return {
-            key: f"#/$defs/{name}/{value.removeprefix('#/$defs/')}"
-            if key == "$ref" and isinstance(value, str) and value.startswith("#/$defs/")
-            else _moved(value, name)
-            for key, value in schema.items()
-        }
-    return [_moved(item, name) for item in schema] if isinstance(schema, list | tuple) else schema
+    name: ClassVar = "mistral"
+    spans: ClassVar = (Span("[TOOL_CALLS]"),)
+    markers: ClassVar = frozenset({"[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"})
+    named: bool = False
 
+    @classmethod
+    def of_template(cls, template: str) -> Self | None:
+        return cls(named="[ARGS]" in template) if "[TOOL_CALLS]" in template else None
 
-def _either_schema(schemas: list[dict[str, Any]]) -> dict[str, Any]:
-    """Any of the schemas, with their definitions at the root, where references look for them."""
-    definitions = {}
-    for schema in schemas:
-        (parameters,) = (part for key, part in schema["properties"].items() if key != "name")
-        if defs := parameters.pop("$defs", None):
-            definitions[schema["properties"]["name"]["const"]] = defs
-    whole = {"anyOf": schemas} if len(schemas) > 1 else schemas[0]
-    return {**whole, "$defs": definitions} if definitions else whole
+    def call(self, tools: Sequence[Tool]) -> dict[str, Any]:
+        begin, arguments = self.marker("[TOOL_CALLS]"), self.marker("[ARGS]")
+        if self.named:
+            return either([row(begin, tool.name, arguments, json_format(tool.parameters)) for tool in tools])
+        return row(begin, "[", call_format(tools, "arguments"), "]")
 
-
-def read_calls(raw: str, span: Span, *, closed: bool) -> list[Written]:
-    """The calls between markers, or what is wrong with them."""
-    body = raw[len(span.begin) if span.begin != "{" else 0 : len(raw) - len(span.end or "") if closed else None].strip()
-    if span.end is not None and not closed:
-        return [Written(error="the answer ended within the call")]
-    if span.begin == "[TOOL_CALLS]":
-        named = [_NAMED.match(part) for part in body.split("[TOOL_CALLS]")]
+    def read(self, text: str) -> list[Written]:
+        named = [_NAMED.match(part) for part in text.split("[TOOL_CALLS]")]
         if all(named):
-            return [_read(match[2], match[1]) for match in named if match]
-    decoder, at = json.JSONDecoder(), 0
-    calls: list[Written] = []
-    while at < len(body):
-        try:
-            value, end = decoder.raw_decode(body, at)
-        except ValueError:
-            return [*calls, Written(error="the call is not JSON")]
-        calls += [_call_of(item) for item in (value if isinstance(value, list) else [value])]
-        at = end + len(body[end:]) - len(body[end:].lstrip(" \n\r\t;,"))
-    return calls
-
-
-def _read(text: str, name: str) -> Written:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return Written(name, error="the arguments are not JSON")
-    return _call_of({"name": name, "arguments": value})
-
-
-def _call_of(value: Any) -> Written:
-    name = value.get("name") if isinstance(value, dict) else None
-    if not isinstance(name, str) or not name:
-        return Written(error="the call has no name")
-    arguments = value.get("arguments", value.get("parameters", {}))
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except ValueError:
-            return Written(name, error="the arguments are not JSON")
-    if not isinstance(arguments, dict):
-        return Written(name, error="the arguments are not an object")
-    return Written(name, arguments)
+            return [read_named_call(match[1], match[2]) for match in named if match]
+        return read_json_calls(text)
 
 
 _NAMED = re.compile(r"\s*([\w.-]+)(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?\s*(\{.*)", re.DOTALL)
-_TAGGED = Span("<tool_call>", "</tool_call>")
 
-HERMES = ToolForm("hermes", (_TAGGED,))
+FORMS: tuple[type[ToolForm], ...] = (MistralForm, HermesForm, Llama3Form)
+"""The forms that templates are tried for, in this order."""
+
+HERMES = HermesForm(native=False)
 """What is described to a model whose template shows no tools."""
 
 
 def form_of(tokenizer: Any) -> ToolForm:
     """The form that a model writes its calls in."""
-    template = str(tokenizer.chat_template)
-    if not takes_tools(tokenizer):
-        form = HERMES
-    elif "[TOOL_CALLS]" in template:
-        form = ToolForm("mistral", (Span("[TOOL_CALLS]"),), native=True, named="[ARGS]" in template)
-    elif "<tool_call>" in template and "<function=" not in template:
-        form = replace(HERMES, native=True)
-    elif "<|python_tag|>" in template or '"parameters": dictionary' in template:
-        form = ToolForm("llama3", (Span("<|python_tag|>", leading=True), Span("{", leading=True)), native=True)
-    else:
-        form = HERMES
+    kinds = FORMS if takes_tools(tokenizer) else ()
+    found = (kind.of_template(str(tokenizer.chat_template)) for kind in kinds)
+    form = next((form for form in found if form is not None), HERMES)
     special = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
-    return replace(form, shown={token: text for token, text in special.items() if text in _MARKERS})
+    return replace(form, shown={token: text for token, text in special.items() if text in form.markers})
 
-
-_MARKERS = {"<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>"}
 
 _DESCRIPTION = """\
 You can call functions. These are available, each described by a JSON schema:

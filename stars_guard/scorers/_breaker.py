@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 __all__ = ["Breaker"]
 
 
 class Breaker:
-    """Opens after ``failures`` in a row; after ``rest`` seconds one success closes it, one failure opens it again."""
+    """Opens after failures of ``failures`` different calls without a success between them.
+
+    After ``rest`` seconds one success closes it, and one failure opens it again. One call counts once, however many
+    attempts of it fail: what fails there may be about its own text.
+    """
 
     def __init__(self, failures: int = 5, rest: float = 30.0) -> None:
         self._most = failures
         self._rest = rest
-        self._failures = 0
+        self._failed: set[str] = set()
         self._open_until = 0.0
 
     @property
@@ -21,8 +26,13 @@ class Breaker:
         """Whether the judge should not be asked now."""
         return time.monotonic() < self._open_until
 
-    def record(self, *, failed: bool) -> None:
-        """Count one answer."""
-        self._failures = self._failures + 1 if failed else 0
-        if self._failures >= self._most:
+    def succeeded(self) -> None:
+        """The judge has answered."""
+        self._failed.clear()
+
+    def failed(self, calls: Collection[str]) -> None:
+        """The judge has failed passages of these calls."""
+        if len(self._failed) < self._most:
+            self._failed.update(calls)
+        if len(self._failed) >= self._most:
             self._open_until = time.monotonic() + self._rest

@@ -10,7 +10,7 @@ from typing import Any
 
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
-from stars_guard.errors import ScorerError
+from stars_guard.errors import ScorerError, ScorerInputError
 from stars_guard.prompting.chat_encoding import encode_pieces, encode_text, mark, render_chat, trims
 from stars_guard.prompting.plain_text import text_of
 
@@ -93,7 +93,8 @@ class Reader:
 
         Raises:
             InputError: the chat template does not take the conversation.
-            ScorerError: the template leaves no room, or shows no answer.
+            ScorerInputError: the template leaves no room.
+            ScorerError: the template does not show the answer once.
         """
         # taken out and put back, not looked at in place: `forget` may come from another thread
         call = self._calls.pop(passage.call_id, None)
@@ -123,7 +124,8 @@ class Reader:
             pieces = [(False, self._front), (True, encode_text(tokenizer, prompt)), (False, self._middle)]
             return _Call(messages, pieces, self._end, True)
         else:
-            rendered, texts = render_chat(tokenizer, messages, answer="?")
+            # a text that is judged without a conversation answers an empty message: chat templates need one
+            rendered, texts = render_chat(tokenizer, messages or (Message("user", ""),), answer="?")
         # the answer is the last text; its own, not "?", comes in between
         place = mark(len(texts) - 1)
         if rendered.count(place) != 1:
@@ -157,7 +159,9 @@ class Reader:
         over = prompt + len(answer) - room
         if over > 0:
             if room < 4:
-                raise ScorerError("the judge's template leaves no room for the answer", hint="raise max_length")
+                raise ScorerInputError(
+                    "the judge's template leaves no room for the answer to this conversation", hint="raise max_length"
+                )
             step = room // 4 if self._coarse else 1
             over = -(-over // step) * step
         from_prompt = min(max(0, over), max(0, prompt - room // 4))

@@ -48,9 +48,11 @@ class Scorer(ABC):
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
         """Score passages of any number of calls in one batch, in order.
 
-        Called on one event loop, never twice at once for one scorer; must not block it.
+        Called on one event loop, never twice at once for one scorer; must not block it. The call is cancelled when
+        nobody waits for its result any more: then end soon, or the next batch begins beside you.
 
         Raises:
+            ScorerInputError: the scorer cannot take one of the texts. That call fails, and it is no outage.
             ScorerError: the scorer failed. Any other exception is taken as a failure too.
         """
 

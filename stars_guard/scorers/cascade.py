@@ -6,20 +6,16 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import KW_ONLY, dataclass, replace
-from weakref import WeakKeyDictionary
 
 from stars_guard.core.judging import Judgement, Rule, Score, combine
 from stars_guard.core.segments import Passage
-from stars_guard.scorers._breaker import Breaker
+from stars_guard.errors import InputError, ScorerInputError
+from stars_guard.scorers._batching import batcher_of
 from stars_guard.scorers.base import Rating, Scorer
 
 __all__ = ["Cascade", "Judge"]
-
-Rated = tuple[Sequence[Rating], int]
-"""Ratings, and the size of the batch that they were made in."""
-
-Waiter = tuple[Sequence[Passage], "asyncio.Future[Rated]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +25,7 @@ class Judge:
     Attributes:
         timeout: seconds; None waits for ever.
         tail: characters of the answer's end that are seen, the whole segment at least; None shows all.
-        every: asked at each k-th segment; 0 never, save at the last. All are asked about a whole tool call.
+        every: asked at each k-th segment; 0 never, except at the last. All are asked about a whole tool call.
         final: asked at the last segment too, and then sees the whole answer.
     """
 
@@ -60,55 +56,15 @@ class Judge:
         return replace(passage, accepted=passage.accepted[-room:] if room else "")
 
 
-class _Batcher:
-    """Merges concurrent requests: while one batch runs, what arrives waits and goes as the next."""
-
-    def __init__(self, scorer: Scorer) -> None:
-        self.breaker = Breaker()
-        self._scorer = scorer
-        self._waiting: list[Waiter] = []
-        self._task: asyncio.Task[None] | None = None
-
-    async def score(self, passages: Sequence[Passage]) -> Rated:
-        future: asyncio.Future[Rated] = asyncio.get_running_loop().create_future()
-        self._waiting.append((passages, future))
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run())
-        return await future
-
-    async def _run(self) -> None:
-        while self._waiting:
-            batch, self._waiting = [w for w in self._waiting if not w[1].done()], []
-            if not await self._serve(batch) and len(batch) > 1:
-                # One caller's passages must not fail another's: each goes alone.
-                for waiter in batch:
-                    await self._serve([waiter])
-
-    async def _serve(self, batch: Sequence[Waiter]) -> bool:
-        try:
-            ratings = await self._scorer.score([passage for passages, _ in batch for passage in passages])
-            size = sum(len(passages) for passages, _ in batch)
-            if len(ratings) != size:
-                raise ValueError("wrong number of scores")
-        except Exception as exc:
-            if len(batch) == 1 and not batch[0][1].done():
-                batch[0][1].set_exception(exc)
-            return False
-        start = 0
-        for passages, future in batch:
-            if not future.done():
-                future.set_result((ratings[start : start + len(passages)], size))
-            start += len(passages)
-        return True
-
-
-_batchers: WeakKeyDictionary[Scorer, _Batcher] = WeakKeyDictionary()
-
-
 class Cascade:
-    """All judges of one policy."""
+    """All judges of one policy.
 
-    def __init__(self, judges: Sequence[Judge]) -> None:
+    Args:
+        opened: frees the scorers that were loaded for this cascade. None where the caller made them, and closes them.
+    """
+
+    def __init__(self, judges: Sequence[Judge], opened: AsyncExitStack | None = None) -> None:
+        self._opened = opened or AsyncExitStack()
         self.judges = tuple(judges)
         self.rules = tuple(judge.rule for judge in judges)
         self._order = sorted(judges, key=lambda judge: (judge.scorer.cost, judge.rule.reject_above is None))
@@ -122,7 +78,7 @@ class Cascade:
         return await self._ask(passages, self._order)
 
     async def judge_fully(self, passage: Passage) -> Judgement:
-        """Every judge's word, whatever another vetoes. Raises as `judge` does."""
+        """Ask every judge, whatever another vetoes. Raises as `judge` does."""
         scores = [(await _scores(judge, [passage]))[0] for judge in self.judges]
         return combine(scores, self.rules)
 
@@ -154,35 +110,44 @@ class Cascade:
         for judge in self.judges:
             await judge.scorer.forget(call_id)
 
+    async def aclose(self) -> None:
+        """Free the scorers that were loaded for this cascade. One that others use too goes with the last of them.
+
+        Does nothing the second time.
+        """
+        await self._opened.aclose()
+
 
 async def _scores(judge: Judge, passages: Sequence[Passage]) -> list[Score]:
-    batcher = _batchers.get(judge.scorer)
-    if batcher is None:
-        batcher = _batchers[judge.scorer] = _Batcher(judge.scorer)
-    name, began = judge.rule.judge, time.perf_counter()
+    batcher, name, began = batcher_of(judge.scorer), judge.rule.judge, time.perf_counter()
     if batcher.breaker.is_open:
         return [Score(judge=name, value=None, error="left alone after failures in a row") for _ in passages]
     try:
         async with asyncio.timeout(judge.timeout):
             ratings, size = await batcher.score(passages)
     except Exception as exc:
-        # The exception's text may hold user text; its kind does not.
-        batcher.breaker.record(failed=True)
+        # what is wrong with one caller's text says nothing about the judge
+        if not _is_about_the_input(exc):
+            batcher.breaker.failed({passage.call_id for passage in passages})
         seconds = time.perf_counter() - began
+        # The exception's text may hold user text; its kind does not.
         return [Score(judge=name, value=None, error=type(exc).__name__, seconds=seconds) for _ in passages]
+    # Scores that are no finite numbers came in time, and other passages may well have good ones. So they are errors of
+    # their passages and not an outage, from which the breaker saves the waiting.
+    batcher.breaker.succeeded()
     seconds = time.perf_counter() - began
-    batcher.breaker.record(failed=not all(math.isfinite(rating.value) for rating in ratings))
-    return [
-        Score(
-            judge=name,
-            value=rating.value,
-            error=None,
-            detail=rating.detail,
-            seconds=seconds,
-            batch=size,
-            cached=rating.cached,
-        )
-        if math.isfinite(rating.value)
-        else Score(judge=name, value=None, error="the score is not a finite number", seconds=seconds, batch=size)
-        for rating in ratings
-    ]
+    return [_score(name, rating, seconds, size) for rating in ratings]
+
+
+def _is_about_the_input(exc: Exception) -> bool:
+    kinds = (ScorerInputError, InputError)
+    return exc.split(kinds)[1] is None if isinstance(exc, ExceptionGroup) else isinstance(exc, kinds)
+
+
+def _score(name: str, rating: Rating, seconds: float, size: int) -> Score:
+    if not math.isfinite(rating.value):
+        error = "the score is not a finite number"
+        return Score(judge=name, value=None, error=error, seconds=seconds, batch=size)
+    return Score(
+        judge=name, value=rating.value, detail=rating.detail, seconds=seconds, batch=size, cached=rating.cached
+    )

@@ -5,12 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from stars_guard.backends.base import Backend, Proposal, Session
-from stars_guard.core.grammar import Grammar
+from stars_guard.backends.base import Backend, OpenRequest, Proposal, Session, closed
 from stars_guard.core.messages import Message
-from stars_guard.core.sampling import Sampling
 from stars_guard.core.segments import Token
-from stars_guard.core.tools import Toolset
 from stars_guard.errors import ContextTooLong, ProtocolError
 from stars_guard.prompting.tool_calls import HERMES
 
@@ -40,6 +37,7 @@ class _Proposal(Proposal):
     async def __aiter__(self) -> AsyncIterator[Sequence[Token]]:
         backend = self._session.backend
         while self._given < self.drawn or not self.over:
+            backend.check_open()
             for _ in range(backend.chunk):
                 if not self.over:
                     self.texts.append(backend.script(self._session.messages, self._so_far(), self._random))
@@ -73,38 +71,46 @@ class _Session(Session):
         self.prompt_tokens = sum(len(message.content.split()) for message in messages)
         self.room = backend.context - self.prompt_tokens
         self.open: set[_Proposal] = set()
+        self._closed = False
         self._running: _Proposal | None = None
 
     async def propose(self, seeds: Sequence[int], limit: int, *, ahead: int = 0) -> list[Proposal]:
-        proposals = [_Proposal(self, seed, limit + ahead) for seed in seeds]
-        if self._running is not None:
-            proposals[0], self._running = self._running, None
+        self.backend.check_open()
+        if self._closed:
+            raise ProtocolError("the session is closed")
+        running, self._running = self._running, None
+        proposals = [running] if running in self.open else []
+        proposals += [_Proposal(self, seed, limit + ahead) for seed in seeds[len(proposals) :]]
         self.open.update(proposals)
         return list(proposals)
 
     async def commit(self, proposal: Proposal, length: int, *, go_on: bool = False) -> int:
-        if not isinstance(proposal, _Proposal) or proposal not in self.open or length > proposal.drawn:
-            raise ProtocolError("only what an open proposal of this session has drawn can be committed")
+        if not isinstance(proposal, _Proposal) or proposal not in self.open or not 0 <= length <= proposal.drawn:
+            raise ProtocolError("only what an open proposal of this session has generated can be committed")
         self.prefix += tuple(text or "" for text in proposal.texts[:length])
-        self.open.discard(proposal)
         if go_on and not proposal.halted and proposal.limit > length:
             proposal.rebase(length)
             self._running = proposal
             return 0
+        await proposal.aclose()
         return proposal.drawn - length
 
     async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         self.backend.closed_with_open += len(self.open)
         self.backend.sessions -= 1
-        self.open.clear()
+        for proposal in list(self.open):
+            await proposal.aclose()
 
 
 class ScriptedBackend(Backend):
-    """Draws what ``script`` says. A grammar is the script's to keep to; tool calls are in the form ``HERMES``.
+    """Generates what ``script`` says. A grammar is the script's to keep to; tool calls are in the form ``HERMES``.
 
     Args:
         context: words and tokens that fit.
-        chunk: tokens that a proposal draws at a time.
+        chunk: tokens that a proposal generates at a time.
 
     Attributes:
         sessions: how many are open now.
@@ -120,23 +126,26 @@ class ScriptedBackend(Backend):
         self.identity = {"engine": "scripted", "model": "scripted"}
         self.sessions = 0
         self.closed_with_open = 0
+        self._closed = False
         self._ids: dict[str, int] = {}
 
     def token_id(self, text: str) -> int:
         """A stable id for a token's text."""
         return self._ids.setdefault(text, len(self._ids))
 
-    async def open(
-        self,
-        messages: Sequence[Message],
-        sampling: Sampling,
-        *,
-        entropies: bool = False,
-        seeded: bool = False,
-        tools: Toolset | None = None,
-        grammar: Grammar | None = None,
-    ) -> Session:
-        session = _Session(self, messages)
+    def check_open(self) -> None:
+        """Raise what a closed backend says to every call."""
+        if self._closed:
+            raise closed()
+
+    @property
+    def dead(self) -> bool:
+        return self._closed
+
+    async def open(self, request: OpenRequest) -> Session:
+        self.check_open()
+        session = _Session(self, request.messages)
+        tools, grammar = request.tools, request.grammar
         if tools is not None and tools.tools:
             session.form, grammar = HERMES, HERMES.grammar(tools)
         session.grammar = grammar
@@ -146,4 +155,4 @@ class ScriptedBackend(Backend):
         return session
 
     async def aclose(self) -> None:
-        self.sessions = 0
+        self._closed = True

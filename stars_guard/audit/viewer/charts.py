@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from stars_guard.audit.stats import LAST_POSITION, Cost, Stats
+from stars_guard.audit.stats import LAST_INDEX, Cost, Stats
 
 __all__ = ["Chart", "Mark", "Tick", "charts", "compact"]
 
@@ -19,7 +19,7 @@ _LEFT, _TOP, _PLOT_W, _PLOT_H = 58, 12, 568, 196
 _ROW = 34
 _NAMES = 150
 
-Cell = str | int | float
+Value = str | int | float
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Tick:
     label: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
     """A rectangle. ``kind`` is its class in the style sheet, ``title`` what is told on hovering."""
 
@@ -43,7 +43,7 @@ class Mark:
     opacity: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
     """One plot.
 
@@ -60,7 +60,7 @@ class Chart:
     x_label: str
     y_label: str
     head: tuple[str, ...]
-    rows: list[tuple[Cell, ...]]
+    rows: list[tuple[Value, ...]]
     height: float = HEIGHT
     left: float = _LEFT
     legend: tuple[tuple[str, str], ...] = ()
@@ -116,7 +116,7 @@ def charts(stats: Stats) -> list[Chart]:
             (("rejected", "rejected"),),
             [(each.name, (each.rejections,)) for each in stats.policies],
         ),
-        _over_time(stats, "tokens", "Tokens drawn over time", "tokens", tokens),
+        _over_time(stats, "tokens", "Tokens generated over time", "tokens", tokens),
         _over_time(
             stats,
             "seconds",
@@ -158,18 +158,18 @@ def _over_time(
         when = datetime.fromtimestamp(starts[0].timestamp() + number * stats.bucket, UTC)
         x_ticks.append(Tick(round(_LEFT + (number + 0.5) * slot, 1), _clock(when, stats.bucket * slots)))
     legend = tuple((kind, label) for kind, label, _ in series) if len(series) > 1 else ()
-    rows: list[tuple[Cell, ...]] = [
+    rows: list[tuple[Value, ...]] = [
         (_moment(start), *(round(value, 3) for value in values)) for start, values in zip(starts, heights, strict=True)
     ]
     text = f"Bars, one for each {_stretch(stats.bucket)} that has calls; height in {unit}."
     return Chart(
-        name,
-        title,
-        text,
-        f"start of the {_stretch(stats.bucket)}, UTC",
-        unit,
-        ("from (UTC)", *(label for _, label, _ in series)),
-        rows,
+        id=name,
+        title=title,
+        text=text,
+        x_label=f"start of the {_stretch(stats.bucket)}, UTC",
+        y_label=unit,
+        head=("from (UTC)", *(label for _, label, _ in series)),
+        rows=rows,
         legend=legend,
         marks=marks,
         x_ticks=x_ticks,
@@ -195,13 +195,13 @@ def _sideways(
                 marks.append(_mark(kind, x, _TOP + row * _ROW + 6, width, _ROW - 12, f"{label}: {value:,} {meaning}"))
                 x += width
     return Chart(
-        name,
-        title,
-        f"Horizontal bars, one for each {what}, longest first; length in segments.",
-        "segments",
-        "",
-        (what, *(meaning for _, meaning in series)),
-        [(label, *values) for label, values in counts],
+        id=name,
+        title=title,
+        text=f"Horizontal bars, one for each {what}, longest first; length in segments.",
+        x_label="segments",
+        y_label="",
+        head=(what, *(meaning for _, meaning in series)),
+        rows=[(label, *values) for label, values in counts],
         height=height,
         left=_NAMES,
         legend=tuple(series) if len(series) > 1 else (),
@@ -214,21 +214,21 @@ def _sideways(
 
 
 def _rewards(stats: Stats) -> Chart:
-    """Reward against threshold by position: a cell's two colours are its decisions, its depth how many there were."""
-    positions = {each.index: each for each in stats.positions}
-    thresholds = [each.threshold for each in stats.positions if each.threshold is not None]
+    """Reward against threshold by segment: a cell's two colours are its decisions, its depth how many there were."""
+    by_index = {each.index: each for each in stats.by_index}
+    thresholds = [each.threshold for each in stats.by_index if each.threshold is not None]
     lows = [cell.low for cell in stats.cells]
     low = min([*lows, *thresholds], default=0.0)
     high = max([*(value + stats.width for value in lows), *thresholds], default=1.0)
     low, high = low - 0.03 * (high - low), high + 0.03 * (high - low)
     scale = _PLOT_H / max(high - low, 1e-9)
-    column = _PLOT_W / (max(positions, default=0) + 1)
+    column = _PLOT_W / (max(by_index, default=0) + 1)
     most = max((cell.accepted + cell.rejected for cell in stats.cells), default=1)
     marks = []
     for cell in stats.cells:
         number = cell.accepted + cell.rejected
         x, y = _LEFT + (cell.index + 0.08) * column, _TOP + (high - cell.low - stats.width) * scale
-        at = f"segment {_position(cell.index)}, reward {cell.low:.3g} to {cell.low + stats.width:.3g}"
+        at = f"segment {_name_of(cell.index)}, reward {cell.low:.3g} to {cell.low + stats.width:.3g}"
         for kind, count in (("kept", cell.accepted), ("rejected", cell.rejected)):
             if count:
                 width = 0.84 * column * count / number
@@ -245,34 +245,34 @@ def _rewards(stats: Stats) -> Chart:
                 )
                 x += width
     points = []
-    for index, each in sorted(positions.items()):
+    for index, each in sorted(by_index.items()):
         if each.threshold is not None:
             y = round(_TOP + (high - each.threshold) * scale, 1)
             points += [f"{round(_LEFT + (index + edge) * column, 1)},{y}" for edge in (0, 1)]
     step = _step(high - low, whole=False)
     first = math.ceil(low / step)
-    rows: list[tuple[Cell, ...]] = [
+    rows: list[tuple[Value, ...]] = [
         (
-            _position(cell.index),
+            _name_of(cell.index),
             f"{cell.low:.3g} to {cell.low + stats.width:.3g}",
             cell.accepted,
             cell.rejected,
-            "" if (mean := positions[cell.index].threshold) is None else round(mean, 3),
+            "" if (mean := by_index[cell.index].threshold) is None else round(mean, 3),
         )
         for cell in stats.cells
     ]
     return Chart(
-        "rewards",
-        "Reward against threshold by position",
-        "Columns, one for each segment of the answer; cells show how many proposals had a reward in that range and how "
-        "they were decided; the line is the mean threshold.",
-        "segment",
-        "reward",
-        ("segment", "reward", "accepted", "rejected", "mean threshold"),
-        rows,
+        id="rewards",
+        title="Reward against threshold by segment",
+        text="Columns, one for each segment of the answer; cells show how many candidates had a reward in that range "
+        "and how they were decided; the line is the mean threshold.",
+        x_label="segment",
+        y_label="reward",
+        head=("segment", "reward", "accepted", "rejected", "mean threshold"),
+        rows=rows,
         legend=(("kept", "accepted"), ("rejected", "rejected"), ("threshold", "mean threshold")),
         marks=marks,
-        x_ticks=_positions(positions, column),
+        x_ticks=_by_index(by_index, column),
         y_ticks=[
             Tick(round(_TOP + (high - n * step) * scale, 1), f"{n * step:.3g}")
             for n in range(first, math.floor(high / step) + 1)
@@ -282,42 +282,48 @@ def _rewards(stats: Stats) -> Chart:
 
 
 def _acceptance(stats: Stats) -> Chart:
-    positions = {each.index: each for each in stats.positions}
-    column = _PLOT_W / (max(positions, default=0) + 1)
+    by_index = {each.index: each for each in stats.by_index}
+    column = _PLOT_W / (max(by_index, default=0) + 1)
     marks, rows = [], []
-    for index, each in sorted(positions.items()):
+    for index, each in sorted(by_index.items()):
         share = each.accepted / (each.accepted + each.rejected)
-        title = f"segment {_position(index)}: {share:.0%} of {each.accepted + each.rejected:,} accepted"
+        title = f"segment {_name_of(index)}: {share:.0%} of {each.accepted + each.rejected:,} accepted"
         bar = min(0.78 * column, 36.0)
         x = _LEFT + (index + 0.5) * column - bar / 2
         marks.append(_mark("kept", x, _TOP + (1 - share) * _PLOT_H, bar, share * _PLOT_H, title))
-        rows.append((_position(index), each.accepted, each.rejected, f"{share:.0%}"))
+        rows.append((_name_of(index), each.accepted, each.rejected, f"{share:.0%}"))
     return Chart(
-        "acceptance",
-        "Acceptance by segment",
-        "Bars, one for each segment of the answer; height is the share of proposals that were accepted.",
-        "segment",
-        "accepted",
-        ("segment", "accepted", "rejected", "share"),
-        list(rows),
+        id="acceptance",
+        title="Acceptance by segment",
+        text="Bars, one for each segment of the answer; height is the share of candidates that were accepted.",
+        x_label="segment",
+        y_label="accepted",
+        head=("segment", "accepted", "rejected", "share"),
+        rows=list(rows),
         marks=marks,
-        x_ticks=_positions(positions, column),
+        x_ticks=_by_index(by_index, column),
         y_ticks=[Tick(_TOP + (1 - share) * _PLOT_H, f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1)],
     )
 
 
-def _positions(positions: Mapping[int, object], column: float) -> list[Tick]:
-    count = max(positions, default=0) + 1
-    return [Tick(round(_LEFT + (i + 0.5) * column, 1), _position(i)) for i in range(0, count, math.ceil(count / 10))]
+def _by_index(by_index: Mapping[int, object], column: float) -> list[Tick]:
+    count = max(by_index, default=0) + 1
+    return [Tick(round(_LEFT + (i + 0.5) * column, 1), _name_of(i)) for i in range(0, count, math.ceil(count / 10))]
 
 
-def _position(index: int) -> str:
-    return f"{index}+" if index == LAST_POSITION else str(index)
+def _name_of(index: int) -> str:
+    return f"{index}+" if index == LAST_INDEX else str(index)
 
 
 def _mark(kind: str, x: float, y: float, width: float, height: float, title: str, opacity: float = 1.0) -> Mark:
     return Mark(
-        kind, round(x, 1), round(y, 1), round(max(width, 0.5), 1), round(max(height, 0.5), 1), title, round(opacity, 2)
+        kind=kind,
+        x=round(x, 1),
+        y=round(y, 1),
+        width=round(max(width, 0.5), 1),
+        height=round(max(height, 0.5), 1),
+        title=title,
+        opacity=round(opacity, 2),
     )
 
 

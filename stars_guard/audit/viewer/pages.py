@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from stars_guard.audit._query import Filter, Key
+from stars_guard.audit._query import Filter, Place
 from stars_guard.audit.record import CallRecord, Segment
 from stars_guard.audit.viewer.charts import compact
 
@@ -35,7 +35,7 @@ def asset(name: str) -> str:
     return files(__package__).joinpath("static", name).read_text(encoding="utf-8")
 
 
-def query_of(wanted: Filter, typed: Mapping[str, str], before: Key | None = None) -> str:
+def query_of(wanted: Filter, typed: Mapping[str, str], before: Place | None = None) -> str:
     """The query of an address for a filter, with times as they were typed."""
     values: dict[str, Any] = {name: value for name, value in asdict(wanted).items() if value}
     values |= {name: typed[name] for name in ("since", "until") if typed.get(name)}
@@ -79,7 +79,7 @@ def _tone(finish: str) -> str:
 
 
 def _tries(segment: Segment) -> list[Any]:
-    """The proposals that are not in the answer."""
+    """The candidates that are not in the answer."""
     return [attempt for attempt in segment.attempts if attempt.attempt != segment.kept]
 
 

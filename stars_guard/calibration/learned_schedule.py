@@ -1,15 +1,15 @@
-"""Thresholds learned from unguarded answers, by position: draw again for as long as it is expected to pay.
+"""Thresholds learned from unguarded answers, by segment: generate again for as long as it is expected to pay.
 
 Given the reward r(x, y) of the answer so far, the reward after the k-th segment is taken to be normal around
 a_k + b_k r(x, y) with deviation s_k, and the whole answer's reward to grow by c_k for each unit of it; all four come
-from regressions over the answers. Drawing a segment of m tokens until its reward passes tau is then a search with
-recall and a price (Weitzman, Optimal Search for the Best Alternative, Econometrica 47, 1979): for a price of lambda a
-token, the best threshold is the one where what one more draw is expected to add is worth what it costs,
+from regressions over the answers. Generating a segment of m tokens until its reward passes tau is then a search with
+recall and a price (Weitzman, Optimal Search for the Best Alternative, Econometrica 47, 1979). For a price of lambda a
+token, the best threshold is the one where what one more candidate is expected to add is worth what it costs,
 
     tau_k = a_k + b_k r(x, y) + z_k s_k,    c_k s_k h(z_k) = lambda m_k,    h(z) = phi(z) - z (1 - Phi(z)).
 
-So tokens go where a segment's reward varies and where it tells of the whole answer's; no prompt is too hard to meet its
-threshold, nor too easy to have one.
+So tokens go where a segment's reward varies and where it predicts the whole answer's. No prompt is too hard to meet its
+threshold, or too easy to have one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stars_guard.decoding import Settings, Threshold
 __all__ = ["learn", "propose"]
 
 FEWEST = 8
-"""Answers that a position needs for regressions of its own; one with fewer takes the numbers of the position before."""
+"""Answers that regressions of a segment need. A segment with fewer takes the numbers of the one before."""
 
 FARTHEST = 6.0
 """|z| is no larger."""
@@ -35,8 +35,14 @@ NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, slots=True)
-class _Position:
-    """What the regressions say of the k-th segment: tokens is the longest answer with it, m its mean length."""
+class _SegmentFit:
+    """What the regressions say of the k-th segment.
+
+    Attributes:
+        tokens: the longest answer, this segment included.
+        m: the segment's mean length in tokens.
+        a, b, s, c: as the module's docstring has them.
+    """
 
     tokens: int
     m: float
@@ -54,8 +60,8 @@ class _Position:
 def learn(answers: Sequence[Answer], settings: Settings, acceptance: float) -> Settings:
     """The settings with the schedule ``learned`` and thresholds for a wanted mean acceptance rate over all segments.
 
-    r_star stays: it is a reward that is good enough, and a threshold is never higher. beta is `SHARPNESS` times the
-    pooled s_k. Rates are told given the prefix, so that guarded answers, whose prefixes are better, meet them too.
+    r_star stays, because it is a reward that is good enough, and no threshold is higher. beta is `SHARPNESS` times the
+    pooled s_k. Rates are those given the prefix, so guarded answers, whose prefixes are better, meet them too.
 
     Raises:
         ValueError: there are too few answers, their prompts' rewards are missing, the rate is not between 0 and 1, or
@@ -63,7 +69,7 @@ def learn(answers: Sequence[Answer], settings: Settings, acceptance: float) -> S
     """
     if len(answers) < FEWEST or not 0 < acceptance < 1:
         raise ValueError(f"needs {FEWEST} answers, and a rate between 0 and 1")
-    found = _positions(answers, settings)
+    found = _fits(answers, settings)
     weights = [sum(len(answer.rewards) > k for answer in answers) for k in range(len(found))]
     pooled = (sum(w * p.s**2 for w, p in zip(weights, found, strict=True)) / sum(weights)) ** 0.5
     beta = max(SHARPNESS * pooled, 1e-3)
@@ -72,19 +78,19 @@ def learn(answers: Sequence[Answer], settings: Settings, acceptance: float) -> S
         thresholds = tuple(p.step(10.0**-cheapness) for p in found)
         return settings.changed(schedule="learned", beta=beta, thresholds=thresholds)
 
-    dearest, cheapest = -6.0, 12.0
+    most_expensive, cheapest = -6.0, 12.0
     if mean_acceptance(answers, at(cheapest)) > acceptance:
         raise ValueError(f"r_star {settings.r_star:g} is reached more often than {acceptance:g}: raise it")
-    return at(solve(lambda cheapness: mean_acceptance(answers, at(cheapness)), acceptance, dearest, cheapest))
+    return at(solve(lambda cheapness: mean_acceptance(answers, at(cheapness)), acceptance, most_expensive, cheapest))
 
 
 def propose(
     answers: Sequence[Answer], settings: Settings, acceptance: float, schedule: str
 ) -> tuple[Settings, dict[str, Any]]:
-    """What `learn` finds for the schedule ``learned``, `fit` for the others, and how a policy says it.
+    """The settings that `learn` finds for the schedule ``learned``, and `fit` for the others.
 
     Returns:
-        The settings, and the keys of ``decoding`` that were found.
+        The settings, and the same as keys of a policy's ``decoding``.
 
     Raises:
         ValueError: as they do.
@@ -96,8 +102,8 @@ def propose(
     return found, {"beta": found.beta, "thresholds": [step.model_dump() for step in found.thresholds]}
 
 
-def _positions(answers: Sequence[Answer], settings: Settings) -> list[_Position]:
-    found: list[_Position] = []
+def _fits(answers: Sequence[Answer], settings: Settings) -> list[_SegmentFit]:
+    found: list[_SegmentFit] = []
     for k in range(max(len(answer.rewards) for answer in answers)):
         tokens = min((k + 1) * settings.segment_tokens, settings.max_tokens)
         here = [answer for answer in answers if len(answer.rewards) > k]
@@ -113,7 +119,7 @@ def _positions(answers: Sequence[Answer], settings: Settings) -> list[_Position]
         s = statistics.pstdev(y - a - b * x for x, y in zip(known, after, strict=True))
         c, _ = _line(after, last, otherwise=1.0)
         lengths = [answer.tokens[k] - (answer.tokens[k - 1] if k else 0) for answer in here]
-        found.append(_Position(tokens, statistics.fmean(lengths), a, b, s, max(c, 0.0)))
+        found.append(_SegmentFit(tokens, statistics.fmean(lengths), a, b, s, max(c, 0.0)))
     return found
 
 

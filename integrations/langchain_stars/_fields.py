@@ -1,0 +1,187 @@
+"""The fields of ChatStars: checked when they are given, fresh in a copy, and without secrets where they are shown."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.utils import secret_from_env
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, WrapValidator, field_serializer, model_validator
+
+from langchain_stars._guards import OpenGuards, PolicySource
+from langchain_stars._hiding import SECRETIVE, check_not_hidden, shown, shown_policy
+from langchain_stars._keywords import check_keywords
+from stars_guard.audit import AuditStore
+from stars_guard.errors import InputError
+from stars_guard.guard import Guard
+
+__all__ = ["ChatStarsFields"]
+
+# a mapping stays what it is: pydantic would take it for the fields of a `Policy`, without `extends`
+_Policy = Annotated[
+    PolicySource, WrapValidator(lambda value, check: dict(value) if isinstance(value, Mapping) else check(value))
+]
+
+_IN_A_GUARD = (
+    "policy",
+    "policies",
+    "model_name",
+    "backend",
+    "base_url",
+    "api_key",
+    "backend_options",
+    "audit",
+    "allow_python",
+)
+"""The fields that a ready guard has settled."""
+
+
+class ChatStarsFields(BaseChatModel):
+    """What a `ChatStars` is made of.
+
+    Raises:
+        InputError: a keyword is not known, or is given beside a ready guard that has settled it.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True, hide_input_in_errors=True)
+
+    model_name: str = Field(default="embedded", alias="model")
+    """A Hugging Face directory or name; ``embedded`` is the built-in small model."""
+    policy: _Policy = "default"
+    """A shipped policy's name, a path, a mapping or a `Policy`. A file that changes is read again; see `LivePolicy`."""
+    policies: list[_Policy] = Field(default_factory=list)
+    """Policies that a call may choose by ``policy=`` besides `policy`."""
+    guard: Guard | None = Field(default=None, exclude=True)
+    """A ready guard, with any backend, judges and store, instead of policy, model, backend and audit. It stays yours to
+    close, and calls cannot choose a policy or a model."""
+    backend: str = "auto"
+    """``auto``, ``transformers``, ``vllm`` (in process) or ``vllm-server``, or one that a plugin brings."""
+    base_url: str | list[str] | None = None
+    """One or several vLLM servers that serve the model."""
+    api_key: SecretStr | None = Field(default_factory=secret_from_env("STARS_GUARD_API_KEY", default=None))
+    backend_options: dict[str, Any] = Field(default_factory=dict)
+    """More options of the backend, such as vLLM's engine arguments."""
+    audit: str | AuditStore | None = None
+    """The audit log's URL or a store, instead of the policy's. A store stays yours to close."""
+    allow_python: bool = Field(default=False, exclude=True)
+    """Whether the policy's judges may name Python code to run. It is never part of the serialised form."""
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+    stop: list[str] | None = Field(default=None, alias="stop_sequences")
+
+    _guards: OpenGuards = PrivateAttr(default_factory=OpenGuards)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, given: Any) -> Any:
+        if isinstance(given, Mapping):
+            check_keywords(given, cls._names(), cls.__name__)
+            check_not_hidden(given)
+        return given
+
+    @model_validator(mode="after")
+    def _check_guard(self) -> Self:
+        self._settle(self.model_fields_set)
+        return self
+
+    @classmethod
+    def _names(cls) -> dict[str, str]:
+        """The field of each name that the constructor takes."""
+        fields = {name: name for name in cls.model_fields}
+        return fields | {field.alias: name for name, field in cls.model_fields.items() if field.alias}
+
+    def _settle(self, given: set[str]) -> None:
+        """Take from a ready guard what it has settled.
+
+        Raises:
+            InputError: something else was given for it.
+        """
+        if self.guard is None:
+            return
+        settled = {
+            name: type(self).model_fields[name].get_default(call_default_factory=True)
+            for name in _IN_A_GUARD
+            if name != "api_key"
+        }
+        settled |= {"policy": self.guard.policy, "model_name": self.guard.model_name, "api_key": None}
+        for name in given.intersection(settled):
+            if getattr(self, name) != settled[name]:
+                known = "model" if name == "model_name" else name
+                raise InputError(f"{known} and guard are both given", hint=f"give {known} to the guard")
+        self.__dict__.update(settled)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy that has opened nothing. What ``update`` holds takes effect, and is not validated.
+
+        Raises:
+            InputError: a name is not known, or is settled by a ready guard.
+        """
+        names = self._names()
+        check_keywords(update or (), names, type(self).__name__)
+        changes = {names[name]: value for name, value in (update or {}).items()}
+        copied = copy.deepcopy(self) if deep else copy.copy(self)
+        copied.__dict__.update(changes)
+        copied.__pydantic_fields_set__.update(changes)
+        copied._settle(set(changes))
+        return copied
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied._guards = OpenGuards()
+        return copied._without_caches()
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        memo = {} if memo is None else memo
+        for ready in (self.guard, self.audit):
+            memo[id(ready)] = ready  # what was passed in ready is the caller's, and is shared
+        return super().__deepcopy__(memo)._without_caches()
+
+    def _without_caches(self) -> Self:
+        """Drop what LangChain has computed from the fields, which may change in a copy."""
+        for name in self.__dict__.keys() - type(self).model_fields.keys():
+            del self.__dict__[name]
+        return self
+
+    def __getstate__(self) -> dict[Any, Any]:
+        if self.guard is not None:
+            raise InputError("a ChatStars with a ready guard cannot be pickled", hint="give it policy=, model=, ...")
+        if isinstance(self.audit, AuditStore):
+            raise InputError("a ChatStars with a ready audit store cannot be pickled", hint="give the store's URL")
+        return copy.copy(self)._state()
+
+    def _state(self) -> dict[Any, Any]:
+        return super().__getstate__()
+
+    def __repr_args__(self) -> Any:
+        for name, value in super().__repr_args__():
+            match name:
+                case "policy":
+                    yield name, shown_policy(value)
+                case "policies":
+                    yield name, [shown_policy(one) for one in value]
+                case _:
+                    yield name, shown(name or "", value)
+
+    @field_serializer(*SECRETIVE, when_used="json")
+    def _without_secrets(self, value: Any, about: Any) -> Any:
+        return shown(about.field_name, value)
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """The fields that LangChain's serialised form names and does not show."""
+        return {"api_key": "STARS_GUARD_API_KEY"} if self.api_key else {}
+
+    def to_json(self) -> Any:
+        """LangChain's serialised form, without secrets. A model with a ready guard or store has none."""
+        if self.guard is not None or isinstance(self.audit, AuditStore):
+            return self.to_json_not_implemented()
+        made: Any = super().to_json()
+        kwargs = {name: shown(name, value) for name, value in made["kwargs"].items()}
+        return {**made, "kwargs": kwargs}

@@ -1,0 +1,61 @@
+"""The versions that a record has had. A record says which one it is in ``schema_version``.
+
+To change a field of `stars_guard.audit.record.CallRecord`, add a version here, with what is new about it. A test
+compares the fields with those that are frozen for the newest version, so it fails when a field changes without a
+version. Records of every version in this table stay readable: ``tests/records`` holds logs that the code of each time
+has written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+from pydantic_core import from_json
+
+from stars_guard.errors import AuditError
+
+__all__ = ["NEWEST", "VERSIONS", "SchemaVersion", "unreadable"]
+
+SchemaVersion = Literal[1, 2, 3]
+"""The versions that this program reads."""
+
+NEWEST: SchemaVersion = 3
+"""The version that this program writes."""
+
+VERSIONS: Mapping[SchemaVersion, str] = MappingProxyType(
+    {
+        1: "The first. The seed is a number, which readers of JSON may round. It may lack stop and, of a score, batch "
+        "and cached. Its records are lines of a JSONL file without a chain.",
+        2: "The seed is a string, and the record is an entry of a chain. It may lack what came in the course of the "
+        "version: stage, which is then an answer; tools; grammar_sha256; encrypted, of a text; and the thresholds of a "
+        "learned schedule, in decoding.",
+        3: "Every field is written, whether it was used or not. From here on, a new field makes a new version.",
+    }
+)
+"""What each version is, in a line or two."""
+
+
+def unreadable(payload: str | bytes, where: str) -> AuditError:
+    """Why a payload cannot be read as a record. The error holds none of its text.
+
+    Args:
+        where: the place in the log.
+    """
+    version = _version(payload)
+    if version is not None and version > NEWEST:
+        return AuditError(
+            f"{where} is a record of version {version}, and this version of stars-guard reads records up to {NEWEST}",
+            hint="upgrade stars-guard to read this log",
+        )
+    return AuditError(f"{where} is not a record that this version of stars-guard reads")
+
+
+def _version(payload: str | bytes) -> int | None:
+    try:
+        data = from_json(payload)
+    except ValueError:
+        return None
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    return version if type(version) is int else None

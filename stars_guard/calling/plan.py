@@ -1,0 +1,152 @@
+"""What one call will do: everything that the policy, the options and the engine have to say about it."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
+
+from stars_guard.backends.base import Backend, OpenRequest, Session
+from stars_guard.calling.loaded import Loaded
+from stars_guard.calling.options import CallOptions
+from stars_guard.calling.portal import to_the_end
+from stars_guard.calling.recording import Recording
+from stars_guard.calling.settings import as_one_segment, settings_of, supplied_settings
+from stars_guard.core.messages import Message
+from stars_guard.core.sampling import Sampling
+from stars_guard.decoding import Settings, decoder_of
+from stars_guard.errors import InputError
+from stars_guard.policy import Policy
+from stars_guard.scorers.cascade import Cascade
+
+__all__ = ["Plan", "Request"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that a call needs, ready.
+
+    Attributes:
+        engine: what generates; `session` is the call's place in it.
+        settings: of the decoder, cut to what the model's context can take.
+        single: the answer has one tool call at most.
+    """
+
+    engine: Backend
+    session: Session
+    cascade: Cascade
+    settings: Settings
+    single: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is asked of a guard in one call.
+
+    Attributes:
+        engine: generates in the place of the guard's model; None takes the guard's.
+        seed: the caller's, or a fresh one.
+    """
+
+    messages: tuple[Message, ...] = field(repr=False)
+    options: CallOptions
+    engine: Backend | None
+    call_id: str
+    seed: int
+
+    @classmethod
+    def of(cls, messages: Sequence[Message], options: CallOptions | None, engine: Backend | None = None) -> Request:
+        """With an id of its own, and a seed."""
+        options = options or CallOptions()
+        seed = secrets.randbits(63) if options.seed is None else options.seed
+        return cls(messages=tuple(messages), options=options, engine=engine, call_id=uuid.uuid4().hex, seed=seed)
+
+    @asynccontextmanager
+    async def planned(self, policy: Policy, loaded: Loaded, recording: Recording) -> AsyncGenerator[Plan, None]:
+        """Load what is missing and take a place in the engine, which is given back at the end.
+
+        Raises:
+            InputError: the call cannot be served.
+            BackendError: the engine cannot be loaded, or failed.
+            ScorerError: a judge cannot be loaded.
+        """
+        if not self.messages:
+            raise InputError("there are no messages", hint="pass at least one user message")
+        options = self.options
+        sampling = _sampling(policy, options)
+        settings = self._settings(policy)
+        recording.describe(
+            decoding=settings.model_dump(),
+            sampling=asdict(sampling),
+            stop=tuple(options.stop),
+            tools=tuple(tool.name for tool in options.tools.tools) if options.tools else (),
+        )
+        engine = self.engine or await loaded.engine()
+        cascade = await loaded.cascade("answer")
+        recording.describe(backend=dict(engine.identity))
+        recording.judged_by(cascade)
+        async with AsyncExitStack() as stack:
+            session = await engine.open(
+                OpenRequest(
+                    messages=self.messages,
+                    sampling=sampling,
+                    entropies=decoder_of(settings.method).needs_entropy,
+                    seeded=options.seed is not None,
+                    tools=options.tools,
+                    grammar=options.grammar,
+                )
+            )
+            stack.push_async_callback(_to_the_end, session.aclose)
+            stack.push_async_callback(_to_the_end, partial(cascade.forget, self.call_id))
+            settings = _within(settings, session)
+            if session.grammar is not None:
+                recording.describe(grammar_sha256=hashlib.sha256(session.grammar.tag.encode()).hexdigest())
+            recording.describe(decoding=settings.model_dump())
+            engine.active_calls += 1
+            stack.callback(_leave, engine)
+            yield Plan(
+                engine=engine,
+                session=session,
+                cascade=cascade,
+                settings=settings,
+                single=options.tools is not None and not options.tools.parallel,
+            )
+
+    def _settings(self, policy: Policy) -> Settings:
+        """The decoder's settings as far as they are known without the engine."""
+        wanted = policy.decoding.max_tokens if self.options.max_tokens is None else self.options.max_tokens
+        if wanted < 1:
+            raise InputError(f"max_tokens is {wanted}", hint="use 1 or more")
+        if self.engine is not None and self.engine.supplied:
+            settings = supplied_settings(policy, self.options.attempts)
+        else:
+            settings = settings_of(policy, wanted)
+        # drawn ahead, an answer would depend on the width and so on what else has been drawn
+        return settings.changed(optimistic=settings.optimistic and self.options.seed is None)
+
+
+def _within(settings: Settings, session: Session) -> Settings:
+    """The settings for what this session can generate, and how."""
+    settings = settings.changed(max_tokens=min(settings.max_tokens, session.room), stretch=session.form is not None)
+    whole = session.grammar is not None and session.grammar.whole
+    return as_one_segment(settings) if whole else settings
+
+
+def _sampling(policy: Policy, options: CallOptions) -> Sampling:
+    given = options.sampling or {}
+    known = [field.name for field in fields(Sampling)]
+    if unknown := sorted(given.keys() - set(known)):
+        raise InputError(f"unknown sampling option {', '.join(unknown)}", hint=f"known are {', '.join(known)}")
+    return replace(policy.sampling.to_sampling(), **given)  # type: ignore[arg-type]
+
+
+async def _to_the_end(close: Callable[[], Awaitable[None]]) -> None:
+    await to_the_end(close())
+
+
+def _leave(engine: Backend) -> None:
+    engine.active_calls -= 1

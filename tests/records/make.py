@@ -1,0 +1,117 @@
+"""Makes the frozen logs beside this file, each with the code of its time. They are never made again.
+
+    git worktree add /tmp/old COMMIT
+    PYTHONPATH=/tmp/old:/tmp/old/integrations:/tmp/old/tests python tests/records/make.py AUDIT_URL [PURGE_BEFORE]
+
+Every record is that of a real call: a scripted model and two judges, through the guard and the store of that commit.
+The names of modules have changed since, so this asks for what there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import random
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from conftest import USER, policy, rewarding, vetoing, words
+
+
+def first_of(name: str, *modules: str) -> Any:
+    """A name from the first of the modules that has it, or None."""
+    for module in modules:
+        with contextlib.suppress(ImportError, AttributeError):
+            return getattr(importlib.import_module(module), name)
+    return None
+
+
+ScriptedBackend = first_of("ScriptedBackend", "stars_guard.testing.scripted", "stars_guard.backends.scripted")
+Guard = first_of("Guard", "stars_guard.guard")
+CallOptions = first_of("CallOptions", "stars_guard.guard")
+Message = first_of("Message", "stars_guard.core.messages", "stars_guard.segments")
+Grammar = first_of("Grammar", "stars_guard.core.grammar", "stars_guard.grammar")
+Tool = first_of("Tool", "stars_guard.core.tools", "stars_guard.tools")
+Toolset = first_of("Toolset", "stars_guard.core.tools", "stars_guard.tools")
+open_store = first_of("open_store", "stars_guard.audit", "stars_guard.audit.store")
+
+CALLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": ({}, {"seed": 2**62 + 1}),
+    "with a stop string, of a LangChain run": ({}, {"seed": 2, "stop": ("fine bad ",), "run_id": "run-1"}),
+    "one by one": ({"parallel": 1, "acceptance": "hard"}, {"seed": 3}),
+    "refused": ({"attempts": 2, "on_exhausted": "refuse", "r_star": 30.0, "beta": 0.01}, {"seed": 4}),
+    "the best": ({"attempts": 3, "r_star": 3.0, "beta": 0.01}, {"seed": 5}),
+    "cards": ({"method": "cards", "segment_tokens": 6}, {"seed": 6}),
+    "monitor": ({"mode": "monitor", "beta": 0.05}, {"seed": 7}),
+    "redacted": ({"audit": {"content": "redacted"}}, {"seed": 8}),
+    "hashed": ({"audit": {"content": "hash"}}, {"seed": 9}),
+    "learned": (
+        {"schedule": "learned", "acceptance": "hard", "attempts": 3, "thresholds": [{"tokens": 4, "base": 0.1}]},
+        {"seed": 10},
+    ),
+}
+QUESTION = (Message("system", "Be brief."), Message("user", 'Où est le café ☕? Write to joe@example.com\n"now".'))
+
+
+def make_guard(store: Any, *judges: Any, script: Any = None, **more: Any) -> Any:
+    return Guard(
+        policy(**more),
+        model=ScriptedBackend(script or words(12)),
+        judges=judges or (rewarding(), vetoing()),
+        audit=store,
+    )
+
+
+def broken(passage: Any) -> float:
+    if passage.index == 2:
+        raise RuntimeError
+    return 1.0
+
+
+def said(text: str) -> Callable[..., str | None]:
+    """A script that says one thing, in pieces of three characters."""
+    pieces = [text[at : at + 3] for at in range(0, len(text), 3)]
+
+    def script(messages: Sequence[Any], prefix: tuple[str, ...], rng: random.Random) -> str | None:
+        return pieces[len(prefix)] if len(prefix) < len(pieces) else None
+
+    return script
+
+
+def main(url: str, purge_before: str | None) -> None:
+    random.seed(1)
+    store = open_store(url)
+    for name, (more, options) in CALLS.items():
+        with contextlib.suppress(*([Exception] if name == "learned" else [])):
+            guard = make_guard(store, **more)
+            messages = QUESTION if options["seed"] % 2 else USER
+            guard.blocking.generate(messages, CallOptions(**options))
+    with contextlib.suppress(Exception):
+        make_guard(store, rewarding(broken, on_error="raise")).blocking.generate(USER, CallOptions(seed=11))
+    make_guard(store, rewarding(broken), attempts=2).blocking.generate(USER, CallOptions(seed=12))
+    if Toolset is not None:
+        tools = Toolset((Tool("weather", "The weather.", {"type": "object", "properties": {}}),))
+        call = 'Look: <tool_call>{"name": "weather", "arguments": {}}</tool_call>'
+        make_guard(store, script=said(call), max_tokens=99).blocking.generate(USER, CallOptions(seed=13, tools=tools))
+        options = CallOptions(seed=14, grammar=Grammar.regex("yes|no"))
+        make_guard(store, script=said("yes")).blocking.generate(USER, options)
+    if hasattr(Guard, "check"):
+        rails = {
+            "input": {
+                "judges": [{"name": "no-rocks", "type": "patterns", "patterns": [{"name": "r", "regex": "rock"}]}]
+            }
+        }
+        checking = Guard({**policy(), "rails": rails}, model=ScriptedBackend(words()), audit=store)
+        for text in ("a rock", "a river"):
+            asyncio.run(checking.check("input", text))
+    if purge_before is not None:
+        store.purge(datetime.fromisoformat(purge_before).replace(tzinfo=UTC))
+        make_guard(store).blocking.generate(USER, CallOptions(seed=15))
+    asyncio.run(store.aclose())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)

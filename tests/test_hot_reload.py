@@ -1,0 +1,169 @@
+"""A policy that follows its files: any edits, in any order, and what the log says about them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stars_guard.errors import AuditError, PolicyError
+from stars_guard.policy import LivePolicy, Policy, load_policy
+
+HEAD = "apiVersion: stars-guard/v1\nname: "
+ROOT = [f"{HEAD}one\n", f"{HEAD}two\n"]
+"""Two versions of the same size."""
+CHILD = ["extends: base.yaml\nname: kid\n", "extends: base.yaml\nname: boy\n", "extends: ./other.yaml\nname: kid\n"]
+WRONG = [
+    "",
+    HEAD,
+    f"{HEAD}one\nmode: of\n",
+    "extends: nothing.yaml\n",
+    "extends: p.yaml\n",
+    "[",
+    "\ufeff\x00",
+    "a: \xff",
+]
+NAMES = ["p.yaml", "base.yaml", "other.yaml"]
+FOLDERS = ["v1", "v2"]
+EDITS = st.one_of(
+    st.tuples(st.sampled_from(["write", "replace"]), st.sampled_from(NAMES), st.sampled_from([*ROOT, *CHILD, *WRONG])),
+    st.tuples(st.sampled_from(["delete", "link", "folder"]), st.sampled_from(NAMES), st.just("")),
+    st.tuples(st.just("write"), st.sampled_from([f"{f}/{n}" for f in FOLDERS for n in NAMES]), st.sampled_from(ROOT)),
+    st.tuples(st.just("swap"), st.sampled_from(FOLDERS), st.just("")),
+)
+
+
+def edit(folder: Path, how: str, name: str, text: str) -> None:
+    """Change one file, and leave its time as it was."""
+    path = folder / name
+    match how:
+        case "write":
+            if path.is_dir():
+                path.rmdir()
+            if not path.parent.is_dir():
+                path.parent.mkdir()
+            if not path.exists():
+                path.unlink(missing_ok=True)
+            path.write_bytes(text.encode("latin-1") if "\xff" in text else text.encode())
+            os.utime(path, ns=(0, 0))
+        case "replace":
+            edit(folder, "write", "new", text)
+            edit(folder, "delete", name, "")
+            (folder / "new").replace(path)
+        case "delete":
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            path.unlink(missing_ok=True)
+        case "link":
+            edit(folder, "delete", name, "")
+            path.symlink_to(Path("..data") / name)
+        case "folder":
+            edit(folder, "delete", name, "")
+            path.mkdir()
+        case "swap":
+            (folder / name).mkdir(exist_ok=True)
+            (folder / "..new").symlink_to(name)
+            (folder / "..new").replace(folder / "..data")
+
+
+@contextmanager
+def log_of_policies() -> Iterator[list[logging.LogRecord]]:
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logger = logging.getLogger("stars_guard.policy")
+    logger.addHandler(handler)
+    try:
+        yield records
+    finally:
+        logger.removeHandler(handler)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(ROOT), st.lists(EDITS, max_size=25))
+def test_the_last_valid_version_on_disk_is_current(first: str, edits: list[tuple[str, str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as name, log_of_policies() as log:
+        folder = Path(name)
+        edit(folder, "swap", "v1", "")
+        edit(folder, "write", "p.yaml", first)
+        live = LivePolicy(folder / "p.yaml", interval=0)
+        expected = load_policy(folder / "p.yaml")
+        for change in edits:
+            edit(folder, *change)
+            valid = True
+            try:
+                expected = load_policy(folder / "p.yaml")
+            except PolicyError:
+                valid = False
+            log.clear()
+            assert live.current == expected, change
+            assert len(log) <= 1
+            assert valid or all(record.levelno == logging.WARNING for record in log)
+            assert live.current is live.current
+            assert len(log) <= 1
+
+
+def test_a_parent_that_appears_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(f"{HEAD}one\n")
+    live = LivePolicy(str(path), interval=0)
+    path.write_text("extends: base.yaml\nname: two\n")
+    assert [live.current.name for _ in range(3)] == ["one"] * 3
+    assert caplog.text.count("base.yaml: cannot read the policy") == 1
+    (tmp_path / "base.yaml").write_text(f"{HEAD}base\n")
+    assert live.current.name == "two"
+
+
+def test_a_mapping_follows_what_it_extends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("base.yaml").write_text(f"{HEAD}base\ndescription: old\n")
+    Path("p.yaml").write_text("extends: base.yaml\n")
+    follow = [LivePolicy({"extends": "base.yaml"}, interval=0), LivePolicy("p.yaml", interval=0)]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "base.yaml").write_text(f"{HEAD}base\ndescription: new\n")
+    assert [live.current.description for live in follow] == ["new", "new"]
+    fixed = load_policy("default")
+    assert LivePolicy(fixed, interval=0).current is fixed
+
+
+def test_a_version_that_cannot_be_used_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, down = tmp_path / "p.yaml", True
+
+    def usable(policy: Policy) -> None:
+        if down:
+            raise AuditError("the log is down") if policy.name == "two" else ValueError("sk-secret")
+
+    path.write_text(f"{HEAD}one\n")
+    live = LivePolicy(path, interval=0, usable=usable)
+    path.write_text(f"{HEAD}two\n")
+    assert [live.current.name for _ in range(3)] == ["one"] * 3
+    path.write_text(f"{HEAD}three\n")
+    assert [live.current.name for _ in range(3)] == ["one"] * 3
+    assert [record.getMessage().partition("\n")[2] for record in caplog.records] == ["the log is down", "ValueError"]
+    down = False
+    assert live.current.name == "three"
+
+
+def test_files_are_looked_at_once_an_interval(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(f"{HEAD}one\n")
+    live = LivePolicy(path, interval=3600)
+    path.write_text(f"{HEAD}two\n")
+    assert live.current.name == "one"
+
+
+def test_paths_that_no_system_takes_are_policy_errors(tmp_path: Path) -> None:
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    for path in (tmp_path / "loop.yaml", tmp_path / "a\0.yaml", tmp_path / ("x" * 300), tmp_path):
+        with pytest.raises(PolicyError, match="cannot read the policy"):
+            load_policy(path)
+    with pytest.raises(PolicyError, match="no policy named"):
+        load_policy("x" * 300)

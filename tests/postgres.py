@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import missing
 
 __all__ = ["Postgres", "postgres"]
 
@@ -19,9 +20,7 @@ class Postgres:
     """A server in a temporary folder. It runs as the user ``postgres`` where the tests run as root, whom it refuses."""
 
     def __init__(self) -> None:
-        found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-        assert found, "PostgreSQL is missing: make system"
-        self._bin = found[-1]
+        self._bin = _programs()
         self._folder = Path(tempfile.mkdtemp(prefix="stars-guard-pg-"))
         self._as = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.getuid() == 0 else []
         if self._as:
@@ -63,6 +62,17 @@ class Postgres:
         command = [*self._as, str(self._bin / program), *args]
         done = subprocess.run(command, cwd="/", check=False, text=True, stdout=subprocess.DEVNULL, stderr=errors)
         assert done.returncode == 0, done.stderr
+
+
+def _programs() -> Path:
+    """Where PostgreSQL's programs are."""
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if debian:
+        return debian[-1]
+    found = shutil.which("initdb")
+    if found is None:
+        missing("PostgreSQL", "see make system")
+    return Path(found).parent
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,8 +20,8 @@ import httpx
 import pytest
 import uvicorn
 from audit_records import NOON, call, tried, vetoed
-from conftest import policy, rewarding, vetoing, words
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from conftest import missing, policy, rewarding, vetoing, words
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -69,10 +70,21 @@ def serving(store: AuditStore, **options: Any) -> Iterator[str]:
     assert not thread.is_alive()
 
 
+def _program(started: Playwright) -> str:
+    """Chromium or Chrome as installed here, or Playwright's own."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    mac = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
+    candidates = (*map(shutil.which, names), mac, started.chromium.executable_path)
+    found = [program for program in candidates if program and Path(program).exists()]
+    if not found:
+        missing("Chromium", "see make system")
+    return found[0]
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        chromium = started.chromium.launch(executable_path=_program(started), args=["--no-sandbox"])
         yield chromium
         chromium.close()
 

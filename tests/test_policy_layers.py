@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 from pathlib import Path
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
@@ -250,19 +251,56 @@ PIECES = [
     *("...\n", "? ", "~", "=", "\U0001f642"),
 ]
 
+VALUES = [
+    *(
+        "2001-99-99",
+        "!!int x",
+        "!!float x",
+        "!!timestamp x",
+        "!!binary x",
+        "!!set x",
+        "!!null x",
+        "!!bool 7",
+        "0o9",
+        "0b2",
+    ),
+    *(
+        "1e999",
+        "-.inf",
+        ".nan",
+        "9" * 400,
+        "*none",
+        "&x *x",
+        "${A:-1}",
+        "${",
+        "null",
+        "[]",
+        "{}",
+        "{[]: 1}",
+        "? x",
+        "''",
+    ),
+    *("1:60:60", "1_000", "+12e03", "\U0001f642", "{<<: 1}", "{<<: *a}", "2001-01-01t99:99:99z", "~"),
+]
+
 
 def mutated(rng: random.Random) -> str:
     text = rng.choice(SEEDS)
     for _ in range(rng.randint(1, 6)):
         at, end = sorted((rng.randrange(len(text) + 1), rng.randrange(len(text) + 1)))
         end = min(end, at + 40)
-        match rng.randrange(4):
+        match rng.randrange(6):
             case 0:
                 text = text[:at] + text[end:]
             case 1:
                 text = text[:at] + rng.choice(PIECES) + text[at:]
             case 2:
                 text = text[:end] + text[at:end] + text[end:]
+            case 3 | 4:
+                # most of what is put anywhere is no YAML; a value is read by the code behind the parser
+                places = [match.end() for match in re.finditer(r": (?=\S)|^- |\[|, ", text, re.MULTILINE)]
+                at = rng.choice(places or [0])
+                text = text[:at] + rng.choice(VALUES) + re.sub(r"^[^\s,\]}]*", "", text[at:])
             case _:
                 lines = text.split("\n")
                 rng.shuffle(lines[: rng.randrange(len(lines) + 1)])
@@ -272,12 +310,11 @@ def mutated(rng: random.Random) -> str:
     return text
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**63))
 def test_any_text_is_a_policy_or_a_policy_error(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     rng = random.Random(seed)
     path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
-    for _ in range(100):
+    for _ in range(10):
         path.write_text(mutated(rng), encoding="utf-8")
         with contextlib.suppress(PolicyError):
             assert isinstance(load_policy(path), Policy)

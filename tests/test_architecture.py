@@ -92,7 +92,7 @@ def test_exported_names_exist() -> None:
 def test_sync_and_async_doors_are_alike() -> None:
     # what makes another guard or reads an attribute needs no loop, and so no second door
     doors = {name: name for name in vars(Guard) if not name.startswith("_")} | {"aclose": "close"}
-    for apart in ("audit", "replaced"):
+    for apart in ("audit", "replaced", "under"):
         del doors[apart]
     assert set(doors.values()) == {name for name in vars(Blocking) if not name.startswith("_")}
     assert "__aenter__" in vars(Guard)
@@ -112,7 +112,7 @@ def test_every_error_is_in_the_tree() -> None:
 
 
 def test_files_are_short() -> None:
-    long = {str(path): n for path in SOURCES if (n := len(path.read_text().splitlines())) > 410}
+    long = {str(path): n for path in SOURCES if (n := len(path.read_text().splitlines())) > 400}
     assert not long
 
 

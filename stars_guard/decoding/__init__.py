@@ -1,8 +1,9 @@
 """The pure core: what to generate next, and what to make of it."""
 
 from stars_guard.decoding.acceptance import ACCEPTANCE
+from stars_guard.decoding.answer_text import AnswerText, Piece
 from stars_guard.decoding.baselines import BestOfK, BestOfN, Vanilla
-from stars_guard.decoding.cutting import SegmentCutter, releasable
+from stars_guard.decoding.cutting import SegmentCutter
 from stars_guard.decoding.decoder import Decoder, decoder_of, make_decoder
 from stars_guard.decoding.methods import METHODS
 from stars_guard.decoding.protocol import Done, Generate, Judged, Outcome
@@ -16,6 +17,7 @@ __all__ = [
     "METHODS",
     "SCHEDULES",
     "AcceptanceRate",
+    "AnswerText",
     "BestOfK",
     "BestOfN",
     "Cards",
@@ -25,6 +27,7 @@ __all__ = [
     "Generate",
     "Judged",
     "Outcome",
+    "Piece",
     "RejectionSampler",
     "Schedule",
     "SegmentCutter",
@@ -33,6 +36,5 @@ __all__ = [
     "Vanilla",
     "decoder_of",
     "make_decoder",
-    "releasable",
     "shared_row_cost",
 ]

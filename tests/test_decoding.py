@@ -15,6 +15,7 @@ from stars_guard.core.judging import Judgement
 from stars_guard.core.segments import Candidate, Token
 from stars_guard.decoding import (
     AcceptanceRate,
+    Done,
     Generate,
     SegmentCutter,
     Settings,
@@ -155,6 +156,9 @@ def test_invariants(seed, method, exhausted, attempts, parallel, budget, monitor
         assert outcome.retain <= judged.keys()
         if isinstance(outcome.end, Ended):
             break
+    if monitor:
+        assert isinstance(step, Done)
+        assert step.finish in ("eos", "stop", "length", "budget")
     assert budget is None or decoder.totals.drawn <= budget
     assert decoder.totals.kept <= 8
 

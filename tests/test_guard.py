@@ -14,9 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
+from langchain_stars import ChatStars
 from stars_guard.audit import CallRecord, MemoryStore
+from stars_guard.auditing.verification import redo
 from stars_guard.backends.base import OpenRequest, Proposal, Session
 from stars_guard.core.events import Decision, Drawing, Finished, Kept, Released
+from stars_guard.core.judging import Rule
 from stars_guard.core.messages import Message
 from stars_guard.errors import (
     BackendError,
@@ -27,6 +30,8 @@ from stars_guard.errors import (
     ScorerError,
 )
 from stars_guard.guard import CallOptions, Guard
+from stars_guard.scorers import Judge
+from stars_guard.testing import FunctionScorer
 from stars_guard.testing.scripted import ScriptedBackend
 
 
@@ -186,6 +191,49 @@ async def test_raise_names_the_audit_record() -> None:
     assert records(made)[0].finish == "raised"
     with pytest.raises(BudgetExhausted):
         list(made.blocking.stream(USER))
+
+
+@pytest.mark.parametrize("method", ["stars", "cards", "best_of_n", "blockwise_best_of_k"])
+@pytest.mark.parametrize("on_exhausted", ["best", "refuse", "stop", "raise"])
+@pytest.mark.parametrize("budget", [None, 25])
+async def test_monitor_lets_through_what_every_judge_vetoes(method: str, on_exhausted: str, budget: int | None) -> None:
+    made = guard(
+        rewarding(lambda passage: float(len(passage.answer))),
+        Judge(Rule(judge="no", reject_above=0.5), FunctionScorer(lambda passage: 1.0, cost=2.0)),
+        mode="monitor",
+        method=method,
+        attempts=3,
+        max_tokens=10,
+        on_exhausted=on_exhausted,
+        budget_tokens=budget,
+    )
+    done = await made.generate(USER, CallOptions(seed=5))
+    (record,) = records(made)
+    assert done.finish in ("eos", "length", "budget")
+    assert done.text
+    assert {segment.how for segment in record.segments} == {"monitored"}
+    assert all(attempt.verdict == "rejected" for segment in record.segments for attempt in segment.attempts)
+    if method in ("best_of_n", "blockwise_best_of_k"):
+        for segment in record.segments:
+            rewards = [attempt.reward for attempt in segment.attempts]
+            assert segment.kept == rewards.index(max(rewards))
+    assert redo(record) is None
+    # another candidate than that of the highest reward does not follow from the record
+    data = record.model_dump()
+    data["segments"][0]["how"] = "best"
+    assert redo(CallRecord.model_validate(data)) is not None
+
+
+@pytest.mark.parametrize(("stop", "text"), [(("",), "1 of 1 is empty"), (("a", ""), "2 of 2 is empty")])
+def test_an_empty_stop_string_is_named_by_every_door(stop: tuple[str, ...], text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        CallOptions(stop=stop)
+    with pytest.raises(InputError, match=text):
+        ChatStars().invoke("hello", stop=list(stop))
+    with pytest.raises(InputError, match="sequence of strings"):
+        CallOptions(stop="ab")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="1 of 1 is not a string but int"):
+        CallOptions(stop=(5,))  # type: ignore[arg-type]
 
 
 async def test_monitor_and_off_let_everything_through() -> None:

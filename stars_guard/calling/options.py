@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from stars_guard.core.grammar import Grammar
 from stars_guard.core.tools import Toolset
+from stars_guard.errors import InputError
 
 __all__ = ["CallOptions"]
 
@@ -17,13 +18,16 @@ class CallOptions:
 
     Attributes:
         max_tokens: the longest answer.
-        stop: stop strings; they are not part of the answer.
+        stop: stop strings, none of them empty. They are not part of the answer.
         seed: draws the same answer again on a reproducible backend, and is not drawn ahead; None takes a fresh one.
         sampling: replaces single sampling options.
         run_id: the caller's id, kept in the record.
         tools: what the model may call. A call is drawn and judged whole.
         grammar: what the answer must look like; it is then drawn and judged as one segment.
         attempts: fewer than the policy's, for texts that are handed in.
+
+    Raises:
+        InputError: ``stop`` is not a sequence of strings, or one of them is empty.
     """
 
     max_tokens: int | None = None
@@ -34,3 +38,11 @@ class CallOptions:
     tools: Toolset | None = None
     grammar: Grammar | None = None
     attempts: int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            raise InputError("stop is one string", hint="pass a sequence of strings")
+        for number, text in enumerate(self.stop, 1):
+            if not isinstance(text, str) or not text:
+                what = "empty" if text == "" else f"not a string but {type(text).__name__}"
+                raise InputError(f"stop string {number} of {len(self.stop)} is {what}", hint="leave it out")

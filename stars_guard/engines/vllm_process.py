@@ -32,6 +32,9 @@ _running: set[Any] = set()
 START_LIMIT = 900.0
 """Seconds that an engine's start may take. vLLM itself waits without end for some of its processes."""
 
+GRACE = 30.0
+"""Seconds that a start which took too long has to end."""
+
 PROCESSES = ("EngineCore", "VLLM_DP_Coordinator")
 """What the names of an engine's processes begin with."""
 
@@ -99,11 +102,13 @@ async def start(model: str, options: Mapping[str, Any], *, limit: float = START_
         raise
     if starting.done():
         return starting.result()
-    # a start that waits for its processes ends with them
-    for process in _engine_processes() - others:
-        process.kill()
     starting.add_done_callback(_stop_late)
-    await asyncio.wait({starting}, timeout=10)
+    # a start that waits for its processes ends with them, and it may make one only now
+    end = time.monotonic() + GRACE
+    while not starting.done() and time.monotonic() < end:
+        for process in _engine_processes() - others:
+            process.kill()
+        await asyncio.wait({starting}, timeout=0.2)
     raise BackendError(
         f"vLLM did not start for {model!r} within {limit:g} s",
         hint="set VLLM_LOGGING_LEVEL=INFO to see where it stands; a large model may need a longer start_timeout",

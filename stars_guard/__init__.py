@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from stars_guard.core.tools import Tool, Toolset
     from stars_guard.guard import CallOptions, Guard
     from stars_guard.policy import LivePolicy, Policy, load_policy
-    from stars_guard.scorers import Judge, Rating, Scorer
+    from stars_guard.scorers import Judge, JudgeOptions, Rating, Scorer
     from stars_guard.testing import FunctionScorer, ScriptedBackend
 
 __all__ = [
@@ -65,6 +65,7 @@ __all__ = [
     "InputError",
     "InvalidCall",
     "Judge",
+    "JudgeOptions",
     "Judgement",
     "Kept",
     "LivePolicy",
@@ -114,7 +115,7 @@ _MODULES = {
     "core.tools": "Tool Toolset",
     "guard": "CallOptions Guard",
     "policy": "LivePolicy Policy load_policy",
-    "scorers": "Judge Rating Scorer",
+    "scorers": "Judge JudgeOptions Rating Scorer",
     "testing": "FunctionScorer ScriptedBackend",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import random
 import traceback
@@ -11,11 +12,13 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import pytest
-from blockbuster import BlockingError, blockbuster_ctx
+from blockbuster import BlockBuster, BlockingError
 from hypothesis import settings
 from light_tests import LIGHT, needs_extra
 from vllm_servers import Server
 
+import langchain_stars
+import stars_guard
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.base import Backend
 from stars_guard.calling import portal
@@ -80,13 +83,48 @@ class _Blocked(BlockingError):
         self.stacks.append(f"{self}\n{''.join(traceback.format_stack()[-12:-1])}")
 
 
+OURS = tuple(str(Path(package.__file__).parent) for package in (stars_guard, langchain_stars))
+ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
+# A stack with one of these may block an event loop.
+MAY_BLOCK = {
+    ("stars_guard/calling/portal.py", "_get"): "waits, once a process, until the thread of the background loop is up",
+    ("langchain_stars/_waiting.py", "run"): "runs the async form for a sync caller, who wants to wait",
+    ("langchain_stars/_waiting.py", "iterate"): "the same for streams",
+}
+
+
+def _in_our_async_code() -> bool:
+    """Whether a coroutine of ours is on the stack."""
+    found, frame = False, inspect.currentframe()
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.startswith(OURS):
+            if ("/".join(Path(code.co_filename).parts[-3:]).removeprefix("integrations/"), code.co_name) in MAY_BLOCK:
+                return False
+            found = found or bool(code.co_flags & ASYNC)
+        frame = frame.f_back
+    return found
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _blockbuster() -> Iterator[None]:
-    """Blocking calls of our code raise where an event loop runs: in async tests, and on the background loop in all."""
+    """Blocking calls in our async code raise, on the loop of an async test and on the background loop in every test.
+
+    Who calls a sync method of ours on an event loop, such as a store's ``read``, blocks it by their own choice.
+    """
+    watch = BlockBuster()
+    for function in watch.functions.values():
+        allowed = function.can_block_predicate
+        function.can_block_predicate = lambda *args, allowed=allowed, **kwargs: (
+            allowed(*args, **kwargs) or not _in_our_async_code()
+        )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("blockbuster.blockbuster.BlockingError", _Blocked)
-        with blockbuster_ctx(["stars_guard", "langchain_stars"]):
-            yield
+        watch.activate()
+        yield
+        watch.deactivate()
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +202,7 @@ def _engines_shared() -> Iterator[None]:
 
 
 def load(backend: str) -> Backend:
-    """The embedded model on a backend; loaded again only where a test has unloaded it."""
+    """The embedded model on a backend. It stays until the end of the run, or until a test unloads all engines."""
     return portal.call(lambda: load_backend("embedded", backend))
 
 

@@ -19,9 +19,8 @@ from stars_guard.backends.base import Backend, LoadableBackend, OpenRequest, Ses
 from stars_guard.backends.registry import BACKENDS
 from stars_guard.backends.supplied import SuppliedBackend
 from stars_guard.backends.transformers import TransformersBackend, TransformersOptions
-from stars_guard.calling import portal
+from stars_guard.calling import backend_loading, portal
 from stars_guard.calling.backend_loading import load_backend, unload_backends
-from stars_guard.calling.shared_parts import PARTS
 from stars_guard.core.events import Released
 from stars_guard.core.messages import Message
 from stars_guard.engines.model_thread import ModelThread
@@ -269,7 +268,7 @@ def test_unloading_while_a_backend_is_being_loaded(plugin: Callable[[str, str], 
 
     async def check() -> None:
         waiting = asyncio.ensure_future(load_backend("slow", "humming"))
-        while not any(key[0] == "backend" and "slow" in key for key in PARTS):
+        while not any("slow" in key for key in backend_loading._engines._made):
             await asyncio.sleep(0.01)
         await unload_backends()
         with pytest.raises(BackendUnavailable, match="unloaded"):

@@ -117,7 +117,7 @@ class Case:
         self.store = SlowStore(store, self.gate)
         scorer = GatedScorer(self.gate)
         self.guard = Guard(
-            policy(), model=self.backend, judges=[Judge(Rule("one", weight=1.0), scorer)], audit=self.store
+            policy(), model=self.backend, judges=[Judge(Rule(judge="one", weight=1.0), scorer)], audit=self.store
         )
         # the judges of a stage come from the policy: this one has none, so they are put in its place
         self.guard._checker._rails["input"] = type("Rail", (), {"judges": [1]})()

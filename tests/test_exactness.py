@@ -40,7 +40,7 @@ def test_vllm_gives_the_closed_form_and_no_other(vllm_engine: Backend) -> None:
     async def check() -> None:
         closed, r_star, beta = await closed_form(top_k=3, size=1, length=2)
         numbers = {"attempts": 2, "parallel": 2, "r_star": r_star, "beta": beta}
-        seen = Counter(await engine_answers(closed, [None] * 1000, vllm_engine, **numbers))
+        seen = Counter(await engine_answers(closed, [None] * 600, vllm_engine, **numbers))
         law = await closed.law(r_star, beta, 2)
         assert tally(law, seen).impossible == 0
         assert chance(law, seen) > FALSE_ALARM

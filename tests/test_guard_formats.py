@@ -17,10 +17,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
 from stars_guard.errors import PolicyError, ScorerError
-from stars_guard.policy import GuardModelJudge, load_policy
-from stars_guard.policy._judges import Preset
+from stars_guard.policy import load_policy
 from stars_guard.prompting.guard_formats import GuardFormat, guard_format, presets
 from stars_guard.prompting.guard_questions import Encoder, Questions
+from stars_guard.scorers.guard_model import GuardModelOptions, Preset
 
 RENDERINGS = Path(__file__).parent / "guard_renderings"
 TURNS = (Message("user", "Hi"), Message("assistant", "Hello!"), Message("user", "How do I rob a bank? "))
@@ -236,7 +236,7 @@ PARENT = {
     ],
 )
 def test_asking_about_less_is_loosening(tmp_path: Path, change: dict[str, Any], loosens: str | None) -> None:
-    base = GuardModelJudge.model_validate(PARENT).model_dump(mode="json", exclude_none=True)
+    base = GuardModelOptions.model_validate(PARENT).model_dump(mode="json", exclude_none=True)
     (tmp_path / "base.yaml").write_text(json.dumps(policy(judges=[base])))
     child = tmp_path / "child.yaml"
     child.write_text(json.dumps({"extends": "./base.yaml", "name": "child", "judges": [{"name": "g", **change}]}))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,7 +22,7 @@ from stars_guard.core.segments import Passage
 from stars_guard.errors import PolicyError, ScorerError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import load_policy
-from stars_guard.scorers import Judge, Rating
+from stars_guard.scorers import Judge, Rating, Scorer
 from stars_guard.scorers._breaker import Breaker
 from stars_guard.scorers.cascade import Cascade
 from stars_guard.scorers.pii import PiiScorer
@@ -115,7 +117,7 @@ async def test_http_fills_in_reads_out_and_shows_no_secret(service: Service) -> 
 
 @pytest.mark.parametrize(
     ("text", "status", "error"),
-    [("empty", 200, "ScorerError"), ("html", 200, "ScorerError"), ("x", 401, "ScorerError"), ("x", 503, "_Busy")],
+    [("empty", 200, "ScorerError"), ("html", 200, "ScorerError"), ("x", 401, "ScorerError"), ("x", 503, "ScorerError")],
 )
 async def test_http_failures_reject(service: Service, text: str, status: int, error: str) -> None:
     cascade = await load_cascade(load_policy(policy(judges=[http_judge(service, retries=1)])))
@@ -124,6 +126,7 @@ async def test_http_failures_reject(service: Service, text: str, status: int, er
     assert judgement.veto is not None
     assert "rest failed" in judgement.veto
     assert judgement.scores[0].value is None
+    assert judgement.scores[0].error == error
     assert len(service.seen) == (2 if status == 503 else 1)
 
 
@@ -142,6 +145,20 @@ async def test_http_true_counts_as_one(service: Service) -> None:
     ("more", "expected"),
     [
         ({"score": "a["}, "score: not a JMESPath expression"),
+        ({"score": "lenght(a)"}, "score: there is no function lenght(); did you mean `length`?"),
+        ({"score": "a.b | [length()]"}, "score: length() takes 1 argument, not 0"),
+        ({"score": "max_by(a, b)"}, "score: max_by() does not take what is written as argument 2; it takes expref"),
+        ({"score": "abs('x') + a"}, "score: not a JMESPath expression"),
+        ({"score": "abs('x')"}, "score: abs() does not take what is written as argument 1; it takes number"),
+        ({"score": "a[::0] | [0]"}, "score: a slice cannot have the step 0"),
+        ({"score": "results[].score"}, "score: gives a list, and a score is one number"),
+        ({"score": "`0.5`"}, "score: looks at no part of the reply"),
+        ({"body": {"text": "all: {messages}"}}, "body: {answer}, {segment} or {messages} is missing"),
+        ({"body": {"{answer}": "text"}}, "body: {answer}, {segment} or {messages} is missing"),
+        ({"url": "http://x:port/"}, "url: not a URL"),
+        ({"url": "http:///classify"}, "url: the URL has no host"),
+        ({"headers": {"X Key": "sk-secret"}}, "headers: a header cannot be named 'X Key'"),
+        ({"headers": {"X-Key": "sk-secret\n"}}, "headers: the value of X-Key has a line break"),
         ({"body": {"text": "{prompt}"}}, "body: {answer}, {segment} or {messages} is missing"),
         ({"url": "ftp://x"}, "url: "),
         ({"weight": 1.0, "every": 2}, "a judge with a weight is asked at each segment"),
@@ -199,6 +216,60 @@ class Longest(FunctionScorer):
         super().__init__(lambda p: float(len(p.answer) > most))
 
 
+class Counting:
+    """Not a `Scorer`: an object that is called with each passage."""
+
+    def __init__(self, word: str = "please") -> None:
+        self.word = word
+
+    async def __call__(self, passage: Passage) -> int:
+        await asyncio.sleep(0)
+        return passage.answer.count(self.word)
+
+
+counting = Counting("thanks")
+
+
+def boolean(passage: Passage) -> bool:
+    return passage.answer.isupper()
+
+
+def later(passage: Passage) -> Any:
+    """Not a coroutine function, but gives what has to be awaited."""
+    return polite(passage)
+
+
+def words_of(separator: str) -> Callable[[Passage], int]:
+    return lambda passage: len(passage.answer.split(separator))
+
+
+def silent(passage: Passage) -> None:
+    return None
+
+
+@dataclass
+class Plain(Scorer):
+    """A dataclass compares its fields, so it has no hash."""
+
+    most: int = 3
+    identity: dict[str, str] = field(default_factory=lambda: {"kind": "plain"})
+
+    async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
+        return [Rating(float(len(passage.answer) > self.most)) for passage in passages]
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen(Scorer):
+    most: int = 3
+    identity: dict[str, str] = field(default_factory=lambda: {"kind": "frozen"})
+
+    async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
+        return [Rating(float(len(passage.answer) > self.most)) for passage in passages]
+
+
+plain = Plain()
+
+
 @pytest.mark.parametrize(
     ("call", "options", "text", "expected"),
     [
@@ -206,6 +277,16 @@ class Longest(FunctionScorer):
         ("test_judges:polite", {}, "please", 1.0),
         ("test_judges:Longest", {"most": 3}, "long", 1.0),
         ("test_judges:Longest", {"most": 4}, "long", 0.0),
+        ("test_judges:Counting", {}, "please please", 2.0),
+        ("test_judges:Counting", {"word": "x"}, "xxx", 3.0),
+        ("test_judges:counting", {}, "thanks", 1.0),
+        ("test_judges:boolean", {}, "LOUD", 1.0),
+        ("test_judges:boolean", {}, "soft", 0.0),
+        ("test_judges:later", {}, "please", 1.0),
+        ("test_judges:words_of", {"separator": "-"}, "a-b-c", 3.0),
+        ("test_judges:Plain", {}, "long", 1.0),
+        ("test_judges:plain", {}, "long", 1.0),
+        ("test_judges:Frozen", {"most": 4}, "long", 0.0),
     ],
 )
 async def test_your_own_judge(call: str, options: dict[str, Any], text: str, expected: float) -> None:
@@ -222,8 +303,8 @@ async def test_your_own_judge(call: str, options: dict[str, Any], text: str, exp
     [
         ("no.such:thing", "cannot load the python judge 'no.such:thing': ModuleNotFoundError"),
         ("test_judges:nothing", "AttributeError"),
-        ("nothing", "write module:name; entry points: none"),
         ("test_judges:USER", "neither a function nor a Scorer"),
+        ("test_judges:Longest", "does not take its options: TypeError"),
     ],
 )
 async def test_your_own_judge_that_is_not_there(call: str, expected: str) -> None:
@@ -231,6 +312,38 @@ async def test_your_own_judge_that_is_not_there(call: str, expected: str) -> Non
     with pytest.raises(ScorerError) as info:
         await load_cascade(load_policy(policy(judges=[spec])), allow_python=True)
     assert expected in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ("toxicity", "a judge of an installed package is a type of its own: `type: toxicity`"),
+        ("a:b c", "should be module:name"),
+        (":polite", "should be module:name"),
+    ],
+)
+def test_a_path_that_is_none_fails_with_the_policy(call: str, expected: str) -> None:
+    with pytest.raises(PolicyError) as info:
+        load_policy(policy(judges=[{"name": "own", "type": "python", "call": call, "reject_above": 0.5}]))
+    assert expected in str(info.value)
+
+
+async def test_a_judge_that_gives_no_number_fails() -> None:
+    spec = {"name": "own", "type": "python", "call": "test_judges:silent", "reject_above": 0.5}
+    cascade = await load_cascade(load_policy(policy(judges=[spec])), allow_python=True)
+    assert (await cascade.judge([passage("x")]))[0].veto == "own failed: ScorerError"
+
+
+@pytest.mark.parametrize("kind", [Plain, Frozen])
+async def test_a_scorer_needs_no_hash_and_has_one_batcher(kind: type[Scorer]) -> None:
+    """Equal scorers are still two: each is asked by itself, and its passages of all calls go together."""
+    one, other = kind(), kind()
+    assert one == other
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(kind())
+    cascades = [Cascade([Judge(Rule(judge="j", reject_above=0.5), scorer)]) for scorer in (one, one, other)]
+    judgements = await asyncio.gather(*(cascade.judge([passage("long")]) for cascade in cascades))
+    assert [judgement[0].scores[0].batch for judgement in judgements] == [2, 2, 1]
 
 
 async def test_a_guard_runs_python_only_where_allowed() -> None:
@@ -308,8 +421,8 @@ async def test_a_failing_judge_is_left_alone_for_a_while(monkeypatch: pytest.Mon
     cascade = Cascade([Judge(Rule(judge="b", reject_above=0.5), FunctionScorer(broken))])
     now = 100.0
     monkeypatch.setattr("stars_guard.scorers._breaker.time.monotonic", lambda: now)
-    for _ in range(9):
-        judgement = (await cascade.judge([passage("x")]))[0]
+    for number in range(9):
+        judgement = (await cascade.judge([replace(passage("x"), call_id=str(number))]))[0]
         assert judgement.veto is not None
     assert calls == 5
     assert judgement.scores[0].error == "left alone after failures in a row"
@@ -324,10 +437,11 @@ async def test_a_failing_judge_is_left_alone_for_a_while(monkeypatch: pytest.Mon
 
 def test_a_success_closes_the_breaker() -> None:
     breaker = Breaker(failures=2)
-    for failed in (True, False, True):
-        breaker.record(failed=failed)
+    breaker.failed({"a"})
+    breaker.succeeded()
+    breaker.failed({"b"})
     assert not breaker.is_open
-    breaker.record(failed=True)
+    breaker.failed({"c"})
     assert breaker.is_open
 
 

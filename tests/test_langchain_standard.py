@@ -12,6 +12,7 @@ from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
+from langchain_tests.unit_tests.chat_models import ChatModelTests
 
 from langchain_stars import ChatStars
 from stars_guard.engines.embedded_models import generator_dir
@@ -56,14 +57,12 @@ class TestUnit(_Properties, ChatModelUnitTests):
 class TestIntegration(_Properties, ChatModelIntegrationTests):
     """On SmolLM2 and the trained reward model, with no stand-in."""
 
-    backend = "transformers"
-
     @property
     def chat_model_params(self) -> dict[str, Any]:
         return {
             "model": "embedded",
             "policy": POLICY,
-            "backend": self.backend,
+            "backend": "transformers",
             "max_tokens": 60,
             "temperature": 0.0,
             "audit": "memory://",
@@ -94,7 +93,21 @@ class TestIntegration(_Properties, ChatModelIntegrationTests):
         super().test_structured_output_optional_param(model)
 
 
-class TestIntegrationVllm(TestIntegration):
-    """The same on vLLM."""
+class TestOnVllm(_Properties, ChatModelTests):
+    """One test of each way into a model on vLLM. How vLLM differs from transformers is the matter of test_vllm.py."""
 
-    backend = "vllm"
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {**TestIntegration().chat_model_params, "backend": "vllm"}
+
+    @pytest.fixture(autouse=True)
+    def _engine(self, vllm_engine: Any) -> None:
+        """The one of this run."""
+
+    test_invoke = ChatModelIntegrationTests.test_invoke
+    test_astream = ChatModelIntegrationTests.test_astream
+    test_abatch = ChatModelIntegrationTests.test_abatch
+    test_usage_metadata_streaming = ChatModelIntegrationTests.test_usage_metadata_streaming
+    test_stop_sequence = ChatModelIntegrationTests.test_stop_sequence
+    test_tool_choice = ChatModelIntegrationTests.test_tool_choice
+    test_structured_output_async = ChatModelIntegrationTests.test_structured_output_async

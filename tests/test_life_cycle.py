@@ -8,6 +8,8 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,10 @@ from conftest import USER, policy, rewarding, settled, words
 from stars_guard.audit import MemoryStore, open_store
 from stars_guard.audit.chained_store import ChainedStore
 from stars_guard.calling import loaded, portal
-from stars_guard.calling.shared_parts import PARTS, Keeper, shared
 from stars_guard.core.events import Kept
 from stars_guard.core.judging import Rule
 from stars_guard.core.segments import Passage
+from stars_guard.engines.sharing import Lease, Shared
 from stars_guard.errors import InputError, PolicyError
 from stars_guard.guard import Guard
 from stars_guard.policy import Policy
@@ -49,12 +51,15 @@ class ClosingBackend(ScriptedBackend):
 
 
 class ClosingScorer(FunctionScorer):
-    def __init__(self, function: Callable[[Passage], float] = lambda p: 1.0) -> None:
+    def __init__(self, function: Callable[[Passage], float] = lambda p: 1.0, holds: Lease[Part] | None = None) -> None:
         super().__init__(function)
         self.closed = 0
+        self.holds = holds
 
     async def aclose(self) -> None:
         self.closed += 1
+        if self.holds is not None:
+            await self.holds.aclose()
 
 
 class Loaders:
@@ -68,35 +73,41 @@ class Loaders:
         self.shared_scorers: list[ClosingScorer] = []
         self.own_scorers: list[ClosingScorer] = []
         self.models: list[Part] = []
-        monkeypatch.setattr(loaded, "load_backend", self._load_backend)
+        self.sharing: Shared[Any] = Shared()
+        monkeypatch.setattr(loaded, "lease_backend", self._lease_backend)
         monkeypatch.setattr(loaded, "load_cascade", self._load_cascade)
 
-    async def _load_backend(self, model: str, *more: Any) -> ClosingBackend:
+    async def _lease_backend(self, model: str, *more: Any) -> Lease[ClosingBackend]:
         async def engine() -> ClosingBackend:
             self.engines.append(ClosingBackend())
             return self.engines[-1]
 
-        return await shared(("engine", model), engine)
+        return await self.sharing.lease(("engine", model), engine)
 
     async def _load_cascade(self, policy: Policy, **more: Any) -> Cascade:
         rules = [Rule(judge=spec.name, weight=1.0) for spec in policy.judges]
-        return Cascade([Judge(rule, await self._scorer(rule.judge)) for rule in rules])
+        async with AsyncExitStack() as opened:
+            judges = [Judge(rule, await self._scorer(rule.judge, opened)) for rule in rules]
+            return Cascade(judges, opened.pop_all())
 
-    async def _scorer(self, name: str) -> Scorer:
-        if not name.startswith("model"):
-            self.own_scorers.append(ClosingScorer())
-            return self.own_scorers[-1]
-
+    async def _scorer(self, name: str, opened: AsyncExitStack) -> Scorer:
         async def model() -> Part:
             self.models.append(Part())
             return self.models[-1]
 
         async def scorer() -> Scorer:
-            await shared(("model", "one for all"), model)
-            self.shared_scorers.append(ClosingScorer())
+            lease = await self.sharing.lease(("model", "one for all"), model)
+            self.shared_scorers.append(ClosingScorer(holds=lease))
             return self.shared_scorers[-1]
 
-        return await shared(("judge", name), scorer)
+        async def own() -> Scorer:
+            self.own_scorers.append(ClosingScorer())
+            return self.own_scorers[-1]
+
+        is_shared = name.startswith("model")
+        lease = await self.sharing.lease(("judge", name) if is_shared else object(), scorer if is_shared else own)
+        opened.push_async_callback(lease.aclose)
+        return lease.part
 
     @property
     def closed(self) -> dict[str, list[int]]:
@@ -257,7 +268,7 @@ async def test_a_replaced_guard_frees_what_the_new_one_does_not_need(loaders: Lo
     assert settled(lambda: loaders.closed["shared"] == [1, 0, 1])
     await new.aclose()
     assert settled(lambda: loaders.closed["engines"] == [1] and loaders.closed["models"][0] == 1)
-    assert not [key for key in PARTS if key[0] in ("model", "judge", "engine")]
+    assert not loaders.sharing._made
 
 
 async def test_a_policy_that_cannot_be_used_replaces_nothing(loaders: Loaders) -> None:
@@ -288,12 +299,14 @@ async def test_a_part_that_fails_to_close_does_not_keep_the_others_open() -> Non
     parts: list[Part] = [Part(), Broken(), Part()]
 
     async def keep() -> None:
-        keeper = Keeper()
-        with keeper.keeping():
-            for number, part in enumerate(parts):
-                await shared(("test", number), lambda part=part: _given(part))
+        sharing: Shared[Part] = Shared()
+        async with AsyncExitStack() as opened:
+            for part in parts:
+                lease = await sharing.lease(object(), partial(_given, part))
+                opened.push_async_callback(lease.aclose)
+            cascade = Cascade([], opened.pop_all())
         with pytest.raises(OSError, match="stuck"):
-            await keeper.aclose()
+            await cascade.aclose()
 
     portal.call(keep)
     assert [part.closed for part in parts] == [1, 1, 1]
@@ -328,16 +341,18 @@ FORKED = """
     from stars_guard.guard import Guard
     from stars_guard.testing import ScriptedBackend
     from stars_guard.calling import loaded
-    from stars_guard.calling.shared_parts import shared
+    from stars_guard.engines.sharing import Shared
+
+    sharing = Shared()
 
     async def engine():
         print("loaded", flush=True)
         return ScriptedBackend(words())
 
     async def load(model, *more):
-        return await shared(("engine", model), engine)
+        return await sharing.lease(("engine", model), engine)
 
-    loaded.load_backend = load
+    loaded.lease_backend = load
     declared = {{**policy(on_exhausted="best"), "judges": [
         {{"name": "words", "type": "patterns", "patterns": [{{"name": "x", "regex": "zzz"}}], "reject_above": 0.5}}
     ]}}

@@ -16,8 +16,10 @@ from typer.testing import CliRunner
 from stars_guard.cli.app import app
 from stars_guard.core.sampling import Sampling
 from stars_guard.errors import PolicyError
-from stars_guard.policy import PatternsJudge, Policy, SequenceClassifierJudge, load_policy, shipped_policies
-from stars_guard.policy.schema import policy_schema, schema_text
+from stars_guard.policy import Policy, load_policy, shipped_policies
+from stars_guard.policy.schema import own_schema_text, policy_schema
+from stars_guard.scorers.patterns import PatternsOptions
+from stars_guard.scorers.sequence_classifier import SequenceClassifierOptions
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -49,7 +51,7 @@ def test_shipped_policies_load_by_name_and_by_path(name: str) -> None:
     assert policy.name == name
     assert policy == load_policy(shipped_policies()[name]) == load_policy(str(shipped_policies()[name]))
     kinds = {judge.name: type(judge) for judge in policy.judges}
-    assert kinds == {"secrets": PatternsJudge, "harmlessness": SequenceClassifierJudge}
+    assert kinds == {"secrets": PatternsOptions, "harmlessness": SequenceClassifierOptions}
 
 
 GUARDS = {
@@ -90,7 +92,7 @@ def test_strict_is_stricter_and_monitor_only_watches() -> None:
 
 def test_the_written_schema_is_current() -> None:
     path = REPOSITORY / "policies" / "schema.json"
-    assert path.read_text() == schema_text(), "write policies/schema.json again from schema_text()"
+    assert path.read_text() == own_schema_text(), "write policies/schema.json again from own_schema_text()"
 
 
 @pytest.mark.parametrize("path", shipped_policies().values(), ids=lambda path: path.stem)
@@ -133,7 +135,7 @@ def test_judge_defaults() -> None:
     )
     words, reward = policy.judges
     assert (words.reject_above, words.weight, words.on_error, words.timeout) == (0.0, None, "reject", 30.0)
-    assert isinstance(reward, SequenceClassifierJudge)
+    assert isinstance(reward, SequenceClassifierOptions)
     assert (reward.reject_above, reward.max_length, reward.batch_size, reward.label) == (None, None, 32, None)
 
 
@@ -142,7 +144,7 @@ def test_flags_are_folded_into_the_regex() -> None:
     judge["patterns"][0]["flags"] = "is"
     policy = load_policy(minimal(judges=[judge]))
     words = policy.judges[0]
-    assert isinstance(words, PatternsJudge)
+    assert isinstance(words, PatternsOptions)
     assert (words.patterns[0].regex, words.patterns[0].flags) == (r"(?is:a|b\.c)", "")
     assert load_policy(policy.model_dump(mode="json", by_alias=True)) == policy
 
@@ -189,12 +191,12 @@ zzz: 1
         "p.yaml:10: decoding.max_tokens: should be a valid integer",
         "p.yaml:16: judges[0].patterns[0].regex: not a valid RE2 expression: missing ): (a",
         "p.yaml:17: judges[0].patterns[0].flag: unknown key; did you mean `flags`?",
-        "p.yaml:18: judges[1]: unknown type 'sequence_clasifier'; did you mean `sequence_classifier`?",
+        "p.yaml:18: judges[1]: unknown type 'sequence_clasifier'; installed: guard_model, http, paths, patterns, pii, python, sequence_classifier, vllm_pooling; did you mean `sequence_classifier`?",  # noqa: E501
         "p.yaml:20: judges[2].model: this key is required",
         "p.yaml:22: judges[2].modle: unknown key; did you mean `model`?",
         "p.yaml:23: judges[2].template: only {prompt} and {answer} can be filled in; write {{ and }} for plain braces",
         "p.yaml:24: judges[3]: give the judge a weight (it rewards), reject_above (it vetoes), or both",
-        "p.yaml:27: judges[4]: `type` is required: sequence_classifier, vllm_pooling, guard_model, patterns, pii, paths, http, python",  # noqa: E501
+        "p.yaml:27: judges[4]: `type` is required: guard_model, http, paths, patterns, pii, python, sequence_classifier, vllm_pooling",  # noqa: E501
         "p.yaml:28: audit: should be a mapping of keys to values",
         "p.yaml:29: zzz: unknown key; valid here: apiVersion, name, description, mode, decoding, sampling, judges, rails, refusal, audit, extends, override",  # noqa: E501
     ]
@@ -304,12 +306,25 @@ def test_a_policy_is_frozen() -> None:
 
 def test_policies_need_no_models_or_langchain() -> None:
     code = (
-        "import sys, stars_guard.policy, stars_guard.audit;"
-        "print([m for m in sys.modules if m.split('.')[0] in {'torch','transformers','vllm','langchain_core'}"
-        " or m.startswith(('stars_guard.decoding','stars_guard.backends','stars_guard.scorers'))])"
+        "import sys, stars_guard.policy;"
+        "stars_guard.policy.load_policy({'apiVersion': 'stars-guard/v1', 'name': 'x'});"
+        "heavy = {'torch', 'transformers', 'vllm', 'langchain_core', 'httpx', 'jmespath', 're2', 'jinja2'};"
+        "print([m for m in sys.modules if m.split('.')[0] in heavy"
+        " or m.startswith(('stars_guard.backends', 'stars_guard.engines'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_policy_imports_only_the_judges_that_it_names() -> None:
+    code = (
+        "import sys; from stars_guard.policy import load_policy;"
+        "load_policy('default');"
+        "names = {'torch', 'transformers', 'vllm', 'httpx', 'jmespath', 'phonenumbers'};"
+        "print(sorted(names & set(sys.modules)), 'stars_guard.scorers.patterns' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] True"
 
 
 def test_policy_can_be_made_in_python() -> None:

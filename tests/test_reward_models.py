@@ -38,7 +38,7 @@ from stars_guard.errors import PolicyError, ScorerError
 from stars_guard.guard import Guard
 from stars_guard.policy import load_policy
 from stars_guard.prompting.chat_encoding import encode_chat
-from stars_guard.scorers._labels import Labels
+from stars_guard.scorers._label_scores import LabelScore
 from stars_guard.scorers._reading import Reader
 from stars_guard.scorers.sequence_classifier import SequenceClassifier, SequenceClassifierScorer
 from stars_guard.testing.scripted import ScriptedBackend
@@ -325,15 +325,15 @@ async def test_labels_in_a_policy(toxicity: Path) -> None:
 
 def test_exclusive_labels_are_added_and_what_is_not_a_number_is_not_a_score() -> None:
     config = BertConfig(id2label={0: "safe", 1: "injection", 2: "jailbreak"})
-    labels = Labels(config, None, ["injection", "jailbreak"])
+    labels = LabelScore(config, None, ["injection", "jailbreak"])
     rating = labels.rating([0.0, 1.0, 0.5], None)
     assert rating.value == pytest.approx(1 - float(torch.tensor([0.0, 1.0, 0.5]).softmax(-1)[0]))
     assert rating.detail == "injection"
     for broken in ([0.0, float("nan"), 1.0], [float("inf"), 0.0, 0.0]):
         assert labels.rating(broken, None).value != labels.rating(broken, None).value
-    assert Labels(BertConfig(num_labels=1), "LABEL_0", None).rating([-1000.0], None).value == 0.0
+    assert LabelScore(BertConfig(num_labels=1), "LABEL_0", None).rating([-1000.0], None).value == 0.0
     with pytest.raises(ScorerError, match="3 labels"):
-        Labels(config, None, None)
+        LabelScore(config, None, None)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from stars_guard.engines import model_thread as worker
 from stars_guard.engines.embedded_models import reward_dir
 from stars_guard.engines.vllm_client import ServerOptions, Servers
 from stars_guard.errors import MissingExtra, ScorerError
-from stars_guard.scorers import Cascade, Judge, Pattern, PatternScorer, Rating
+from stars_guard.scorers import Cascade, Judge, Rating
+from stars_guard.scorers.patterns import Pattern, PatternScorer
 from stars_guard.scorers.sequence_classifier import SequenceClassifier, SequenceClassifierScorer
 from stars_guard.testing import FunctionScorer
 
@@ -133,17 +134,19 @@ async def test_a_missing_judge_model_and_a_missing_extra_are_named(
 
 
 async def test_patterns() -> None:
-    scorer = PatternScorer([Pattern("card", r"\b\d{4}-\d{4}\b"), Pattern("word", "(?i)forbidden")])
+    scorer = PatternScorer(
+        [Pattern(name="card", regex=r"\b\d{4}-\d{4}\b"), Pattern(name="word", regex="forbidden", flags="i")]
+    )
     spanning = passage("34-5678 ok", accepted="my card is 12")
     ratings = await scorer.score([spanning, passage("it is FORBIDDEN"), passage("fine"), passage("")])
     assert [r.value for r in ratings] == [1.0, 1.0, 0.0, 0.0]
     assert [r.detail for r in ratings] == ["card", "word", None, None]
-    with pytest.raises(ScorerError, match="'broken'"):
-        PatternScorer([Pattern("broken", "(")])
+    with pytest.raises(ValueError, match="not a valid RE2 expression: missing"):
+        Pattern(name="broken", regex="(")
 
 
 async def test_no_pattern_can_hang() -> None:
-    scorer = PatternScorer([Pattern("evil", "(a+)+$")])
+    scorer = PatternScorer([Pattern(name="evil", regex="(a+)+$")])
     async with asyncio.timeout(1):
         await scorer.score([passage("a" * 50_000 + "b")])
 

@@ -178,7 +178,8 @@ def test_acceptance_statistics_agree(engine: Backend, plain_acceptance: tuple[in
 def test_law_on_the_real_model(engine: Backend, optimistic: bool) -> None:
     """Two segments of one token from a vocabulary of three: the law is the closed form, drawn ahead or not."""
     top = dict(portal.call(lambda: _top_three(engine)))
-    weights = dict(zip(sorted(top), (0.0, -1.0, -2.0), strict=True))
+    # the likelier, the worse: so the law is far from the model's own
+    weights = dict(zip(sorted(top, key=top.__getitem__), (0.0, -1.0, -2.0), strict=True))
     made = guard_of(
         engine,
         rewarding(lambda p: weights.get(p.answer.split("|")[0], 0.0) if not p.accepted else 9.0),
@@ -193,7 +194,7 @@ def test_law_on_the_real_model(engine: Backend, optimistic: bool) -> None:
         parallel=2,
         sampling={"top_k": 3},
     )
-    n = 300
+    n = 150
     seen: Counter[str] = Counter()
     for done in made.blocking.batch([ASK] * n, concurrency=48):
         record = made.audit.get(done.call_id)
@@ -201,7 +202,7 @@ def test_law_on_the_real_model(engine: Backend, optimistic: bool) -> None:
         seen["refused" if first.kept is None else str(first.attempts[first.kept].text.text)] += 1
     z = sum(p * math.exp(weights[text]) for text, p in top.items())
     law = {text: p * math.exp(weights[text]) * (1 - (1 - z) ** 8) / z for text, p in top.items()}
-    assert sum(seen[text] for text in law) >= n - 5
+    assert seen.keys() <= {*law, "refused"}
     assert chance(law, seen) > FALSE_ALARM
     assert chance(dict(top), seen) < FALSE_ALARM
 

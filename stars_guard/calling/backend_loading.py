@@ -6,24 +6,27 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from pydantic import SecretStr
 
-from stars_guard.backends.base import Backend, LoadableBackend
+from stars_guard.backends.base import Backend
 from stars_guard.backends.registry import BACKENDS
-from stars_guard.calling.shared_parts import PARTS, shared
 from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.options import read_options
-from stars_guard.errors import BackendUnavailable, InputError
+from stars_guard.engines.sharing import Lease, Shared
+from stars_guard.errors import InputError
 
-__all__ = ["load_backend", "unload_backends"]
+__all__ = ["lease_backend", "load_backend", "unload_backends"]
 
 logger = logging.getLogger("stars_guard")
 
 
-async def load_backend(model: str, backend: str = "auto", options: Mapping[str, Any] | None = None) -> Backend:
-    """The engine for a model, shared by all who name the same.
+_engines: Shared[Backend] = Shared()
+
+
+async def lease_backend(model: str, backend: str = "auto", options: Mapping[str, Any] | None = None) -> Lease[Backend]:
+    """A share in the engine for a model. All who name the same have one engine, which the last of them frees.
 
     Args:
         backend: the name under which a package registers it. ``auto`` takes the first of ours that has no objection:
@@ -41,34 +44,29 @@ async def load_backend(model: str, backend: str = "auto", options: Mapping[str, 
     kind = await asyncio.to_thread(BACKENDS.get, backend)
     read = read_options(kind.options_model, options, f"the backend {backend!r}")
     model = await asyncio.to_thread(resolve_model, model)
-    key = ("backend", backend, model, json.dumps(read.model_dump(), sort_keys=True, default=_reveal))
-    engine = await _loaded(key, kind, model, read)
-    if engine.dead:
-        PARTS.pop(key, None)
-        await engine.aclose()
-        engine = await _loaded(key, kind, model, read)
-    return engine
+    key = (backend, model, json.dumps(read.model_dump(), sort_keys=True, default=_reveal))
+
+    async def load() -> Backend:
+        loaded: Backend = await kind.load(model, read)
+        return loaded
+
+    lease = await _engines.lease(key, load)
+    while lease.part.dead:
+        await lease.withdraw()
+        await lease.aclose()
+        lease = await _engines.lease(key, load)
+    return lease
+
+
+async def load_backend(model: str, backend: str = "auto", options: Mapping[str, Any] | None = None) -> Backend:
+    """The engine for a model, until `unload_backends`. Takes and raises what `lease_backend` does."""
+    return (await lease_backend(model, backend, options)).part
 
 
 async def unload_backends() -> None:
     """Free every shared engine. Calls that run end with `BackendUnavailable`; a guard loads its engine again for the
     next call."""
-    for task in [PARTS.pop(key) for key in list(PARTS) if key[0] == "backend"]:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
-        if not task.cancelled() and task.exception() is None:
-            await cast("Backend", task.result()).aclose()
-
-
-async def _loaded(key: tuple[object, ...], kind: type[LoadableBackend[Any]], model: str, options: Any) -> Backend:
-    try:
-        return await shared(key, lambda: kind.load(model, options))
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise BackendUnavailable("the backend was unloaded while it was being loaded", hint="call again") from None
+    await _engines.withdraw_all()
 
 
 def _reveal(value: Any) -> str:

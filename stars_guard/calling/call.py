@@ -11,7 +11,7 @@ from stars_guard.core.events import Called, Drawing, Event, Kept, Overrun, Relea
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import InvalidCall, Message, ToolCall
 from stars_guard.core.segments import Candidate, Passage
-from stars_guard.decoding import AcceptanceRate, Done, Draw, SegmentCutter, Settings, make_decoder, releasable
+from stars_guard.decoding import AcceptanceRate, Done, Generate, SegmentCutter, Settings, make_decoder, releasable
 from stars_guard.decoding.spans import find_spans
 from stars_guard.errors import BackendError
 from stars_guard.prompting.tool_calls import Written
@@ -88,7 +88,7 @@ class Call:
             self.prompt_reward, asked = await self._cascade.prompt_reward(self._passage(""))
             self._scored += asked
         decoder.begin(self.prompt_reward)
-        while isinstance(step := decoder.plan(self._row_cost()), Draw):
+        while isinstance(step := decoder.plan(self._row_cost()), Generate):
             yield Drawing(segment=step.segment, attempt=step.attempt, count=len(step.seeds))
             candidates = await self._draw(step)
             judgements = await self._judge(candidates)
@@ -141,7 +141,7 @@ class Call:
             segment=segment, text=text, index=first, tool_calls=tuple(calls), invalid_tool_calls=tuple(invalid)
         )
 
-    async def _draw(self, step: Draw) -> list[Candidate]:
+    async def _draw(self, step: Generate) -> list[Candidate]:
         ahead = self._ahead(step)
         beyond = max(0, ahead - step.stretch)
         proposals = await self._session.propose(step.seeds, step.limit + step.stretch, ahead=beyond)
@@ -150,7 +150,7 @@ class Call:
         self._held.update(enumerate(pairs, start=step.attempt))
         return candidates
 
-    def _ahead(self, step: Draw) -> int:
+    def _ahead(self, step: Generate) -> int:
         """Tokens that each proposal may draw past its boundary. None under a budget, which is a hard limit, and none
         where the proposals beside the one that will be kept would slow it, and the judges, down."""
         if not (self._settings.optimistic and self._session.draws_ahead) or self._settings.budget_tokens is not None:
@@ -159,7 +159,7 @@ class Call:
             return 0
         return self._settings.max_tokens - self._decoder.totals.kept - step.limit
 
-    async def _cut(self, proposal: Proposal, step: Draw, ahead: int) -> Candidate:
+    async def _cut(self, proposal: Proposal, step: Generate, ahead: int) -> Candidate:
         cutter = SegmentCutter(
             step.limit,
             stops=self._stops,
@@ -210,7 +210,7 @@ class Call:
         """Make a proposal part of the answer: tokens thrown away past it, and text that can be released now."""
         proposal, candidate = self._held.pop(attempt)
         at_start = self._is_at_start
-        go_on = isinstance(self._decoder.plan(self._row_cost()), Draw)
+        go_on = isinstance(self._decoder.plan(self._row_cost()), Generate)
         over = self._charge(await self._session.commit(proposal, len(candidate), go_on=go_on))
         if candidate.stop_overlap:
             self._carry = self._carry[: -candidate.stop_overlap]

@@ -14,16 +14,14 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from stars_guard.audit import AuditStore, Writing, shared_store
 from stars_guard.backends.base import Backend
-from stars_guard.calling.backend_loading import load_backend
+from stars_guard.calling.backend_loading import lease_backend
 from stars_guard.calling.judge_loading import load_cascade, load_judges
 from stars_guard.calling.portal import begin, to_the_end
-from stars_guard.calling.shared_parts import Keeper, is_shared
 from stars_guard.core.vocabulary import Stage
+from stars_guard.engines.sharing import Lease
 from stars_guard.errors import BackendError, InputError, StarsGuardError
 from stars_guard.policy import Policy
-from stars_guard.scorers.base import Scorer
 from stars_guard.scorers.cascade import Cascade, Judge
-from stars_guard.scorers.python import is_named
 
 __all__ = ["Given", "Loaded"]
 
@@ -81,10 +79,10 @@ class Loaded:
         self._process = os.getpid()
         self._running = 0
         self._left = asyncio.Event()
-        self._keeper = Keeper()
-        self._engine_loaded = False
+        self._engine: Lease[Backend] | None = None
         self._cascades: dict[Rail, Cascade] = {}
         self._loading = asyncio.Lock()
+        self._loading_engine = asyncio.Lock()
         audit = self._given.audit
         self.store = audit if isinstance(audit, AuditStore) else _store(self._policy, audit, self)
 
@@ -110,13 +108,18 @@ class Loaded:
                 begin(self._free_quietly)
 
     async def engine(self) -> Backend:
-        """What generates. Raises what `load_backend` does."""
+        """What generates. Raises what `lease_backend` does."""
         given = self._given
         if isinstance(given.model, Backend):
             return given.model
-        self._engine_loaded = True
-        with self._keeper.keeping():
-            return await load_backend(given.model, given.backend, given.options)
+        async with self._loading_engine:
+            before = self._engine
+            if before is None or before.withdrawn or before.part.dead:
+                self._engine = await lease_backend(given.model, given.backend, given.options)
+                if before is not None:
+                    await before.aclose()
+            assert self._engine is not None  # noqa: S101
+            return self._engine.part
 
     async def cascade(self, rail: Rail) -> Cascade:
         """The judges of answers or of a stage. Raises what `load_judges` does."""
@@ -124,8 +127,7 @@ class Loaded:
             return self._judges
         async with self._loading:
             if rail not in self._cascades:
-                with self._keeper.keeping():
-                    self._cascades[rail] = await self._load(rail)
+                self._cascades[rail] = await self._load(rail)
             return self._cascades[rail]
 
     async def _load(self, rail: Rail) -> Cascade:
@@ -156,7 +158,7 @@ class Loaded:
             with self.in_use():
                 for rail in list(before._cascades):
                     await self.cascade(rail)
-                if before._engine_loaded:
+                if before._engine is not None:
                     await self.engine()
         except StarsGuardError as exc:
             _log.warning("the parts of a changed policy cannot be loaded: %s", exc)  # the next call says so again
@@ -164,15 +166,14 @@ class Loaded:
             before.retire()
 
     async def _free(self) -> None:
-        scorers: list[Scorer] = [judge.scorer for cascade in self._cascades.values() for judge in cascade.judges]
         async with AsyncExitStack() as stack:
             if not isinstance(self._given.audit, AuditStore) and _let_go(self.store, self):
                 stack.push_async_callback(self.store.aclose)
-            stack.push_async_callback(self._keeper.aclose)
-            for scorer in scorers:
-                if not is_shared(scorer) and not is_named(scorer):
-                    stack.push_async_callback(scorer.aclose)
-            self._cascades, self._engine_loaded = {}, False
+            if self._engine is not None:
+                stack.push_async_callback(self._engine.aclose)
+            for cascade in self._cascades.values():
+                stack.push_async_callback(cascade.aclose)
+            self._cascades, self._engine = {}, None
 
     async def _free_quietly(self) -> None:
         """As `_free`, where nobody waits for it."""

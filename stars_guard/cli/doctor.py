@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import httpx
 from rich.console import Console
@@ -20,10 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 from stars_guard.audit import default_url, open_store
+from stars_guard.calling import portal
 from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.vllm_process import installed, no_reason_against
 from stars_guard.errors import StarsGuardError
-from stars_guard.policy import GuardModelJudge, Policy, SequenceClassifierJudge, VllmPoolingJudge, load_policy
+from stars_guard.policy import Policy, load_policy
+from stars_guard.scorers.model_options import ModelOptions, ServedModelOptions
 
 __all__ = ["diagnose"]
 
@@ -49,9 +51,9 @@ def diagnose(console: Console, policy: str, model: str, base_url: str | None) ->
         findings += _server(base_url, model) if base_url else _model("generator", model)
         for judge in loaded.every_judge if loaded else ():
             what = f"judge {judge.name}"
-            if isinstance(judge, VllmPoolingJudge | GuardModelJudge) and judge.base_url is not None:
+            if isinstance(judge, ServedModelOptions) and judge.base_url is not None:
                 findings += _server(judge.base_url, judge.model, what, judge.api_key_env)
-            elif isinstance(judge, SequenceClassifierJudge | VllmPoolingJudge | GuardModelJudge):
+            elif isinstance(judge, ModelOptions):
                 findings += _model(what, judge.model)
         findings += _audit(loaded.audit.url if loaded else None)
     table = Table("", "what", "found", "fix", show_lines=False)
@@ -143,7 +145,7 @@ def _policy(source: str) -> tuple[Policy | None, list[_Finding]]:
     if policy.mode != "enforce":
         found.append(_Finding("policy", "note", f"mode {policy.mode} lets everything through", "mode: enforce"))
     for judge in policy.every_judge:
-        key = judge.api_key_env if isinstance(judge, VllmPoolingJudge | GuardModelJudge) else None
+        key = judge.api_key_env if isinstance(judge, ServedModelOptions) else None
         if key and key not in os.environ:
             found.append(_Finding(f"judge {judge.name}", "wrong", f"the environment has no {key}", f"export {key}=..."))
     return policy, found
@@ -190,9 +192,12 @@ def _audit(url: str | None) -> Iterator[_Finding]:
     where = url or default_url()
     try:
         store = open_store(where)
-        if where.startswith("postgresql"):
+        if not where.startswith(("sqlite:", "jsonl:")):
+            # only the store itself knows what it needs; its URL may hold a password
             store.search(limit=1)
-            yield _Finding("audit log", "ok", where.rpartition("@")[2])
+            portal.call(store.aclose)
+            parts = urlsplit(where)
+            yield _Finding("audit log", "ok", f"{parts.scheme}://{parts.hostname or ''}{parts.path}")
             return
     except StarsGuardError as exc:
         yield _Finding("audit log", "wrong", exc.message, exc.hint)

@@ -12,17 +12,18 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from stars_guard.calling import portal
-from stars_guard.calling.judge_loading import load_judges, rule_of
+from stars_guard.calling.judge_loading import load_judges
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
 from stars_guard.errors import PolicyError
-from stars_guard.policy import JudgeSpec, Policy, load_policy, resolve_policy
+from stars_guard.policy import Policy, load_policy, resolve_policy
 from stars_guard.policy.cases import Case, failures, load_cases
 from stars_guard.policy.layers import loosened
 from stars_guard.policy.show import annotated, differences
 from stars_guard.policy.tree import key_of
 from stars_guard.prompting.call_rendering import render_call
+from stars_guard.scorers.options import JudgeOptions
 
 __all__ = ["check_policies", "diff_policies", "run_cases", "show_policy"]
 
@@ -104,14 +105,14 @@ async def _judge_all(
     return list(await asyncio.gather(*(judge(index, case) for index, case in enumerate(cases))))
 
 
-def _specs(policy: Policy) -> dict[str, tuple[JudgeSpec, ...]]:
+def _specs(policy: Policy) -> dict[str, tuple[JudgeOptions, ...]]:
     """The judges of each stage."""
-    rails: dict[str, tuple[JudgeSpec, ...]] = {stage: rail.judges for stage, rail in policy.rails.items()}
+    rails: dict[str, tuple[JudgeOptions, ...]] = {stage: rail.judges for stage, rail in policy.rails.items()}
     return {**rails, "answer": (*policy.judges, *policy.rails.output.judges)}
 
 
 def _report(console: Console, policy: Policy, cases: Sequence[Case], judgements: Sequence[Judgement]) -> bool:
-    rules = {stage: {judge.name: rule_of(judge) for judge in specs} for stage, specs in _specs(policy).items()}
+    rules = {stage: {judge.name: judge.rule for judge in specs} for stage, specs in _specs(policy).items()}
     failed = 0
     for index, (case, judgement) in enumerate(zip(cases, judgements, strict=True)):
         wrong = list(failures(case, judgement, rules[case.stage]))

@@ -9,7 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from stars_guard.engines.embedded_models import resolve_model
-from stars_guard.policy import GuardModelJudge, JudgeSpec, VllmPoolingJudge, load_policy
+from stars_guard.policy import load_policy
+from stars_guard.scorers.model_options import ServedModelOptions
+from stars_guard.scorers.options import JudgeOptions
 
 __all__ = ["serve_lines", "show_config"]
 
@@ -34,18 +36,16 @@ def serve_lines(policy: str, model: str) -> list[str]:
     shares = [min(0.35, SHARE * known[j.model] / whole) if whole else 0.3 / max(1, len(judges)) for j in judges]
     lines = [_line(model, 8000, SHARE - sum(shares))]
     for number, (judge, share) in enumerate(zip(judges, shares, strict=True), start=1):
-        more = "--runner pooling" if isinstance(judge, VllmPoolingJudge) else ""
-        lines.append(_line(judge.model, 8000 + number, share, more))
+        lines.append(_line(judge.model, 8000 + number, share, judge.serve_arguments))
     return lines
 
 
-def _served(judges: Sequence[JudgeSpec]) -> list[VllmPoolingJudge | GuardModelJudge]:
-    """Those that a server can serve. One stands for all that have the same model."""
-    found: dict[tuple[str, str], VllmPoolingJudge | GuardModelJudge] = {}
+def _served(judges: Sequence[JudgeOptions]) -> list[ServedModelOptions]:
+    """Those that a server should serve. Of several with the same model one stands for all."""
+    found: dict[tuple[str, str], ServedModelOptions] = {}
     for judge in judges:
-        match judge:
-            case VllmPoolingJudge() | GuardModelJudge(base_url=str()):
-                found.setdefault((judge.type, judge.model), judge)
+        if isinstance(judge, ServedModelOptions) and (judge.vllm_only or judge.base_url is not None):
+            found.setdefault((judge.type, judge.model), judge)
     return list(found.values())
 
 

@@ -1,37 +1,19 @@
 """Policies in YAML."""
 
 from stars_guard.policy._hot_reload import LivePolicy
-from stars_guard.policy._judges import (
-    GuardModelJudge,
-    HttpJudge,
-    JudgeSpec,
-    PathsJudge,
-    PatternsJudge,
-    PiiJudge,
-    PythonJudge,
-    SequenceClassifierJudge,
-    VllmPoolingJudge,
-)
+from stars_guard.policy._judges import judge_types
 from stars_guard.policy._loader import Resolved, load_policy, resolve_policy, shipped_policies
 from stars_guard.policy._model import Policy
 from stars_guard.policy._rails import Rail, Rails
 from stars_guard.policy.schema import policy_schema
 
 __all__ = [
-    "GuardModelJudge",
-    "HttpJudge",
-    "JudgeSpec",
     "LivePolicy",
-    "PathsJudge",
-    "PatternsJudge",
-    "PiiJudge",
     "Policy",
-    "PythonJudge",
     "Rail",
     "Rails",
     "Resolved",
-    "SequenceClassifierJudge",
-    "VllmPoolingJudge",
+    "judge_types",
     "load_policy",
     "policy_schema",
     "resolve_policy",

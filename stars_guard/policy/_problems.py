@@ -8,9 +8,10 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from stars_guard.policy._judges import JudgeSpec
+from stars_guard.policy._judges import find_options
 from stars_guard.policy._model import Policy
 from stars_guard.policy.tree import Loc, Node, Place, key_of, locate
+from stars_guard.scorers.options import JudgeOptions
 
 __all__ = ["describe", "plain_problems"]
 
@@ -19,7 +20,7 @@ def describe(tree: Node, exc: ValidationError) -> list[str]:
     """Every problem of a policy, in the order of its lines.
 
     Args:
-        tree: what was validated. The value of an environment variable is never told.
+        tree: what was validated. The value of an environment variable is never shown.
     """
     found: dict[tuple[str, str], tuple[int, list[str]]] = {}
     errors = exc.errors(include_url=False)
@@ -29,9 +30,9 @@ def describe(tree: Node, exc: ValidationError) -> list[str]:
         inner = [other for other in errors if len(other["loc"]) > len(loc) and other["loc"][: len(loc)] == loc]
         if error["type"] == "too_short" and inner:
             continue
-        known, place = locate(tree, _without_tag(loc))
+        known, place = locate(tree, _without_branches(tree, loc, missing=error["type"] == "missing"))
         texts = found.setdefault((key_of(known), place.file), (place.line, []))[1]
-        texts.append(f"the value of ${{{place.variable}}} is not valid" if place.variable else _text(error))
+        texts.append(f"the value of ${{{place.variable}}} is not valid" if place.variable else _text(tree, error))
     return [
         f"{Place(file, line)}: {key}: {_either(texts)}"
         for (key, file), (line, texts) in sorted(found.items(), key=lambda item: (item[0][1], item[1][0]))
@@ -48,32 +49,33 @@ def plain_problems(tree: Node, exc: ValidationError) -> list[str]:
     return [f"{place}: {key}: {_either(texts)}" for (key, place), texts in found.items()]
 
 
-def _without_tag(loc: Loc) -> Loc:
-    """pydantic puts a judge's type into the path, after its index, and after ``labels`` which kind they are of."""
-    at = _tag_of(loc)
-    if at is None:
-        return loc
-    rest = loc[at + 1 :]
-    return (*loc[:at], *rest[:1], *rest[2:]) if rest[:1] == ("labels",) else (*loc[:at], *rest)
+def _without_branches(tree: Node, loc: Loc, *, missing: bool) -> Loc:
+    """The path in the tree. For a union pydantic's path also names the branch that was tried, which no reader wrote.
+
+    Args:
+        missing: whether the last part is a key that the tree lacks.
+    """
+    kept: list[int | str] = []
+    node = tree
+    for number, part in enumerate(loc):
+        held: Any = node.value if isinstance(node.value, dict | list) else {}
+        try:
+            node = held[part]
+        except (KeyError, IndexError, TypeError):
+            if missing and number == len(loc) - 1:
+                kept.append(part)
+        else:
+            kept.append(part)
+    return tuple(kept)
 
 
-def _tag_of(loc: Loc) -> int | None:
-    at = loc.index("judges") + 2 if "judges" in loc else len(loc)
-    return at if at < len(loc) else None
-
-
-def _text(error: Any) -> str:
+def _text(tree: Node, error: Any) -> str:
     kind, context = error["type"], error.get("ctx", {})
     match kind:
         case "extra_forbidden":
-            return "unknown key" + _nearest_key(error["loc"])
+            return "unknown key" + _nearest_key(tree, error["loc"])
         case "missing":
             return "this key is required"
-        case "union_tag_not_found":
-            return "`type` is required: " + ", ".join(_judge_models())
-        case "union_tag_invalid":
-            tag = str(context.get("tag"))
-            return f"unknown type {tag!r}" + _suggestion(tag, _judge_models())
         case "literal_error":
             allowed = [str(value) for value in _literals(context.get("expected", ""))]
             given = error["input"]
@@ -100,9 +102,9 @@ def _suggestion(given: str, valid: Iterable[str]) -> str:
     return f"; did you mean `{near[0]}`?" if near else ""
 
 
-def _nearest_key(loc: Loc) -> str:
+def _nearest_key(tree: Node, loc: Loc) -> str:
     given = str(loc[-1])
-    here = _keys(_model_at(loc[:-1]))
+    here = _keys(_model_at(tree, loc[:-1]))
     near = _suggestion(given, here)
     if near:
         return near
@@ -110,16 +112,25 @@ def _nearest_key(loc: Loc) -> str:
     return f"; did you mean `{elsewhere[0]}`?" if elsewhere else f"; valid here: {', '.join(here)}"
 
 
-def _model_at(loc: Loc) -> type[BaseModel]:
+def _model_at(tree: Node, loc: Loc) -> type[BaseModel]:
     model: type[BaseModel] = Policy
-    if (at := _tag_of(loc)) is not None:
-        model, loc = _judge_models()[str(loc[at])], loc[at + 1 :]
-    for part in loc:
+    for end, part in enumerate(loc, start=1):
+        if model is JudgeOptions and isinstance(part, int):
+            model = _options_at(tree, loc[:end])
+            continue
         field = model.model_fields.get(str(part))
         inner = list(_models_in(field.annotation)) if field else []
         if len(inner) == 1:
             model = inner[0]
     return model
+
+
+def _options_at(tree: Node, loc: Loc) -> type[BaseModel]:
+    """The options of the judge at a path of the tree."""
+    node = tree
+    for part in loc:
+        node = node.value[part]
+    return find_options(str(node.value["type"].value)) or JudgeOptions
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -142,10 +153,6 @@ def _sections() -> list[str]:
         if isinstance(kind, type) and issubclass(kind, BaseModel)
         for key in _keys(kind)
     ]
-
-
-def _judge_models() -> dict[str, type[BaseModel]]:
-    return {get_args(kind.model_fields["type"].annotation)[0]: kind for kind in _models_in(JudgeSpec)}
 
 
 def _literals(expected: str) -> list[str]:

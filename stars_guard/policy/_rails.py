@@ -7,7 +7,8 @@ from typing import Literal, get_args
 from pydantic import Field, field_validator
 
 from stars_guard.core.vocabulary import Stage
-from stars_guard.policy._judges import JudgeSpec, Strict, no_twins
+from stars_guard.policy._judges import JudgeSpec
+from stars_guard.scorers.options import Strict, no_twins
 
 __all__ = ["Rail", "Rails", "ToolResultRail"]
 

@@ -2,43 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
 
-from stars_guard.policy._judges import GuardModelJudge, JudgeSpec, PatternsJudge
+from stars_guard.decoding import decoder_of
+from stars_guard.policy._judges import find_options
 from stars_guard.policy._model import Audit, Policy
 from stars_guard.policy.tree import Node
+from stars_guard.scorers.options import JudgeOptions, Loosening
 
 __all__ = ["judge_key", "loosened", "merge"]
 
-FREE = frozenset(
-    {"weight", "reject_above", "on_error", "timeout", "batch_size", "max_length", "api_key_env", "patterns", "engine"}
-    | {"retries", "connections", "categories", "controversial", "labels", "cache_tokens"}
-)
-"""Fields of a vetoing judge whose change is no loosening, or is compared by its own rule."""
+RULES = frozenset({"name", "type", "weight", "reject_above", "on_error", "timeout"})
+"""Fields of every judge whose change doesn't loosen, or which are compared here."""
 
 CONTENTS = ("none", "hash", "redacted", "full")
 MODES = ("off", "monitor", "enforce")
 
 
-def merge(parent: Node, child: Node, key: str = "") -> Node:
-    """The child on top of the parent: mappings key by key, judges and patterns by name, all else replaced."""
-    if isinstance(parent.value, dict) and isinstance(child.value, dict):
-        both = {**parent.value}
-        for name, node in child.value.items():
-            both[name] = merge(both[name], node, name) if name in both else node
-        return Node(both, child.place)
-    if key in ("judges", "patterns") and isinstance(parent.value, list) and isinstance(child.value, list):
-        items = list(parent.value)
-        at = {_name(item): i for i, item in enumerate(items)}
-        for item in child.value:
-            where = at.get(_name(item)) if _name(item) is not None else None
-            if where is None:
-                items.append(item)
-            else:
-                items[where] = merge(items[where], item)
-        return Node(items, child.place)
-    return child
+def merge(parent: Node, child: Node, named: Collection[str] = ("judges",)) -> Node:
+    """The child on top of the parent: mappings key by key, judges by name, all else replaced.
+
+    Args:
+        named: keys of lists whose items are merged by their ``name``. Each type of judge says which it has.
+    """
+    if not isinstance(parent.value, dict) or not isinstance(child.value, dict):
+        return child
+    both = {**parent.value}
+    for key, node in child.value.items():
+        if key not in both:
+            both[key] = node
+        elif key in named and isinstance(node.value, list) and isinstance(both[key].value, list):
+            both[key] = _merge_by_name(both[key], node)
+        else:
+            both[key] = merge(both[key], node, named)
+    return Node(both, child.place)
+
+
+def _merge_by_name(parent: Node, child: Node) -> Node:
+    """Items that both lists have are merged in the parent's place; the child's other items come after."""
+    items = list(parent.value)
+    at = {name: index for index, item in enumerate(items) if (name := _word(item, "name")) is not None}
+    for item in child.value:
+        name = _word(item, "name")
+        if name is None or name not in at:
+            items.append(item)
+        else:
+            items[at[name]] = merge(items[at[name]], item, _named_lists(items[at[name]], item))
+    return Node(items, child.place)
+
+
+def _named_lists(parent: Node, child: Node) -> Collection[str]:
+    """The lists of a judge that are merged by name."""
+    options = find_options(_word(child, "type") or _word(parent, "type"))
+    return options.by_name if options is not None else ()
 
 
 def judge_key(path: Sequence[str], name: str) -> str:
@@ -46,9 +62,10 @@ def judge_key(path: Sequence[str], name: str) -> str:
     return ".".join((*path, name))
 
 
-def _name(node: Node) -> Any:
-    name = node.value.get("name") if isinstance(node.value, dict) else None
-    return str(name.value) if name is not None and isinstance(name.value, str) else None
+def _word(node: Node, key: str) -> str | None:
+    """The text under a key of a mapping, or None."""
+    found = node.value.get(key) if isinstance(node.value, dict) else None
+    return str(found.value) if found is not None and isinstance(found.value, str) else None
 
 
 Change = tuple[str | None, tuple[int | str, ...], str]
@@ -66,8 +83,8 @@ def loosened(parent: Policy, child: Policy) -> Iterator[Change]:
     before, after = parent.decoding, child.decoding
     if after.on_exhausted == "best" != before.on_exhausted:
         yield None, ("decoding", "on_exhausted"), f"{before.on_exhausted} -> best"
-    if after.method == "vanilla" != before.method:
-        yield None, ("decoding", "method"), f"{before.method} -> vanilla"
+    if decoder_of(after.method).decides == "none" != decoder_of(before.method).decides:
+        yield None, ("decoding", "method"), f"{before.method} -> {after.method}"
     yield from _loosened_audit(parent.audit, child.audit)
     if child.rails.tool_result.action == "redact" != parent.rails.tool_result.action:
         yield None, ("rails", "tool_result", "action"), f"{parent.rails.tool_result.action} -> redact"
@@ -92,51 +109,32 @@ def _loosened_audit(before: Audit, after: Audit) -> Iterator[Change]:
 
 
 def _loosened_judges(
-    path: tuple[str, ...], before: Sequence[JudgeSpec], after: Sequence[JudgeSpec]
+    path: tuple[str, ...], before: Sequence[JudgeOptions], after: Sequence[JudgeOptions]
 ) -> Iterator[Change]:
-    judges = {judge.name: (i, judge) for i, judge in enumerate(after)}
+    """Judges of one list that are gone, and what those that are left let through."""
+    at = {judge.name: index for index, judge in enumerate(after)}
     for old in before:
         key = judge_key(path, old.name)
-        if old.name not in judges:
+        if old.name not in at:
             yield key, path, f"judge {old.name!r} is not there"
             continue
-        index, new = judges[old.name]
-        where: tuple[int | str, ...] = (*path, index)
-        if new.on_error == "ignore" != old.on_error:
-            yield key, (*where, "on_error"), f"{old.on_error} -> ignore"
-        if old.reject_above is None:
-            continue
-        if new.reject_above is None or new.reject_above > old.reject_above:
-            yield key, (*where, "reject_above"), f"{old.reject_above} -> {new.reject_above}"
-        if type(old) is not type(new):
-            yield key, (*where, "type"), f"{old.type} -> {new.type}"
-            continue
-        for field in type(old).model_fields.keys() - FREE:
-            if getattr(old, field) != getattr(new, field):
-                yield key, (*where, field), "another judge than the parent's"
-        for text in _fewer_labels(getattr(old, "labels", None), getattr(new, "labels", None)):
-            yield key, (*where, "labels"), text
-        if isinstance(old, PatternsJudge) and isinstance(new, PatternsJudge):
-            kept = {pattern.name: pattern.regex for pattern in new.patterns}
-            for pattern in old.patterns:
-                if kept.get(pattern.name) != pattern.regex:
-                    yield key, (*where, "patterns"), f"pattern {pattern.name!r} is not the parent's"
-        if isinstance(old, GuardModelJudge) and isinstance(new, GuardModelJudge) and old.preset == new.preset:
-            asked = new.categories or new.form.default
-            for category in old.categories or old.form.default:
-                if category not in asked:
-                    yield key, (*where, "categories"), f"category {category!r} is not asked about"
-            if new.controversial == "safe" != old.controversial:
-                yield key, (*where, "controversial"), "unsafe -> safe"
+        index = at[old.name]
+        for field, text in _loosened_judge(old, after[index]):
+            yield key, (*path, index, field), text
 
 
-def _fewer_labels(before: Sequence[str] | Mapping[str, float] | None, after: Any) -> Iterator[str]:
-    """Labels that are gone, and limits that are higher. More labels can only veto more."""
-    if isinstance(before, Mapping) != isinstance(after, Mapping) or (before is None) != (after is None):
-        yield "another judge than the parent's"
+def _loosened_judge(old: JudgeOptions, new: JudgeOptions) -> Iterator[Loosening]:
+    """The rules that all judges have are compared here; each type compares its own fields (`JudgeOptions`)."""
+    if new.on_error == "ignore" != old.on_error:
+        yield "on_error", f"{old.on_error} -> ignore"
+    if old.reject_above is None:
         return
-    for name in before or ():
-        if name not in after:
-            yield f"label {name!r} is not there"
-        elif isinstance(before, Mapping) and after[name] > before[name]:
-            yield f"label {name!r}: {before[name]} -> {after[name]}"
+    if new.reject_above is None or new.reject_above > old.reject_above:
+        yield "reject_above", f"{old.reject_above} -> {new.reject_above}"
+    if type(old) is not type(new):
+        yield "type", f"{old.type} -> {new.type}"
+        return
+    for field in type(old).model_fields:
+        if field not in RULES | old.free and getattr(old, field) != getattr(new, field):
+            yield field, "another judge than the parent's"
+    yield from old.loosenings(new)

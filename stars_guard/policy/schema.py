@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from stars_guard.policy._judges import JUDGES, judge_types, own_judge_types
 from stars_guard.policy._model import Policy
 
-__all__ = ["policy_schema", "schema_text"]
+__all__ = ["own_schema_text", "policy_schema", "schema_text"]
 
 
-def policy_schema() -> dict[str, Any]:
-    """The schema as JSON data (draft 2020-12). What it accepts may still be refused: a regex that does not compile."""
-    schema = Policy.model_json_schema(by_alias=True, mode="validation")
+def policy_schema(types: Sequence[str] | None = None) -> dict[str, Any]:
+    """The schema as JSON data (draft 2020-12). What it accepts may still be refused: a regex that does not compile.
+
+    Args:
+        types: the judges that it knows; None takes those that are installed.
+    """
+    options = {name: JUDGES.get(name) for name in (judge_types() if types is None else types)}
+    models: dict[type[BaseModel], None] = dict.fromkeys([Policy, *options.values()])
+    refs, definitions = models_json_schema([(model, "validation") for model in models], by_alias=True)
+    defs = definitions["$defs"]
+    schema = defs.pop(_name(refs[Policy, "validation"]["$ref"]))
+    known = {name: refs[model, "validation"]["$ref"] for name, model in options.items()}
+    for name, ref in known.items():
+        defs[_name(ref)]["properties"]["type"] = {"const": name, "title": "Type", "type": "string"}
+    defs["Judge"] = {
+        "discriminator": {"mapping": known, "propertyName": "type"},
+        "oneOf": [{"$ref": ref} for ref in known.values()],
+    }
     top, judges = schema["properties"], schema["properties"]["judges"]
     top["extends"] = {"type": "string", "minLength": 1, "description": "a policy's name or path, relative to this file"}
     top["override"] = {"type": "boolean", "description": "lets the top level loosen what the parent says"}
@@ -22,20 +42,29 @@ def policy_schema() -> dict[str, Any]:
         "properties": {"name": {"type": "string"}, "override": {"type": "boolean"}},
         "required": ["name"],
     }
-    rails = schema["$defs"]
     for rail in ("Rail", "ToolResultRail"):
-        listed = rails[rail]["properties"]["judges"]
+        listed = defs[rail]["properties"]["judges"]
         listed["items"] = {"anyOf": [listed["items"], changed]}
     schema["if"] = {"required": ["extends"]}
     schema["then"] = {"properties": {"judges": {"items": {"anyOf": [judges["items"], changed]}}}}
     schema["else"] = {"required": schema.pop("required"), "properties": {"judges": {"items": judges.pop("items")}}}
     return {
+        "$defs": defs,
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "title": "stars-guard policy",
     }
 
 
-def schema_text() -> str:
-    """The schema as ``policies/schema.json`` holds it."""
-    return json.dumps(policy_schema(), indent=2, sort_keys=True) + "\n"
+def _name(ref: str) -> str:
+    return ref.rpartition("/")[2]
+
+
+def schema_text(types: Sequence[str] | None = None) -> str:
+    """The schema as a file holds it. Takes what `policy_schema` does."""
+    return json.dumps(policy_schema(types), indent=2, sort_keys=True) + "\n"
+
+
+def own_schema_text() -> str:
+    """The schema as ``policies/schema.json`` holds it: with the judges that come with stars-guard alone."""
+    return schema_text(own_judge_types())

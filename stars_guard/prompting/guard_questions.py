@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import jinja2
+import jinja2.meta
+import jinja2.nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from stars_guard.core.messages import Message
@@ -18,10 +20,19 @@ from stars_guard.errors import ScorerError, ScorerInputError
 from stars_guard.prompting.guard_formats import GuardFormat
 from stars_guard.prompting.plain_text import as_text
 
-__all__ = ["Encoder", "Labels", "Question", "Questions"]
+__all__ = ["Encoder", "LabelTokens", "Question", "Questions", "template_problem"]
 
 _MARK = re.compile("\x02(\\d+)\x02")
 _PROBE = Passage(call_id="", messages=(Message("user", "?"),), accepted="", segment="!")
+_LONG_PROBE = Passage(
+    call_id="",
+    messages=(Message("system", "?"), Message("user", "?"), Message("assistant", "?"), Message("user", "?")),
+    accepted="!",
+    segment="!",
+)
+_ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+_OWN_FIELDS = ("prompt", "answer", "segment", "messages")
+"""What a policy's own template may show. The published formats have more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +49,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Labels:
+class LabelTokens:
     """First tokens of the labels of either side."""
 
     harmful: tuple[int, ...]
@@ -50,19 +61,39 @@ class Labels:
         return [*self.harmful, *self.safe]
 
 
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    """A rendered template.
+
+    Attributes:
+        rendered: the template's own text, with marks where texts of the passage come.
+        texts: what each mark stands for.
+        answer_marks: those that stand for some of the answer.
+    """
+
+    rendered: str
+    texts: list[str]
+    answer_marks: tuple[str, ...]
+
+
 class Questions:
     """The questions of one format about the picked categories.
 
     Attributes:
         asked: one or more a passage, always the same.
+
+    Raises:
+        ScorerError: the format's template isn't valid Jinja2.
     """
 
     def __init__(self, form: GuardFormat, categories: Sequence[str] = (), *, controversial: str = "unsafe") -> None:
         picked = categories or form.default
         self._form = form
         self._categories = {name: form.categories[name] for name in form.categories if name in picked}
-        environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-        self._template = environment.from_string(form.template)
+        try:
+            self._template = _ENVIRONMENT.from_string(form.template)
+        except jinja2.TemplateSyntaxError as exc:
+            raise ScorerError(f"the judge's template is not Jinja2: {exc.message}", hint="correct it") from exc
         self._middle = {"safe": (), "unsafe": (), controversial: form.controversial}
         self.asked = tuple(self._all())
 
@@ -82,24 +113,21 @@ class Questions:
         Raises:
             ScorerInputError: the template does not take the passage.
         """
-        try:
-            return [encoder.encode(*self._render(question, passage)) for question in self.asked]
-        except jinja2.TemplateError as exc:
-            raise ScorerInputError(
-                f"the judge's template does not take the conversation: {type(exc).__name__}",
-                hint="correct the template",
-            ) from exc
+        shown = [self._render(question, passage) for question in self.asked]
+        return [encoder.encode(one.rendered, one.texts) for one in shown]
 
-    def labels(self, encoder: Encoder) -> Labels:
+    def labels(self, encoder: Encoder) -> LabelTokens:
         """The tokens that are compared.
 
         Raises:
             ScorerError: the template fails, both sides begin with the same token, or a label has none.
         """
         try:
-            rendered, _ = self._render(self.asked[0], _PROBE)
-        except jinja2.TemplateError as exc:
-            raise ScorerError(f"the judge's template fails: {type(exc).__name__}", hint="correct the template") from exc
+            rendered = self._render(self.asked[0], _PROBE).rendered
+        except ScorerInputError as exc:
+            # nothing is wrong with a plain question, so it is the template
+            kind = type(exc.__cause__).__name__
+            raise ScorerError(f"the judge's template fails: {kind}", hint="correct the template") from exc.__cause__
         harmful = encoder.first_tokens(rendered, self._form.harmful + self._middle["unsafe"])
         safe = encoder.first_tokens(rendered, self._form.safe + self._middle["safe"])
         if both := set(harmful) & set(safe):
@@ -107,7 +135,7 @@ class Questions:
                 f"labels of both sides begin with the same token: {encoder.names(sorted(both))}",
                 hint="write the labels as the model does, a leading space or line break included",
             )
-        return Labels(harmful, safe)
+        return LabelTokens(harmful, safe)
 
     def verdict(self, chances: Sequence[float]) -> tuple[float, str | None]:
         """The highest chance of harm over the picked categories, and of which, where each has its own."""
@@ -117,7 +145,18 @@ class Questions:
         value, question = max(zip(chances, self.asked, strict=True), key=lambda pair: pair[0])
         return value, question.category
 
-    def _render(self, question: Question, passage: Passage) -> tuple[str, list[str]]:
+    def problem(self) -> str | None:
+        """What goes wrong when a short and a long conversation are put into the template, or None."""
+        for probe in (_PROBE, _LONG_PROBE):
+            try:
+                shown = self._render(self.asked[0], probe)
+            except ScorerError as exc:
+                return str(exc.__cause__) if isinstance(exc.__cause__, jinja2.TemplateError) else exc.message
+            if not any(mark in shown.rendered for mark in shown.answer_marks):
+                return "it does not show answer, segment or the last message, so every answer would get the same score"
+        return None
+
+    def _render(self, question: Question, passage: Passage) -> _Rendered:
         turns = [*as_text(passage.messages), Message("assistant", passage.answer)]
         said = [message.content for message in passage.messages if message.role == "user"]
         fields = {
@@ -126,19 +165,52 @@ class Questions:
             "prompt": "\n".join(said),
             "question": said[-1] if said else "",
         }
+        marks = {name: _mark(len(turns) + i) for i, name in enumerate(fields)}
         texts = [*(turn.content for turn in turns), *fields.values()]
         marked = [{"role": turn.role, "content": _mark(i)} for i, turn in enumerate(turns)]
-        rendered = self._template.render(
-            messages=marked,
-            turns=[turn for turn in marked if turn["role"] != "system"],
-            categories=self._categories,
-            category=question.category,
-            definition=self._categories.get(question.category or ""),
-            **{name: _mark(len(turns) + i) for i, name in enumerate(fields)},
-        )
+        try:
+            rendered = self._template.render(
+                messages=marked,
+                turns=[turn for turn in marked if turn["role"] != "system"],
+                categories=self._categories,
+                category=question.category,
+                definition=self._categories.get(question.category or ""),
+                **marks,
+            )
+        except Exception as exc:
+            # a template's expressions may raise anything, such as a division by zero
+            raise ScorerInputError(
+                f"the judge's template does not take the conversation: {type(exc).__name__}",
+                hint="correct the template",
+            ) from exc
         for line, label in itertools.zip_longest(self._form.lines[: len(question.given) + 1], question.given):
             rendered += line + ("" if label is None else (self._form.harmful if label else self._form.safe)[0])
-        return rendered, [text.strip() for text in texts] if self._form.trim else texts
+        answers = (marked[-1]["content"], marks["answer"], marks["segment"])
+        return _Rendered(rendered, [text.strip() for text in texts] if self._form.trim else texts, answers)
+
+
+def template_problem(template: str) -> str | None:
+    """What is wrong with a template that a policy brings, or None."""
+    try:
+        parsed = _ENVIRONMENT.parse(template)
+        # jinja2 itself finds these only where they are reached
+        for node in parsed.find_all(jinja2.nodes.Filter):
+            if node.name not in _ENVIRONMENT.filters:
+                return f"there is no filter {node.name!r}"
+        for test in parsed.find_all(jinja2.nodes.Test):
+            if test.name not in _ENVIRONMENT.tests:
+                return f"there is no test {test.name!r}"
+        used = jinja2.meta.find_undeclared_variables(parsed) - set(_ENVIRONMENT.globals)
+        questions = Questions(GuardFormat("custom", template, (), ()))
+    except jinja2.TemplateSyntaxError as exc:
+        return f"not a Jinja2 template: {exc.message}"
+    except ScorerError as exc:
+        return exc.message
+    if unknown := used - {*_OWN_FIELDS}:
+        return f"a template has no {', '.join(sorted(unknown))}; only {', '.join(_OWN_FIELDS)}"
+    if problem := questions.problem():
+        return f"the template cannot be used: {problem}"
+    return None
 
 
 def _mark(index: int) -> str:

@@ -1,16 +1,16 @@
-"""Judges."""
+"""Judges. Each scorer lives in a file of its own, with its options; import it from there."""
 
-from stars_guard.scorers.base import Rating, Scorer
+from stars_guard.scorers.base import Find, Rating, Scorer
 from stars_guard.scorers.cascade import Cascade, Judge
-from stars_guard.scorers.patterns import Pattern, PatternScorer
-from stars_guard.scorers.sequence_classifier import SequenceClassifierScorer
+from stars_guard.scorers.options import JudgeOptions, Loosening, Strict
 
 __all__ = [
     "Cascade",
+    "Find",
     "Judge",
-    "Pattern",
-    "PatternScorer",
+    "JudgeOptions",
+    "Loosening",
     "Rating",
     "Scorer",
-    "SequenceClassifierScorer",
+    "Strict",
 ]

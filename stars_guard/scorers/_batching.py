@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from stars_guard.core.segments import Passage
 from stars_guard.errors import ScorerError
@@ -19,7 +18,6 @@ Rated = tuple[Sequence[Rating], int]
 """Ratings, and the size of the batch that they were made in."""
 
 Waiter = tuple[Sequence[Passage], "asyncio.Future[Rated]"]
-
 
 PATIENCE = 5.0
 """Seconds that a scorer has to end after nobody waits for its answer. Then it is left behind, and the next is asked."""
@@ -35,6 +33,7 @@ class Batcher:
 
     def __init__(self, scorer: Scorer) -> None:
         self.breaker = Breaker()
+        self.process = os.getpid()
         self._scorer = scorer
         self._waiting: list[Waiter] = []
         self._task: asyncio.Task[None] | None = None
@@ -59,9 +58,9 @@ class Batcher:
     async def _serve(self, batch: Sequence[Waiter]) -> bool:
         """Answer those who still wait; False where the scorer failed."""
         batch = [waiter for waiter in batch if not waiter[1].done()]
-        passages = [passage for given, _ in batch for passage in given]
-        if not passages:
+        if not batch:
             return True
+        passages = [passage for given, _ in batch for passage in given]
         scoring = asyncio.get_running_loop().create_task(self._ask(passages))
         await self._while_wanted(scoring, [future for _, future in batch])
         if not scoring.done():
@@ -106,20 +105,16 @@ class Batcher:
             scoring.exception()  # nobody waits for it any more
 
 
-_batchers: WeakKeyDictionary[Scorer, Batcher] = WeakKeyDictionary()
+_KEPT = "_stars_guard_batcher"
 
 
 def batcher_of(scorer: Scorer) -> Batcher:
-    """The one batcher of a scorer, whoever asks it."""
-    batcher = _batchers.get(scorer)
-    if batcher is None:
-        batcher = _batchers[scorer] = Batcher(scorer)
+    """The one batcher of a scorer, whoever asks it.
+
+    The scorer itself keeps it: so it lives as long as the scorer, and a scorer needs neither a hash nor to be mutable.
+    """
+    kept = vars(scorer)
+    batcher: Batcher | None = kept.get(_KEPT)
+    if batcher is None or batcher.process != os.getpid():
+        batcher = kept[_KEPT] = Batcher(scorer)
     return batcher
-
-
-def _after_fork() -> None:
-    """Their tasks run in the parent process."""
-    _batchers.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from stars_guard.engines import vllm_process
 from stars_guard.engines.model_thread import ModelThread
 from stars_guard.engines.vllm_client import ServerOptions, Servers
 from stars_guard.errors import ScorerError
+from stars_guard.scorers._together import together
 
 __all__ = ["GuardEngine", "ServerGuard", "TransformersGuard", "VllmGuard"]
 
@@ -29,7 +29,7 @@ class GuardEngine(ABC):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Free the model."""
+        """Free the model. May be called twice."""
 
 
 class TransformersGuard(GuardEngine):
@@ -39,8 +39,11 @@ class TransformersGuard(GuardEngine):
         self._model = model
         self._batch_size = batch_size
         self._worker = ModelThread("judge")
+        self._closed = False
 
     async def labels(self, prompts: Sequence[list[int]], labels: Sequence[int]) -> list[Row]:
+        if self._closed:
+            raise ScorerError("the judge's model is closed")
         return await self._worker.run(partial(self._pass, prompts, labels))
 
     def _pass(self, prompts: Sequence[list[int]], labels: Sequence[int]) -> list[Row]:
@@ -68,22 +71,26 @@ class TransformersGuard(GuardEngine):
         return [found[i] for i in range(len(prompts))]
 
     async def aclose(self) -> None:
+        self._closed = True
         await self._worker.aclose()
+        self._model = None
 
 
 class VllmGuard(GuardEngine):
-    """An ``AsyncLLM`` of its own; what it has read before comes from its prefix cache."""
+    """An ``AsyncLLM`` of its own. What it has read before comes from its prefix cache."""
 
     def __init__(self, engine: Any) -> None:
-        self._engine = engine
+        self._engine: Any = engine
         self._numbers = itertools.count()
 
     async def labels(self, prompts: Sequence[list[int]], labels: Sequence[int]) -> list[Row]:
-        return list(await asyncio.gather(*(self._one(ids, labels) for ids in prompts)))
+        return await together(self._one(ids, labels) for ids in prompts)
 
     async def _one(self, ids: list[int], labels: Sequence[int]) -> Row:
         from vllm import SamplingParams
 
+        if self._engine is None:
+            raise ScorerError("the judge's vLLM engine is closed")
         params = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=list(labels), detokenize=False)
         found, cached = None, None
         with vllm_process.translated():
@@ -96,11 +103,13 @@ class VllmGuard(GuardEngine):
         return [found[0][label].logprob for label in labels], cached
 
     async def aclose(self) -> None:
-        await vllm_process.stop(self._engine)
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await vllm_process.stop(engine)
 
 
 class ServerGuard(GuardEngine):
-    """``/v1/completions`` of a vLLM server, by token ids. It does not tell what came from its cache."""
+    """``/v1/completions`` of a vLLM server, by token ids. It does not report what came from its cache."""
 
     def __init__(self, model: str, options: ServerOptions) -> None:
         self._model = model

@@ -1,14 +1,10 @@
-"""Keys and values of what a decoder has read, kept by call: one more segment costs that segment alone.
-
-A call has a trunk, what its passages have in common, and a tail for each of the passages that were read last. When one
-of them becomes part of the answer, the next passages begin with it, and its tail is put on the trunk.
-"""
+"""Reads sequences with a decoder after what it has read before: one more segment costs that segment alone."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +12,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.modeling_layers import GenericForSequenceClassification
 
 from stars_guard.engines.attention import causal_masks, use_grouped
+from stars_guard.scorers._kept_states import States, Tail, Trunk, common_length
 
 __all__ = ["Prefixes", "keeps_prefixes"]
 
@@ -28,67 +25,33 @@ SHARED = 8
 WINDOWED = frozenset({"full_attention", "sliding_attention"})
 
 
-@dataclass(slots=True, eq=False)
-class _Tail:
-    """Keys and values [heads, tokens, dim] by layer of a passage's tokens from ``start`` on."""
-
-    ids: list[int]
-    start: int
-    keys: list[torch.Tensor]
-    values: list[torch.Tensor]
-
-
-@dataclass(slots=True, eq=False)
-class _Trunk:
-    """Keys and values [heads, capacity, dim] by layer; the first ``len(ids)`` positions count."""
-
-    ids: list[int] = field(default_factory=list)
-    keys: list[torch.Tensor] = field(default_factory=list)
-    values: list[torch.Tensor] = field(default_factory=list)
-    tails: list[_Tail] = field(default_factory=list)
-
-    @property
-    def tokens(self) -> int:
-        """Positions that memory is taken for."""
-        return (self.keys[0].shape[1] if self.keys else 0) + sum(len(t.ids) - t.start for t in self.tails)
-
-    def write(self, layer: int, start: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Put positions in place, making room."""
-        end = start + keys.shape[1]
-        if layer == len(self.keys):
-            self.keys.append(keys[:, :0])
-            self.values.append(values[:, :0])
-        for own, new in ((self.keys, keys), (self.values, values)):
-            old = own[layer]
-            if old.shape[1] < end:
-                room = -(-(end + end // 4) // 64) * 64
-                own[layer] = old.new_zeros((old.shape[0] or new.shape[0], room, new.shape[2]))
-                own[layer][:, :start] = old[:, :start]
-            own[layer][:, start:end] = new
-
-    def adopt(self, ids: list[int]) -> None:
-        """Bring the trunk as near to a sequence as the tails allow."""
-        best = max(self.tails, key=lambda tail: _common(tail.ids, ids), default=None)
-        if best is not None and (length := _common(best.ids, ids)) > max(best.start, _common(self.ids, ids)):
-            for layer, (keys, values) in enumerate(zip(best.keys, best.values, strict=True)):
-                self.write(layer, best.start, keys[:, : length - best.start], values[:, : length - best.start])
-            self.ids = best.ids[:length]
-        self.tails = []
-
-
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class _Job:
-    """Read tokens [start, end) of a sequence after ``start`` of its trunk; onto the trunk, or as a tail."""
+    """Read tokens [start, end) of a sequence after the first ``start`` tokens of its trunk.
 
-    trunk: _Trunk
+    Attributes:
+        as_tail: whether what is read is kept as a tail; else it is put on the trunk.
+        passage: the index of the passage whose last token this reads, if it does.
+        cached: tokens of that passage that are not read again.
+    """
+
+    trunk: Trunk
     ids: list[int]
     start: int
     end: int
-    tail: bool = False
+    as_tail: bool = False
     passage: int | None = None
+    cached: int = 0
+
+    @property
+    def size(self) -> int:
+        """Tokens to read."""
+        return self.end - self.start
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]
+    """One layer of a `_Pass`: gives the model's attention what was kept before each row, and what is new."""
+
     is_compileable = False
     is_sliding = False
 
@@ -103,21 +66,31 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        owner, number = self.owner, self.number
-        if len(owner.jobs) == 1 and not owner.jobs[0].tail:
-            trunk, end = owner.jobs[0].trunk, owner.end
-            trunk.write(number, owner.jobs[0].start, key_states[0], value_states[0])
-            return trunk.keys[number][None, :, :end], trunk.values[number][None, :, :end]
-        owner.new.append((key_states, value_states))
-        return self._gathered(key_states, "keys"), self._gathered(value_states, "values")
+        new = States(key_states, value_states)
+        whole = self._on_the_trunk(new) if self.owner.in_place else self._gathered(new)
+        return whole.keys, whole.values
 
-    def _gathered(self, new: torch.Tensor, name: str) -> torch.Tensor:
-        rows, heads, width, dim = new.shape
-        whole = new.new_zeros((rows, heads, self.owner.end, dim))
+    def _on_the_trunk(self, new: States) -> States:
+        """A single sequence is written where it will be kept, so nothing is copied."""
+        (job,) = self.owner.jobs
+        job.trunk.write(self.number, job.start, States(new.keys[0], new.values[0]))
+        kept = job.trunk.layers[self.number].first(self.owner.end)
+        return States(kept.keys[None], kept.values[None])
+
+    def _gathered(self, new: States) -> States:
+        """Several sequences are put together in one tensor, each after its own trunk."""
+        self.owner.new.append(new)
+        rows, heads, _, dim = new.keys.shape
+        size = (rows, heads, self.owner.end, dim)
+        whole = States(new.keys.new_zeros(size), new.values.new_zeros(size))
         for row, job in enumerate(self.owner.jobs):
             if job.start:
-                whole[row, :, : job.start] = getattr(job.trunk, name)[self.number][:, : job.start]
-            whole[row, :, job.start : job.start + width] = new[row]
+                before = job.trunk.layers[self.number].first(job.start)
+                whole.keys[row, :, : job.start] = before.keys
+                whole.values[row, :, : job.start] = before.values
+            end = job.start + self.owner.width
+            whole.keys[row, :, job.start : end] = new.keys[row]
+            whole.values[row, :, job.start : end] = new.values[row]
         return whole
 
     def get_seq_length(self) -> int:
@@ -134,25 +107,32 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
 
 
 class _Pass(Cache):  # type: ignore[misc]
-    """What a forward pass sees as its cache: rows of their own length, each after its trunk."""
+    """What a forward pass sees as its cache: rows of their own length, each after its trunk.
+
+    Attributes:
+        width: columns of the pass; shorter rows are padded on the right.
+        end: positions up to the last column.
+        in_place: whether the one row is written onto its trunk while the pass runs.
+        new: the states of all rows by layer, where they are not.
+    """
 
     def __init__(self, jobs: Sequence[_Job], layers: int) -> None:
         self.jobs = jobs
-        self.width = max(job.end - job.start for job in jobs)
+        self.width = max(job.size for job in jobs)
         self.end = max(job.start for job in jobs) + self.width
-        self.new: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.in_place = len(jobs) == 1 and not jobs[0].as_tail
+        self.new: list[States] = []
         super().__init__(layers=[_Layer(self, number) for number in range(layers)])
 
     def keep(self) -> None:
         """Put what was read where its job says. Padded positions are left behind."""
         for row, job in enumerate(self.jobs):
-            size = job.end - job.start
-            if job.tail:
-                keys, values = ([pair[i][row, :, :size].clone() for pair in self.new] for i in (0, 1))
-                job.trunk.tails.append(_Tail(job.ids, job.start, keys, values))
+            own = [States(new.keys[row], new.values[row]).first(job.size) for new in self.new]
+            if job.as_tail:
+                job.trunk.tails.append(Tail(job.ids, job.start, [states.copy() for states in own]))
                 continue
-            for layer, (new_keys, new_values) in enumerate(self.new):
-                job.trunk.write(layer, job.start, new_keys[row, :, :size], new_values[row, :, :size])
+            for layer, states in enumerate(own):
+                job.trunk.write(layer, job.start, states)
             job.trunk.ids = job.ids[: job.end]
 
 
@@ -171,11 +151,11 @@ class Prefixes:
         self._config = model.config
         self._limit = limit
         self._batch_size = batch_size
-        self._calls: OrderedDict[str, _Trunk] = OrderedDict()
+        self._calls: OrderedDict[str, Trunk] = OrderedDict()
 
     @property
     def tokens(self) -> int:
-        """What is kept."""
+        """How many are kept."""
         return sum(trunk.tokens for trunk in self._calls.values())
 
     def forget(self, call_id: str) -> None:
@@ -184,53 +164,50 @@ class Prefixes:
 
     def read(self, calls: Sequence[str], sequences: Sequence[list[int]]) -> tuple[torch.Tensor, list[int]]:
         """The last token's state [sequences, width] of each, and how many of its tokens were not read again."""
-        states: list[torch.Tensor | None] = [None] * len(calls)
-        cached = [0] * len(calls)
+        found: dict[int, tuple[torch.Tensor, int]] = {}
         with torch.inference_mode():
             for chunk in _chunks(calls, self._batch_size):
-                stems, ends = self._plan(chunk, sequences, cached)
-                for stage in (stems, ends):
+                plans = [self._plan(call, {i: sequences[i] for i in passages}) for call, passages in chunk.items()]
+                # what passages have in common must be on its trunk before any of them is read
+                for stage in ([job for stem, _ in plans for job in stem], [job for _, ends in plans for job in ends]):
                     for jobs in _passes(stage, self._batch_size):
                         for job, state in zip(jobs, self._forward(jobs), strict=True):
                             if job.passage is not None:
-                                states[job.passage] = state
+                                found[job.passage] = state, job.cached
                 while self._calls and self.tokens > self._limit:
                     self._calls.popitem(last=False)
-        return torch.stack([state for state in states if state is not None]), cached
+        rows = [found[i] for i in range(len(sequences))]
+        return torch.stack([state for state, _ in rows]), [cached for _, cached in rows]
 
-    def _plan(
-        self, chunk: dict[str, list[int]], sequences: Sequence[list[int]], cached: list[int]
-    ) -> tuple[list[_Job], list[_Job]]:
-        """Jobs of two stages: what several passages of a call have in common, and the passages themselves."""
-        stems, ends = [], []
-        for call, passages in chunk.items():
-            trunk = self._calls.setdefault(call, _Trunk())
-            self._calls.move_to_end(call)
-            first = sequences[passages[0]]
-            stem = min(_common(first, sequences[i]) for i in passages)
-            shortest = min(len(sequences[i]) for i in passages) - 1
-            trunk.adopt(first[:stem])
-            start = min(_common(trunk.ids, first[:stem]), shortest)
-            for i in passages:
-                cached[i] = start
-            if len(passages) == 1:
-                ends.append(_Job(trunk, first, start, len(first), passage=passages[0]))
-                continue
-            if (shared := min(stem, shortest)) - start >= SHARED:
-                stems.append(_Job(trunk, first, start, shared))
-                for i in passages[1:]:
-                    cached[i] = shared
-                start = shared
-            ends += [_Job(trunk, sequences[i], start, len(sequences[i]), True, i) for i in passages]
+    def _plan(self, call: str, passages: dict[int, list[int]]) -> tuple[list[_Job], list[_Job]]:
+        """How to read a call's passages: first what they have in common, if it is long enough, and then each."""
+        trunk = self._calls.setdefault(call, Trunk())
+        self._calls.move_to_end(call)
+        (lead, first), *others = passages.items()
+        stem = min((common_length(first, ids) for _, ids in others), default=len(first))
+        # at least one token is always read, because its state is what is asked for
+        shortest = min(map(len, passages.values())) - 1
+        trunk.adopt(first[:stem])
+        start = min(common_length(trunk.ids, first[:stem]), shortest)
+        if not others:
+            return [], [_Job(trunk=trunk, ids=first, start=start, end=len(first), passage=lead, cached=start)]
+        stems, after = [], start
+        if (shared := min(stem, shortest)) - start >= SHARED:
+            stems, after = [_Job(trunk=trunk, ids=first, start=start, end=shared)], shared
+        ends = [
+            # the first passage pays for what all have in common
+            _Job(trunk=trunk, ids=ids, start=after, end=len(ids), as_tail=True, passage=i, cached=paid)
+            for (i, ids), paid in zip(passages.items(), [start, *(after for _ in others)], strict=True)
+        ]
         return stems, ends
 
     def _forward(self, jobs: Sequence[_Job]) -> list[torch.Tensor]:
+        """The state of the last token that each job reads."""
         for job in jobs:
-            # what is behind is written over; should the pass fail, it must not count
-            del job.trunk.ids[job.start :]
+            job.trunk.cut(job.start)
         device = self._model.device
         cache = _Pass(jobs, self._config.num_hidden_layers)
-        rows = [job.ids[job.start : job.end] + [0] * (cache.width - job.end + job.start) for job in jobs]
+        rows = [job.ids[job.start : job.end] + [0] * (cache.width - job.size) for job in jobs]
         starts = torch.tensor([[job.start] for job in jobs], device=device)
         positions = starts + torch.arange(cache.width, device=device)
         hidden = self._model(
@@ -242,19 +219,7 @@ class Prefixes:
             use_cache=True,
         ).last_hidden_state
         cache.keep()
-        return [hidden[row, job.end - job.start - 1] for row, job in enumerate(jobs)]
-
-
-def _common(one: list[int], other: list[int]) -> int:
-    """How many first items are the same. Halves, so that the comparing is done in C."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+        return [hidden[row, job.size - 1] for row, job in enumerate(jobs)]
 
 
 def _chunks(calls: Sequence[str], size: int) -> Iterator[dict[str, list[int]]]:
@@ -277,17 +242,15 @@ def _chunks(calls: Sequence[str], size: int) -> Iterator[dict[str, list[int]]]:
 
 def _passes(jobs: Sequence[_Job], size: int) -> Iterator[list[_Job]]:
     """Jobs of about the same number of tokens together. Long ones onto a trunk are read in pieces first."""
-    todo = []
+    shortened = []
     for job in jobs:
-        start = job.start
-        while not job.tail and job.end - start > PIECE:
-            yield [_Job(job.trunk, job.ids, start, start + PIECE)]
-            start += PIECE
-        todo.append(_Job(job.trunk, job.ids, start, job.end, job.tail, job.passage))
-    todo.sort(key=lambda job: job.end - job.start)
+        while not job.as_tail and job.size > PIECE:
+            yield [replace(job, end=job.start + PIECE, passage=None)]
+            job = replace(job, start=job.start + PIECE)
+        shortened.append(job)
     group: list[_Job] = []
-    for job in todo:
-        if group and (len(group) == size or job.end - job.start > 2 * (group[0].end - group[0].start) + 16):
+    for job in sorted(shortened, key=lambda job: job.size):
+        if group and (len(group) == size or job.size > 2 * group[0].size + 16):
             yield group
             group = []
         group.append(job)

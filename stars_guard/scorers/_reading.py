@@ -124,7 +124,8 @@ class Reader:
             pieces = [(False, self._front), (True, encode_text(tokenizer, prompt)), (False, self._middle)]
             return _Call(messages, pieces, self._end, True)
         else:
-            rendered, texts = render_chat(tokenizer, messages, answer="?")
+            # a text that is judged without a conversation answers an empty message: chat templates need one
+            rendered, texts = render_chat(tokenizer, messages or (Message("user", ""),), answer="?")
         # the answer is the last text; its own, not "?", comes in between
         place = mark(len(texts) - 1)
         if rendered.count(place) != 1:

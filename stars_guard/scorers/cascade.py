@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import KW_ONLY, dataclass, replace
 
 from stars_guard.core.judging import Judgement, Rule, Score, combine
@@ -24,7 +25,7 @@ class Judge:
     Attributes:
         timeout: seconds; None waits for ever.
         tail: characters of the answer's end that are seen, the whole segment at least; None shows all.
-        every: asked at each k-th segment; 0 never, save at the last. All are asked about a whole tool call.
+        every: asked at each k-th segment; 0 never, except at the last. All are asked about a whole tool call.
         final: asked at the last segment too, and then sees the whole answer.
     """
 
@@ -56,9 +57,14 @@ class Judge:
 
 
 class Cascade:
-    """All judges of one policy."""
+    """All judges of one policy.
 
-    def __init__(self, judges: Sequence[Judge]) -> None:
+    Args:
+        opened: frees the scorers that were loaded for this cascade. None where the caller made them, and closes them.
+    """
+
+    def __init__(self, judges: Sequence[Judge], opened: AsyncExitStack | None = None) -> None:
+        self._opened = opened or AsyncExitStack()
         self.judges = tuple(judges)
         self.rules = tuple(judge.rule for judge in judges)
         self._order = sorted(judges, key=lambda judge: (judge.scorer.cost, judge.rule.reject_above is None))
@@ -72,7 +78,7 @@ class Cascade:
         return await self._ask(passages, self._order)
 
     async def judge_fully(self, passage: Passage) -> Judgement:
-        """Every judge's word, whatever another vetoes. Raises as `judge` does."""
+        """Ask every judge, whatever another vetoes. Raises as `judge` does."""
         scores = [(await _scores(judge, [passage]))[0] for judge in self.judges]
         return combine(scores, self.rules)
 
@@ -103,6 +109,13 @@ class Cascade:
         """Tell the scorers that a call is over."""
         for judge in self.judges:
             await judge.scorer.forget(call_id)
+
+    async def aclose(self) -> None:
+        """Free the scorers that were loaded for this cascade. One that others use too goes with the last of them.
+
+        Does nothing the second time.
+        """
+        await self._opened.aclose()
 
 
 async def _scores(judge: Judge, passages: Sequence[Passage]) -> list[Score]:

@@ -5,22 +5,136 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from stars_guard.core.segments import Passage
 from stars_guard.engines import vllm_process
+from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.loading import load_tokenizer, loading
 from stars_guard.engines.vllm_client import parse_options
 from stars_guard.errors import BackendError, InputError, MissingExtra, ScorerError, ScorerInputError
-from stars_guard.prompting.guard_formats import GuardFormat
-from stars_guard.prompting.guard_questions import Encoder, Labels, Questions
+from stars_guard.prompting.guard_formats import GuardFormat, guard_format
+from stars_guard.prompting.guard_questions import Encoder, LabelTokens, Questions, template_problem
 from stars_guard.scorers._guard_engines import GuardEngine, ServerGuard, TransformersGuard, VllmGuard
 from stars_guard.scorers.base import Rating, Scorer
+from stars_guard.scorers.model_options import ServedModelOptions
+from stars_guard.scorers.options import Loosening, no_twins
 
-__all__ = ["GuardModelScorer"]
+__all__ = ["GuardModelOptions", "GuardModelScorer", "Preset"]
+
+Preset = Literal[
+    "granite-guardian-3.0",
+    "granite-guardian-3.2",
+    "llama-guard-3",
+    "llama-guard-3-1b",
+    "llama-guard-4",
+    "qwen3guard",
+    "shieldgemma",
+    "wildguard",
+]
+"""The names of the data files in `stars_guard.prompting.guard_formats`."""
+
+
+class GuardModelOptions(ServedModelOptions):
+    """A generative safety model: the probability of its harmful labels against its safe ones, in one forward pass.
+
+    It runs on transformers; on vLLM in this process where ``engine`` is given; on a vLLM server where ``base_url`` is.
+    """
+
+    free: ClassVar[frozenset[str]] = frozenset(
+        {"categories", "controversial", "api_key_env", "engine", "max_length", "batch_size"}
+    )
+
+    preset: Preset | None = Field(None, description="the published format that the model was trained on")
+    categories: tuple[str, ...] | None = Field(
+        None, min_length=1, strict=False, description="hazards that are asked about; default: the preset's"
+    )
+    controversial: Literal["safe", "unsafe"] = Field("unsafe", description="what qwen3guard's third label counts as")
+    template: str | None = Field(
+        None,
+        min_length=1,
+        description="Jinja2, up to where the label comes; it has prompt, answer, segment and messages",
+    )
+    harmful: tuple[str, ...] | None = Field(
+        None, min_length=1, strict=False, description="with template: labels as the model writes them"
+    )
+    safe: tuple[str, ...] | None = Field(None, min_length=1, strict=False, description="with template")
+    engine: dict[str, Any] | None = Field(None, description="vLLM's engine arguments, in process")
+    max_length: int = Field(4096, ge=16, description="tokens; a longer question is an error")
+    batch_size: int = Field(8, ge=1, description="questions in one pass of transformers")
+
+    @field_validator("categories")
+    @classmethod
+    def _known(cls, categories: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        preset = info.data.get("preset")
+        if categories is not None and preset is not None:
+            if problem := guard_format(preset).problem(categories):
+                raise ValueError(problem)
+            no_twins("categories", list(categories))
+        return categories
+
+    @field_validator("template")
+    @classmethod
+    def _renders(cls, template: str | None) -> str | None:
+        if template is not None and (problem := template_problem(template)):
+            raise ValueError(problem)
+        return template
+
+    @field_validator("harmful", "safe")
+    @classmethod
+    def _not_empty(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if labels is not None and "" in labels:
+            raise ValueError("a label should not be empty")
+        return labels
+
+    @model_validator(mode="after")
+    def _one_format(self) -> Self:
+        own = (self.template, self.harmful, self.safe)
+        if self.preset is not None and any(own):
+            raise ValueError("a preset brings its own template and labels: take template, harmful and safe out")
+        if self.preset is None and not all(own):
+            raise ValueError("give preset, or template, harmful and safe")
+        if both := {*(self.harmful or ())} & {*(self.safe or ())}:
+            raise ValueError(f"both harmful and safe have the label {sorted(both)[0]!r}")
+        if self.preset is None and self.categories is not None:
+            raise ValueError("categories are a preset's: write those of your own into the template")
+        if self.base_url is not None and self.engine is not None:
+            raise ValueError("give base_url (a server) or engine (in this process), not both")
+        return self
+
+    @property
+    def form(self) -> GuardFormat:
+        """How the model is asked."""
+        if self.preset is not None:
+            return guard_format(self.preset)
+        return GuardFormat("custom", self.template or "", self.harmful or (), self.safe or ())
+
+    def loosenings(self, child: Self) -> Iterator[Loosening]:
+        if self.preset != child.preset:
+            return  # another judge, which is said of the preset
+        asked = child.categories or child.form.default
+        for category in self.categories or self.form.default:
+            if category not in asked:
+                yield "categories", f"category {category!r} is not asked about"
+        if child.controversial == "safe" != self.controversial:
+            yield "controversial", "unsafe -> safe"
+
+    async def load(self) -> Scorer:
+        return await GuardModelScorer.load(
+            await asyncio.to_thread(resolve_model, self.model),
+            await asyncio.to_thread(lambda: self.form),
+            categories=self.categories or (),
+            controversial=self.controversial,
+            revision=self.revision,
+            max_length=self.max_length,
+            batch_size=self.batch_size,
+            base_url=self.base_url,
+            api_key=self.api_key(),
+            engine=self.engine,
+        )
 
 
 class GuardModelScorer(Scorer):
@@ -37,7 +151,7 @@ class GuardModelScorer(Scorer):
         engine: GuardEngine,
         encoder: Encoder,
         questions: Questions,
-        labels: Labels,
+        labels: LabelTokens,
         identity: dict[str, str],
         max_length: int,
     ) -> None:

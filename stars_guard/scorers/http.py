@@ -6,28 +6,89 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
-import jmespath
-from pydantic import SecretStr
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from pydantic import Field, JsonValue, SecretStr, field_validator
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
 from stars_guard.errors import ScorerError, ScorerInputError
 from stars_guard.prompting.plain_text import as_text, text_of
+from stars_guard.scorers._reply_expressions import ReplyExpression
+from stars_guard.scorers._together import together
 from stars_guard.scorers.base import Rating, Scorer
+from stars_guard.scorers.options import JudgeOptions
 
-__all__ = ["HttpScorer"]
+__all__ = ["HttpOptions", "HttpScorer"]
+
+BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses after which the same request may be sent again."""
 
 _FIELD = re.compile(r"(\{(?:prompt|answer|segment)\})")
-BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 REFUSED = frozenset({400, 413, 422})
 """What a service says about one request, not about itself."""
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"|[!-~]|[!-~][ -~]*[!-~]")
 
 
-class _Busy(Exception):
-    """The service may answer the same request later."""
+class HttpOptions(JudgeOptions):
+    """Any REST classifier: one POST a passage."""
+
+    free: ClassVar[frozenset[str]] = frozenset({"retries", "connections"})
+
+    url: str = Field(pattern="^https?://")
+    body: JsonValue = Field(description="{prompt}, {answer}, {segment} in texts are filled in; {messages} is a list")
+    score: str = Field(description="JMESPath to the number in the reply, such as results[0].score")
+    headers: dict[str, SecretStr] = Field(default_factory=dict, description="never shown; write ${NAME} for secrets")
+    retries: int = Field(1, ge=0, le=10)
+    connections: int = Field(16, ge=1, le=1024, description="requests at once")
+
+    @field_validator("url")
+    @classmethod
+    def _has_host(cls, url: str) -> str:
+        try:
+            host = httpx.URL(url).host
+        except httpx.InvalidURL as exc:
+            raise ValueError("not a URL") from exc
+        if not host:
+            raise ValueError("the URL has no host")
+        return url
+
+    @field_validator("score")
+    @classmethod
+    def _finds_a_number(cls, score: str) -> str:
+        ReplyExpression(score)
+        return score
+
+    @field_validator("headers")
+    @classmethod
+    def _can_be_sent(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, value in headers.items():
+            if not _HEADER_NAME.fullmatch(name):
+                raise ValueError(f"a header cannot be named {name!r}")
+            if not _HEADER_VALUE.fullmatch(value.get_secret_value()):
+                raise ValueError(f"the value of {name} has a line break, spaces at an end, or is not ASCII")
+        return headers
+
+    @field_validator("body")
+    @classmethod
+    def _shows_the_answer(cls, body: JsonValue) -> JsonValue:
+        if _filled(body, _passage("a")) == _filled(body, _passage("b")):
+            raise ValueError("{answer}, {segment} or {messages} is missing, so every answer would get the same score")
+        return body
+
+    async def load(self) -> Scorer:
+        return HttpScorer(
+            self.url,
+            self.body,
+            self.score,
+            headers=self.headers,
+            retries=self.retries,
+            connections=self.connections,
+            timeout=self.timeout,
+        )
 
 
 class HttpScorer(Scorer):
@@ -40,6 +101,7 @@ class HttpScorer(Scorer):
         headers: their values are never shown.
         retries: how often a request is sent again when the service is busy or cannot be reached.
         connections: requests at once.
+        timeout: seconds for each step of a request, such as connecting or waiting for the next bytes.
     """
 
     cost = 50.0
@@ -60,7 +122,7 @@ class HttpScorer(Scorer):
         self.identity = {"kind": "http", "url": str(shown), "score": score}
         self._url = url
         self._body = body
-        self._find = jmespath.compile(score)
+        self._score = ReplyExpression(score)
         self._retries = retries
         self._slots = asyncio.Semaphore(connections)
         self._client = httpx.AsyncClient(
@@ -70,31 +132,29 @@ class HttpScorer(Scorer):
         )
 
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._one(passage)) for passage in passages]
-        return [task.result() for task in tasks]
+        return await together(self._one(passage) for passage in passages)
 
     async def _one(self, passage: Passage) -> Rating:
         body = json.dumps(_filled(self._body, passage))
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._retries + 1),
             wait=wait_random_exponential(0.1, 1.0),
-            retry=retry_if_exception_type(_Busy),
+            retry=retry_if_exception(lambda exc: isinstance(exc, ScorerError) and exc.retryable),
             reraise=True,
         )
         async with self._slots:
             async for attempt in retrying:
                 with attempt:
                     reply = await self._send(body)
-        return Rating(self._value(reply))
+        return Rating(self._score.number(reply))
 
     async def _send(self, body: str) -> Any:
         try:
             reply = await self._client.post(self._url, content=body, headers={"Content-Type": "application/json"})
         except httpx.TransportError as exc:
-            raise _Busy(type(exc).__name__) from None
+            raise _unavailable(f"cannot be reached: {type(exc).__name__}") from None
         if reply.status_code in BUSY:
-            raise _Busy(str(reply.status_code))
+            raise _unavailable(f"answered {reply.status_code}")
         if reply.status_code in REFUSED:
             raise ScorerInputError(f"the classifier answered {reply.status_code}", hint="it does not take this text")
         if not reply.is_success:
@@ -104,14 +164,19 @@ class HttpScorer(Scorer):
         except (ValueError, RecursionError) as exc:
             raise ScorerError("the classifier's answer is not JSON, or nested too deeply") from exc
 
-    def _value(self, reply: Any) -> float:
-        value = self._find.search(reply)
-        if not isinstance(value, bool | int | float):
-            raise ScorerError("the classifier's answer has no number where score says", hint="check score")
-        return float(value)
-
     async def aclose(self) -> None:
         await self._client.aclose()
+
+
+def _unavailable(text: str) -> ScorerError:
+    """The service may answer the same request later."""
+    error = ScorerError(f"the classifier {text}", hint="start it, or check url")
+    error.retryable = True
+    return error
+
+
+def _passage(answer: str) -> Passage:
+    return Passage(call_id="", messages=(Message("user", "?"),), accepted="", segment=answer)
 
 
 def _filled(value: Any, passage: Passage) -> Any:

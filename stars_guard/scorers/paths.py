@@ -6,11 +6,13 @@ import posixpath
 from collections.abc import Iterator, Sequence
 
 import re2
+from pydantic import Field, field_validator
 
 from stars_guard.core.segments import Passage
 from stars_guard.scorers.base import Find, Rating, Scorer
+from stars_guard.scorers.options import JudgeOptions
 
-__all__ = ["PathScorer"]
+__all__ = ["PathScorer", "PathsOptions"]
 
 _BEFORE = r"""(?m)(?:^|[\s=<>|;&,:"'`(])"""
 _AFTER = r"""(?:$|[\s"'`<>|;&,)])"""
@@ -34,11 +36,30 @@ _SHAPES = tuple(
 )
 
 
+class PathsOptions(JudgeOptions):
+    """File paths outside the roots: absolute, in the home, or by ``..`` out of the first root."""
+
+    roots: tuple[str, ...] = Field(
+        min_length=1, strict=False, description="absolute paths; relative ones in the text are counted from the first"
+    )
+    reject_above: float | None = Field(0.0, description="more paths outside than this veto the text")
+
+    @field_validator("roots")
+    @classmethod
+    def _absolute(cls, roots: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [root for root in roots if not root.startswith("/")]:
+            raise ValueError(f"not an absolute path: {', '.join(wrong)}")
+        return roots
+
+    async def load(self) -> Scorer:
+        return PathScorer(self.roots)
+
+
 class PathScorer(Scorer):
     """The number of paths in the text that are outside all roots.
 
-    It reads text: a path that a command puts together at run time, a symbolic link, or ``cd`` before a relative path
-    are not seen.
+    It reads text only. It doesn't see a path that a command puts together at run time, a symbolic link, or ``cd``
+    before a relative path.
 
     Args:
         roots: absolute paths; relative paths in the text are counted from the first.

@@ -3,35 +3,105 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Self
 
 import re2
+from pydantic import Field, field_validator, model_validator
 
 from stars_guard.core.segments import Passage
-from stars_guard.errors import ScorerError
 from stars_guard.scorers.base import Find, Rating, Scorer
+from stars_guard.scorers.options import JudgeOptions, Loosening, Strict, no_twins
 
-__all__ = ["Pattern", "PatternScorer"]
+__all__ = ["Pattern", "PatternScorer", "PatternsOptions"]
 
 _TAIL = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """A named regular expression in RE2 syntax; put ``(?i)`` first to ignore case."""
+def _compiled(regex: str) -> Any:
+    """A compiled expression.
 
-    name: str
-    regex: str
+    Raises:
+        ValueError: the expression is not valid RE2; the text says why.
+    """
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(regex, options)
+    except re2.error as exc:
+        text = exc.args[0] if exc.args else ""
+        reason = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+        raise ValueError(f"not a valid RE2 expression: {reason}") from exc
+
+
+def _compiles(regex: str) -> bool:
+    try:
+        _compiled(regex)
+    except ValueError:
+        return False
+    return True
+
+
+class Pattern(Strict):
+    """A named regular expression in RE2 syntax.
+
+    ``flags`` is written into ``regex`` as ``(?flags:regex)``, so that whoever compiles ``regex`` alone gets what was
+    meant.
+    """
+
+    name: str = Field(min_length=1)
+    regex: str = Field(min_length=1)
+    flags: str = Field("", pattern="^[ims]*$", description="i: ignore case; m: ^, $ at line ends; s: . is also \\n")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fold_flags(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        regex, flags = data.get("regex"), data.get("flags")
+        foldable = isinstance(regex, str) and isinstance(flags, str) and re.fullmatch("[ims]+", flags)
+        # a broken regex stays as it was written: wrapped, "a)(b" would compile
+        if foldable and regex and _compiles(regex):
+            return {**data, "regex": f"(?{flags}:{regex})", "flags": ""}
+        return data
+
+    @field_validator("regex")
+    @classmethod
+    def _is_re2(cls, regex: str) -> str:
+        _compiled(regex)
+        return regex
+
+
+class PatternsOptions(JudgeOptions):
+    """Regular expressions; a match scores 1 and, by default, vetoes."""
+
+    free: ClassVar[frozenset[str]] = frozenset({"patterns"})
+    by_name: ClassVar[frozenset[str]] = frozenset({"patterns"})
+
+    patterns: tuple[Pattern, ...] = Field(min_length=1, strict=False)
+    reject_above: float | None = Field(0.0, description="a score above this vetoes the segment")
+
+    @field_validator("patterns")
+    @classmethod
+    def _names_differ(cls, patterns: tuple[Pattern, ...]) -> tuple[Pattern, ...]:
+        no_twins("patterns", [pattern.name for pattern in patterns])
+        return patterns
+
+    def loosenings(self, child: Self) -> Iterator[Loosening]:
+        kept = {pattern.name: pattern.regex for pattern in child.patterns}
+        for pattern in self.patterns:
+            if kept.get(pattern.name) != pattern.regex:
+                yield "patterns", f"pattern {pattern.name!r} is not the parent's"
+
+    async def load(self) -> Scorer:
+        return PatternScorer(self.patterns)
 
 
 class PatternScorer(Scorer):
     """1.0 when a pattern is found in the answer, else 0.0; the detail is the pattern's name.
 
     A match may begin up to 2,000 characters before the segment; only at the last segment the whole answer is read.
-
-    Raises:
-        ScorerError: a pattern is not valid RE2.
     """
 
     cost = 0.01
@@ -39,14 +109,7 @@ class PatternScorer(Scorer):
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         digest = hashlib.sha256("\n".join(p.regex for p in patterns).encode()).hexdigest()
         self.identity = {"kind": "patterns", "patterns": ", ".join(p.name for p in patterns), "sha256": digest}
-        self._compiled = []
-        options = re2.Options()
-        options.log_errors = False
-        for pattern in patterns:
-            try:
-                self._compiled.append((pattern.name, re2.compile(pattern.regex, options)))
-            except re2.error as exc:
-                raise ScorerError(f"pattern {pattern.name!r} is not a valid RE2 expression: {exc}") from exc
+        self._compiled = [(pattern.name, _compiled(pattern.regex)) for pattern in patterns]
 
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
         return [self._score(passage) for passage in passages]

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, get_args
 
 import re2
+from pydantic import Field
 
 from stars_guard.core.segments import Passage
-from stars_guard.errors import MissingExtra
+from stars_guard.errors import MissingExtra, ScorerError
 from stars_guard.scorers.base import Find, Rating, Scorer
+from stars_guard.scorers.options import JudgeOptions
 
-__all__ = ["KINDS", "PiiScorer"]
+__all__ = ["KINDS", "PiiOptions", "PiiScorer"]
 
-KINDS = ("email", "phone", "credit_card", "iban", "us_ssn", "ip_address")
+Kind = Literal["email", "phone", "credit_card", "iban", "us_ssn", "ip_address"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _TAIL = 200
 _SHAPES = {
@@ -27,8 +31,20 @@ _SHAPES = {
 }
 
 
+class PiiOptions(JudgeOptions):
+    """Personal data: e-mail addresses, and phone, card, account and other numbers that pass their own checks."""
+
+    kinds: tuple[Kind, ...] = Field(("email", "phone", "credit_card", "iban", "us_ssn"), min_length=1, strict=False)
+    region: str = Field("US", pattern="^[A-Z]{2}$", description="of phone numbers without a country code")
+    reject_above: float | None = Field(0.0, description="more matches than this veto the segment")
+
+    async def load(self) -> Scorer:
+        # their libraries read tables when they are imported
+        return await asyncio.to_thread(PiiScorer, self.kinds, self.region)
+
+
 class PiiScorer(Scorer):
-    """The number of finds in the newest text: what begins up to 200 characters before the segment counts.
+    """The number of matches in the newest text. What begins up to 200 characters before the segment counts.
 
     Args:
         kinds: some of `KINDS`.
@@ -36,6 +52,7 @@ class PiiScorer(Scorer):
 
     Raises:
         MissingExtra: python-stdnum or phonenumbers is not installed.
+        ScorerError: phonenumbers knows no such region, so it would find no phone number without a country code.
     """
 
     cost = 0.1
@@ -43,7 +60,7 @@ class PiiScorer(Scorer):
     def __init__(self, kinds: Sequence[str] = KINDS, region: str = "US") -> None:
         self.identity = {"kind": "pii", "kinds": ", ".join(kinds), "region": region}
         self._region = region
-        self._phones = _phonenumbers() if "phone" in kinds else None
+        self._phones = _phonenumbers(region) if "phone" in kinds else None
         checks = _checks()
         self._shapes = [(kind, re2.compile(_SHAPES[kind]), checks[kind]) for kind in kinds if kind in _SHAPES]
 
@@ -68,11 +85,13 @@ class PiiScorer(Scorer):
         return found
 
 
-def _phonenumbers() -> ModuleType:
+def _phonenumbers(region: str) -> ModuleType:
     try:
         import phonenumbers
     except ImportError as exc:
         raise MissingExtra("pii", "pii") from exc
+    if region not in phonenumbers.SUPPORTED_REGIONS:
+        raise ScorerError(f"pii: there are no phone numbers of the region {region!r}", hint="write a code such as US")
     return phonenumbers
 
 

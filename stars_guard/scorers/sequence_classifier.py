@@ -12,19 +12,22 @@ import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
 
 from stars_guard.core.segments import Passage
+from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.loading import loading
 from stars_guard.engines.model_thread import ModelThread
 from stars_guard.errors import MissingExtra, ScorerError
-from stars_guard.scorers._classifier import Classifier, ClassifierScorer
+from stars_guard.scorers._classifier import Classifier, ClassifierOptions, ClassifierScorer
 from stars_guard.scorers._reading import Reader, Reading, places
 
 if TYPE_CHECKING:
     from stars_guard.scorers._prefixes import Prefixes
 
-__all__ = ["SequenceClassifier", "SequenceClassifierScorer"]
+__all__ = ["SequenceClassifier", "SequenceClassifierOptions", "SequenceClassifierScorer"]
 
 logger = logging.getLogger("stars_guard.scorers")
 
@@ -35,8 +38,32 @@ RECENT = 512
 """Passages whose logits are kept, for further judges on the same model."""
 
 
+class SequenceClassifierOptions(ClassifierOptions):
+    """A Hugging Face sequence classifier. A decoder keeps what it has read of a call, and reads only what is new."""
+
+    free: ClassVar[frozenset[str]] = ClassifierOptions.free | {"batch_size", "cache_tokens"}
+
+    max_length: int | None = Field(
+        None, ge=16, description="tokens; default: 4096 for a decoder that keeps what it has read, 512 for others"
+    )
+    batch_size: int = Field(32, ge=1, description="passages that are scored at once")
+    cache_tokens: int = Field(32768, ge=0, description="tokens that a decoder keeps, of all calls together")
+
+    async def load_classifier(self) -> Classifier:
+        return await SequenceClassifier.load(
+            await asyncio.to_thread(resolve_model, self.model),
+            revision=self.revision,
+            template=self.template,
+            max_length=self.max_length,
+            batch_size=self.batch_size,
+            cache_tokens=self.cache_tokens,
+        )
+
+
 class SequenceClassifier(Classifier):
     """One model, on a thread of its own. Make it with `load`; `SequenceClassifierScorer` takes it."""
+
+    cost = 20.0
 
     def __init__(
         self,
@@ -70,6 +97,7 @@ class SequenceClassifier(Classifier):
         )
         self._recent: OrderedDict[tuple[int, ...], list[float]] = OrderedDict()
         self._worker = ModelThread("judge")
+        self._closed = False
 
     @classmethod
     async def load(
@@ -130,6 +158,8 @@ class SequenceClassifier(Classifier):
         return await asyncio.to_thread(build)
 
     async def logits(self, passages: Sequence[Passage]) -> list[tuple[list[float], int | None]]:
+        if self._closed:
+            raise ScorerError(f"the judge model {self.identity['model']!r} is closed")
         return await self._worker.run(partial(self._logits, passages))
 
     def _logits(self, passages: Sequence[Passage]) -> list[tuple[list[float], int | None]]:
@@ -189,17 +219,19 @@ class SequenceClassifier(Classifier):
 
     async def forget(self, call_id: str) -> None:
         self._reader.forget(call_id)
-        if self._prefixes is not None:
+        if self._prefixes is not None and not self._closed:
             await self._worker.run(partial(self._prefixes.forget, call_id))
 
     async def aclose(self) -> None:
+        self._closed = True
         await self._worker.aclose()
+        # the thread is over, so nothing reads the weights and the kept keys and values any more
+        self._model = self._prefixes = None
+        self._recent.clear()
 
 
 class SequenceClassifierScorer(ClassifierScorer):
     """A sequence classifier of transformers and the labels that make its score. Make it with `load`."""
-
-    cost = 20.0
 
     @classmethod
     async def load(
@@ -210,5 +242,5 @@ class SequenceClassifierScorer(ClassifierScorer):
         labels: Sequence[str] | Mapping[str, float] | None = None,
         **options: Any,
     ) -> SequenceClassifierScorer:
-        """Load a model for this judge alone: ``options`` are those of `SequenceClassifier.load`, labels of `Labels`."""
-        return cls(await SequenceClassifier.load(model, **options), label=label, labels=labels)
+        """Load a model for this scorer alone. ``options`` are those of `SequenceClassifier.load`."""
+        return await cls.over(await SequenceClassifier.load(model, **options), label, labels)

@@ -9,19 +9,47 @@ import asyncio
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from stars_guard.core.segments import Passage
 from stars_guard.engines import vllm_process
+from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.loading import load_tokenizer
 from stars_guard.engines.vllm_client import ServerOptions, Servers, parse_options
 from stars_guard.errors import BackendError, InputError, ScorerError
-from stars_guard.scorers._classifier import Classifier, ClassifierScorer
+from stars_guard.scorers._classifier import Classifier, ClassifierOptions, ClassifierScorer
 from stars_guard.scorers._reading import Reader, places
+from stars_guard.scorers._together import together
+from stars_guard.scorers.model_options import ServedModelOptions
 
-__all__ = ["VllmClassifier", "VllmPoolingScorer"]
+__all__ = ["VllmClassifier", "VllmPoolingOptions", "VllmPoolingScorer"]
+
+
+class VllmPoolingOptions(ClassifierOptions, ServedModelOptions):
+    """A reward model or classifier on vLLM: an engine in process, or a server that was started with --runner pooling.
+
+    A prefix that was judged before is not read again.
+    """
+
+    free: ClassVar[frozenset[str]] = ClassifierOptions.free | {"api_key_env", "engine"}
+    serve_arguments: ClassVar[str] = "--runner pooling"
+    vllm_only: ClassVar[bool] = True
+
+    max_length: int = Field(4096, ge=16, description="tokens")
+    engine: dict[str, Any] = Field(default_factory=dict, description="vLLM's engine arguments, in process")
+
+    async def load_classifier(self) -> Classifier:
+        return await VllmClassifier.load(
+            await asyncio.to_thread(resolve_model, self.model),
+            base_url=self.base_url,
+            api_key=self.api_key(),
+            revision=self.revision,
+            template=self.template,
+            max_length=self.max_length,
+            engine=self.engine,
+        )
 
 
 class _Engine(ABC):
@@ -36,15 +64,17 @@ class _Engine(ABC):
 
 class _InProcess(_Engine):
     def __init__(self, engine: Any) -> None:
-        self._engine = engine
+        self._engine: Any = engine
         self._numbers = itertools.count()
 
     async def logits(self, prompts: Sequence[list[int]]) -> list[tuple[list[float], int | None]]:
-        return list(await asyncio.gather(*(self._one(ids) for ids in prompts)))
+        return await together(self._one(ids) for ids in prompts)
 
     async def _one(self, ids: list[int]) -> tuple[list[float], int | None]:
         from vllm import PoolingParams
 
+        if self._engine is None:
+            raise ScorerError("the judge's vLLM engine is closed")
         params = PoolingParams(task="classify", use_activation=False)
         name, data, cached = f"stars-guard-judge-{next(self._numbers)}", None, None
         with vllm_process.translated():
@@ -55,7 +85,9 @@ class _InProcess(_Engine):
         return [float(value) for value in data.float().reshape(-1).tolist()], cached
 
     async def aclose(self) -> None:
-        await vllm_process.stop(self._engine)
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await vllm_process.stop(engine)
 
 
 class _Server(_Engine):
@@ -76,6 +108,8 @@ class _Server(_Engine):
 
 class VllmClassifier(Classifier):
     """One model on vLLM. Make it with `load`; `VllmPoolingScorer` takes it."""
+
+    cost = 10.0
 
     def __init__(self, engine: _Engine, reader: Reader, config: Any, identity: dict[str, str]) -> None:
         self.identity = identity
@@ -148,8 +182,6 @@ class VllmClassifier(Classifier):
 class VllmPoolingScorer(ClassifierScorer):
     """A classifier on vLLM and the labels that make its score. Make it with `load`."""
 
-    cost = 10.0
-
     @classmethod
     async def load(
         cls,
@@ -159,5 +191,5 @@ class VllmPoolingScorer(ClassifierScorer):
         labels: Sequence[str] | Mapping[str, float] | None = None,
         **options: Any,
     ) -> VllmPoolingScorer:
-        """Load a model for this judge alone: ``options`` are those of `VllmClassifier.load`, labels of `Labels`."""
-        return cls(await VllmClassifier.load(model, **options), label=label, labels=labels)
+        """Load a model for this scorer alone. ``options`` are those of `VllmClassifier.load`."""
+        return await cls.over(await VllmClassifier.load(model, **options), label, labels)

@@ -13,16 +13,14 @@ from stars_guard.testing.scripted import Script, ScriptedBackend
 if TYPE_CHECKING:
     from stars_guard.testing.audit_store import AuditStoreTests
     from stars_guard.testing.backend import BackendTests
+    from stars_guard.testing.scorer_tests import ScorerTests
 
-__all__ = ["AuditStoreTests", "BackendTests", "FunctionScorer", "Script", "ScriptedBackend"]
+__all__ = ["AuditStoreTests", "BackendTests", "FunctionScorer", "ScorerTests", "Script", "ScriptedBackend"]
 
-_SUITES = {
-    "AuditStoreTests": "stars_guard.testing.audit_store",
-    "BackendTests": "stars_guard.testing.backend",
-}
+_SUITES = {"AuditStoreTests": "audit_store", "BackendTests": "backend", "ScorerTests": "scorer_tests"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _SUITES:
-        return getattr(import_module(_SUITES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _SUITES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_SUITES[name]}"), name)

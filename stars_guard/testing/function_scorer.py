@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import SupportsFloat
 
 from stars_guard.core.segments import Passage
 from stars_guard.scorers.base import Rating, Scorer
@@ -17,7 +18,7 @@ class FunctionScorer(Scorer):
         batches: how many passages each call of `score` had.
     """
 
-    def __init__(self, function: Callable[[Passage], float | Rating], *, cost: float = 1.0) -> None:
+    def __init__(self, function: Callable[[Passage], SupportsFloat | Rating], *, cost: float = 1.0) -> None:
         self.function = function
         self.cost = cost
         self.identity = {"kind": "function", "name": getattr(function, "__name__", type(function).__name__)}
@@ -26,4 +27,4 @@ class FunctionScorer(Scorer):
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
         self.batches.append(len(passages))
         values = [self.function(passage) for passage in passages]
-        return [value if isinstance(value, Rating) else Rating(value) for value in values]
+        return [value if isinstance(value, Rating) else Rating(float(value)) for value in values]

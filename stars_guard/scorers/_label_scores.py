@@ -9,11 +9,11 @@ from typing import Any
 from stars_guard.errors import ScorerError
 from stars_guard.scorers.base import Rating
 
-__all__ = ["Labels"]
+__all__ = ["LabelScore"]
 
 
-class Labels:
-    """Which labels of a model make the score.
+class LabelScore:
+    """Makes the score from the logits of a model, by the labels that a judge chose.
 
     Args:
         config: the model's.

@@ -1,0 +1,141 @@
+"""What a policy says about one judge: the base of every judge's options.
+
+A judge is one file. It holds the options, as a class derived from `JudgeOptions`, and the scorer that their `load`
+gives. The package names the options class in its entry points, in the group ``stars_guard.judges``:
+
+    [project.entry-points."stars_guard.judges"]
+    "acme/toxicity" = "acme_judges.toxicity:ToxicityOptions"
+
+The entry point's name is the judge's ``type`` in a policy. Our own judges are registered in the same way.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from stars_guard.core.judging import Rule
+from stars_guard.core.vocabulary import OnError
+from stars_guard.scorers.base import Scorer
+
+__all__ = ["JudgeOptions", "Loosening", "Strict", "Tail", "no_twins"]
+
+Loosening = tuple[str, str]
+"""A field, and in a few words what a child's value of it lets through that the parent's does not."""
+
+
+class Strict(BaseModel):
+    """The base of every part of a policy: unknown keys are errors, values are frozen, and types are exact."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+
+def no_twins(what: str, names: list[str]) -> None:
+    """Check that names differ.
+
+    Raises:
+        ValueError: a name appears twice.
+    """
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two {what} have the same name: {', '.join(twice)}")
+
+
+class Tail(Strict):
+    """The end of the answer."""
+
+    tail: int = Field(ge=1, description="characters; the newest segment is always seen whole")
+
+
+class JudgeOptions(Strict):
+    """The options that every judge has, and the base class of those of one type.
+
+    The fields below say when a judge is asked and what its score means. A derived class adds what its scorer needs,
+    and says how the scorer is loaded. Its validators should find every mistake that can be found without loading a
+    model, because a policy with a mistake must fail when it is read and not when it is used.
+
+    Attributes:
+        free: names of fields whose change never lets more through, such as a batch size, or which `loosenings`
+            compares. A change of any other field counts as another judge, which a child policy has to allow.
+        by_name: names of fields that hold lists of mappings with a ``name``. A child policy changes such a list item
+            by item; it replaces any other list as a whole.
+        shared: whether judges whose options are the same, apart from the fields below, are one scorer. Set it for a
+            scorer that holds a model, so that the model is loaded once and the passages of all go in one batch.
+        runs_code: whether the options name code to run. Such a judge needs ``allow_python``.
+    """
+
+    free: ClassVar[frozenset[str]] = frozenset()
+    by_name: ClassVar[frozenset[str]] = frozenset()
+    shared: ClassVar[bool] = False
+    runs_code: ClassVar[bool] = False
+
+    type: str = Field(description="the judge's type")
+    name: str = Field(min_length=1, description="unique in the policy; scores are logged under it")
+    weight: float | None = Field(None, description="share in the reward")
+    reject_above: float | None = Field(None, description="a score above this vetoes the segment")
+    on_error: OnError = "reject"
+    timeout: float = Field(30.0, gt=0, description="seconds")
+    scope: Literal["answer", "segment"] | Tail = Field("answer", description="what the judge sees")
+    every: int = Field(1, ge=0, description="asked at each k-th segment; 0: only at the last one")
+    final: bool | None = Field(
+        None, description="asked at the last segment too, on the whole answer; default: only if every is not 1"
+    )
+
+    @abstractmethod
+    async def load(self) -> Scorer:
+        """Make the scorer. It is closed when the last guard that uses it is closed.
+
+        Only the fields of the derived class may matter here: a shared scorer serves judges with different names,
+        weights and timeouts.
+
+        Raises:
+            PolicyError: the options cannot be used here.
+            ScorerError: the scorer's model cannot be loaded.
+            MissingExtra: an optional dependency is not installed.
+        """
+
+    def loosenings(self, child: Self) -> Iterator[Loosening]:
+        """Compare the fields that have an order of their own with those of a child policy's judge.
+
+        The fields that all judges have are compared elsewhere. Only a judge with ``reject_above`` is compared.
+        """
+        yield from ()
+
+    @property
+    def key(self) -> str:
+        """The same for options that give the same scorer. It may hold secrets, so never show it."""
+        own = self.model_dump(exclude={*JudgeOptions.model_fields} - {"type"})
+        return json.dumps(own, sort_keys=True, default=_reveal)
+
+    @property
+    def rule(self) -> Rule:
+        """What the policy makes of the score."""
+        return Rule(judge=self.name, weight=self.weight, reject_above=self.reject_above, on_error=self.on_error)
+
+    @property
+    def asked_last(self) -> bool:
+        """Whether the judge sees the whole answer before the last segment is released."""
+        return self.every != 1 if self.final is None else self.final
+
+    @property
+    def tail(self) -> int | None:
+        """Characters of the answer's end that the judge sees; None for all."""
+        return self.scope.tail if isinstance(self.scope, Tail) else 0 if self.scope == "segment" else None
+
+    @model_validator(mode="after")
+    def _matters(self) -> Self:
+        if self.weight is None and self.reject_above is None:
+            raise ValueError("give the judge a weight (it rewards), reject_above (it vetoes), or both")
+        if self.weight is not None and self.every != 1:
+            raise ValueError("a judge with a weight is asked at each segment: rewards of some cannot be compared")
+        if self.every == 0 and self.final is False:
+            raise ValueError("every: 0 and final: false would never ask the judge")
+        return self
+
+
+def _reveal(value: Any) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else repr(value)

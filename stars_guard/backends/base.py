@@ -41,7 +41,7 @@ class OpenRequest:
         seeded: whether the caller chose the seed, and so wants the same tokens again where the engine can. An engine
             for which seeds are expensive may otherwise generate without.
         tools: what the model may call; forced and strict calls bring a grammar of their own.
-        grammar: what the answer must look like. A proposal begins it anew: it is either the whole answer, or the
+        grammar: what the answer must look like. Each proposal begins at its beginning: it is either the whole answer, or the
             grammar is in its beginning at each boundary.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stars_guard.backends._streamed import Drawn, Request, StreamedBackend, StreamedSession, TokenSource
+from stars_guard.backends._streamed import Chunk, Request, StreamedBackend, StreamedSession, TokenSource
 from stars_guard.backends.base import Backend, OpenRequest
 from stars_guard.backends.vllm_engine import entropy_of
 from stars_guard.engines.loading import Vocabulary, load_vocabulary
@@ -37,7 +37,7 @@ class Source(TokenSource):
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(f"{i} " for i in ids)
 
-    async def draw(self, request: Request) -> AsyncGenerator[Drawn, None]:
+    async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
         self.requests.append(request)
         self.open += 1
         try:
@@ -67,7 +67,7 @@ class Scripted(Source):
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
-    async def draw(self, request: Request) -> AsyncGenerator[Drawn, None]:
+    async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
         ids = list(request.ids)
         for _ in range(request.max_tokens):
             await asyncio.sleep(0)

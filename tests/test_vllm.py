@@ -79,8 +79,8 @@ class TestOverHttp(_VllmTests):
         return over_http
 
     @pytest.fixture
-    def make(self, vllm_server: Server) -> Callable[[], Awaitable[Backend]]:
-        return lambda: VllmServerBackend.load("embedded", parse_options({"base_url": vllm_server.url}))
+    def make(self, embedded_model: Path, vllm_server: Server) -> Callable[[], Awaitable[Backend]]:
+        return lambda: VllmServerBackend.load(str(embedded_model), parse_options({"base_url": vllm_server.url}))
 
 
 def guard_of(engine: Backend, *judges: Any, **more: Any) -> Guard:

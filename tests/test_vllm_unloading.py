@@ -4,6 +4,10 @@ share, and so its name is the last of those that use it."""
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
+from collections.abc import Iterable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -12,23 +16,29 @@ from conftest import policy, rewarding
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.vllm_engine import VllmEngineBackend
 from stars_guard.calling import portal
-from stars_guard.calling.backend_loading import load_backend, unload_backends
+from stars_guard.calling.backend_loading import unload_backends
 from stars_guard.core.events import Released
 from stars_guard.core.messages import Message
-from stars_guard.engines import vllm_process
-from stars_guard.errors import BackendError, BackendUnavailable
+from stars_guard.errors import BackendUnavailable
 from stars_guard.guard import CallOptions, Guard
 
 STORY = [Message("user", "Tell me a long story about a lighthouse keeper and the sea.")]
 
 
-def engine_processes() -> list[str]:
-    return [child.name for child in multiprocessing.active_children() if child.name.startswith("EngineCore")]
+def engine_processes() -> set[BaseProcess]:
+    return {child for child in multiprocessing.active_children() if child.name.startswith("EngineCore")}
+
+
+def ended(processes: Iterable[BaseProcess]) -> bool:
+    """Whether they have ended, at the latest soon after they were killed."""
+    for process in processes:
+        process.join(30)
+    return not any(process.is_alive() for process in processes)
 
 
 def test_unloading_ends_a_call_that_runs_and_the_engine(vllm_engine: VllmEngineBackend) -> None:
-    before = len(engine_processes())
-    assert before
+    before = engine_processes()
+    assert len(before) == 1
     judges = [rewarding(lambda passage: 9.0)]
     guard = Guard(policy(max_tokens=4000, segment_tokens=8), model=vllm_engine, judges=judges, audit=MemoryStore())
     stream = guard.blocking.stream(STORY)
@@ -37,19 +47,35 @@ def test_unloading_ends_a_call_that_runs_and_the_engine(vllm_engine: VllmEngineB
     with pytest.raises(BackendUnavailable, match="closed"):
         list(stream)
     assert guard.audit.read()[0].error == "BackendUnavailable"
-    assert len(engine_processes()) == before - 1
+    assert ended(before)
     assert vllm_engine.dead
     portal.call(vllm_engine.aclose)
     with pytest.raises(BackendUnavailable, match="closed"):
         guard.blocking.generate(STORY, CallOptions(max_tokens=4))
 
 
+HASTY = """
+import multiprocessing, sys
+from stars_guard.calling import portal
+from stars_guard.engines import vllm_process
+from stars_guard.errors import BackendError
+
+for limit in (0.5, 5):
+    try:
+        portal.call(lambda: vllm_process.start(sys.argv[1], {}, limit=limit))
+    except BackendError as error:
+        print(error)
+for process in multiprocessing.active_children():
+    process.join(30)
+print("processes left:", len(multiprocessing.active_children()))
+"""
+
+
 def test_a_start_that_takes_too_long_is_ended(embedded_model: Path) -> None:
-    before = engine_processes()
-    with pytest.raises(BackendError, match=r"within 0\.5 s"):
-        portal.call(lambda: load_backend(str(embedded_model), "vllm", {"start_timeout": 0.5}))
-    assert engine_processes() == before
-    # the next start has its turn
-    with pytest.raises(BackendError, match="within 4 s"):
-        portal.call(lambda: vllm_process.start(str(embedded_model), {}, limit=4))
-    assert engine_processes() == before
+    """In a process of its own, because vLLM leaves open what it opened for a start that failed. It must end, too."""
+    command = [sys.executable, "-c", HASTY, str(embedded_model)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    first, second, left = done.stdout.splitlines()
+    assert "within 0.5 s" in first
+    assert "within 5 s" in second
+    assert left == "processes left: 0"

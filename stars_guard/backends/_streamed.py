@@ -22,11 +22,11 @@ from stars_guard.engines.loading import Vocabulary
 from stars_guard.errors import BackendError, StarsGuardError
 from stars_guard.prompting.prompt import Prompt
 
-__all__ = ["Drawn", "Request", "StreamedBackend", "StreamedSession", "TokenSource"]
+__all__ = ["Chunk", "Request", "StreamedBackend", "StreamedSession", "TokenSource"]
 
 O = TypeVar("O", bound=BaseModel)  # noqa: E741
 
-Drawn = Sequence[tuple[int, float | None]]
+Chunk = Sequence[tuple[int, float | None]]
 """Token ids with their entropies, where asked for."""
 
 
@@ -59,7 +59,7 @@ class TokenSource(ABC):
     streams: set[asyncio.Task[None]]
 
     @abstractmethod
-    def draw(self, request: Request) -> AsyncGenerator[Drawn, None]:
+    def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
         """Generate tokens. Closing the generator, or cancelling the task in it, aborts the request in the engine.
 
         Raises:
@@ -85,9 +85,9 @@ class _Proposal(TokenProposal):
     async def _pump(self, request: Request) -> None:
         error: StarsGuardError | None = None
         try:
-            async with aclosing(self._source.draw(request)) as stream:
-                async for drawn in stream:
-                    for token, entropy in drawn:
+            async with aclosing(self._source.generate(request)) as stream:
+                async for chunk in stream:
+                    for token, entropy in chunk:
                         self.append(self.read(token, entropy))
         except StarsGuardError as exc:
             error = exc

@@ -41,8 +41,8 @@ class OpenRequest:
         seeded: whether the caller chose the seed, and so wants the same tokens again where the engine can. An engine
             for which seeds are expensive may otherwise generate without.
         tools: what the model may call; forced and strict calls bring a grammar of their own.
-        grammar: what the answer must look like. A proposal begins it anew: it is either the whole answer, or the
-            grammar is in its beginning at each boundary.
+        grammar: what the answer must look like. Each proposal starts at the grammar's beginning: it is either the whole
+            answer, or the grammar is in its beginning at each boundary.
 
     Raises:
         InputError: there are no messages.

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stars_guard.backends._streamed import Drawn, Request, StreamedBackend, TokenSource
+from stars_guard.backends._streamed import Chunk, Request, StreamedBackend, TokenSource
 from stars_guard.backends.base import OpenRequest
 from stars_guard.engines import vllm_process
 from stars_guard.engines.loading import Vocabulary, load_vocabulary
@@ -70,7 +70,7 @@ class _Source(TokenSource):
     def decode(self, ids: Sequence[int]) -> str:
         return self._decode(ids)
 
-    async def draw(self, request: Request) -> AsyncGenerator[Drawn, None]:
+    async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 

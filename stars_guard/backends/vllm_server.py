@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from stars_guard.backends._streamed import Drawn, Request, StreamedBackend, TokenSource
+from stars_guard.backends._streamed import Chunk, Request, StreamedBackend, TokenSource
 from stars_guard.backends.base import OpenRequest
 from stars_guard.backends.vllm_engine import TOP, entropy_of
 from stars_guard.engines.loading import Vocabulary, load_vocabulary
@@ -54,7 +54,7 @@ class _Source(TokenSource):
     def leave(self) -> None:
         self._seat.leave()
 
-    async def draw(self, request: Request) -> AsyncGenerator[Drawn, None]:
+    async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
         body = {**self._body, "prompt": list(request.ids), "max_tokens": request.max_tokens}
         if self._seeded:
             body["seed"] = request.seed
@@ -65,23 +65,23 @@ class _Source(TokenSource):
                 if line == "data: [DONE]":
                     done = True
                 elif line.startswith("data: "):
-                    yield _drawn(json.loads(line.removeprefix("data: ")))
+                    yield _chunk_of(json.loads(line.removeprefix("data: ")))
         if not done:
             raise BackendUnavailable(f"the vLLM server {url} broke off", hint="see the server's log")
 
 
-def _drawn(event: dict[str, Any]) -> Drawn:
+def _chunk_of(event: dict[str, Any]) -> Chunk:
     if "error" in event:
         raise BackendError("the vLLM server failed while it generated", hint="see the server's log")
-    drawn: list[tuple[int, float | None]] = []
+    chunk: list[tuple[int, float | None]] = []
     for choice in event.get("choices", ()):
         ids = choice.get("token_ids")
         if ids is None:
             raise BackendError("the server gives no token ids", hint="it must be vLLM 0.11 or newer")
         tops = (choice.get("logprobs") or {}).get("top_logprobs") or [None] * len(ids)
         entropies = [entropy_of(list(top.values())) if top else None for top in tops]
-        drawn += zip(ids, entropies, strict=True)
-    return drawn
+        chunk += zip(ids, entropies, strict=True)
+    return chunk
 
 
 class VllmServerBackend(StreamedBackend[ServerOptions]):

@@ -36,6 +36,10 @@ INSTEAD = {
 
 CLEAN = [
     "docs/contributing.md",
+    "docs/langchain.md",
+    "docs/tools.md",
+    "integrations/langchain_stars/[!_]*.py",
+    "integrations/langchain_stars/_[!m]*.py",
     "stars_guard/auditing/counterfactual.py",
     "stars_guard/auditing/replay.py",
     "stars_guard/calibration/*.py",

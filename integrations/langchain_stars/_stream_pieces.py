@@ -203,7 +203,7 @@ class PieceReader:
 
     @property
     def chunk_type(self) -> type:
-        """The class of the chunks; a string where there were none."""
+        """The class of the chunks; `str` for an empty stream."""
         return self._chunks.chunk_type if self._chunks else str
 
     def chunk_of(self, text: str) -> Any:

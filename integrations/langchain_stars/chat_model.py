@@ -32,7 +32,7 @@ from stars_guard.policy import Policy
 __all__ = ["ChatStars"]
 
 _ready_guards: WeakKeyDictionary[Guard, str] = WeakKeyDictionary()
-"""A name for each ready guard, for caches: its engine and judges may be objects, which cannot be told apart by name."""
+"""A name for each ready guard, for caches, because its engine and judges may be objects that have no names."""
 
 
 class ChatStars(OpensGuards, RunTracking, ChatStarsFields):

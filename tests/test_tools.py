@@ -165,7 +165,7 @@ def test_what_is_no_call_is_named() -> None:
         ('<tool_call>{"arguments": {}}</tool_call>', "no name"),
         ('<tool_call>{"name": "x", "arguments": [1]}</tool_call>', "not an object"),
         ('<tool_call>{"name": "x", "argu', "ended within"),
-        (f'<tool_call>{{"name": "x", "arguments": {"[" * 2000}</tool_call>', "not JSON"),
+        (f'<tool_call>{{"name": "x", "arguments": {"[" * 2000}</tool_call>', "too deeply"),
         (f'<tool_call>{{"name": "x", "arguments": {NESTED}}}</tool_call>', "too deeply"),
     ):
         done, _ = run(guard(Seen().judge, backend=writing(answer, size=30), max_tokens=99))

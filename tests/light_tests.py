@@ -23,7 +23,7 @@ LIGHT: dict[str, tuple[str, ...]] = {
     "test_decoding": (),
     "test_guard": (),
     "test_judges": ("test_personal_data", "test_personal_data_over_the_edge_of_a_segment"),
-    "test_langchain": (),
+    "test_langchain": ("test_per_call_overrides",),
     "test_langchain_audit": (),
     "test_policy": ("test_shipped_policies_say_what_they_are_for_and_pass_their_cases",),
     "test_policy_layers": (),

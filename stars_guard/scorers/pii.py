@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -38,7 +39,8 @@ class PiiOptions(JudgeOptions):
     reject_above: float | None = Field(0.0, description="more matches than this veto the segment")
 
     async def load(self) -> Scorer:
-        return PiiScorer(self.kinds, self.region)
+        # their packages read tables from files
+        return await asyncio.to_thread(PiiScorer, self.kinds, self.region)
 
 
 class PiiScorer(Scorer):

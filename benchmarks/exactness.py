@@ -38,7 +38,7 @@ from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Candidate, Passage, Token
 from stars_guard.core.vocabulary import FinishReason
-from stars_guard.decoding import Decoder, Draw, make_decoder
+from stars_guard.decoding import Decoder, Generate, make_decoder
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import load_policy
 from stars_guard.prompting.chat_encoding import encode_chat
@@ -273,7 +273,7 @@ class Table:
         decoder.begin(self._prompt_reward)
         before: tuple[int, ...] = ()
         drawn: dict[int, tuple[int, ...]] = {}
-        while isinstance(step := decoder.plan(), Draw):
+        while isinstance(step := decoder.plan(), Generate):
             judged = []
             for attempt, seed in enumerate(step.seeds, start=step.attempt):
                 ids = drawn[attempt] = self._propose(before, seed, step.limit)

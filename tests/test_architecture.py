@@ -20,10 +20,11 @@ from stars_guard.guard import Blocking, Guard
 
 REPOSITORY = Path(__file__).parent.parent
 SOURCES = [*(REPOSITORY / "stars_guard").rglob("*.py"), *(REPOSITORY / "integrations").rglob("*.py")]
-STANDARD = {"__future__", "collections", "dataclasses", "hashlib", "json", "math", "re", "typing"}
+STANDARD = {"__future__", "abc", "collections", "dataclasses", "hashlib", "json", "math", "re", "typing"}
 PURE = {
     "core": STANDARD | {"difflib", "importlib", "stars_guard.core", "stars_guard.errors"},
-    "decoding": STANDARD | {"stars_guard.core", "stars_guard.decoding", "stars_guard.errors"},
+    "decoding": STANDARD
+    | {"pydantic", "pydantic_core", "stars_guard.core", "stars_guard.decoding", "stars_guard.errors"},
 }
 """What the rooms that decide may import: no torch, no httpx, no clock, no randomness of their own."""
 
@@ -91,7 +92,7 @@ def test_exported_names_exist() -> None:
 def test_sync_and_async_doors_are_alike() -> None:
     # what makes another guard or reads an attribute needs no loop, and so no second door
     doors = {name: name for name in vars(Guard) if not name.startswith("_")} | {"aclose": "close"}
-    for apart in ("audit", "replaced"):
+    for apart in ("audit", "replaced", "under"):
         del doors[apart]
     assert set(doors.values()) == {name for name in vars(Blocking) if not name.startswith("_")}
     assert "__aenter__" in vars(Guard)
@@ -111,7 +112,7 @@ def test_every_error_is_in_the_tree() -> None:
 
 
 def test_files_are_short() -> None:
-    long = {str(path): n for path in SOURCES if (n := len(path.read_text().splitlines())) > 410}
+    long = {str(path): n for path in SOURCES if (n := len(path.read_text().splitlines())) > 400}
     assert not long
 
 

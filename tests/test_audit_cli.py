@@ -243,7 +243,7 @@ def test_a_file_that_cannot_be_written_is_not_left_in_part(tmp_path: Path, monke
         yield call("a")
         raise AuditError("the log cannot be read")
 
-    with pytest.raises(InputError, match="no known format"):
+    with pytest.raises(InputError, match=r"the format .xlsx is not known"):
         export([], tmp_path / "a.xlsx")
     with pytest.raises(AuditError, match="cannot be read"):
         export(torn(), tmp_path / "a.jsonl")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from postgres import Postgres, postgres
 
-from stars_guard.audit import AuditStore, MemoryStore, open_store
+from stars_guard.audit import AuditStore, MemoryStore, Writing, open_store
 from stars_guard.testing import AuditStoreTests
 
 __all__ = ["postgres"]
@@ -31,6 +31,14 @@ class TestTurnedOverJsonl(AuditStoreTests):
     @pytest.fixture
     def open_log(self, tmp_path: Path) -> Callable[[], AuditStore]:
         return lambda: open_store(f"jsonl://{tmp_path}/log/audit.jsonl?max_bytes=20000")
+
+
+class TestFullQueue(AuditStoreTests):
+    """Callers wait until there is room, and may be cancelled while they do."""
+
+    @pytest.fixture
+    def open_log(self, tmp_path: Path) -> Callable[[], AuditStore]:
+        return lambda: open_store(f"jsonl://{tmp_path}/log/audit.jsonl", Writing(queue=1))
 
 
 class TestSqlite(AuditStoreTests):

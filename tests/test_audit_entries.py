@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import hmac
 import json
@@ -29,7 +30,7 @@ HEX16 = st.binary(min_size=8, max_size=8).map(bytes.hex)
 HEADS = st.builds(
     Head,
     writer=HEX16,
-    seq=st.integers(0, 10**17),
+    seq=st.integers(0, 2**53 - 4),
     hash=st.binary(min_size=32, max_size=32).map(bytes.hex),
 )
 KINDS = st.sampled_from(("record", "purge"))
@@ -91,7 +92,8 @@ def test_what_is_no_entry() -> None:
         line.replace('"seq":1', '"seq":0'),
         line.replace('"seq":1', '"seq":1.0'),
         line.replace('"seq":1', '"seq":true'),
-        line.replace('"seq":1', f'"seq":{10**18}'),
+        line.replace('"seq":1', f'"seq":{2**53}'),
+        line.replace('"seq":1', f'"seq":{10**400}'),
         line.replace("0" * 16 + '"}', "0" * 15 + 'g"}'),
         line.replace(GENESIS, GENESIS[:-1]),
         f" {line}",
@@ -101,6 +103,13 @@ def test_what_is_no_entry() -> None:
         "[" * 100_000,
     ):
         assert Entry.parse(wrong.encode()) is None, wrong[:200]
+
+
+def test_a_row_that_no_json_can_hold_does_not_hold() -> None:
+    (entry,) = seal(Head(writer="0" * 16), [("record", '{"a":1}')])
+    assert entry.holds(())
+    for wrong in ({"seq": 2**53}, {"payload": "\ud800"}, {"writer": "\ud800"}):
+        assert not dataclasses.replace(entry, **wrong).holds(())
 
 
 def test_the_first_purges_counted_what_went() -> None:

@@ -224,7 +224,7 @@ def test_lines_taken_out_put_in_and_swapped_are_found(tmp_path: Path) -> None:
     assert verify(JsonlStore(path), [head]).problem is None
 
 
-@pytest.mark.parametrize("column", ["payload", "hash", "prev", "seq", "writer", "key"])
+@pytest.mark.parametrize("column", ["payload", "hash", "prev", "seq", "seq = 9007199254740993, prev", "writer", "key"])
 def test_a_changed_column_is_found(tmp_path: Path, column: str) -> None:
     store = fill(f"sqlite://{tmp_path}/a.db")
     assert isinstance(store, SqlStore)

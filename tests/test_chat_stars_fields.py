@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from conftest import guard, policy, rewarding, settled, vetoing, words
 from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.load import dumpd, load
 from langchain_core.runnables import ConfigurableField
 from pydantic import SecretStr, ValidationError
@@ -52,6 +53,8 @@ def test_a_ready_guard_answers_with_its_backend_judges_and_store() -> None:
         {"base_url": "http://127.0.0.1:1"},
         {"api_key": "k"},
         {"backend_options": {"dtype": "float32"}},
+        {"timeout": 7.0},
+        {"max_retries": 1},
         {"audit": "memory://"},
         {"allow_python": True},
     ],
@@ -182,6 +185,27 @@ def test_what_langchain_passes_is_known() -> None:
     assert model.invoke("hi", **known).text
     assert list(model.stream("hi", **known))
     assert model.bind(**known).invoke("hi").text
+
+
+def test_langchains_standard_parameters_reach_the_servers() -> None:
+    served = ChatStars(base_url="http://127.0.0.1:1", timeout=7, max_retries=1)
+    assert {"timeout": 7.0, "retries": 1}.items() <= served._recipe({}).options.items()
+    assert ChatStars(base_url="http://127.0.0.1:1").backend_options == {}
+    precise = ChatStars(backend_options={"base_url": "http://127.0.0.1:1", "retries": 4}, timeout=7, max_retries=1)
+    assert precise._recipe({}).options == {"base_url": "http://127.0.0.1:1", "retries": 4, "timeout": 7.0}
+    assert ChatStars(timeout=7, max_retries=1)._recipe({}).options == {}
+
+
+def test_streaming_gives_callbacks_each_segment() -> None:
+    class Tokens(BaseCallbackHandler):
+        def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+            told.append(token)
+
+    told: list[str] = []
+    for streaming in (True, False):
+        told.clear()
+        answer = ChatStars(guard=guard(), seed=1, streaming=streaming).invoke("hi", {"callbacks": [Tokens()]})
+        assert "".join(told) == (answer.text if streaming else "")
 
 
 # --- copies

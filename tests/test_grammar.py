@@ -19,13 +19,14 @@ from scipy.stats import chi2
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stars_guard.audit import MemoryStore
+from stars_guard.backends._grammar import Matcher
 from stars_guard.backends.base import OpenRequest
 from stars_guard.backends.transformers import TransformersBackend
 from stars_guard.core.grammar import Grammar
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Token
 from stars_guard.core.tools import Tool, Toolset
-from stars_guard.errors import InputError, MissingExtra
+from stars_guard.errors import BackendError, InputError, MissingExtra
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.prompting.chat_encoding import encode_chat
 from stars_guard.prompting.tool_calls import HERMES, HermesForm, Llama3Form, MistralForm, ToolForm
@@ -116,6 +117,58 @@ async def test_what_is_no_grammar_is_named(engine: TransformersBackend) -> None:
             await engine.open(OpenRequest(messages=ASK, grammar=wrong))
     with pytest.raises(InputError, match="schema and call tools"):
         await engine.open(OpenRequest(messages=ASK, grammar=Grammar.regex("a"), tools=Toolset((WEATHER,))))
+    assert engine.slots.rows_in_use == 0
+
+
+class Broken:
+    """An xgrammar matcher that fails in one of its methods after some tokens."""
+
+    def __init__(self, matcher: Any, method: str) -> None:
+        self._matcher, self._method, self._left = matcher, method, 2
+
+    def fill_next_token_bitmask(self, bits: torch.Tensor, row: int) -> None:
+        self._fails("fill_next_token_bitmask")
+        self._matcher.fill_next_token_bitmask(bits, row)
+
+    def accept_token(self, token: int) -> bool:
+        if self._method == "refuse":
+            return False
+        self._fails("accept_token")
+        return bool(self._matcher.accept_token(token))
+
+    def _fails(self, method: str) -> None:
+        if method == self._method:
+            self._left -= 1
+            if self._left == 0:
+                raise RuntimeError("secret")
+
+
+@pytest.mark.parametrize("method", ["fill_next_token_bitmask", "accept_token", "refuse"])
+async def test_one_calls_failing_grammar_ends_that_call_alone(engine: TransformersBackend, method: str) -> None:
+    free = [token.id for token in (await drawn(engine, [5], 12, None))[0]]
+    digits = [token.id for token in (await drawn(engine, [3], 12, Grammar.regex("[0-9]{12}")))[0]]
+    session = await engine.open(OpenRequest(messages=ASK, grammar=Grammar.regex("[0-9]{12}")))
+    whole, begin = Matcher, session._begin  # type: ignore[attr-defined]
+    session._begin = lambda: whole(Broken(begin()._matcher, method))  # type: ignore[attr-defined]
+    (proposal,) = await session.propose([3], 12)
+
+    async def failing() -> BackendError:
+        with pytest.raises(BackendError, match="grammar") as caught:
+            async for _ in proposal:
+                pass
+        return caught.value
+
+    error, beside, other = await asyncio.gather(
+        failing(), drawn(engine, [5], 12, None), drawn(engine, [3], 12, Grammar.regex("[0-9]{12}"))
+    )
+    assert "secret" not in str(error)
+    assert [token.id for token in beside[0]] == free
+    assert [token.id for token in other[0]] == digits
+    # the session is as it was
+    session._begin = begin  # type: ignore[attr-defined]
+    (again,) = await session.propose([3], 12)
+    assert [token.id async for chunk in again for token in chunk] == digits
+    await session.aclose()
     assert engine.slots.rows_in_use == 0
 
 

@@ -78,8 +78,8 @@ async def test_in_a_policy() -> None:
     assert judgement.veto == "guard"
     assert 0 < (judgement.scores[0].value or 0) < 1
     long = (await cascade.judge(passages("gold " * 9000)))[0]
-    assert long.scores[0].error == "ScorerError"
-    assert long.veto == "guard failed: ScorerError"
+    assert long.scores[0].error == "ScorerInputError"
+    assert long.veto == "guard failed: ScorerInputError"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -146,7 +146,7 @@ async def test_http_true_counts_as_one(service: Service) -> None:
     [
         ({"score": "a["}, "score: not a JMESPath expression"),
         ({"score": "lenght(a)"}, "score: there is no function lenght(); did you mean `length`?"),
-        ({"score": "a.b | [length()]"}, "score: length() takes 1 arguments, not 0"),
+        ({"score": "a.b | [length()]"}, "score: length() takes 1 argument, not 0"),
         ({"score": "max_by(a, b)"}, "score: max_by() does not take what is written as argument 2; it takes expref"),
         ({"score": "abs('x') + a"}, "score: not a JMESPath expression"),
         ({"score": "abs('x')"}, "score: abs() does not take what is written as argument 1; it takes number"),
@@ -421,8 +421,8 @@ async def test_a_failing_judge_is_left_alone_for_a_while(monkeypatch: pytest.Mon
     cascade = Cascade([Judge(Rule(judge="b", reject_above=0.5), FunctionScorer(broken))])
     now = 100.0
     monkeypatch.setattr("stars_guard.scorers._breaker.time.monotonic", lambda: now)
-    for _ in range(9):
-        judgement = (await cascade.judge([passage("x")]))[0]
+    for number in range(9):
+        judgement = (await cascade.judge([replace(passage("x"), call_id=str(number))]))[0]
         assert judgement.veto is not None
     assert calls == 5
     assert judgement.scores[0].error == "left alone after failures in a row"
@@ -437,10 +437,11 @@ async def test_a_failing_judge_is_left_alone_for_a_while(monkeypatch: pytest.Mon
 
 def test_a_success_closes_the_breaker() -> None:
     breaker = Breaker(failures=2)
-    for failed in (True, False, True):
-        breaker.record(failed=failed)
+    breaker.failed({"a"})
+    breaker.succeeded()
+    breaker.failed({"b"})
     assert not breaker.is_open
-    breaker.record(failed=True)
+    breaker.failed({"c"})
     assert breaker.is_open
 
 

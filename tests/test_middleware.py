@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
+from conftest import words
 from langchain.agents import create_agent
 from langchain.agents.middleware import wrap_model_call
 from langchain.agents.structured_output import ToolStrategy
@@ -21,8 +22,11 @@ from pydantic import BaseModel
 
 from langchain_stars import ChatStars, StarsGuardMiddleware
 from stars_guard.audit import MemoryStore, open_store
+from stars_guard.audit.urls import default_url
 from stars_guard.core.segments import Passage
-from stars_guard.errors import BudgetExhausted, PolicyError, ScorerError
+from stars_guard.errors import BudgetExhausted, InputError, PolicyError, ScorerError
+from stars_guard.guard import Guard
+from stars_guard.testing.scripted import ScriptedBackend
 
 REFUSAL = "I can't help with that."
 
@@ -411,3 +415,62 @@ def test_our_model_may_stand_in_for_another(tmp_path: Path) -> None:
     message = graph.invoke({"messages": [HumanMessage("Name a colour.")]})["messages"][-1]
     assert message.response_metadata["stars_guard"]["policy"] == "agent"
     assert "never" not in message.text
+
+
+def models(kind: str) -> tuple[Any, Any]:
+    """The agent's own model, and the one that takes its place."""
+    match kind:
+        case "of others":
+            return Remote(messages=iter(["a bream"])), None
+        case "ours":
+            return ChatStars(model="embedded", backend="transformers", max_tokens=4, seed=1), None
+        case "ours, with a log":
+            return ChatStars(model="embedded", backend="transformers", max_tokens=4, seed=1, audit="memory://"), None
+        case "ours, in the place of another":
+            ours = ChatStars(model="embedded", backend="transformers", max_tokens=4, seed=1)
+            return Remote(messages=iter(["never"])), ours
+        case _:
+            ready = Guard("default", model=ScriptedBackend(words(3)), audit=MemoryStore())
+            return ChatStars(guard=ready, seed=1), None
+
+
+@doors
+@pytest.mark.parametrize(
+    "kind", ["of others", "ours", "ours, with a log", "ours, in the place of another", "ours, with a ready guard"]
+)
+def test_a_store_gets_every_record_of_the_run_and_no_other_log_any(run: Run, kind: str) -> None:
+    store = MemoryStore()
+    model, stands_in = models(kind)
+    guard = StarsGuardMiddleware(policy(), model=stands_in, audit=store)
+    messages = run(create_agent(model, middleware=[guard]))
+    assert messages[-1].text
+    assert [record.stage for record in store.records] == ["input", "answer", "output"]
+    assert {record.policy for record in store.records} == {"agent"}
+    assert not Path(default_url().removeprefix("sqlite://")).exists()
+    if isinstance(model, ChatStars) and model.guard is not None:
+        assert model.guard.audit.read() == []
+
+
+@doors
+def test_one_log_in_memory_is_shared_by_all_stages(run: Run) -> None:
+    guard = StarsGuardMiddleware(policy(), audit="memory://")
+    run(create_agent(models("ours, with a ready guard")[0], middleware=[guard]))
+    store = guard._guards.guard(guard._recipe).audit
+    assert [record.stage for record in store.read()] == ["input", "answer", "output"]
+
+
+def test_a_call_cannot_choose_another_policy_than_the_middleware_has() -> None:
+    """Its own list of policies does not count here."""
+    ours = ChatStars(model="embedded", backend="transformers", policies=["monitor"])
+    seen: list[Any] = []
+
+    @wrap_model_call
+    def choose(request: Any, handler: Any) -> Any:
+        """Ask for the laxest policy."""
+        seen.append(request.model)
+        return handler(request.override(model_settings={"policy": "monitor"}))
+
+    graph = create_agent(ours, middleware=[StarsGuardMiddleware(policy(), audit=MemoryStore()), choose])
+    with pytest.raises(InputError, match="may not be chosen by a call"):
+        graph.invoke({"messages": [HumanMessage("hi")]})
+    assert seen[0].policies == []

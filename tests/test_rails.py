@@ -189,7 +189,7 @@ async def test_an_answer_of_another_model_cannot_be_drawn_again() -> None:
         ({**SECRET, "weight": 1.0}, "rails.input.judges: judge 'secret': judges of a rail only veto"),
         ({**SECRET, "every": 2}, "rails.input.judges: judge 'secret': a rail judges each text once and whole"),
         ({**SECRET, "patern": 1}, "rails.input.judges[0].patern: unknown key; did you mean `patterns`?"),
-        ({"name": "a", "type": "pattern"}, "rails.input.judges[0]: unknown type 'pattern'; did you mean `patterns`?"),
+        ({"name": "a", "type": "pattern"}, "rails.input.judges[0]: unknown type 'pattern'; installed: guard_model, "),
         ({"name": "a", "type": "paths", "roots": ["here"]}, "rails.input.judges[0].roots: not an absolute path: here"),
     ],
 )

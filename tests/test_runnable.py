@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.output_parsers import JsonOutputParser, StrOutputParser
@@ -14,7 +17,9 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
 
 from langchain_stars import guard_runnable
+from langchain_stars._stream_pieces import PieceCutter
 from stars_guard.audit import MemoryStore
+from stars_guard.audit.urls import default_url
 from stars_guard.errors import InputError, Refused
 
 REFUSAL = "I can't help with that."
@@ -236,3 +241,62 @@ def test_batches_and_names() -> None:
     assert chain.get_name() == "guarded GenericFakeChatModel"
     monitor = guard_runnable(remote("a trout"), policy(mode="monitor"), audit=MemoryStore())
     assert monitor.invoke("swordfish").content == "a trout"
+
+
+@pytest.mark.parametrize("run", [invoke, ainvoke, stream, astream])
+def test_a_store_gets_every_record_and_no_other_log_any(run: Door) -> None:
+    store = MemoryStore()
+    call = {"name": "shell", "args": {"command": "ls"}, "id": "1", "type": "tool_call"}
+    run(guard_runnable(remote(AIMessage("a bream", tool_calls=[call])), policy(), audit=store), "hello")
+    stages = {record.stage for record in store.records}
+    assert stages in ({"input", "answer", "tool_call"}, {"input", "answer"})  # the fake model streams text alone
+    assert not Path(default_url().removeprefix("sqlite://")).exists()
+
+
+@streamed
+def test_a_stream_of_several_kinds_is_an_error(run: Door) -> None:
+    """What could not be judged in the form of the rest is never released."""
+
+    def mixed(*chunks: Any) -> Runnable[Any, Any]:
+        def parts(_: Iterator[Any]) -> Iterator[Any]:
+            yield from chunks
+
+        async def aparts(_: Any) -> Any:
+            for chunk in chunks:
+                yield chunk
+
+        return RunnableGenerator(parts, aparts)
+
+    for chunks in (("one ", AIMessageChunk("trout")), (AIMessageChunk("one "), "trout"), ("one ", {"a": "trout"})):
+        with pytest.raises(InputError, match=r"the stream began with .* and goes on with") as caught:
+            run(guard_runnable(mixed(*chunks), policy(), audit=MemoryStore()), "hi")
+        assert "trout" not in str(caught.value)
+
+
+@whole
+def test_an_answer_that_is_nothing_is_kept(run: Door) -> None:
+    store = MemoryStore()
+    nothing: Runnable[Any, Any] = RunnableLambda(lambda _: None)
+    assert run(guard_runnable(nothing, policy(), audit=store), "hi") is None
+    assert store.records[-1].finish == "eos"
+
+
+@given(
+    bits=st.lists(st.text(alphabet="ab ", max_size=6), max_size=12),
+    size=st.integers(1, 8),
+)
+def test_pieces_are_the_text_and_only_the_last_is_called_last(bits: list[str], size: int) -> None:
+    cutter, waiting, pieces = PieceCutter(size), list(bits), list[tuple[str, bool]]()
+    while not pieces or not pieces[-1][1]:
+        while cutter.needs_more:
+            if waiting:
+                cutter.add(waiting.pop(0))
+            else:
+                cutter.end()
+        if cutter.is_empty:
+            break
+        pieces.append(cutter.take())
+    assert "".join(text for text, _ in pieces) == "".join(bits)
+    assert [is_last for _, is_last in pieces] == [False] * (len(pieces) - 1) + [True] * bool(pieces)
+    assert all(len(text) >= size for text, is_last in pieces if not is_last)
+    assert all(text for text, _ in pieces)

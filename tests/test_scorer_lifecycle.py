@@ -138,4 +138,4 @@ class Kept(FunctionScorer):
         self.closed = True
 
 
-kept = Kept(segment=lambda passage: 0.0)
+kept = Kept(lambda passage: 0.0)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from stars_guard.backends._streamed import Drawn, Request, StreamedSession, TokenSource
+from stars_guard.backends._streamed import Drawn, Request, StreamedBackend, StreamedSession, TokenSource
+from stars_guard.backends.base import Backend, OpenRequest
 from stars_guard.backends.vllm_engine import entropy_of
+from stars_guard.engines.loading import Vocabulary, load_vocabulary
 from stars_guard.errors import BackendError, ProtocolError
 from stars_guard.prompting.prompt import Prompt
+from stars_guard.testing import BackendTests
 
 EOS = 0
 
@@ -49,6 +54,70 @@ class Source(TokenSource):
         finally:
             await asyncio.sleep(0)
             self.open -= 1
+
+
+class Scripted(Source):
+    """The next token follows from the prefix alone, as at temperature 0. It never ends by itself."""
+
+    def __init__(self, backend: StreamedBackend[Any]) -> None:
+        super().__init__()
+        self.streams = backend.streams
+        self._tokenizer = backend.vocabulary.tokenizer
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    async def draw(self, request: Request) -> AsyncGenerator[Drawn, None]:
+        ids = list(request.ids)
+        for _ in range(request.max_tokens):
+            await asyncio.sleep(0)
+            ids.append(1000 + (7 * ids[-1] + 3 * len(ids)) % 20000)
+            yield [(ids[-1], None)]
+
+
+class Served(StreamedBackend[Any]):
+    """All of a streaming backend except the engine."""
+
+    reproducible = True
+
+    @classmethod
+    async def load(cls, model: str, options: Any = None) -> Served:
+        return cls(await asyncio.to_thread(load_vocabulary, model))
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        super().__init__(vocabulary, 2000)
+        self.identity = {"engine": "by hand"}
+        self.freed = 0
+
+    def _source(self, prompt: Prompt, request: OpenRequest) -> TokenSource:
+        return Scripted(self)
+
+    async def _free_engine(self) -> None:
+        assert not self.streams
+        self.freed += 1
+        assert self.freed == 1
+
+
+class TestStreamed(BackendTests):
+    @pytest.fixture
+    def backend(self, vocabulary: Vocabulary) -> Backend:
+        return Served(vocabulary)
+
+    @pytest.fixture
+    def make(self, vocabulary: Vocabulary) -> Callable[[], Awaitable[Backend]]:
+        async def made() -> Backend:
+            return Served(vocabulary)
+
+        return made
+
+    @pytest.fixture
+    def control_texts(self) -> Sequence[str]:
+        return ("<|im_start|>", "<|im_end|>")
+
+
+@pytest.fixture(scope="module")
+def vocabulary(embedded_model: Path) -> Vocabulary:
+    return load_vocabulary(str(embedded_model))
 
 
 async def take(proposal: object, count: int) -> list[int]:

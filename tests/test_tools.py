@@ -16,9 +16,9 @@ from stars_guard.backends.base import OpenRequest
 from stars_guard.core.events import Called, Finished, Released
 from stars_guard.core.judging import Rule
 from stars_guard.core.messages import Message, ToolCall
-from stars_guard.core.segments import Passage, Token
+from stars_guard.core.segments import Candidate, Passage, Token
 from stars_guard.core.tools import Tool, Toolset
-from stars_guard.decoding import SegmentCutter
+from stars_guard.decoding import AnswerText, SegmentCutter
 from stars_guard.decoding.spans import Span, find_spans, is_unfinished
 from stars_guard.errors import InputError
 from stars_guard.guard import CallOptions, Guard
@@ -333,17 +333,24 @@ def test_conversations_as_text() -> None:
     assert json.loads(turns[2].content.removeprefix("<tool_call>").removesuffix("</tool_call>"))[0]["name"]
 
 
+def split(form: ToolForm, text: str) -> list[Any]:
+    """Plain text, and marked text with its calls."""
+    pieces = AnswerText(spans=form.spans).accept(Candidate(tokens=(), text=text, finish="eos"))
+    read = [(piece.text, piece.marked and form.calls(piece.text, piece.marked)) for piece in pieces]
+    return [raw if calls is None else (raw, calls) for raw, calls in read]
+
+
 def test_answers_in_json_are_not_calls() -> None:
     form = form_of_llama()
-    assert form.split('{"answer": 42}', at_start=True) == ['{"answer": 42}']
-    ((_, calls),) = form.split('{"name": "f", "parameters": {"x": 1}}; {"name": "g", "parameters": {}}', at_start=True)
+    assert split(form, '{"answer": 42}') == ['{"answer": 42}']
+    ((_, calls),) = split(form, '{"name": "f", "parameters": {"x": 1}}; {"name": "g", "parameters": {}}')
     assert [c.name for c in calls] == ["f", "g"]  # type: ignore[union-attr]
 
 
 def test_names_before_arguments() -> None:
     form = MistralForm()
     text = 'Well. [TOOL_CALLS]f[ARGS]{"x": "}"}[TOOL_CALLS]g[CALL_ID]abc[ARGS]{}[TOOL_CALLS]h{"x": 1'
-    before, (_, calls) = form.split(text, at_start=True)
+    before, (_, calls) = split(form, text)
     assert before == "Well. "
     assert [(c.name, c.arguments) for c in calls] == [("f", {"x": "}"}), ("g", {}), ("h", None)]  # type: ignore[union-attr]
 
@@ -384,7 +391,7 @@ def test_calls_are_those_that_vllm_reads(tokenizers: dict[str, Any], name: str) 
     form = form_of(tokenizers[name])
     for text in TEXTS[name]:
         calls, content = read_by_vllm(name, tokenizers[name], text)
-        pieces = form.split(text, at_start=True)
+        pieces = split(form, text)
         ours = [(c.name, c.arguments) for p in pieces if isinstance(p, tuple) for c in p[1]]
         assert ours == calls, text
         assert "".join(p for p in pieces if isinstance(p, str)).strip() == (content or "").strip(), text

@@ -14,6 +14,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from stars_guard.backends._slots import SlotModel, check_slots
 from stars_guard.backends.base import OpenRequest
 from stars_guard.backends.transformers import TransformersBackend
 from stars_guard.core.messages import Message
@@ -132,29 +133,50 @@ async def test_greedy_text_is_that_of_generate(engine: TransformersBackend, refe
         assert await greedy(engine, ASK, size, 40) == whole
 
 
-@pytest.mark.parametrize("kind", ["Mistral", "Gemma3Text"])
-async def test_a_model_with_windows_is_that_of_generate(embedded_model: Path, tmp_path: Path, kind: str) -> None:
-    """Some layers see the last 8 tokens alone; groups of query heads share keys."""
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_hidden_layers": 6,
+    "head_dim": 16,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "sliding_window": 8,
+    "max_position_embeddings": 256,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+}
+
+
+def small_model(kind: str, embedded_model: Path, **more: Any) -> tuple[Any, Any]:
+    """A model of random weights with the embedded model's tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(embedded_model)
-    config = getattr(transformers, f"{kind.removesuffix('Text')}{'Text' * kind.endswith('Text')}Config")(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=6,
-        head_dim=16,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        sliding_window=8,
-        max_position_embeddings=256,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-    )
+    config = getattr(transformers, f"{kind}Config")(vocab_size=len(tokenizer), **{**SMALL, **more})
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(3.0)
+    return model, tokenizer
+
+
+SHARING = {
+    "num_kv_shared_layers": 2,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
+    "vocab_size_per_layer_input": 49152,
+    "hidden_size_per_layer_input": 8,
+    "laurel_rank": 4,
+    "activation_sparsity_pattern": None,
+}
+
+
+@pytest.mark.parametrize(("kind", "more"), [("Mistral", {}), ("Gemma3Text", {}), ("Gemma3nText", SHARING)])
+async def test_a_model_with_windows_is_that_of_generate(
+    embedded_model: Path, tmp_path: Path, kind: str, more: dict[str, Any]
+) -> None:
+    """Some layers see the last 8 tokens alone; groups of query heads share keys, and the last layers may share those
+    of layers before them."""
+    model, tokenizer = small_model(kind, embedded_model, **more)
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     ids = encode_chat(tokenizer, ASK)
@@ -166,6 +188,66 @@ async def test_a_model_with_windows_is_that_of_generate(embedded_model: Path, tm
         await session.aclose()
     assert drawn == [expected, expected]
     assert len(set(expected)) > 4
+
+
+EXPERTS = {"num_local_experts": 2, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "layers"),
+    [
+        ("Mamba", {"state_size": 8}, "6 of its 6 layers are of the kind linear_attention"),
+        ("Lfm2", {"layer_types": ["conv", "full_attention"] * 3}, "3 of its 6 layers are of the kind conv"),
+        ("FalconH1", {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16}, "of the kind hybrid"),
+        ("Qwen3Next", EXPERTS, "of the kind linear_attention"),
+        ("Llama4Text", EXPERTS, "of the kind chunked_attention"),
+    ],
+)
+async def test_layers_that_cannot_be_kept_are_refused_by_name(
+    embedded_model: Path, tmp_path: Path, kind: str, more: dict[str, Any], layers: str
+) -> None:
+    """By the config, before the weights are read: here are none."""
+    config = getattr(transformers, f"{kind}Config")(**{**SMALL, **more})
+    config.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(embedded_model).save_pretrained(tmp_path)
+    with pytest.raises(BackendError, match="backend='vllm'") as caught:
+        await TransformersBackend.load(str(tmp_path))
+    assert layers in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("RecurrentGemma", {}),
+        # it names a window and does not use it
+        ("Llama", {}),
+        ("Llama4Text", {**EXPERTS, "attention_chunk_size": 8, "intermediate_size_mlp": 64}),
+    ],
+)
+def test_a_trial_finds_what_a_config_does_not_say(embedded_model: Path, kind: str, more: dict[str, Any]) -> None:
+    model, _ = small_model(kind, embedded_model, **more)
+    with pytest.raises(BackendError, match=r"in a trial, its layers did not keep|a trial failed"):
+        check_slots(model)
+
+
+GROWING = {
+    "rope_type": "longrope",
+    "short_factor": [1.0] * 8,
+    "long_factor": [4.0] * 8,
+    "original_max_position_embeddings": 64,
+    "factor": 4.0,
+}
+
+
+@pytest.mark.parametrize(("rope", "expected"), [({"rope_type": "default"}, 256), (GROWING, 64)])
+def test_a_growing_rotary_embedding_bounds_the_context(
+    embedded_model: Path, rope: dict[str, Any], expected: int
+) -> None:
+    """What was read before it grows would be turned otherwise than what is read after."""
+    rope = {**rope, "rope_theta": 10000.0}
+    model, _ = small_model("Llama", embedded_model, rope_parameters=rope, sliding_window=None)
+    check_slots(model)
+    assert SlotModel(model).context == expected
 
 
 async def test_the_same_seed_draws_the_same_whatever_else_runs(engine: TransformersBackend) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,10 @@ from stars_guard.core.grammar import Grammar
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
 from stars_guard.core.tools import Tool, Toolset
+from stars_guard.engines.vllm_client import Servers, parse_options
 from stars_guard.errors import BackendError, BackendUnavailable, ContextTooLong, InputError
 from stars_guard.guard import CallOptions, Guard
+from stars_guard.testing import BackendTests
 
 ASK = [Message("user", "What is a lake?")]
 STORY = [Message("user", "Tell me a long story about a lighthouse keeper and the sea.")]
@@ -57,6 +59,28 @@ def over_http(vllm_server: Server) -> Backend:
 @pytest.fixture(params=["vllm", "vllm-server"])
 def engine(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue({"vllm": "vllm_engine", "vllm-server": "over_http"}[request.param])
+
+
+class _VllmTests(BackendTests):
+    @pytest.fixture
+    def control_texts(self) -> Sequence[str]:
+        return ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
+
+
+class TestInProcess(_VllmTests):
+    @pytest.fixture
+    def backend(self, vllm_engine: Backend) -> Backend:
+        return vllm_engine
+
+
+class TestOverHttp(_VllmTests):
+    @pytest.fixture
+    def backend(self, over_http: Backend) -> Backend:
+        return over_http
+
+    @pytest.fixture
+    def make(self, vllm_server: Server) -> Callable[[], Awaitable[Backend]]:
+        return lambda: VllmServerBackend.load("embedded", parse_options({"base_url": vllm_server.url}))
 
 
 def guard_of(engine: Backend, *judges: Any, **more: Any) -> Guard:
@@ -348,8 +372,8 @@ def test_wrong_servers_and_options_are_named(vllm_server: Server) -> None:
     assert "base_url" in failing(timeout=1.0)
     with pytest.raises(BackendError, match="vLLM could not start"):
         portal.call(lambda: load_backend("embedded", "vllm", {"dtype": "no-such-type"}))
-    with pytest.raises(BackendError, match="no option 'no_such_option'"):
-        portal.call(lambda: load_backend("embedded", "vllm", {"no_such_option": 1}))
+    with pytest.raises(InputError, match="no option 'max_modell_len', did you mean 'max_model_len'"):
+        portal.call(lambda: load_backend("embedded", "vllm", {"max_modell_len": 1}))
 
 
 def test_the_key_is_sent_and_never_shown(embedded_model: Path) -> None:
@@ -357,8 +381,6 @@ def test_the_key_is_sent_and_never_shown(embedded_model: Path) -> None:
     assert "sk-secret" not in repr(model) + model._get_llm_string() + str(model.to_json())
     guard = model._guard({})
     assert guard._given.options["api_key"].get_secret_value() == "sk-secret"
-    from stars_guard.engines.vllm_client import Servers, parse_options
-
     made = Servers(parse_options({"base_url": "https://x.test/v1/", "api_key": "sk-secret"}))
     assert made._client.headers["authorization"] == "Bearer sk-secret"
     assert made.replicas[0].url == "https://x.test"

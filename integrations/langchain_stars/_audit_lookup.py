@@ -17,10 +17,10 @@ def get_audit(run: str | UUID | BaseMessage, audit: str | AuditStore | None = No
 
     Args:
         run: the run's id in LangChain, which is LangSmith's too; the id of a record; or the model's answer.
-        audit: the store or its URL, as given to the model; default: the one of models that were given none.
+        audit: the store or its URL, as given to the model. The default is the log of models that were given none.
 
     Raises:
-        AuditError: there is no such record, or more than one answer is of the run.
+        AuditError: there is no such record, or the run has more than one answer.
     """
     store = audit if isinstance(audit, AuditStore) else open_store(audit)
     if isinstance(run, BaseMessage):

@@ -31,6 +31,8 @@ _IN_A_GUARD = (
     "backend",
     "base_url",
     "api_key",
+    "timeout",
+    "max_retries",
     "backend_options",
     "audit",
     "allow_python",
@@ -61,6 +63,10 @@ class ChatStarsFields(BaseChatModel):
     base_url: str | list[str] | None = None
     """One or several vLLM servers that serve the model."""
     api_key: SecretStr | None = Field(default_factory=secret_from_env("STARS_GUARD_API_KEY", default=None))
+    timeout: float | None = None
+    """Seconds that a server may send nothing. A model on this machine is asked without requests, so it has none."""
+    max_retries: int | None = None
+    """How often a request to a server is repeated before its first token, on all servers together."""
     backend_options: dict[str, Any] = Field(default_factory=dict)
     """More options of the backend, such as vLLM's engine arguments."""
     audit: str | AuditStore | None = None
@@ -75,6 +81,8 @@ class ChatStarsFields(BaseChatModel):
     max_tokens: int | None = None
     seed: int | None = None
     stop: list[str] | None = Field(default=None, alias="stop_sequences")
+    streaming: bool = False
+    """Whether `invoke` streams under the hood, so that callbacks get each accepted segment."""
 
     _guards: OpenGuards = PrivateAttr(default_factory=OpenGuards)
 

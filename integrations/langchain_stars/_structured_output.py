@@ -1,4 +1,4 @@
-"""Answers under a schema, and what is said when there is none."""
+"""Answers under a schema, and the errors where an answer does not fit it."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Method = Literal["json_schema", "function_calling", "json_mode"]
 def structured(
     model: BaseChatModel, schema: Any, method: str, *, include_raw: bool, **bound: Any
 ) -> Runnable[Any, Any]:
-    """The model with its answers parsed. All methods are drawn under a grammar and judged as one segment.
+    """The model with its answers parsed. Each answer is generated under a grammar and judged as one segment.
 
     Args:
-        method: ``json_schema`` draws under the schema; ``function_calling`` forces a call whose arguments it describes;
-            ``json_mode`` draws any JSON object, which the prompt must describe.
+        method: ``json_schema`` generates under the schema; ``function_calling`` forces a call whose arguments the
+            schema describes; ``json_mode`` generates any JSON object, which the prompt must describe.
 
     Raises:
         InputError: the method or schema cannot be used.

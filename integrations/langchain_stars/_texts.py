@@ -59,7 +59,7 @@ def text_of(value: Any) -> str:
     """The text of what goes into or comes out of a runnable; of a mapping or a model, a line for each value.
 
     Raises:
-        InputError: there is no telling what its text is.
+        InputError: the value is of a kind whose text we do not know.
     """
     match value:
         case str():
@@ -90,7 +90,7 @@ def messages_of(value: Any) -> list[Message]:
 
 
 def transcript(messages: Sequence[BaseMessage]) -> list[Message]:
-    """The conversation as judges read it. What a tool said stands as the user's: it is what came in."""
+    """The conversation as judges read it. A tool's result counts as the user's text, because it came from outside."""
     found = []
     for message in messages:
         if text := text_of_message(message):

@@ -23,7 +23,7 @@ def bound_tools(
     """What `bind_tools` binds.
 
     Raises:
-        InputError: something is no tool that we can describe, or the choice names none of them.
+        InputError: something is not a tool that we can describe, or the choice names none of them.
     """
     formatted = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
     chosen = _choice(tool_choice)
@@ -51,7 +51,7 @@ def _choice(given: Any) -> str:
 
 
 def toolset_of(given: Mapping[str, Any]) -> Toolset | None:
-    """The tools of a call, from its keyword arguments; None where the model is to have none.
+    """The tools of a call, from its keyword arguments, or None where the model gets no tools.
 
     Raises:
         InputError: a tool or the choice cannot be used.
@@ -84,7 +84,7 @@ def _function(tool: Any) -> Mapping[str, Any]:
     function = tool.get("function") if isinstance(tool, Mapping) else None
     if not isinstance(function, Mapping) or "name" not in function:
         raise InputError(
-            "a tool is not a function", hint="tools that run at a provider are not to be had; give functions"
+            "a tool is not a function", hint="tools that run at a provider aren't supported; give functions"
         )
     return function
 
@@ -114,7 +114,7 @@ def calls_of(done: Finished) -> list[ToolCall]:
 
 
 def invalid_calls_of(done: Finished) -> list[InvalidToolCall]:
-    """What began like a call and is none."""
+    """The texts that start like a call but cannot be parsed."""
     return [
         InvalidToolCall(name=c.name, args=c.arguments, id=c.id, error=c.error, type="invalid_tool_call")
         for c in done.invalid_tool_calls
@@ -122,11 +122,11 @@ def invalid_calls_of(done: Finished) -> list[InvalidToolCall]:
 
 
 def call_chunks(event: Called, *, beside_blocks: bool) -> list[ToolCallChunk]:
-    """Judged calls as chunks, one each; merged, they are the calls of `calls_of`.
+    """Judged calls as chunks, one for each call. Merged, they are the calls of `calls_of`.
 
     Args:
-        beside_blocks: the text comes in content blocks, which langchain-core numbers from 0 too: chunks of equal number
-            would be merged.
+        beside_blocks: the text comes in content blocks. LangChain numbers these from 0 too, and would merge a block
+            and a call of equal number.
     """
     first = event.index + (1000 if beside_blocks else 0)
     chunks = [(c.id, c.name, json.dumps(dict(c.arguments), ensure_ascii=False)) for c in event.tool_calls]

@@ -1,4 +1,4 @@
-"""What streams of an agent show of a tool while it runs: nothing, where its result is judged."""
+"""What an agent's streams show of a tool while it runs, which is nothing where its result is judged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WITHHELD = "[judged first: see the tool's result]"
 
 
 def withholds_results(policy: Policy) -> bool:
-    """Whether what a tool gives must not be seen before it has been judged."""
+    """Whether a tool's result must not be seen before it has been judged."""
     return policy.mode == "enforce" and bool(policy.rails.tool_result.judges)
 
 

@@ -55,6 +55,9 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
         options = dict(self.backend_options)
         if self.base_url is not None:
             options |= {"base_url": self.base_url, "api_key": self.api_key}
+        if "base_url" in options:
+            requests = {"timeout": self.timeout, "retries": self.max_retries}
+            options = {name: value for name, value in requests.items() if value is not None} | options
         return GuardRecipe(
             policy=self._chosen_policy(given),
             model=given.get("model") or self.model_name,

@@ -1,4 +1,4 @@
-"""The audit log."""
+"""The audit log: the record of a call, the stores that keep records, and how records are found and counted."""
 
 from stars_guard.audit._content import Content, Text, redact
 from stars_guard.audit._query import Filter, Summary, parse_time

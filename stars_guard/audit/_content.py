@@ -38,13 +38,13 @@ _MARKS = frozenset(mark for mark, _ in _RULES)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """How much text records hold, for each kind of it. The answer is accepted text.
+    """How much text records hold, for each kind of text. The answer is accepted text.
 
     Args:
-        encrypt: whether what is kept is encrypted.
+        encrypt: whether the text that is kept is encrypted.
 
     Raises:
-        AuditError: it is to be encrypted, and there is no key that can be used.
+        AuditError: text is to be encrypted, but there is no key for it.
     """
 
     prompt: ContentMode = "full"
@@ -55,7 +55,7 @@ class Content:
     def __post_init__(self) -> None:
         if self.encrypt and cipher() is None:
             raise AuditError(
-                "the audit log's texts are to be encrypted, and there is no key", hint=f"set {ENCRYPTION_VARIABLE}"
+                "the policy encrypts the audit log's texts, but there is no key", hint=f"set {ENCRYPTION_VARIABLE}"
             )
 
     @classmethod

@@ -148,7 +148,7 @@ def local_path(url: str, path: str) -> Path:
         path: what comes after ``scheme://``, without options.
 
     Raises:
-        AuditError: there is none.
+        AuditError: the URL has no path, or there is no home directory.
     """
     if not path or path.endswith("/"):
         raise AuditError(f"cannot use the audit URL {url!r}", hint="it needs the path of a file")

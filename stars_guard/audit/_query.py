@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 Place = tuple[str, str]
-"""Start and id of a call: the order of a list."""
+"""Where a call stands in a list: its start and its id."""
 
 _PREVIEW = 140
 _LONGEST = 64
@@ -47,13 +47,13 @@ class Filter:
     Attributes:
         since: started then or later.
         until: started before.
-        judge: some proposal was rejected on account of this judge; see `blamed`.
+        judge: this judge caused a rejection; see `blamed`.
         finish: why the answer ended, as in the record.
         stage: what was judged, as in the record.
         run_id: the whole id of the caller's run.
-        text: each of its words stands somewhere in the prompt, the proposals or the answer, as a whole word and
-            whatever the case of its letters. Text that is not kept, or only encrypted, is not found.
-        rejected: whether at least one proposal must have been rejected.
+        text: each of its words stands somewhere in the prompt, the candidates or the answer, as a whole word and
+            whatever the case of its letters. Text that is not kept, or that is encrypted, is not found.
+        rejected: whether at least one candidate must have been rejected.
     """
 
     since: datetime | None = None
@@ -74,9 +74,9 @@ class Summary:
     Attributes:
         id: the call's id.
         started_at: UTC, ISO 8601.
-        proposals: how many were drawn; ``rejections`` of them were decided against.
-        drawn: tokens; ``kept`` of them are in the answer.
-        judges: on whose account proposals were rejected; see `blamed`.
+        proposals: how many candidates there were; ``rejections`` of them were rejected.
+        drawn: tokens that were generated; ``kept`` of them are in the answer.
+        judges: those that caused rejections; see `blamed`.
         preview: the start of the last message of the prompt; None where its text is not kept.
     """
 
@@ -98,13 +98,13 @@ class Summary:
 
     @property
     def place(self) -> Place:
-        """Its place in a list."""
+        """Where the row stands in a list."""
         return self.started_at, self.id
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Wanted calls that were written since the last look, in the order of writing, and the cursor of the next look."""
+    """The wanted calls that were written since the last look, in the order of writing, and the next look's cursor."""
 
     calls: tuple[Summary, ...]
     cursor: str
@@ -122,7 +122,9 @@ def stamp(when: datetime) -> str:
 
 
 def parse_time(text: str, now: datetime | None = None) -> datetime:
-    """A moment from what a person types: ``90d`` (that long ago; units s, m, h, d, w) or ISO 8601, UTC unless it says.
+    """A moment from what a person types: ``90d``, which is that long ago (units s, m, h, d, w), or ISO 8601.
+
+    A time without a time zone is in UTC.
 
     Raises:
         InputError: it is neither.
@@ -137,9 +139,9 @@ def parse_time(text: str, now: datetime | None = None) -> datetime:
 
 
 def blamed(attempt: Attempt, rules: Iterable[RuleEntry]) -> tuple[str, ...]:
-    """On whose account a proposal was rejected: the judge that vetoed it, or else all that have a weight in the reward.
+    """The judges that caused a rejection: the one that vetoed the candidate, or all that have a weight in the reward.
 
-    Empty where it was not rejected.
+    Empty where the candidate was not rejected.
     """
     if attempt.verdict != "rejected":
         return ()

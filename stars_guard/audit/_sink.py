@@ -30,4 +30,4 @@ class Sink(Protocol):
         """Which of these calls have a record."""
 
     def rest(self) -> None:
-        """Let go of what is held for the next write: there is none for a while."""
+        """Let go of files and connections: nothing is written for a while."""

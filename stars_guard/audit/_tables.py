@@ -1,8 +1,8 @@
 """The tables of the audit log in a database: one schema for SQLite and PostgreSQL.
 
 ``entries`` is the log and all that proof needs. The others are made from it, so that lists, searches and counts need
-not read records: ``calls`` has one row a call, ``attempts`` one a proposal, ``blames`` one for each judge on whose
-account proposals of a call were rejected, ``texts`` the words of a call.
+not read records. ``calls`` has one row for each call, ``attempts`` one for each candidate, ``blames`` one for each
+judge that caused a rejection in a call, and ``texts`` the words of a call.
 """
 
 from __future__ import annotations

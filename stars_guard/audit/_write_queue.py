@@ -12,9 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from functools import partial
 
-import anyio.to_thread
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from stars_guard.audit._sink import Sink
@@ -58,7 +56,7 @@ class WriteQueue:
         self._again_at = 0.0
 
     async def append(self, record: CallRecord) -> None:
-        """Put a record into the queue, and under ``every-call`` wait until it is written.
+        """Put a record into the queue. Wait until it is written under ``every-call``, and also when the queue is full.
 
         A caller that is cancelled stops waiting. Its record is written all the same.
 
@@ -66,12 +64,12 @@ class WriteQueue:
             AuditError: as `ChainedStore.append`.
         """
         done: Future[None] = Future()
-        if not self._put(record, done, wait=False):
-            if self.writing.on_error == "drop":
-                self._drop(1)
-                return
-            await anyio.to_thread.run_sync(partial(self._put, record, done, wait=True))
-        if self.writing.durability == "every-call":
+        full = self._is_full()
+        if full and self.writing.on_error == "drop":
+            self._drop(1)
+            return
+        self._put(record, done)
+        if self.writing.durability == "every-call" or full:
             await asyncio.wrap_future(done)
         elif self._failed is not None:
             failed, self._failed = self._failed, None
@@ -93,19 +91,19 @@ class WriteQueue:
             with self._change:
                 self._closers -= 1
 
-    def _put(self, record: CallRecord, done: Future[None], *, wait: bool) -> bool:
+    def _is_full(self) -> bool:
         with self._change:
-            while len(self._waiting) >= self.writing.queue:
-                if not wait:
-                    return False
-                self._change.wait()
+            return len(self._waiting) >= self.writing.queue
+
+    def _put(self, record: CallRecord, done: Future[None]) -> None:
+        # nothing is awaited up to here, so a caller that is cancelled has its record in the queue or has not begun
+        with self._change:
             self._waiting.append((record, done))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, args=(self._store(),), name="audit", daemon=True)
                 _running.add(self)
                 self._thread.start()
             self._change.notify_all()
-            return True
 
     def _run(self, store: Sink) -> None:
         while True:
@@ -137,9 +135,7 @@ class WriteQueue:
                 return None
             if self.writing.durability == "batch":
                 self._change.wait_for(lambda: len(self._waiting) >= _BATCH or self._closers, self.writing.linger)
-            batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
-            self._change.notify_all()
-            return batch
+            return [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
 
     def _serve(self, store: Sink, batch: Sequence[_Waiting]) -> None:
         items, futures = [], []
@@ -202,7 +198,6 @@ class WriteQueue:
         _log.error("audit records could not be written: %s", error)
         if self.writing.durability == "batch":
             self._failed = error
-            return
         for done in futures:
             done.set_exception(error)
 

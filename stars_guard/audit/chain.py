@@ -17,19 +17,18 @@ class Chains:
     """Takes the entries of a log, each chain in its order, and says what does not hold.
 
     Args:
-        keys: those that may have signed.
-        heads: exported earlier: the log must still hold them.
-        unsigned: whether entries without a signature are good enough though there is a key.
+        keys: the keys that may have signed.
+        heads: what ``stars-guard audit head`` exported earlier. The log must still hold them.
+        allow_unsigned: whether entries without a signature are good enough although there is a key.
 
     Attributes:
-        unsigned: how many entries nobody signed.
-        purged: how many entries a purge took out.
+        unsigned: how many entries are not signed.
     """
 
-    def __init__(self, keys: Sequence[AuditKey], heads: Iterable[Head] = (), *, unsigned: bool = False) -> None:
+    def __init__(self, keys: Sequence[AuditKey], heads: Iterable[Head] = (), *, allow_unsigned: bool = False) -> None:
         self.unsigned = 0
         self._keys = keys
-        self._unsigned_ok = unsigned or not keys
+        self._allow_unsigned = allow_unsigned or not keys
         self._last: dict[str, Entry] = {}
         self._first: dict[str, Entry] = {}
         self._purged: dict[str, dict[int, Head]] = {}
@@ -48,7 +47,7 @@ class Chains:
         return sum(max(claims) for claims in self._purged.values())
 
     def check(self, entry: Entry) -> str | None:
-        """Take the next entry; what is wrong with it."""
+        """Take the next entry. Returns what is wrong with it, or None."""
         last = self._last.get(entry.writer)
         self._last[entry.writer] = entry
         try:
@@ -58,7 +57,7 @@ class Chains:
             return str(exc)
         if entry.key is None:
             self.unsigned += 1
-            if not self._unsigned_ok or (last is not None and last.key is not None):
+            if not self._allow_unsigned or (last is not None and last.key is not None):
                 return "it is not signed, though there is a key"
         if last is None:
             self._first[entry.writer] = entry
@@ -69,12 +68,12 @@ class Chains:
         wanted = self._wanted.get((entry.writer, entry.seq))
         if wanted is not None:
             if wanted.hash != entry.hash:
-                return "its hash is not the one that was exported as head: the log was made anew"
+                return "its hash is not the one that was exported as head: the log was made again"
             self._met.add((entry.writer, entry.seq))
         return self._note(entry) if entry.kind == "purge" else None
 
     def finish(self) -> str | None:
-        """What is wrong with the log as a whole, once all entries were taken."""
+        """What is wrong with the log as a whole, once all entries were taken, or None."""
         for writer, first in self._first.items():
             if first.seq == 1:
                 if first.prev != GENESIS:

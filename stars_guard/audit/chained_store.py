@@ -57,7 +57,7 @@ class ChainedStore(AuditStore):
         """
 
     def rest(self) -> None:
-        """Let go of what is held for the next write: there is none for a while."""
+        """Let go of files and connections: nothing is written for a while."""
 
     @abstractmethod
     def has(self, calls: Collection[str]) -> set[str]:
@@ -73,7 +73,7 @@ class ChainedStore(AuditStore):
 
     @abstractmethod
     def size(self) -> int:
-        """How many entries there are to read, about."""
+        """How many entries there are to read, for a progress bar."""
 
     @abstractmethod
     def heads(self) -> list[Head]:
@@ -81,8 +81,12 @@ class ChainedStore(AuditStore):
 
     @abstractmethod
     def purge(self, before: datetime) -> int:
-        """Take out the records of calls that ended before a time, from the start of each chain up to the first younger
-        one, and say so in an entry of its own. How many went.
+        """Delete the records of calls that ended before a time.
+
+        They go from the start of each chain up to the first record that is younger. A new entry says that they went.
+
+        Returns:
+            How many records went.
 
         Raises:
             AuditError: the log cannot be changed.

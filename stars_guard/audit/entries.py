@@ -64,7 +64,7 @@ class _Line(BaseModel):
     prev: _Hash
     purge: dict[str, Any] | None = None
     record: dict[str, Any] | None = None
-    seq: Annotated[int, Field(ge=1, lt=10**18)]
+    seq: Annotated[int, Field(ge=1, le=_EXACT)]
     writer: _Name
 
 
@@ -200,11 +200,16 @@ class Entry:
         Raises:
             AuditError: it was signed with a key that is not among ``keys``.
         """
+        try:
+            data = self.hashed()
+        except ValueError:
+            # a number or a text that JSON cannot hold, so nobody has hashed it
+            return False
         if self.key is None:
-            return self.hash == hashlib.sha256(self.hashed()).hexdigest()
+            return self.hash == hashlib.sha256(data).hexdigest()
         for key in keys:
             if key.id == self.key:
-                return secrets.compare_digest(self.hash, key.seal(self.hashed()))
+                return secrets.compare_digest(self.hash, key.seal(data))
         raise AuditError(f"it is signed with the key {self.key}, which is not here", hint=f"add it to {KEY_VARIABLE}")
 
     def record(self) -> CallRecord:

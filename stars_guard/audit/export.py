@@ -74,7 +74,7 @@ def calls(record: CallRecord) -> Iterator[dict[str, Any]]:
 
 
 def proposals(record: CallRecord) -> Iterator[dict[str, Any]]:
-    """One row a proposal, in order; ``is_kept`` tells those of the answer."""
+    """One row for each candidate, in order. ``is_kept`` marks those that became part of the answer."""
     for segment in record.segments:
         for attempt in segment.attempts:
             values = attempt.model_dump(
@@ -104,23 +104,26 @@ def proposals(record: CallRecord) -> Iterator[dict[str, Any]]:
 
 
 def export(records: Iterable[CallRecord], path: Path, rows: Rows = "proposals") -> int:
-    """Write records to a file whose ending says the format. It is there whole or not at all.
+    """Write records to a file whose ending says the format. A file that cannot be finished is not left behind.
 
     Args:
-        path: ``.jsonl`` holds the records as they are, ``.csv`` and ``.parquet`` one row a proposal or a call.
+        path: ``.jsonl`` holds the records as they are, ``.csv`` and ``.parquet`` one row for each candidate or call.
 
     Returns:
         How many calls were written.
 
     Raises:
-        InputError: an ending that is not known.
+        InputError: the ending is not known.
         AuditError: the file cannot be written.
         MissingExtra: Parquet needs pyarrow.
     """
     writers = {".jsonl": _write_jsonl, ".csv": _write_csv, ".parquet": _write_parquet}
     write = writers.get(path.suffix.lower())
     if write is None:
-        raise InputError(f"{path}: the ending says no known format", hint=f"use one of {', '.join(writers)}")
+        raise InputError(
+            f"{path}: the format {path.suffix or 'without an ending'} is not known",
+            hint=f"use one of {', '.join(writers)}",
+        )
     part = path.with_name(f".{path.name}.part")
     counted = _Counted(records)
     try:
@@ -137,7 +140,7 @@ def export(records: Iterable[CallRecord], path: Path, rows: Rows = "proposals") 
 
 
 def harmless(text: str) -> str:
-    """A cell of CSV that a spreadsheet does not take for a formula: an apostrophe before what begins like one."""
+    """A cell of CSV that a spreadsheet does not run: what begins like a formula gets an apostrophe before it."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 

@@ -26,7 +26,7 @@ ENCRYPTION_VARIABLE = "STARS_GUARD_AUDIT_ENCRYPTION_KEY"
 
 @dataclass(frozen=True, slots=True)
 class AuditKey:
-    """One key. What it is used for is kept apart: a seal tells nothing of a digest.
+    """One key. Seals and digests are made with keys that are derived from it, so one says nothing of the other.
 
     Attributes:
         id: names the key without giving it away.
@@ -58,7 +58,7 @@ def cipher() -> MultiFernet | None:
     """Encrypts and decrypts texts under the keys of `ENCRYPTION_VARIABLE`; None where it is not set.
 
     Raises:
-        AuditError: a key has not the right form.
+        AuditError: a key is not in the right form.
         MissingExtra: the package ``cryptography`` is not installed.
     """
     keys = os.environ.get(ENCRYPTION_VARIABLE, "").split()

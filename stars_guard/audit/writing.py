@@ -20,7 +20,8 @@ class Writing:
             seconds, and then fail the call. ``drop``: count it, log a warning, and go on.
         linger: seconds.
         patience: seconds.
-        queue: how many records may wait. The next call waits until there is room, or under ``drop`` loses its record.
+        queue: how many records may wait before calls do. A call that finds so many waits until its own record is
+            written. Under ``drop`` its record is lost.
     """
 
     durability: Durability = "every-call"

@@ -22,7 +22,7 @@ from stars_guard.core.judging import Judgement, Score, combine
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Candidate, Passage, Token
 from stars_guard.core.vocabulary import Action, FinishReason, KeptHow, Verdict
-from stars_guard.decoding import Decoder, Done, Settings, make_decoder
+from stars_guard.decoding import METHODS, SCHEDULES, Decoder, Done, Settings, decoder_of, make_decoder
 from stars_guard.decoding.verdict import decide
 from stars_guard.errors import AuditError, PolicyError
 from stars_guard.policy import Policy
@@ -37,7 +37,6 @@ or it is ``unknown``, because it depends on a score that is not on record and on
 
 Source = Literal["record", "judged", "none"]
 
-_METHODS = ("stars", "cards", "vanilla")
 _ACTIONS: dict[str, Outcome] = {"refused": "refuse", "stopped": "stop", "raised": "raise", "budget": "budget"}
 
 
@@ -108,7 +107,7 @@ async def what_if(record: CallRecord, policy: Policy, *, allow_python: bool = Fa
         judges = await load_judges(dict(policy.rails.items())[record.stage].judges, allow_python=allow_python)
         return await _OtherPolicy(record, policy, None, judges).answer()
     settings = _settings(record, policy)
-    if settings.method not in _METHODS:
+    if decoder_of(settings.method).decides == "best":
         raise PolicyError(
             f"policy {policy.name!r} has the method {settings.method}, which compares candidates with each other",
             hint="only stars and cards decide on each candidate",
@@ -124,8 +123,7 @@ def _settings(record: CallRecord, policy: Policy) -> Settings:
         settings = supplied_settings(policy, recorded["attempts"])
     else:
         settings = settings_of(policy, recorded["max_tokens"])
-    return replace(
-        settings,
+    return settings.changed(
         segment_tokens=recorded["segment_tokens"],
         max_tokens=recorded["max_tokens"],
         stretch=bool(record.decoding.get("stretch")),
@@ -198,8 +196,7 @@ class _OtherPolicy:
         rewarding = [judge for judge in self._cascade.judges if judge.rule.weight is not None]
         weights = {rule.judge: rule.weight for rule in self._record.rules if rule.weight is not None}
         same = weights == {judge.rule.judge: judge.rule.weight for judge in rewarding}
-        asked = self._record.method in ("stars", "cards") and self._record.decoding.get("schedule") != "constant"
-        if asked and same and all(self._is_on_record(judge) for judge in rewarding):
+        if _has_prompt_reward(self._record) and same and all(self._is_on_record(judge) for judge in rewarding):
             return self._record.prompt_reward
         if self._messages is None:
             return None
@@ -250,7 +247,7 @@ class _OtherPolicy:
         )
         if judgement is None:
             return replace(row, after="unknown")
-        if self._settings is None or self._settings.method == "vanilla":
+        if self._settings is None or decoder_of(self._settings.method).decides == "none":
             return row
         again = decide(
             self._settings,
@@ -343,6 +340,13 @@ class _OtherPolicy:
         if finish == self._record.finish:
             return None
         return Parting(segment=last.index + 1, outcome=_ACTIONS.get(finish, "more"))
+
+
+def _has_prompt_reward(record: CallRecord) -> bool:
+    """Whether the prompt's reward was asked for; it is None on record where it was not known."""
+    schedule = SCHEDULES.get(str(record.decoding.get("schedule")))
+    asks = record.method in METHODS and decoder_of(record.method).decides == "each"
+    return asks and schedule is not None and schedule.needs_prompt_reward
 
 
 def _candidate(attempt: Attempt) -> Candidate:

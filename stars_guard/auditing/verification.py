@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+
+from pydantic import ValidationError
 
 from stars_guard.audit import CallRecord
 from stars_guard.audit.chain import Chains
@@ -19,7 +20,8 @@ from stars_guard.audit.entries import Broken, Entry, Head, Unsealed
 from stars_guard.audit.keys import audit_keys
 from stars_guard.audit.record import Attempt, Segment
 from stars_guard.core.judging import Judgement, Rule, Score, combine
-from stars_guard.decoding import Settings, Step
+from stars_guard.decoding import Settings, decoder_of
+from stars_guard.decoding.ledger import affordable, spare
 from stars_guard.decoding.verdict import decide
 from stars_guard.errors import AuditError, ScorerError
 
@@ -81,7 +83,7 @@ def verify(
     Raises:
         AuditError: the log cannot be read.
     """
-    chains = Chains(audit_keys(), heads, unsigned=unsigned)
+    chains = Chains(audit_keys(), heads, allow_unsigned=unsigned)
     records = attempts = unsealed = torn = 0
     problem: Problem | None = None
     for found in store.entries():
@@ -155,9 +157,15 @@ class _Redo:
         self._open = record.finish in ("failed", "cancelled")
         self._kept = 0
         self._prefix_reward = record.prompt_reward
-        self._settings = _settings(record.decoding)
+        self._settings: Settings | None = None
+
+    @property
+    def _decides(self) -> str:
+        """How the method chooses a segment; empty where nothing was generated."""
+        return decoder_of(self._settings.method).decides if self._settings else ""
 
     def all(self) -> None:
+        self._settings = _settings(self._record.decoding)
         for number, segment in enumerate(self._record.segments):
             self._place[1:] = [f"segment {segment.index}"]
             _same("its place", segment.index, number)
@@ -173,7 +181,7 @@ class _Redo:
             judgement = self._judge(attempt)
             if self._settings is None:
                 self._whole(attempt, judgement)
-            elif self._settings.method in ("stars", "cards"):
+            elif self._decides == "each":
                 self._sampled(segment.index, attempt, judgement, taken=taken)
             else:
                 _none(attempt)
@@ -241,19 +249,27 @@ class _Redo:
             case "accepted":
                 _same("verdict of what was kept", kept.verdict, "accepted")
             case "unjudged":
-                _holds(settings is not None and settings.method == "vanilla", "it was kept unjudged under a policy")
+                _holds(self._decides == "none", "it was kept unjudged under a policy")
             case "monitored":
                 monitor = self._record.mode == "monitor" and (settings is None or settings.monitor)
                 _holds(monitor, "what was rejected was let through, and the mode is not monitor")
+                _same("verdict of what was let through", kept.verdict, "rejected")
+                if self._decides == "best":
+                    _holds(not free, "a vetoed proposal was let through, though another was not vetoed")
+                    self._is_best(kept, segment.attempts)
+                    self._spent(segment, later=True)
             case "best":
                 _holds(kept.veto is None, "what a judge vetoed was kept")
-                best = max(free, key=lambda attempt: -math.inf if attempt.reward is None else attempt.reward)
-                _same("the proposal of the highest reward", kept.attempt, best.attempt)
-                if settings is not None and settings.method in ("stars", "cards"):
+                self._is_best(kept, free)
+                if settings is not None and self._decides == "each":
                     _same("what happens when attempts run out", settings.on_exhausted, "best")
                     self._spent(segment, later=True)
             case None:
                 raise _DoesNotHold("it is not said why the proposal was kept")
+
+    def _is_best(self, kept: Attempt, others: Sequence[Attempt]) -> None:
+        best = max(others, key=lambda attempt: -math.inf if attempt.reward is None else attempt.reward)
+        _same("the proposal of the highest reward", kept.attempt, best.attempt)
 
     def _exhausted(self, segment: Segment) -> None:
         assert segment.ended is not None  # noqa: S101
@@ -262,8 +278,8 @@ class _Redo:
             return
         said = self._settings.on_exhausted
         _same("what happens when attempts run out", segment.ended.action, "refuse" if said == "best" else said)
-        best = self._settings.on_exhausted == "best" or self._settings.method.endswith(("_n", "_k"))
-        if best:
+        _holds(not self._settings.monitor, "the answer ended before it, and the mode is monitor")
+        if self._settings.on_exhausted == "best" or self._decides == "best":
             free = [attempt for attempt in segment.attempts if attempt.veto is None and attempt.reward is not None]
             _holds(not free, "there was a best proposal to keep")
         self._spent(segment)
@@ -276,15 +292,14 @@ class _Redo:
         """
         settings = self._settings
         assert settings is not None  # noqa: S101
-        if len(segment.attempts) >= settings.attempts:
-            return
-        limit = min(settings.segment_tokens, settings.max_tokens - self._kept)
-        if settings.method == "best_of_n":
-            limit = settings.max_tokens - self._kept
-        drawn = sum(a.tokens + a.overrun for s in self._record.segments[: segment.index + 1] for a in s.attempts)
-        needed = settings.max_tokens - self._kept if later else limit
-        budget = settings.budget_tokens
-        _holds(budget is not None and drawn + needed > budget, "neither attempts nor tokens had run out")
+        limit = decoder_of(settings.method).limit(settings, self._kept)
+        _holds(limit >= 1, "the answer had all of its tokens")
+        generated = sum(a.tokens + a.overrun for s in self._record.segments[: segment.index + 1] for a in s.attempts)
+        if later:
+            left = spare(settings, limit=limit, attempt=len(segment.attempts), generated=generated, kept=self._kept)
+        else:
+            left = affordable(settings, limit=limit, attempt=len(segment.attempts), generated=generated)
+        _holds(left < 1, "neither attempts nor tokens had run out")
 
     def _finish(self) -> None:
         record, settings = self._record, self._settings
@@ -332,16 +347,19 @@ class _Redo:
 
 
 def _settings(decoding: Mapping[str, object]) -> Settings | None:
-    """The decoder's settings on record; None where nothing was drawn."""
-    known = {field.name for field in fields(Settings)}
-    values: dict[str, Any] = {name: value for name, value in decoding.items() if name in known}
-    for name in ("max_tokens", "budget_tokens"):
-        # a number that no double holds is written as a string
-        if isinstance(values.get(name), str):
-            values[name] = int(values[name])
-    if "thresholds" in values:
-        values["thresholds"] = tuple(Step(**step) for step in values["thresholds"])
-    return Settings(**values) if decoding else None
+    """The decoder's settings on record; None where nothing was generated."""
+    if not decoding:
+        return None
+    values = {name: value for name, value in decoding.items() if name in Settings.model_fields}
+    if values.get("entropy_threshold") is None:
+        # as records once said that the method does not cut there
+        values.pop("entropy_threshold", None)
+    try:
+        # not strictly: a number that no double holds is a string on record, and a whole one may be a float
+        return Settings.model_validate(values, strict=False)
+    except ValidationError as exc:
+        where = sorted({".".join(map(str, error["loc"])) for error in exc.errors()})
+        raise _DoesNotHold(f"its settings cannot be: {', '.join(where)}") from None
 
 
 def _holds(condition: bool, otherwise: str) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from stars_guard.backends._kv import SlotCache
 
-__all__ = ["Row", "SlotModel", "check_slots"]
+__all__ = ["Row", "SlotModel", "check_layers", "check_slots"]
 
 T = TypeVar("T")
 
@@ -166,31 +166,40 @@ class SlotModel:
         self.cache = self.cache.anew()
 
 
-def check_slots(model: Any) -> None:
-    """Whether a model's prefixes can be kept in slots: its config says so, and a trial agrees. Blocks.
-
-    The trial reads a prefix in two parts, copies it to another row, and goes on in both; the logits must be those of
-    one pass over the whole.
+def check_layers(config: Any) -> None:
+    """Whether a model's prefixes can be kept in slots, as far as its config says so.
 
     Raises:
         BackendError: they cannot; it says which layers are the reason.
     """
-    config = model.config.get_text_config()
-    reason = reason_against_keeping(config)
-    if not reason:
-        try:
-            difference = _trial(model)
-        except Exception as exc:
-            reason = f"a trial failed: {type(exc).__name__}"
-        else:
-            # half precision gives differences of about a hundredth; a prefix that is not kept rightly is another one
-            reason = "" if difference <= 0.05 else "in a trial, its layers did not keep what they had read"
-    if reason:
-        kind = getattr(config, "model_type", type(model).__name__)
-        raise BackendError(
-            f"the transformers backend cannot keep the prefixes of this model ({kind}): {reason}",
-            hint="use backend='vllm' or 'vllm-server' for it",
-        )
+    config = config.get_text_config()
+    if reason := reason_against_keeping(config):
+        raise _unkept(config, reason)
+
+
+def check_slots(model: Any) -> None:
+    """Whether a model's prefixes can be kept in slots, by a trial. Blocks.
+
+    The trial reads a prefix in two parts, copies it to another row, and goes on in both. The logits must be those of
+    one pass over the whole.
+
+    Raises:
+        BackendError: they cannot.
+    """
+    try:
+        difference = _trial(model)
+    except Exception as exc:
+        raise _unkept(model.config, f"a trial failed: {type(exc).__name__}") from exc
+    # half precision gives differences of about a hundredth; a prefix that is not kept rightly is another one
+    if not difference <= 0.05:
+        raise _unkept(model.config, "in a trial, its layers did not keep what they had read")
+
+
+def _unkept(config: Any, reason: str) -> BackendError:
+    return BackendError(
+        f"the transformers backend cannot keep the prefixes of this model ({config.model_type}): {reason}",
+        hint="use backend='vllm' or 'vllm-server' for it",
+    )
 
 
 def _trial(model: Any) -> float:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from stars_guard.backends._lanes import LaneSession
 from stars_guard.backends._lockstep import Lockstep
-from stars_guard.backends._slots import SlotModel, check_slots
+from stars_guard.backends._slots import SlotModel, check_layers, check_slots
 from stars_guard.backends._token_sessions import TokenBackend
 from stars_guard.backends.base import OpenRequest
 from stars_guard.engines.loading import end_ids, loading
@@ -87,7 +87,7 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
     def _load(cls, model: str, options: TransformersOptions) -> TransformersBackend:
         try:
             import torch
-            from transformers import AutoModelForCausalLM, AutoTokenizer
+            from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
             from stars_guard.engines.attention import use_grouped
         except ImportError as exc:
@@ -97,6 +97,8 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
         hint = "pass a Hugging Face directory or name, or 'embedded' for the built-in small model"
         with loading(f"the model {model!r}", BackendError, hint=hint):
             tokenizer = AutoTokenizer.from_pretrained(model, revision=options.revision)
+            # before the weights, which take long
+            check_layers(AutoConfig.from_pretrained(model, revision=options.revision))
             loaded = AutoModelForCausalLM.from_pretrained(
                 model, revision=options.revision, dtype=getattr(torch, dtype), attn_implementation="sdpa"
             )

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
 from stars_guard.calibration.thresholds import SHARPNESS, Answer, fit, mean_acceptance, solve
-from stars_guard.decoding import Settings, Step
+from stars_guard.decoding import Settings, Threshold
 
 __all__ = ["learn", "propose"]
 
@@ -51,10 +51,10 @@ class _SegmentFit:
     s: float
     c: float
 
-    def step(self, price: float) -> Step:
+    def step(self, price: float) -> Threshold:
         gain = self.c * self.s
         z = _reserve(price * self.m / gain) if gain > 0 else -FARTHEST
-        return Step(tokens=self.tokens, base=self.a + z * self.s, carry=self.b)
+        return Threshold(tokens=self.tokens, base=self.a + z * self.s, carry=self.b)
 
 
 def learn(answers: Sequence[Answer], settings: Settings, acceptance: float) -> Settings:
@@ -72,10 +72,11 @@ def learn(answers: Sequence[Answer], settings: Settings, acceptance: float) -> S
     found = _fits(answers, settings)
     weights = [sum(len(answer.rewards) > k for answer in answers) for k in range(len(found))]
     pooled = (sum(w * p.s**2 for w, p in zip(weights, found, strict=True)) / sum(weights)) ** 0.5
-    base = replace(settings, schedule="learned", beta=max(SHARPNESS * pooled, 1e-3))
+    beta = max(SHARPNESS * pooled, 1e-3)
 
     def at(cheapness: float) -> Settings:
-        return replace(base, thresholds=tuple(p.step(10.0**-cheapness) for p in found))
+        thresholds = tuple(p.step(10.0**-cheapness) for p in found)
+        return settings.changed(schedule="learned", beta=beta, thresholds=thresholds)
 
     most_expensive, cheapest = -6.0, 12.0
     if mean_acceptance(answers, at(cheapest)) > acceptance:
@@ -83,7 +84,9 @@ def learn(answers: Sequence[Answer], settings: Settings, acceptance: float) -> S
     return at(solve(lambda cheapness: mean_acceptance(answers, at(cheapness)), acceptance, most_expensive, cheapest))
 
 
-def propose(answers: Sequence[Answer], settings: Settings, acceptance: float) -> tuple[Settings, dict[str, Any]]:
+def propose(
+    answers: Sequence[Answer], settings: Settings, acceptance: float, schedule: str
+) -> tuple[Settings, dict[str, Any]]:
     """The settings that `learn` finds for the schedule ``learned``, and `fit` for the others.
 
     Returns:
@@ -92,11 +95,11 @@ def propose(answers: Sequence[Answer], settings: Settings, acceptance: float) ->
     Raises:
         ValueError: as they do.
     """
-    if settings.schedule != "learned":
-        found = fit(answers, settings, acceptance)
+    if schedule != "learned":
+        found = fit(answers, settings.changed(schedule=schedule), acceptance)
         return found, {"beta": found.beta, "r_star": found.r_star}
     found = learn(answers, settings, acceptance)
-    return found, {"beta": found.beta, "thresholds": [asdict(step) for step in found.thresholds]}
+    return found, {"beta": found.beta, "thresholds": [step.model_dump() for step in found.thresholds]}
 
 
 def _fits(answers: Sequence[Answer], settings: Settings) -> list[_SegmentFit]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from stars_guard.decoding import Settings
-from stars_guard.decoding.acceptance import acceptance_probability
+from stars_guard.decoding import ACCEPTANCE, Settings
 from stars_guard.decoding.verdict import threshold
 
 __all__ = ["Answer", "Prediction", "SegmentRewards", "fit", "mean_acceptance", "predict", "rewards_by_segment", "solve"]
@@ -109,12 +108,12 @@ def fit(answers: Sequence[Answer], settings: Settings, acceptance: float) -> Set
     beta = max(SHARPNESS * _spread(answers), 1e-3)
     width = max(rewards) - min(rewards) + 20 * beta
     r_star = solve(
-        lambda r_star: mean_acceptance(answers, replace(settings, r_star=r_star, beta=beta)),
+        lambda r_star: mean_acceptance(answers, settings.changed(r_star=r_star, beta=beta)),
         acceptance,
         min(rewards) - width,
         max(rewards) + width,
     )
-    return replace(settings, r_star=r_star, beta=beta)
+    return settings.changed(r_star=r_star, beta=beta)
 
 
 def solve(falling: Callable[[float], float], aim: float, low: float, high: float) -> float:
@@ -154,9 +153,10 @@ def predict(answers: Sequence[Answer], settings: Settings) -> list[Prediction]:
 
 def _each(answers: Sequence[Answer], settings: Settings) -> Iterator[tuple[int, float, float]]:
     """Index, threshold and chance of acceptance of every segment."""
+    accept = ACCEPTANCE[settings.acceptance]
     for answer in answers:
         before = answer.prompt_reward
         for index, (tokens, reward) in enumerate(zip(answer.tokens, answer.rewards, strict=True)):
             tau = threshold(settings, tokens=tokens, prompt_reward=answer.prompt_reward, prefix_reward=before)
-            yield index, tau, acceptance_probability(settings.acceptance, reward=reward, tau=tau, beta=settings.beta)
+            yield index, tau, accept(reward=reward, tau=tau, beta=settings.beta)
             before = reward

@@ -18,7 +18,7 @@ from stars_guard.calling.recording import Recording
 from stars_guard.calling.settings import as_one_segment, settings_of, supplied_settings
 from stars_guard.core.messages import Message
 from stars_guard.core.sampling import Sampling
-from stars_guard.decoding import Settings
+from stars_guard.decoding import Settings, decoder_of
 from stars_guard.errors import InputError
 from stars_guard.policy import Policy
 from stars_guard.scorers.cascade import Cascade
@@ -80,7 +80,7 @@ class Request:
         sampling = _sampling(policy, options)
         settings = self._settings(policy)
         recording.describe(
-            decoding=asdict(settings),
+            decoding=settings.model_dump(),
             sampling=asdict(sampling),
             stop=tuple(options.stop),
             tools=tuple(tool.name for tool in options.tools.tools) if options.tools else (),
@@ -94,7 +94,7 @@ class Request:
                 OpenRequest(
                     messages=self.messages,
                     sampling=sampling,
-                    entropies=settings.method == "cards",
+                    entropies=decoder_of(settings.method).needs_entropy,
                     seeded=options.seed is not None,
                     tools=options.tools,
                     grammar=options.grammar,
@@ -105,7 +105,7 @@ class Request:
             settings = _within(settings, session)
             if session.grammar is not None:
                 recording.describe(grammar_sha256=hashlib.sha256(session.grammar.tag.encode()).hexdigest())
-            recording.describe(decoding=asdict(settings))
+            recording.describe(decoding=settings.model_dump())
             engine.active_calls += 1
             stack.callback(_leave, engine)
             yield Plan(
@@ -126,12 +126,12 @@ class Request:
         else:
             settings = settings_of(policy, wanted)
         # drawn ahead, an answer would depend on the width and so on what else has been drawn
-        return replace(settings, optimistic=settings.optimistic and self.options.seed is None)
+        return settings.changed(optimistic=settings.optimistic and self.options.seed is None)
 
 
 def _within(settings: Settings, session: Session) -> Settings:
     """The settings for what this session can generate, and how."""
-    settings = replace(settings, max_tokens=min(settings.max_tokens, session.room), stretch=session.form is not None)
+    settings = settings.changed(max_tokens=min(settings.max_tokens, session.room), stretch=session.form is not None)
     whole = session.grammar is not None and session.grammar.whole
     return as_one_segment(settings) if whole else settings
 

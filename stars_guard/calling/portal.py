@@ -35,18 +35,18 @@ class _Background:
     """An event loop, and the thread that runs it."""
 
     def __init__(self) -> None:
-        ready: futures.Future[asyncio.AbstractEventLoop] = futures.Future()
-        self.thread = threading.Thread(target=self._run, args=(ready,), name="stars-guard", daemon=True)
-        self.thread.start()
-        self.loop = ready.result()
-
-    def _run(self, ready: futures.Future[asyncio.AbstractEventLoop]) -> None:
-        with asyncio.Runner() as runner:
-            runner.run(self._until_closed(ready))
-
-    async def _until_closed(self, ready: futures.Future[asyncio.AbstractEventLoop]) -> None:
+        # made here, so that a caller with an event loop of its own need not wait for the thread to begin
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._closing = asyncio.Event()
-        ready.set_result(asyncio.get_running_loop())
+        self.loop = self._runner.get_loop()
+        self.thread = threading.Thread(target=self._run, name="stars-guard", daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        with self._runner:
+            self._runner.run(self._until_closed())
+
+    async def _until_closed(self) -> None:
         await self._closing.wait()
 
     def close(self) -> None:

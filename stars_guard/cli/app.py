@@ -13,7 +13,6 @@ from typer.core import TyperGroup
 
 from stars_guard.cli._console import Terminal
 from stars_guard.cli.audit_app import audit_app
-from stars_guard.core.vocabulary import Schedule
 from stars_guard.errors import StarsGuardError
 
 __all__ = ["app", "main"]
@@ -127,6 +126,14 @@ def serve_config(policy: PolicyOption = "default", model: ModelOption = "embedde
     show_config(Terminal(), policy, model)
 
 
+def _known_schedule(name: str | None) -> str | None:
+    from stars_guard.decoding import SCHEDULES
+
+    if name is not None and name not in SCHEDULES:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(SCHEDULES)}")
+    return name
+
+
 @app.command()
 def calibrate(
     prompts: Annotated[Path, typer.Option(help="JSONL with prompt or messages on each line")],
@@ -136,7 +143,9 @@ def calibrate(
     base_url: ServerOption = None,
     samples: Annotated[int, typer.Option(min=1, help="answers generated for each prompt")] = 4,
     acceptance: Annotated[float, typer.Option(min=0.01, max=0.99, help="the wanted mean acceptance rate")] = 0.5,
-    schedule: Annotated[Schedule | None, typer.Option(help="to find numbers for; default: the policy's")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="to find numbers for; default: the policy's", callback=_known_schedule)
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="longest answer; default: the policy's")] = None,
     seed: Annotated[int, typer.Option(help="answer i gets the seed plus i")] = 0,
     concurrency: Annotated[int, typer.Option(min=1, help="answers generated at once")] = 8,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from stars_guard.calling import portal
 from stars_guard.calling.settings import settings_of
 from stars_guard.cli._concurrently import concurrently
 from stars_guard.cli.run import Job, read_jobs
-from stars_guard.core.vocabulary import Schedule
 from stars_guard.errors import InputError, MissingExtra, PolicyError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import Policy, load_policy
@@ -50,7 +49,7 @@ class Plan:
     max_tokens: int | None = None
     seed: int = 0
     concurrency: int = 8
-    schedule: Schedule | None = None
+    schedule: str | None = None
     plot: Path | None = None
     write: bool = False
 
@@ -77,7 +76,7 @@ def calibrate(console: Console, policy: str, guard_of: GuardOf, plan: Plan) -> N
     settings = settings_of(loaded, plan.max_tokens or loaded.decoding.max_tokens)
     schedule = plan.schedule or settings.schedule
     try:
-        found, values = propose(answers, replace(settings, schedule=schedule), plan.acceptance)
+        found, values = propose(answers, settings, plan.acceptance, schedule)
     except ValueError as exc:
         raise InputError(f"{plan.prompts}: {exc}") from exc
     if schedule != settings.schedule:

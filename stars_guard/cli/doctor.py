@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import httpx
 from rich.console import Console
@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stars_guard.audit import default_url, open_store
+from stars_guard.calling import portal
 from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.vllm_process import installed, no_reason_against
 from stars_guard.errors import StarsGuardError
@@ -191,9 +192,12 @@ def _audit(url: str | None) -> Iterator[_Finding]:
     where = url or default_url()
     try:
         store = open_store(where)
-        if where.startswith("postgresql"):
+        if not where.startswith(("sqlite:", "jsonl:")):
+            # only the store itself knows what it needs; its URL may hold a password
             store.search(limit=1)
-            yield _Finding("audit log", "ok", where.rpartition("@")[2])
+            portal.call(store.aclose)
+            parts = urlsplit(where)
+            yield _Finding("audit log", "ok", f"{parts.scheme}://{parts.hostname or ''}{parts.path}")
             return
     except StarsGuardError as exc:
         yield _Finding("audit log", "wrong", exc.message, exc.hint)

@@ -58,7 +58,7 @@ class Passage:
     Attributes:
         call_id: the same for all passages of one call, so that a judge can keep state.
         messages: the conversation up to the answer.
-        accepted: the answer so far, already released.
+        accepted: the answer so far. Its end may not be released yet.
         segment: the candidate's text; empty when the prompt alone is judged.
         index: the segment's number in the answer, from 0.
         last: whether the answer would end with this segment.

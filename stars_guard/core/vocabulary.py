@@ -1,6 +1,8 @@
 """The closed vocabularies: every word that a policy, an event or a record may hold where only a few are valid.
 
 Each is defined here and nowhere else, so that the policy's schema, the decoder and the audit record cannot disagree.
+The names of methods, schedules and acceptance rules are not here: these can be added to, and the tables of
+`stars_guard.decoding` hold them.
 """
 
 from __future__ import annotations
@@ -8,7 +10,6 @@ from __future__ import annotations
 from typing import Literal
 
 __all__ = [
-    "Acceptance",
     "Action",
     "AnswerFinish",
     "CheckFinish",
@@ -17,13 +18,11 @@ __all__ = [
     "FailureFinish",
     "FinishReason",
     "KeptHow",
-    "Method",
     "Mode",
     "OnError",
     "OnExhausted",
     "OnWriteError",
     "Role",
-    "Schedule",
     "Stage",
     "Verdict",
 ]
@@ -57,17 +56,8 @@ Action = Literal["refuse", "stop", "raise"]
 Mode = Literal["enforce", "monitor", "off"]
 """Whether rejected text is withheld, only logged, or not judged at all."""
 
-Method = Literal["stars", "cards", "vanilla", "best_of_n", "blockwise_best_of_k"]
-"""How an answer is decoded."""
-
 OnExhausted = Literal["best", "refuse", "stop", "raise"]
 """What happens when a segment's attempts run out."""
-
-Schedule = Literal["linear", "constant", "learned"]
-"""How the threshold changes with the answer's length."""
-
-Acceptance = Literal["gibbs", "hard"]
-"""How a candidate's reward and the threshold give a chance of acceptance."""
 
 OnError = Literal["reject", "ignore", "raise"]
 """What a judge's failure means for the candidate: veto it, leave the judge out, or end the call with the error."""

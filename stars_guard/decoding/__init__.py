@@ -1,22 +1,40 @@
-"""The pure core: what to draw next, and what to make of what was drawn."""
+"""The pure core: what to generate next, and what to make of it."""
 
-from stars_guard.decoding.acceptance import Step
-from stars_guard.decoding.cutting import SegmentCutter, releasable
-from stars_guard.decoding.factory import make_decoder
-from stars_guard.decoding.protocol import Decoder, Done, Draw, Judged, Outcome, Settings
+from stars_guard.decoding.acceptance import ACCEPTANCE
+from stars_guard.decoding.answer_text import AnswerText, Piece
+from stars_guard.decoding.baselines import BestOfK, BestOfN, Vanilla
+from stars_guard.decoding.cutting import SegmentCutter
+from stars_guard.decoding.decoder import Decoder, decoder_of, make_decoder
+from stars_guard.decoding.methods import METHODS
+from stars_guard.decoding.protocol import Done, Generate, Judged, Outcome
+from stars_guard.decoding.rejection import Cards, RejectionSampler
+from stars_guard.decoding.schedules import SCHEDULES, Schedule, Threshold
+from stars_guard.decoding.settings import Decoding, Settings
 from stars_guard.decoding.width import AcceptanceRate, shared_row_cost
 
 __all__ = [
+    "ACCEPTANCE",
+    "METHODS",
+    "SCHEDULES",
     "AcceptanceRate",
+    "AnswerText",
+    "BestOfK",
+    "BestOfN",
+    "Cards",
     "Decoder",
+    "Decoding",
     "Done",
-    "Draw",
+    "Generate",
     "Judged",
     "Outcome",
+    "Piece",
+    "RejectionSampler",
+    "Schedule",
     "SegmentCutter",
     "Settings",
-    "Step",
+    "Threshold",
+    "Vanilla",
+    "decoder_of",
     "make_decoder",
-    "releasable",
     "shared_row_cost",
 ]

@@ -3,162 +3,99 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
-from stars_guard.core.events import Decision, Ended, Kept, Totals
+from stars_guard.core.events import Decision, Ended, Kept
 from stars_guard.core.judging import Judgement
-from stars_guard.core.segments import Candidate
-from stars_guard.decoding.ledger import Ledger
-from stars_guard.decoding.protocol import Done, Draw, Judged, Outcome, Settings
-from stars_guard.decoding.randomness import derive_seed
-from stars_guard.decoding.width import ALONE
+from stars_guard.decoding.decoder import Decoder, Tried
+from stars_guard.decoding.protocol import Judged, Outcome
+from stars_guard.decoding.settings import Settings
+from stars_guard.decoding.width import WIDEST, AcceptanceRate
 
-__all__ = ["BestOfK", "Vanilla"]
+__all__ = ["BestOfK", "BestOfN", "Vanilla"]
 
 
-class Vanilla:
+class Vanilla(Decoder, method="vanilla"):
     """Plain sampling, in pieces of B tokens so that it can be streamed. Nothing is judged."""
 
-    needs_judgement = False
-    needs_prompt_reward = False
-    needs_entropy = False
+    decides = "none"
 
-    def __init__(self, settings: Settings, seed: int) -> None:
-        self._ledger = Ledger(settings, seed)
-
-    @property
-    def totals(self) -> Totals:
-        return self._ledger.totals
-
-    def begin(self, prompt_reward: float | None) -> None:
-        pass
-
-    def charge(self, tokens: int) -> None:
-        self._ledger.charge(tokens)
-
-    def plan(self, row_cost: float = ALONE) -> Draw | Done:
-        ledger = self._ledger
-        if ledger.done is not None:
-            return ledger.done
-        limit = min(ledger.settings.segment_tokens, ledger.settings.max_tokens - ledger.kept_tokens)
-        if ledger.affordable(limit) < 1:
-            return ledger.out_of_budget()
-        seeds = (derive_seed(ledger.seed, ledger.segment, 0),)
-        ledger.outstanding = Draw(
-            segment=ledger.segment, attempt=0, seeds=seeds, limit=limit, stretch=ledger.stretch(limit, 1)
-        )
-        return ledger.outstanding
+    def _width(self, limit: int, row_cost: float) -> int:
+        return 1
 
     def decide(self, judged: Sequence[Judged]) -> Outcome:
-        draw = self._ledger.claim(judged)
-        candidate, _ = judged[0]
-        decision = Decision(
-            segment=draw.segment,
-            attempt=0,
-            candidate=candidate,
-            judgement=Judgement(),
-            verdict="accepted",
-            reason="nothing is judged",
-        )
-        return Outcome(
-            decisions=(decision,),
-            end=self._ledger.keep(candidate, Kept(segment=draw.segment, attempt=0, how="unjudged")),
-        )
+        plan = self.ledger.claim(judged)
+        tried = Tried(plan.attempt, judged[0][0], Judgement())
+        decision = self._decision(tried, "accepted", "nothing is judged")
+        return Outcome(decisions=(decision,), end=self._kept(tried, "unjudged"))
 
 
-class BestOfK:
-    """Draw k proposals, keep the one of the highest reward that is not vetoed.
+class BestOfK(Decoder, method="blockwise_best_of_k"):
+    """Generate k candidates for each segment, and keep the one of the highest reward that is not vetoed."""
 
-    With ``settings.segment_tokens >= settings.max_tokens`` this is best-of-n over whole answers.
-    """
+    decides = "best"
+    whole: ClassVar[str | None] = "best_of_n"
 
-    needs_judgement = True
-    needs_prompt_reward = False
-    needs_entropy = False
+    def __init__(self, settings: Settings, seed: int, rate: AcceptanceRate | None = None) -> None:
+        super().__init__(settings, seed, rate)
+        self._best: Tried | None = None
+        self._best_vetoed: Tried | None = None
 
-    def __init__(self, settings: Settings, seed: int) -> None:
-        self._ledger = Ledger(settings, seed)
-        self._best: tuple[int, Candidate, Judgement] | None = None
-
-    @property
-    def totals(self) -> Totals:
-        return self._ledger.totals
-
-    def begin(self, prompt_reward: float | None) -> None:
-        pass
-
-    def charge(self, tokens: int) -> None:
-        self._ledger.charge(tokens)
-
-    def plan(self, row_cost: float = ALONE) -> Draw | Done:
-        ledger, settings = self._ledger, self._ledger.settings
-        if ledger.done is not None:
-            return ledger.done
-        if ledger.outstanding is not None:
-            return ledger.outstanding
-        limit = min(settings.segment_tokens, settings.max_tokens - ledger.kept_tokens)
-        if ledger.affordable(limit) < 1:
-            return ledger.out_of_budget()
-        width = min(max(1, ledger.spare(limit)), 16 if settings.parallel == "auto" else settings.parallel)
-        seeds = tuple(derive_seed(ledger.seed, ledger.segment, ledger.attempt + i) for i in range(width))
-        stretch = ledger.stretch(limit, width)
-        ledger.outstanding = Draw(
-            segment=ledger.segment, attempt=ledger.attempt, seeds=seeds, limit=limit, stretch=stretch
-        )
-        return ledger.outstanding
+    def _width(self, limit: int, row_cost: float) -> int:
+        parallel = self.settings.parallel
+        return min(max(1, self.ledger.spare(limit)), WIDEST if parallel == "auto" else parallel)
 
     def decide(self, judged: Sequence[Judged]) -> Outcome:
-        ledger = self._ledger
-        draw = ledger.claim(judged)
-        decisions = []
-        for attempt, (candidate, judgement) in enumerate(judged, start=draw.attempt):
-            challenger = (attempt, candidate, judgement)
-            if judgement.veto is not None:
-                decisions.append(self._lose(draw, challenger, f"vetoed by {judgement.veto}"))
-            elif self._best is None:
-                self._best = challenger
-            else:
-                loser = self._best
-                if _reward(judgement) > _reward(self._best[2]):
-                    self._best = challenger
-                else:
-                    loser = challenger
-                decisions.append(self._lose(draw, loser, "another proposal has a higher reward"))
-        if (ledger.spare if self._best else ledger.affordable)(draw.limit) >= 1:
-            return Outcome(
-                decisions=tuple(decisions), end=None, retain=frozenset({self._best[0]} if self._best else ())
-            )
-        end: Kept | Ended
-        if self._best is None:
-            end = ledger.exhaust(f"all {ledger.attempt} proposals were vetoed")
-        else:
-            attempt, candidate, judgement = self._best
-            reason = f"the highest reward of {ledger.attempt} proposals"
-            decisions.append(
-                Decision(
-                    segment=draw.segment,
-                    attempt=attempt,
-                    candidate=candidate,
-                    judgement=judgement,
-                    verdict="accepted",
-                    reason=reason,
-                )
-            )
-            end = ledger.keep(candidate, Kept(segment=draw.segment, attempt=attempt, how="best"))
-            self._best = None
+        plan = self.ledger.claim(judged)
+        decisions: list[Decision] = []
+        for attempt, pair in enumerate(judged, start=plan.attempt):
+            tried = Tried(attempt, *pair)
+            if tried.judgement.veto is not None:
+                decisions.append(self._lose(tried, f"vetoed by {tried.judgement.veto}"))
+                self._best_vetoed = _better(self._best_vetoed, tried)
+                continue
+            before, self._best = self._best, _better(self._best, tried)
+            if before is not None:
+                loser = tried if self._best is before else before
+                decisions.append(self._lose(loser, "another proposal has a higher reward"))
+        chosen = self._chosen
+        if (self.ledger.spare if chosen else self.ledger.affordable)(plan.limit) >= 1:
+            retain = frozenset({chosen.attempt} if chosen else ())
+            return Outcome(decisions=tuple(decisions), retain=retain)
+        if self._best is not None:
+            reason = f"the highest reward of {self.ledger.attempt} proposals"
+            decisions.append(self._decision(self._best, "accepted", reason))
+        end = self._end(chosen)
+        self._best = self._best_vetoed = None
         return Outcome(decisions=tuple(sorted(decisions, key=lambda decision: decision.attempt)), end=end)
 
-    def _lose(self, draw: Draw, loser: tuple[int, Candidate, Judgement], reason: str) -> Decision:
-        attempt, candidate, judgement = loser
-        self._ledger.reject(candidate)
-        return Decision(
-            segment=draw.segment,
-            attempt=attempt,
-            candidate=candidate,
-            judgement=judgement,
-            verdict="rejected",
-            reason=reason,
-        )
+    @property
+    def _chosen(self) -> Tried | None:
+        """What is kept if no better candidate comes. Mode ``monitor`` lets a vetoed one through when all are."""
+        return self._best or (self._best_vetoed if self.settings.monitor else None)
+
+    def _end(self, chosen: Tried | None) -> Kept | Ended:
+        if chosen is None:
+            return self.ledger.exhaust(f"all {self.ledger.attempt} proposals were vetoed")
+        if chosen is self._best:
+            return self._kept(chosen, "best")
+        return self._kept(chosen, "monitored", was_rejected=True)
+
+    def _lose(self, loser: Tried, reason: str) -> Decision:
+        self.ledger.reject(loser.candidate)
+        return self._decision(loser, "rejected", reason)
 
 
-def _reward(judgement: Judgement) -> float:
-    return float("-inf") if judgement.reward is None else judgement.reward
+class BestOfN(BestOfK, method="best_of_n"):
+    """The same over whole answers."""
+
+    whole = None
+
+    @classmethod
+    def limit(cls, settings: Settings, kept: int) -> int:
+        return settings.max_tokens - kept
+
+
+def _better(champion: Tried | None, challenger: Tried) -> Tried:
+    """The one of the higher reward; the earlier of equals."""
+    return challenger if champion is None or challenger.worth > champion.worth else champion

@@ -1,4 +1,4 @@
-"""Where a proposal ends, and which text may go out: boundaries, stop strings, entropy cuts."""
+"""Where a candidate ends: boundaries, stop strings, marked parts and entropy."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from stars_guard.core.segments import Candidate, Token
 from stars_guard.core.vocabulary import FinishReason
 from stars_guard.decoding.spans import Span, find_spans, is_unfinished
 
-__all__ = ["SegmentCutter", "releasable"]
+__all__ = ["SegmentCutter"]
 
 SHORTEST = 4
 """Tokens that a segment has at least before entropy cuts it, as in the published code of CARDS."""
 
 
 class SegmentCutter:
-    """Cuts one proposal's stream of tokens into a `Candidate`.
+    """Cuts one stream of tokens into a `Candidate`.
 
     Args:
         limit: the boundary, in tokens.
-        stops: stop strings; the earliest in the text wins.
-        carry: the end of the answer so far that may be the beginning of a stop string (see `releasable`).
-        cut_entropy: in nats; the boundary is before the first token, from the fifth on, with at least this.
-        spans: what must not be cut: a boundary inside one moves to its end, by ``stretch`` tokens at most.
-        at_start: whether the answer begins with ``carry`` and this segment.
-        single: the answer ends with its first span.
+        stops: stop strings. The one that is complete first ends the answer; of those that are complete at the same
+            character, the longest.
+        held: the end of the answer so far that is not released, in which a stop string or a marked part may have begun.
+        cut_entropy: in nats. The boundary is before the first token, from the fifth on, with at least this.
+        spans: how parts are marked that must not be cut. A boundary inside one moves to its end, by ``stretch`` tokens
+            at most.
+        at_start: whether nothing but white space is released of the answer.
+        single: whether the answer ends with its first marked part.
     """
 
     def __init__(
@@ -30,7 +32,7 @@ class SegmentCutter:
         limit: int,
         *,
         stops: tuple[str, ...] = (),
-        carry: str = "",
+        held: str = "",
         cut_entropy: float | None = None,
         spans: tuple[Span, ...] = (),
         stretch: int = 0,
@@ -44,10 +46,10 @@ class SegmentCutter:
         self._single = single
         self._stops = stops
         self._reach = max((len(stop) for stop in stops), default=1) - 1
-        self._carry = len(carry)
+        self._held = len(held)
         self._cut_entropy = cut_entropy
         self._tokens: list[Token] = []
-        self._text = carry
+        self._text = held
         self._end: int | None = None
         self._finish: FinishReason | None = None
         self.complete = False
@@ -61,21 +63,30 @@ class SegmentCutter:
             self.complete = True
             return True
         self._tokens.append(token)
-        start = max(0, len(self._text) - self._reach)
+        before = len(self._text)
         self._text += token.text
-        if token.text and self._stops:
-            hits = [at for stop in self._stops if (at := self._text.find(stop, start)) >= 0]
-            if hits:
-                self._end, self._finish, self.complete = min(hits), "stop", True
-        if self._single and token.text and self._finish is None:
-            found = find_spans(self._text, self._spans, at_start=self._at_start)
-            if found and found[0].closed:
-                self._end, self._finish, self.complete = found[0].stop, "stop", True
-        if token.last and self._finish is None:
+        if token.text and (end := self._ended(before)) is not None:
+            self._end, self._finish = end, "stop"
+        elif token.last:
             self._finish = "eos"
         full = len(self._tokens) >= self._limit and not (len(self._tokens) < self._most and self._is_unfinished())
-        self.complete = self.complete or token.last or full
+        self.complete = self._finish is not None or full
         return self.complete
+
+    def _ended(self, before: int) -> int | None:
+        """Where the answer ends, if a stop string or the one marked part is complete now.
+
+        Args:
+            before: length of the text before the token.
+        """
+        start = max(0, before - self._reach)
+        places = [(stop, self._text.find(stop, start)) for stop in self._stops]
+        # where it is complete, and where the answer ends then
+        ends = [(at + len(stop), at) for stop, at in places if at >= 0]
+        if self._single:
+            found = find_spans(self._text, self._spans, at_start=self._at_start)[:1]
+            ends += [(part.stop, part.stop) for part in found if part.closed]
+        return min(ends)[1] if ends else None
 
     def _is_cut_by_entropy(self, token: Token) -> bool:
         if self._cut_entropy is None or len(self._tokens) < SHORTEST or (token.entropy or 0.0) < self._cut_entropy:
@@ -90,16 +101,7 @@ class SegmentCutter:
         end = len(self._text) if self._end is None else self._end
         return Candidate(
             tokens=tuple(self._tokens),
-            text=self._text[self._carry : max(end, self._carry)],
+            text=self._text[self._held : max(end, self._held)],
             finish=self._finish,
-            stop_overlap=max(0, self._carry - end),
+            stop_overlap=max(0, self._held - end),
         )
-
-
-def releasable(text: str, stops: tuple[str, ...]) -> int:
-    """How many characters of ``text`` cannot be part of a stop string that is still incomplete."""
-    for held in range(min(len(text), max((len(stop) for stop in stops), default=1) - 1), 0, -1):
-        tail = text[-held:]
-        if any(len(stop) > held and stop.startswith(tail) for stop in stops):
-            return len(text) - held
-    return len(text)

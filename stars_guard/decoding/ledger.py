@@ -7,10 +7,35 @@ from dataclasses import replace
 
 from stars_guard.core.events import Ended, Kept, Totals
 from stars_guard.core.segments import Candidate
-from stars_guard.decoding.protocol import Done, Draw, Judged, Settings
+from stars_guard.decoding.protocol import Done, Generate, Judged
+from stars_guard.decoding.settings import Settings
 from stars_guard.errors import ProtocolError
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "affordable", "spare"]
+
+
+def affordable(settings: Settings, *, limit: int, attempt: int, generated: int) -> int:
+    """How many more candidates the attempts and the budget allow for a segment.
+
+    Args:
+        limit: tokens of each.
+        attempt: how many the segment has had.
+        generated: tokens that the call has generated so far, all counted.
+    """
+    left = settings.attempts - attempt
+    if settings.budget_tokens is None:
+        return left
+    return min(left, max(0, settings.budget_tokens - generated) // limit)
+
+
+def spare(settings: Settings, *, limit: int, attempt: int, generated: int, kept: int) -> int:
+    """The same, so many that each later segment can still have a candidate of its own.
+
+    Args:
+        kept: tokens of the answer so far.
+    """
+    later = settings.max_tokens - kept - limit
+    return affordable(settings, limit=limit, attempt=attempt, generated=generated + later)
 
 
 class Ledger:
@@ -23,7 +48,7 @@ class Ledger:
         self.attempt = 0
         self.totals = Totals()
         self.done: Done | None = None
-        self.outstanding: Draw | None = None
+        self.outstanding: Generate | None = None
 
     @property
     def kept_tokens(self) -> int:
@@ -31,22 +56,16 @@ class Ledger:
         return self.totals.kept
 
     def affordable(self, limit: int) -> int:
-        """How many more proposals of ``limit`` tokens the budget allows, at most those left in ``attempts``."""
-        left = self.settings.attempts - self.attempt
-        if self.settings.budget_tokens is None:
-            return left
-        return min(left, max(0, self.settings.budget_tokens - self.totals.drawn) // limit)
+        """How many more candidates of ``limit`` tokens this segment can have."""
+        return affordable(self.settings, limit=limit, attempt=self.attempt, generated=self.totals.drawn)
 
     def spare(self, limit: int) -> int:
-        """The same, so many that each later segment can still have a proposal of its own."""
-        left = self.affordable(limit)
-        if self.settings.budget_tokens is None:
-            return left
-        later = self.settings.max_tokens - self.kept_tokens - limit
-        return min(left, max(0, self.settings.budget_tokens - self.totals.drawn - later) // limit)
+        """The same, so many that each later segment can still have a candidate of its own."""
+        at = {"attempt": self.attempt, "generated": self.totals.drawn, "kept": self.kept_tokens}
+        return spare(self.settings, limit=limit, **at)
 
     def stretch(self, limit: int, width: int) -> int:
-        """How many tokens past the limit each of ``width`` proposals may take: the rest of the answer and budget."""
+        """How many tokens past the limit each of ``width`` candidates may take: the rest of the answer and budget."""
         if not self.settings.stretch:
             return 0
         rest = self.settings.max_tokens - self.kept_tokens
@@ -54,15 +73,15 @@ class Ledger:
             rest = min(rest, (self.settings.budget_tokens - self.totals.drawn) // width)
         return rest - limit
 
-    def claim(self, judged: Sequence[Judged]) -> Draw:
-        """Check that ``judged`` answers the last plan, count what was drawn, and close the plan."""
-        draw = self.outstanding
-        if draw is None or len(judged) != len(draw.seeds):
-            wanted = "no draw was planned" if draw is None else f"{len(draw.seeds)} candidates were planned"
+    def claim(self, judged: Sequence[Judged]) -> Generate:
+        """Check that ``judged`` answers the last plan, count what was generated, and close the plan."""
+        plan = self.outstanding
+        if plan is None or len(judged) != len(plan.seeds):
+            wanted = "no candidate was planned" if plan is None else f"{len(plan.seeds)} candidates were planned"
             raise ProtocolError(f"{wanted}, {len(judged)} were handed in")
         for candidate, _ in judged:
-            if not 0 < len(candidate) <= draw.limit + draw.stretch:
-                most = draw.limit + draw.stretch
+            if not 0 < len(candidate) <= plan.limit + plan.stretch:
+                most = plan.limit + plan.stretch
                 raise ProtocolError(f"a candidate has {len(candidate)} tokens; 1 to {most} were planned")
         self.outstanding = None
         self.attempt += len(judged)
@@ -71,10 +90,10 @@ class Ledger:
             proposals=self.totals.proposals + len(judged),
             drawn=self.totals.drawn + sum(len(candidate) for candidate, _ in judged),
         )
-        return draw
+        return plan
 
     def charge(self, tokens: int) -> None:
-        """Count tokens that were drawn past a boundary and thrown away. A plan made before is void: it may now cost
+        """Count tokens that were generated past a boundary and thrown away. A plan made before is void: it may now cost
         more than there is."""
         self.outstanding = None
         self.totals = replace(self.totals, drawn=self.totals.drawn + tokens, overrun=self.totals.overrun + tokens)
@@ -121,9 +140,9 @@ class Ledger:
                 return Ended(segment=self.segment, action="refuse", reason=reason)
 
     def out_of_budget(self) -> Done:
-        """The end when not even one proposal of a new segment can be paid for: what was kept stays."""
+        """The end when not even one candidate for a new segment can be paid for. What was kept stays."""
         reason = f"the call's {self.settings.budget_tokens} tokens are spent"
-        match self.settings.on_exhausted:
+        match "stop" if self.settings.monitor else self.settings.on_exhausted:
             case "raise":
                 self.done = Done("raised", reason)
             case "refuse":

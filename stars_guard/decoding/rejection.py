@@ -2,181 +2,126 @@
 
     repeat  s ~ model(. | x, y);  accept with probability 0 if vetoed, else min(1, exp((r(x, y + s) - tau) / beta))
 
-Parallel proposals are decided in index order, each with its own u, so the law of the output is that of drawing one by
-one. All randomness comes from the call's seed and the attempt's index.
+Parallel candidates are decided on in the order of their attempts, each with its own u, so the output distribution is
+that of generating one by one. All randomness comes from the call's seed and the attempt's number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stars_guard.core.events import Decision, Ended, Kept, Totals
-from stars_guard.core.judging import Judgement
-from stars_guard.core.segments import Candidate
-from stars_guard.decoding.ledger import Ledger
-from stars_guard.decoding.protocol import Done, Draw, Judged, Outcome, Settings
-from stars_guard.decoding.randomness import derive_seed
+from stars_guard.core.events import Decision, Ended, Kept
+from stars_guard.core.vocabulary import KeptHow
+from stars_guard.decoding.decoder import Decoder, Tried
+from stars_guard.decoding.protocol import Judged, Outcome
+from stars_guard.decoding.schedules import SCHEDULES
+from stars_guard.decoding.settings import Settings
 from stars_guard.decoding.verdict import decide
-from stars_guard.decoding.width import ALONE, AcceptanceRate, best_width
-from stars_guard.errors import ProtocolError
+from stars_guard.decoding.width import AcceptanceRate, best_width
 
-__all__ = ["RejectionSampler"]
+__all__ = ["Cards", "RejectionSampler"]
 
 
-class RejectionSampler:
-    """STARS; CARDS when ``settings.entropy_threshold`` is set."""
+class RejectionSampler(Decoder, method="stars"):
+    """STARS: a segment ends after B tokens."""
 
-    needs_judgement = True
+    decides = "each"
 
     def __init__(self, settings: Settings, seed: int, rate: AcceptanceRate | None = None) -> None:
-        self._settings = settings
-        self._ledger = Ledger(settings, seed)
-        self._rate = rate or AcceptanceRate()
-        self._prompt_reward: float | None = None
+        super().__init__(settings, seed, rate)
         self._prefix_reward: float | None = None
-        self._begun = False
-        self._best: tuple[int, float, Candidate] | None = None
+        self._best: Tried | None = None
         self._last_veto: str | None = None
 
     @property
     def needs_prompt_reward(self) -> bool:
-        return self._settings.schedule != "constant"
-
-    @property
-    def needs_entropy(self) -> bool:
-        return self._settings.entropy_threshold is not None
-
-    @property
-    def totals(self) -> Totals:
-        return self._ledger.totals
+        return SCHEDULES[self.settings.schedule].needs_prompt_reward
 
     def begin(self, prompt_reward: float | None) -> None:
-        if self._begun:
-            raise ProtocolError("the decoder has begun already")
-        self._begun = True
-        self._prompt_reward = self._prefix_reward = prompt_reward
+        super().begin(prompt_reward)
+        self._prefix_reward = prompt_reward
 
-    def charge(self, tokens: int) -> None:
-        self._ledger.charge(tokens)
+    @property
+    def _keeps_best(self) -> bool:
+        """Whether the best candidate is kept when attempts run out: there is one, and the policy says so."""
+        return self._best is not None and self.settings.on_exhausted == "best"
 
-    def plan(self, row_cost: float = ALONE) -> Draw | Done:
-        ledger = self._ledger
-        if not self._begun:
-            raise ProtocolError("begin() comes before plan()")
-        if ledger.done is not None:
-            return ledger.done
-        if ledger.outstanding is not None:
-            return ledger.outstanding
-        limit = min(self._settings.segment_tokens, self._settings.max_tokens - ledger.kept_tokens)
-        most = ledger.affordable(limit)
-        if most < 1:
-            return ledger.out_of_budget()
-        if self._settings.on_exhausted == "best":
-            most = max(1, ledger.spare(limit))
-        width = self._width(most, row_cost)
-        seeds = tuple(derive_seed(ledger.seed, ledger.segment, ledger.attempt + i) for i in range(width))
-        ledger.outstanding = Draw(
-            segment=ledger.segment,
-            attempt=ledger.attempt,
-            seeds=seeds,
-            limit=limit,
-            cut_entropy=self._settings.entropy_threshold,
-            stretch=ledger.stretch(limit, width),
-        )
-        return ledger.outstanding
-
-    def _width(self, most: int, row_cost: float) -> int:
-        if self._settings.monitor:
+    def _width(self, limit: int, row_cost: float) -> int:
+        settings, most = self.settings, self.ledger.affordable(limit)
+        if settings.monitor:
             return 1
-        if self._settings.parallel == "auto":
-            return best_width(self._rate.mean, most, row_cost)
-        return min(self._settings.parallel, most)
+        if settings.on_exhausted == "best":
+            most = max(1, self.ledger.spare(limit))
+        if settings.parallel == "auto":
+            return best_width(self.rate.mean, most, row_cost)
+        return min(settings.parallel, most)
 
     def decide(self, judged: Sequence[Judged]) -> Outcome:
-        ledger = self._ledger
-        draw = ledger.claim(judged)
+        plan = self.ledger.claim(judged)
         decisions: list[Decision] = []
-        accepted: tuple[int, Candidate] | None = None
-        for attempt, (candidate, judgement) in enumerate(judged, start=draw.attempt):
+        accepted: Tried | None = None
+        tries = [Tried(attempt, *pair) for attempt, pair in enumerate(judged, start=plan.attempt)]
+        for tried in tries:
             if accepted is not None:
-                ledger.pass_over(candidate)
-                reason = "an earlier proposal was accepted"
-                decisions.append(
-                    Decision(
-                        segment=draw.segment,
-                        attempt=attempt,
-                        candidate=candidate,
-                        judgement=judgement,
-                        verdict="surplus",
-                        reason=reason,
-                    )
-                )
+                self.ledger.pass_over(tried.candidate)
+                decisions.append(self._decision(tried, "surplus", "an earlier proposal was accepted"))
                 continue
-            decision = self._decide_one(draw.segment, attempt, candidate, judgement)
+            decision = self._decide_one(tried)
             decisions.append(decision)
-            self._rate.observe(decision.verdict == "accepted")
+            self.rate.observe(decision.verdict == "accepted")
             if decision.verdict == "accepted":
-                accepted = (attempt, candidate)
+                accepted = tried
             else:
-                ledger.reject(candidate)
-                self._remember(attempt, candidate, judgement)
-        end, retain = self._end(draw, judged, accepted)
-        return Outcome(decisions=tuple(decisions), end=end, retain=retain)
-
-    def _decide_one(self, segment: int, attempt: int, candidate: Candidate, judgement: Judgement) -> Decision:
-        decided = decide(
-            self._settings,
-            seed=self._ledger.seed,
-            segment=segment,
-            attempt=attempt,
-            tokens=self._ledger.kept_tokens + len(candidate),
-            prompt_reward=self._prompt_reward,
-            prefix_reward=self._prefix_reward,
-            judgement=judgement,
-        )
-        return Decision(
-            segment=segment,
-            attempt=attempt,
-            candidate=candidate,
-            judgement=judgement,
-            verdict=decided.verdict,
-            reason=decided.reason,
-            threshold=decided.threshold,
-            probability=decided.probability,
-            u=decided.u,
-        )
-
-    def _remember(self, attempt: int, candidate: Candidate, judgement: Judgement) -> None:
-        if judgement.veto is not None:
-            self._last_veto = judgement.veto
-        elif judgement.reward is not None and (self._best is None or judgement.reward > self._best[1]):
-            self._best = (attempt, judgement.reward, candidate)
-
-    def _end(
-        self, draw: Draw, judged: Sequence[Judged], accepted: tuple[int, Candidate] | None
-    ) -> tuple[Kept | Ended | None, frozenset[int]]:
-        ledger, best = self._ledger, self._best
-        keep_best = best is not None and self._settings.on_exhausted == "best"
-        end: Kept | Ended | None = None
-        if accepted is not None:
-            end = ledger.keep(accepted[1], Kept(segment=draw.segment, attempt=accepted[0], how="accepted"))
-            self._prefix_reward = judged[accepted[0] - draw.attempt][1].reward
-        elif self._settings.monitor:
-            end = ledger.keep(
-                judged[0][0], Kept(segment=draw.segment, attempt=draw.attempt, how="monitored"), was_rejected=True
-            )
-            self._prefix_reward = judged[0][1].reward
-        elif (ledger.spare if keep_best else ledger.affordable)(draw.limit) < 1:
-            if best is not None and keep_best:
-                end = ledger.keep(best[2], Kept(segment=draw.segment, attempt=best[0], how="best"), was_rejected=True)
-                self._prefix_reward = best[1]
-            else:
-                end = ledger.exhaust(self._exhausted_reason())
+                self._reject(tried)
+        end = self._end(accepted, tries[0], plan.limit)
         if end is not None:
             self._best = self._last_veto = None
-            return end, frozenset()
-        return None, frozenset({best[0]}) if best is not None and keep_best else frozenset()
+        retain = {self._best.attempt} if self._best is not None and self._keeps_best else ()
+        return Outcome(decisions=tuple(decisions), end=end, retain=frozenset(retain))
+
+    def _decide_one(self, tried: Tried) -> Decision:
+        ledger = self.ledger
+        decided = decide(
+            self.settings,
+            seed=ledger.seed,
+            segment=ledger.segment,
+            attempt=tried.attempt,
+            tokens=ledger.kept_tokens + len(tried.candidate),
+            prompt_reward=self.prompt_reward,
+            prefix_reward=self._prefix_reward,
+            judgement=tried.judgement,
+        )
+        return self._decision(tried, decided.verdict, decided.reason, decided)
+
+    def _reject(self, tried: Tried) -> None:
+        """Count it, and keep in mind that it may yet be the best, or why it cannot be."""
+        self.ledger.reject(tried.candidate)
+        if tried.judgement.veto is not None:
+            self._last_veto = tried.judgement.veto
+        elif tried.judgement.reward is not None and (self._best is None or tried.worth > self._best.worth):
+            self._best = tried
+
+    def _end(self, accepted: Tried | None, first: Tried, limit: int) -> Kept | Ended | None:
+        """The end of the segment, or None when another candidate can be had and paid for."""
+        if accepted is not None:
+            return self._keep(accepted, "accepted")
+        if self.settings.monitor:
+            return self._keep(first, "monitored")
+        if self._best is not None and self._keeps_best:
+            return None if self.ledger.spare(limit) >= 1 else self._keep(self._best, "best")
+        return None if self.ledger.affordable(limit) >= 1 else self.ledger.exhaust(self._exhausted_reason())
+
+    def _keep(self, tried: Tried, how: KeptHow) -> Kept:
+        self._prefix_reward = tried.judgement.reward
+        return self._kept(tried, how, was_rejected=how != "accepted")
 
     def _exhausted_reason(self) -> str:
-        tries = f"no acceptable segment in {self._ledger.attempt} attempts"
+        tries = f"no acceptable segment in {self.ledger.attempt} attempts"
         return f"{tries}; last veto: {self._last_veto}" if self._last_veto else tries
+
+
+class Cards(RejectionSampler, method="cards"):
+    """CARDS: a segment also ends where the model is uncertain."""
+
+    needs_entropy = True
+    whole = "stars"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
-__all__ = ["Found", "Span", "find_spans", "is_unfinished"]
+__all__ = ["Found", "Span", "begun_at_end", "find_spans", "is_unfinished", "open_from"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +60,30 @@ def _begin(text: str, span: Span, at: int, at_start: bool) -> int:
     return start if at_start and at == 0 and text.startswith(span.begin, start) else -1
 
 
-def is_unfinished(text: str, spans: Sequence[Span], *, at_start: bool) -> bool:
-    """Whether a text ends inside a marked part, or inside what may become an opening marker."""
+def open_from(text: str, spans: Sequence[Span], *, at_start: bool) -> int | None:
+    """Where a marked part begins that has not ended, or what may become an opening marker; None where neither is.
+
+    No marker may be part of another.
+    """
     found = find_spans(text, spans, at_start=at_start)
     if found and not found[-1].closed:
-        return True
+        return found[-1].start
+    if at_start and not found and any(span.leading and span.begin.startswith(text.strip()) for span in spans):
+        return 0
     rest = text[found[-1].stop :] if found else text
-    for span in spans:
-        if span.leading:
-            if at_start and not found and span.begin.startswith(text.strip()):
-                return True
-        elif any(rest.endswith(span.begin[:size]) for size in range(1, len(span.begin))):
-            return True
-    return False
+    begun = begun_at_end(rest, [span.begin for span in spans if not span.leading])
+    return len(text) - begun if begun else None
+
+
+def is_unfinished(text: str, spans: Sequence[Span], *, at_start: bool) -> bool:
+    """Whether a text ends inside a marked part, or inside what may become an opening marker."""
+    return open_from(text, spans, at_start=at_start) is not None
+
+
+def begun_at_end(text: str, words: Sequence[str]) -> int:
+    """How many characters at the text's end may be the beginning of one of the words, which is not complete."""
+    for size in range(min(len(text), max(map(len, words), default=0)), 0, -1):
+        tail = text[-size:]
+        if any(len(word) > size and word.startswith(tail) for word in words):
+            return size
+    return 0

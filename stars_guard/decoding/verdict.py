@@ -1,4 +1,4 @@
-"""The decision on one proposal of rejection sampling: pure, so that an auditor can do it again from the record."""
+"""The decision on one candidate of rejection sampling: pure, so that an auditor can do it again from the record."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from stars_guard.core.judging import Judgement
 from stars_guard.core.vocabulary import Verdict
-from stars_guard.decoding.acceptance import acceptance_probability, learned, linear
-from stars_guard.decoding.protocol import Settings
+from stars_guard.decoding.acceptance import ACCEPTANCE
 from stars_guard.decoding.randomness import uniform
+from stars_guard.decoding.schedules import SCHEDULES, Progress
+from stars_guard.decoding.settings import Settings
 
 __all__ = ["Decided", "decide", "threshold"]
 
@@ -25,20 +26,9 @@ class Decided:
 
 
 def threshold(settings: Settings, *, tokens: int, prompt_reward: float | None, prefix_reward: float | None) -> float:
-    """tau(n) by the settings' schedule; of ``constant`` it is r*. The arguments are those of `decide`."""
-    match settings.schedule:
-        case "linear":
-            return linear(
-                tokens=tokens,
-                max_tokens=settings.max_tokens,
-                prompt_reward=prompt_reward,
-                alpha=settings.alpha,
-                r_star=settings.r_star,
-            )
-        case "learned":
-            return learned(settings.thresholds, tokens=tokens, prefix_reward=prefix_reward, r_star=settings.r_star)
-        case "constant":
-            return settings.r_star
+    """tau(n) by the settings' schedule. The arguments are those of `decide`."""
+    at = Progress(tokens=tokens, prompt_reward=prompt_reward, prefix_reward=prefix_reward)
+    return SCHEDULES[settings.schedule].threshold(settings, at)
 
 
 def decide(
@@ -52,13 +42,13 @@ def decide(
     prefix_reward: float | None,
     judgement: Judgement,
 ) -> Decided:
-    """Accept or reject a proposal.
+    """Accept or reject a candidate.
 
     Args:
         seed: of the call.
-        tokens: of the answer with the proposal.
+        tokens: of the answer with the candidate.
         prompt_reward: r(x, ""); None when it is not known.
-        prefix_reward: r(x, y) of the answer before the proposal, which is the prompt's at first; None when it is not
+        prefix_reward: r(x, y) of the answer before the candidate, which is the prompt's at first; None when it is not
             known.
     """
     tau = threshold(settings, tokens=tokens, prompt_reward=prompt_reward, prefix_reward=prefix_reward)
@@ -68,7 +58,8 @@ def decide(
     elif judgement.reward is None:
         probability, reason = 1.0, "no judge gives a reward"
     else:
-        probability = acceptance_probability(settings.acceptance, reward=judgement.reward, tau=tau, beta=settings.beta)
+        accept = ACCEPTANCE[settings.acceptance]
+        probability = accept(reward=judgement.reward, tau=tau, beta=settings.beta)
         reason = "reward reaches the threshold" if probability == 1.0 else "reward is below the threshold"
     verdict: Verdict = "accepted" if u < probability else "rejected"
     if verdict == "accepted" and probability < 1.0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,14 +91,14 @@ class Servers:
             verify=_tls(options),
         )
 
-    def pick(self, besides: Replica | None = None) -> Replica:
+    def pick(self, tried: Sequence[Replica] = ()) -> Replica:
         """The replica with the fewest calls among those that do not rest. If all do, the one whose rest ends first.
 
         Args:
-            besides: the one that has just failed. It is taken only where there is no other, or all others rest longer.
+            tried: where the request has failed, once for each time; those that failed less often come first.
         """
         now = time.monotonic()
-        return min(self.replicas, key=lambda r: (max(0.0, r.rests_until - now), r is besides, r.busy))
+        return min(self.replicas, key=lambda r: (max(0.0, r.rests_until - now), tried.count(r), r.busy))
 
     def failed(self, replica: Replica) -> None:
         """Leave a replica alone for a while."""
@@ -159,13 +159,15 @@ class Servers:
             retry=retry_if_exception_type(BackendUnavailable),
             reraise=True,
         )
+        tried: list[Replica] = []
         async for attempt in retrying:
             with attempt:
                 try:
                     return await self._send_once(seat.replica, method, path, body)
                 except BackendUnavailable:
                     self.failed(seat.replica)
-                    seat.move()
+                    tried.append(seat.replica)
+                    seat.move(tried)
                     raise
         raise AssertionError("the last attempt returns or raises")
 
@@ -203,11 +205,11 @@ class Seat:
         self.replica = servers.pick()
         self.replica.busy += 1
 
-    def move(self) -> None:
-        """Go to another replica; stay where there is none."""
+    def move(self, tried: Sequence[Replica]) -> None:
+        """Go to another replica, as `Servers.pick` says."""
         if self._taken:
             self.replica.busy -= 1
-            self.replica = self._servers.pick(besides=self.replica)
+            self.replica = self._servers.pick(tried)
             self.replica.busy += 1
 
     def leave(self) -> None:

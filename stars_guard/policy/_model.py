@@ -4,65 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from stars_guard.core.sampling import Sampling
 from stars_guard.core.vocabulary import (
-    Acceptance,
     ContentMode,
     Durability,
-    Method,
     Mode,
-    OnExhausted,
     OnWriteError,
-    Schedule,
 )
+from stars_guard.decoding import Decoding
 from stars_guard.policy._judges import JudgeSpec
 from stars_guard.policy._rails import Rails
 from stars_guard.scorers.options import Strict, no_twins
 
-__all__ = ["Audit", "Decoding", "Policy", "Refusal", "SamplingSpec", "Threshold"]
-
-
-class Threshold(Strict):
-    """A step of the schedule ``learned``: base + carry * (reward of the answer before the segment)."""
-
-    tokens: int = Field(ge=1, description="the longest answer, segment included, that this step is for")
-    base: float = Field(description="in units of the reward")
-    carry: float = Field(1.0, description="how much of the prefix's reward a segment is expected to keep")
-
-
-class Decoding(Strict):
-    """How answers are drawn."""
-
-    method: Method = "stars"
-    segment_tokens: int = Field(16, ge=1, le=4096, description="B: tokens in a segment")
-    max_tokens: int = Field(512, ge=1, description="T: the longest answer in tokens")
-    attempts: int = Field(8, ge=1, le=1024, description="N: proposals a segment; k of best-of methods")
-    alpha: float = Field(0.5, ge=0, le=1, description="where the threshold starts between r(x, '') and r_star")
-    beta: float = Field(0.3, gt=0, description="width of the acceptance rule, in units of the reward")
-    r_star: float = Field(1.0, description="the reward that an answer should reach")
-    schedule: Schedule = "linear"
-    thresholds: tuple[Threshold, ...] = Field(
-        (), strict=False, description="of the schedule learned; `stars-guard calibrate --schedule learned` writes them"
-    )
-    acceptance: Acceptance = "gibbs"
-    parallel: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"
-    on_exhausted: OnExhausted = "best"
-    budget_tokens: int | None = Field(None, ge=1, description="the most tokens that one call may draw")
-    optimistic: bool = Field(True, description="let a proposal run on while it is judged, where the engine can")
-    entropy_threshold: float = Field(3.0, ge=0, description="CARDS: nats at which a segment is cut, from 4 tokens on")
-
-    @model_validator(mode="after")
-    def _learned(self) -> Self:
-        if self.schedule == "learned" and not self.thresholds:
-            raise ValueError("schedule learned needs thresholds: `stars-guard calibrate --schedule learned` finds them")
-        ends = [step.tokens for step in self.thresholds]
-        if ends != sorted(set(ends)):
-            raise ValueError("thresholds must be in the order of their tokens, each number once")
-        return self
+__all__ = ["Audit", "Policy", "Refusal", "SamplingSpec"]
 
 
 class SamplingSpec(Strict):

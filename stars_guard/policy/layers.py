@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
+from stars_guard.decoding import decoder_of
 from stars_guard.policy._judges import find_options
 from stars_guard.policy._model import Audit, Policy
 from stars_guard.policy.tree import Node
@@ -82,8 +83,8 @@ def loosened(parent: Policy, child: Policy) -> Iterator[Change]:
     before, after = parent.decoding, child.decoding
     if after.on_exhausted == "best" != before.on_exhausted:
         yield None, ("decoding", "on_exhausted"), f"{before.on_exhausted} -> best"
-    if after.method == "vanilla" != before.method:
-        yield None, ("decoding", "method"), f"{before.method} -> vanilla"
+    if decoder_of(after.method).decides == "none" != decoder_of(before.method).decides:
+        yield None, ("decoding", "method"), f"{before.method} -> {after.method}"
     yield from _loosened_audit(parent.audit, child.audit)
     if child.rails.tool_result.action == "redact" != parent.rails.tool_result.action:
         yield None, ("rails", "tool_result", "action"), f"{parent.rails.tool_result.action} -> redact"

@@ -122,7 +122,12 @@ class Questions:
         Raises:
             ScorerError: the template fails, both sides begin with the same token, or a label has none.
         """
-        rendered = self._render(self.asked[0], _PROBE).rendered
+        try:
+            rendered = self._render(self.asked[0], _PROBE).rendered
+        except ScorerInputError as exc:
+            # nothing is wrong with a plain question, so it is the template
+            kind = type(exc.__cause__).__name__
+            raise ScorerError(f"the judge's template fails: {kind}", hint="correct the template") from exc.__cause__
         harmful = encoder.first_tokens(rendered, self._form.harmful + self._middle["unsafe"])
         safe = encoder.first_tokens(rendered, self._form.safe + self._middle["safe"])
         if both := set(harmful) & set(safe):

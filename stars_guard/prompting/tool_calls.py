@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self
 from stars_guard.core.grammar import Grammar, json_format
 from stars_guard.core.messages import Message
 from stars_guard.core.tools import Tool, Toolset
-from stars_guard.decoding.spans import Found, Span, find_spans
+from stars_guard.decoding.spans import Found, Span
 from stars_guard.errors import InputError
 from stars_guard.prompting._call_grammar import call_format, either, row
 from stars_guard.prompting._written_calls import Written, read_json_calls, read_named_call
@@ -83,29 +83,13 @@ class ToolForm(ABC):
         """Whether a marked text is a call at all, though perhaps one with errors."""
         return True
 
-    def split(self, text: str, *, at_start: bool) -> list[str | tuple[str, list[Written]]]:
-        """Text and calls of what was kept, in order; calls with the text that they were read from.
-
-        White space around calls is dropped.
-
-        Args:
-            at_start: whether the answer begins with the text.
-        """
-        pieces: list[str | tuple[str, list[Written]]] = []
-        at = 0
-        for found in find_spans(text, self.spans, at_start=at_start):
-            raw = text[found.start : found.stop]
-            if found.span.end is not None and not found.closed:
-                calls = [Written(error="the answer ended within the call")]
-            else:
-                calls = self.read(self.body(raw, found))
-            if not self.is_call(found, calls):
-                continue
-            pieces += [before] if (before := text[at : found.start]).strip() else []
-            pieces.append((raw, calls))
-            at = found.stop
-        rest = text[at:]
-        return [*pieces, rest] if rest.strip() or (rest and not pieces) else pieces
+    def calls(self, raw: str, found: Found) -> list[Written] | None:
+        """The calls in a marked text, or what is wrong with them; None where it is plain text after all."""
+        if found.span.end is not None and not found.closed:
+            calls = [Written(error="the answer ended within the call")]
+        else:
+            calls = self.read(self.body(raw, found))
+        return calls if self.is_call(found, calls) else None
 
     def grammar(self, toolset: Toolset) -> Grammar | None:
         """What the answer must look like under a toolset; None when anything goes.

@@ -19,7 +19,6 @@ Rated = tuple[Sequence[Rating], int]
 
 Waiter = tuple[Sequence[Passage], "asyncio.Future[Rated]"]
 
-
 PATIENCE = 5.0
 """Seconds that a scorer has to end after nobody waits for its answer. Then it is left behind, and the next is asked."""
 
@@ -59,9 +58,9 @@ class Batcher:
     async def _serve(self, batch: Sequence[Waiter]) -> bool:
         """Answer those who still wait; False where the scorer failed."""
         batch = [waiter for waiter in batch if not waiter[1].done()]
-        passages = [passage for given, _ in batch for passage in given]
-        if not passages:
+        if not batch:
             return True
+        passages = [passage for given, _ in batch for passage in given]
         scoring = asyncio.get_running_loop().create_task(self._ask(passages))
         await self._while_wanted(scoring, [future for _, future in batch])
         if not scoring.done():

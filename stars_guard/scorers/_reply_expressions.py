@@ -93,7 +93,8 @@ def _problem(node: dict[str, Any]) -> str | None:
     wanted = known[name]["signature"]
     variadic = bool(wanted) and wanted[-1].get("variadic", False)
     if len(given) < len(wanted) or (len(given) > len(wanted) and not variadic):
-        return f"{name}() takes {'at least ' if variadic else ''}{len(wanted)} arguments, not {len(given)}"
+        count = f"{'at least ' if variadic else ''}{len(wanted)} argument{'s' * (len(wanted) != 1)}"
+        return f"{name}() takes {count}, not {len(given)}"
     for number, argument in enumerate(given):
         types = wanted[min(number, len(wanted) - 1)]["types"]
         if not _may_be(argument, types):

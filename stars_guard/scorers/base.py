@@ -1,4 +1,4 @@
-"""The seam to whatever judges text: one required method."""
+"""The seam to whatever judges text: a scorer has one required method, and `JudgeOptions` say how a policy names it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["Find", "Rating", "Scorer"]
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """A scorer's word on one passage.
+    """What a scorer says of one passage.
 
     Attributes:
         value: the score. What it means is the scorer's to say: a reward, a logit, a probability of harm.
         detail: a reason in a few words (a label, a pattern's name), without user text.
-        cached: tokens that were not read again; None where the scorer cannot tell.
+        cached: tokens that were not read again; None where the scorer does not know.
     """
 
     value: float
@@ -34,7 +34,7 @@ Find = tuple[int, int, str]
 
 
 class Scorer(ABC):
-    """Gives each passage a number.
+    """Gives each passage a number. `stars_guard.testing.ScorerTests` has what every scorer must keep to, as tests.
 
     Attributes:
         identity: what goes into the audit record: kind, model, revision or digest.
@@ -57,14 +57,14 @@ class Scorer(ABC):
         """
 
     def find(self, text: str) -> Sequence[Find]:
-        """Where in a text that is which it scores above 0; empty where it cannot tell."""
+        """Where in a text the parts are for which it has a score above 0. Empty for a scorer that does not know."""
         return ()
 
     async def forget(self, call_id: str) -> None:
         """Drop what is kept for a call that is over."""
 
     async def aclose(self) -> None:
-        """Free the model. May be called twice."""
+        """Free what the scorer holds: a model, a thread, connections. May be called twice; `forget` may come after."""
 
     async def __aenter__(self) -> Self:
         return self

@@ -125,7 +125,7 @@ class GuardModelOptions(ServedModelOptions):
     async def load(self) -> Scorer:
         return await GuardModelScorer.load(
             await asyncio.to_thread(resolve_model, self.model),
-            self.form,
+            await asyncio.to_thread(lambda: self.form),
             categories=self.categories or (),
             controversial=self.controversial,
             revision=self.revision,

@@ -39,7 +39,7 @@ class PiiOptions(JudgeOptions):
     reject_above: float | None = Field(0.0, description="more matches than this veto the segment")
 
     async def load(self) -> Scorer:
-        # their packages read tables from files
+        # their libraries read tables when they are imported
         return await asyncio.to_thread(PiiScorer, self.kinds, self.region)
 
 

@@ -5,36 +5,34 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 import pytest
 
-from stars_guard.backends.base import Backend, OpenRequest, Proposal, Session
-from stars_guard.calling import portal
+from stars_guard.backends.base import Backend, OpenRequest, Session
 from stars_guard.core.messages import Message
 from stars_guard.core.sampling import Sampling
 from stars_guard.core.segments import Token
 from stars_guard.errors import BackendUnavailable, ContextTooLong, InputError, ProtocolError
+from stars_guard.testing._backend_case import BackendCase, rest, run, tokens_of, with_session
 
 __all__ = ["BackendTests"]
 
-T = TypeVar("T")
 
-SOON = 60.0
-"""Seconds after which something that should end has not. Not a measure of speed: a slow machine must pass."""
-
-
-class BackendTests:
+class BackendTests(BackendCase):
     """Inherit from it, and say in a fixture which backend is tested.
 
     .. code-block:: python
 
+        @pytest.fixture(scope="module")
+        def engine():
+            made = portal.call(lambda: MyBackend.load("model", MyOptions()))
+            yield made
+            portal.call(made.aclose)
+
         class TestMyBackend(BackendTests):
-            @pytest.fixture(scope="class")
-            def backend(self):
-                made = portal.call(lambda: MyBackend.load("model", MyOptions()))
-                yield made
-                portal.call(made.aclose)
+            @pytest.fixture
+            def backend(self, engine):
+                return engine
 
             @pytest.fixture
             def make(self):
@@ -43,34 +41,6 @@ class BackendTests:
     Make the backend on the library's own loop (`stars_guard.calling.portal.call`), where the tests use it. Its answer
     to the request must be 16 tokens long or longer.
     """
-
-    @pytest.fixture
-    def backend(self) -> Backend:
-        """Override this. All tests share the backend; none closes it."""
-        raise NotImplementedError("give the fixture backend: the backend that is tested")
-
-    @pytest.fixture
-    def make(self) -> Callable[[], Awaitable[Backend]] | None:
-        """Override this with a function that makes one more backend, which the tests close; None leaves them out."""
-        return None
-
-    @pytest.fixture
-    def open_request(self) -> OpenRequest:
-        """What the tests ask for. Override it if your model needs another conversation."""
-        return OpenRequest(
-            messages=[Message("user", "Tell me a long story about a lighthouse keeper and the sea.")],
-            sampling=Sampling(temperature=0.0),
-        )
-
-    @pytest.fixture
-    def control_texts(self) -> Sequence[str]:
-        """Override this with texts that are control tokens of your model, such as ``<|im_end|>``."""
-        return ()
-
-    @pytest.fixture
-    def exact(self, backend: Backend) -> bool:
-        """Whether temperature 0 gives the same tokens again, by whatever steps the prefix came to be."""
-        return not backend.supplied
 
     # --- asking
 
@@ -102,7 +72,7 @@ class BackendTests:
 
         if backend.supplied:
             pytest.skip("texts that are supplied have no context")
-        _run(check)
+        run(check)
 
     def test_no_text_of_a_message_becomes_a_control_token(
         self, backend: Backend, open_request: OpenRequest, control_texts: Sequence[str]
@@ -120,7 +90,7 @@ class BackendTests:
 
         if not control_texts:
             pytest.skip("no control_texts were given")
-        _run(check)
+        run(check)
 
     # --- proposing
 
@@ -128,14 +98,14 @@ class BackendTests:
         async def check(session: Session) -> None:
             for limit in (1, 3):
                 (proposal,) = await session.propose([1], limit)
-                tokens = await _tokens(proposal)
+                tokens = await tokens_of(proposal)
                 assert 1 <= len(tokens) <= limit
                 assert proposal.drawn == len(tokens)
                 assert not any(token.last for token in tokens[:-1])
-                assert await _tokens(proposal) == []
+                assert await tokens_of(proposal) == []
                 await proposal.aclose()
 
-        _with_session(backend, open_request, check)
+        with_session(backend, open_request, check)
 
     def test_each_seed_is_a_proposal_and_none_disturbs_another(
         self, backend: Backend, open_request: OpenRequest, exact: bool
@@ -144,23 +114,23 @@ class BackendTests:
             proposals = await session.propose([1, 2, 3], 4)
             assert len(set(map(id, proposals))) == 3
             await proposals[1].aclose()
-            first, _, third = [[token.id for token in await _tokens(proposal)] for proposal in proposals]
+            first, _, third = [[token.id for token in await tokens_of(proposal)] for proposal in proposals]
             assert first
             assert third
             if exact:
                 assert first == third
 
-        _with_session(backend, open_request, check)
+        with_session(backend, open_request, check)
 
     def test_tokens_come_after_the_prefix(self, backend: Backend, open_request: OpenRequest, exact: bool) -> None:
         async def check(session: Session) -> None:
             (proposal,) = await session.propose([1], 9)
-            whole = await _tokens(proposal)
+            whole = await tokens_of(proposal)
             await proposal.aclose()
             parts: list[Token] = []
             for keep, limit in ((2, 3), (3, 3), (0, 2), (1, 4), (3, 3)):
                 (proposal,) = await session.propose([1], limit)
-                tokens = await _tokens(proposal)
+                tokens = await tokens_of(proposal)
                 assert await session.commit(proposal, keep) == len(tokens) - keep
                 parts += tokens[:keep]
             assert [token.id for token in parts] == [token.id for token in whole]
@@ -168,7 +138,7 @@ class BackendTests:
 
         if not exact:
             pytest.skip("the same tokens do not come again")
-        _with_session(backend, open_request, check)
+        with_session(backend, open_request, check)
 
     def test_seeds_give_the_same_tokens_where_the_backend_says_so(
         self, backend: Backend, open_request: OpenRequest
@@ -180,7 +150,7 @@ class BackendTests:
             others = [await backend.open(warm) for _ in range(company)]
             beside = [(await other.propose([9], 8))[0] for other in others]
             proposals = await session.propose(seeds, 8)
-            found = await asyncio.gather(*map(_tokens, [*proposals, *beside]))
+            found = await asyncio.gather(*map(tokens_of, [*proposals, *beside]))
             for opened in (session, *others):
                 await opened.aclose()
             return [[token.id for token in tokens] for tokens in found[: len(seeds)]]
@@ -191,22 +161,22 @@ class BackendTests:
 
         if not backend.reproducible:
             pytest.skip("the backend promises nothing of its seeds")
-        _run(check)
+        run(check)
 
     def test_entropies_come_where_they_are_asked_for(self, backend: Backend, open_request: OpenRequest) -> None:
         async def check(session: Session) -> None:
             (proposal,) = await session.propose([1], 4)
-            for token in await _tokens(proposal):
+            for token in await tokens_of(proposal):
                 assert token.entropy is None or token.entropy >= 0
 
-        _with_session(backend, replace(open_request, entropies=True), check)
+        with_session(backend, replace(open_request, entropies=True), check)
 
     # --- committing
 
     def test_only_what_was_generated_can_be_committed(self, backend: Backend, open_request: OpenRequest) -> None:
         async def check(session: Session) -> None:
             (proposal,) = await session.propose([1], 2)
-            tokens = await _tokens(proposal)
+            tokens = await tokens_of(proposal)
             for length in (len(tokens) + 1, -1):
                 with pytest.raises(ProtocolError):
                     await session.commit(proposal, length)
@@ -215,13 +185,13 @@ class BackendTests:
             with pytest.raises(ProtocolError):
                 await session.commit(proposal, 1)
 
-        _with_session(backend, open_request, check)
+        with_session(backend, open_request, check)
 
     def test_what_is_not_open_cannot_be_committed(self, backend: Backend, open_request: OpenRequest) -> None:
         async def check(session: Session) -> None:
             closed, foreign = await session.propose([1, 2], 2)
-            await _tokens(closed)
-            await _tokens(foreign)
+            await tokens_of(closed)
+            await tokens_of(foreign)
             await closed.aclose()
             with pytest.raises(ProtocolError):
                 await session.commit(closed, 1)
@@ -231,50 +201,50 @@ class BackendTests:
             await other.aclose()
             await session.commit(foreign, 1)
 
-        _with_session(backend, open_request, check)
+        with_session(backend, open_request, check)
 
     def test_what_is_thrown_away_is_counted(self, backend: Backend, open_request: OpenRequest) -> None:
         async def check(session: Session) -> None:
             (proposal,) = await session.propose([1], 3, ahead=3)
-            await _tokens(proposal, 3)
+            await tokens_of(proposal, 3)
             proposal.halt()
             drawn = proposal.drawn
             thrown = await session.commit(proposal, 1)
             # a step that ran while it was halted may still count
             assert drawn - 1 <= thrown <= drawn
 
-        _with_session(backend, open_request, check)
+        with_session(backend, open_request, check)
 
     def test_a_proposal_goes_on_where_it_was(self, backend: Backend, open_request: OpenRequest, exact: bool) -> None:
         async def check(session: Session) -> None:
             (proposal,) = await session.propose([1], 9)
-            whole = [token.id for token in await _tokens(proposal)]
+            whole = [token.id for token in await tokens_of(proposal)]
             await proposal.aclose()
             (proposal,) = await session.propose([1], 2, ahead=7)
-            first = [token.id for token in await _tokens(proposal, 2)]
+            first = [token.id for token in await tokens_of(proposal, 2)]
             await session.commit(proposal, 2, go_on=True)
             (second, *others) = await session.propose([2, 3], 7)
             assert len(others) == 1
-            assert (first[:2] + [token.id for token in await _tokens(second, 7)])[:9] == whole
-            assert [token.id for token in await _tokens(others[0])] == whole[2:]
+            assert (first[:2] + [token.id for token in await tokens_of(second, 7)])[:9] == whole
+            assert [token.id for token in await tokens_of(others[0])] == whole[2:]
 
         if not exact:
             pytest.skip("the same tokens do not come again")
-        _with_session(backend, open_request, check)
+        with_session(backend, open_request, check)
 
     def test_a_halted_proposal_does_not_go_on(self, backend: Backend, open_request: OpenRequest) -> None:
         async def check(session: Session) -> None:
             (proposal,) = await session.propose([1], 2, ahead=6)
-            await _tokens(proposal, 2)
+            await tokens_of(proposal, 2)
             proposal.halt()
             proposal.halt()
             drawn = proposal.drawn
             assert await session.commit(proposal, 1, go_on=True) >= drawn - 1
             (second,) = await session.propose([2], 2)
             assert second is not proposal
-            assert await _tokens(second)
+            assert await tokens_of(second)
 
-        _with_session(backend, open_request, check)
+        with_session(backend, open_request, check)
 
     # --- ending
 
@@ -291,35 +261,35 @@ class BackendTests:
             for step in steps:
                 match step:
                     case "i":
-                        await _tokens(proposal, 1)
+                        await tokens_of(proposal, 1)
                     case "h":
                         proposal.halt()
                     case "c":
                         await proposal.aclose()
                     case "k":
                         await session.commit(proposal, min(1, proposal.drawn))
-            await _tokens(proposal)
+            await tokens_of(proposal)
             (after,) = await session.propose([2], 2)
-            assert await _tokens(after)
+            assert await tokens_of(after)
 
-        _with_session(backend, open_request, check)
+        with_session(backend, open_request, check)
 
     def test_a_cancelled_iteration_leaves_the_session_usable(
         self, backend: Backend, open_request: OpenRequest, exact: bool
     ) -> None:
         async def check(session: Session) -> None:
             (proposal,) = await session.propose([1], 4)
-            reading = asyncio.ensure_future(_tokens(proposal))
+            reading = asyncio.ensure_future(tokens_of(proposal))
             await asyncio.sleep(0)
             reading.cancel()
             await asyncio.wait({reading})
-            await _tokens(proposal)
+            await tokens_of(proposal)
             assert 1 <= proposal.drawn <= 4
             await proposal.aclose()
             (again,) = await session.propose([1], 4)
-            assert await _tokens(again)
+            assert await tokens_of(again)
 
-        _with_session(backend, open_request, check)
+        with_session(backend, open_request, check)
 
     def test_a_closed_session_says_so(self, backend: Backend, open_request: OpenRequest) -> None:
         async def check() -> None:
@@ -327,14 +297,14 @@ class BackendTests:
             (proposal,) = await session.propose([1], 64)
             await session.aclose()
             await session.aclose()
-            await _tokens(proposal)
+            await tokens_of(proposal)
             with pytest.raises(ProtocolError):
                 await session.propose([1], 2)
             with pytest.raises(ProtocolError):
                 await session.commit(proposal, 0)
             await proposal.aclose()
 
-        _run(check)
+        run(check)
 
     def test_many_sessions_at_once(self, backend: Backend, open_request: OpenRequest, exact: bool) -> None:
         async def one(seed: int) -> list[int]:
@@ -342,9 +312,9 @@ class BackendTests:
             ids: list[int] = []
             for limit in (2, 3):
                 rejected, kept = await session.propose([seed, seed + 1], limit)
-                await _tokens(rejected, 1)
+                await tokens_of(rejected, 1)
                 await rejected.aclose()
-                tokens = await _tokens(kept)
+                tokens = await tokens_of(kept)
                 await session.commit(kept, len(tokens))
                 ids += [token.id for token in tokens]
             await session.aclose()
@@ -357,7 +327,7 @@ class BackendTests:
             if exact:
                 assert crowd == [alone] * 8
 
-        _run(check)
+        run(check)
 
     def test_closing_ends_the_calls_that_run(
         self, make: Callable[[], Awaitable[Backend]] | None, open_request: OpenRequest
@@ -367,8 +337,8 @@ class BackendTests:
             backend = await make()
             session = await backend.open(open_request)
             (proposal,) = await session.propose([1], 100_000 if session.room > 100_000 else session.room)
-            await _tokens(proposal, 1)
-            waiting = asyncio.ensure_future(_rest(proposal))
+            await tokens_of(proposal, 1)
+            waiting = asyncio.ensure_future(rest(proposal))
             await asyncio.sleep(0)
             await backend.aclose()
             await backend.aclose()
@@ -384,39 +354,4 @@ class BackendTests:
 
         if make is None:
             pytest.skip("no function that makes another backend was given")
-        _run(check)
-
-
-async def _tokens(proposal: Proposal, count: int | None = None) -> list[Token]:
-    """The proposal's next tokens, at least ``count`` of them if there are as many; None reads to its end."""
-    tokens: list[Token] = []
-    async for chunk in proposal:
-        tokens += chunk
-        if count is not None and len(tokens) >= count:
-            break
-    return tokens
-
-
-async def _rest(proposal: Proposal) -> None:
-    async for _ in proposal:
-        # an engine that never waits would leave no room for another task
-        await asyncio.sleep(0)
-
-
-def _run(function: Callable[[], Awaitable[T]]) -> T:
-    async def bounded() -> T:
-        async with asyncio.timeout(SOON):
-            return await function()
-
-    return portal.call(bounded)
-
-
-def _with_session(backend: Backend, request: OpenRequest, check: Callable[[Session], Awaitable[None]]) -> None:
-    async def checked() -> None:
-        session = await backend.open(request)
-        try:
-            await check(session)
-        finally:
-            await session.aclose()
-
-    _run(checked)
+        run(check)

@@ -56,7 +56,7 @@ class _Typed(BaseModel):
     before_id: str = ""
 
     def filter(self) -> Filter:
-        """Raises InputError if a time is none."""
+        """Raises InputError if a time cannot be read."""
         return Filter(
             since=parse_time(self.since) if self.since.strip() else None,
             until=parse_time(self.until) if self.until.strip() else None,
@@ -81,10 +81,12 @@ def make_app(
         poll: seconds between two looks for new calls, for each live view.
 
     Raises:
-        InputError: ``langsmith`` is no such address.
+        InputError: ``langsmith`` is not such an address.
     """
     if langsmith is not None and ("{run_id}" not in langsmith or not langsmith.startswith(("https://", "http://"))):
-        raise InputError("the address of a run is not one", hint="give https://... with {run_id} in it")
+        raise InputError(
+            "the address of a run in LangSmith cannot be used", hint="give https://... with {run_id} in it"
+        )
     # no pages of FastAPI's own: they load scripts from elsewhere
     app = FastAPI(title="stars-guard audit", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(_Door, token=token)

@@ -79,7 +79,7 @@ def _tone(finish: str) -> str:
 
 
 def _tries(segment: Segment) -> list[Any]:
-    """The proposals that are not in the answer."""
+    """The candidates that are not in the answer."""
     return [attempt for attempt in segment.attempts if attempt.attempt != segment.kept]
 
 

@@ -1,0 +1,131 @@
+"""The text of an answer: what was accepted, and how much of it has been released."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from stars_guard.core.segments import Candidate
+from stars_guard.decoding.spans import Found, Span, begun_at_end, find_spans, open_from
+from stars_guard.errors import ProtocolError
+
+__all__ = ["AnswerText", "Piece"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A part of the answer that is released.
+
+    Attributes:
+        text: never empty; of a marked part with its markers.
+        marked: how it was found in the answer; None for plain text.
+    """
+
+    text: str = field(repr=False)
+    marked: Found | None = None
+
+
+class AnswerText:
+    """The accepted text has two parts: what is released, and after it what is held and must not be shown yet.
+
+    Text is held from the first place that one of these sources names:
+
+    - a stop string may have begun there;
+    - a marked part (a tool call) or its opening marker begins there and has not ended: a marked part is released whole;
+    - white space begins there that may turn out to lie beside a marked part, where it is dropped;
+    - whoever calls `accept` names it in ``holds``.
+
+    Where the answer was cut into candidates makes no difference to the pieces, except that plain text may come in more
+    or fewer of them.
+
+    Args:
+        stops: stop strings, none of them empty.
+        spans: how marked parts are marked.
+    """
+
+    def __init__(self, stops: tuple[str, ...] = (), spans: tuple[Span, ...] = ()) -> None:
+        self._stops = stops
+        self._spans = spans
+        self._accepted = ""
+        self._released = 0
+        # whether white space that comes next is text: it is not beside a marked part, or there are none
+        self._in_text = not spans
+        self._has_marked = False
+
+    @property
+    def accepted(self) -> str:
+        """All of the answer so far."""
+        return self._accepted
+
+    @property
+    def released(self) -> str:
+        """Its beginning, which is out, or was dropped."""
+        return self._accepted[: self._released]
+
+    @property
+    def held(self) -> str:
+        """Its end, which is not."""
+        return self._accepted[self._released :]
+
+    @property
+    def is_at_start(self) -> bool:
+        """Whether nothing is released yet but white space."""
+        return not self.released.strip()
+
+    def is_marked(self, text: str) -> bool:
+        """Whether the held text with a candidate's after it contains a marked part, if only the beginning of one."""
+        return bool(find_spans(self.held + text, self._spans, at_start=self.is_at_start))
+
+    def accept(self, candidate: Candidate, holds: Iterable[int] = ()) -> list[Piece]:
+        """Append a candidate, and take back the characters before it that belong to a stop string which it completed.
+
+        Args:
+            holds: places in the accepted text, the candidate included, from which on it must not be released yet.
+
+        Returns:
+            What is released now: all if the answer ends with the candidate.
+
+        Raises:
+            ProtocolError: characters that are released would be taken back. Nothing is changed then.
+        """
+        if candidate.stop_overlap > len(self.held):
+            raise ProtocolError(f"{candidate.stop_overlap} characters are taken back, and {len(self.held)} are held")
+        self._accepted = self._accepted[: len(self._accepted) - candidate.stop_overlap] + candidate.text
+        return self.end() if candidate.finish is not None else self._release(self._free(holds))
+
+    def end(self) -> list[Piece]:
+        """Release what is held, because nothing comes after it."""
+        return self._release(len(self._accepted), last=True)
+
+    def _free(self, holds: Iterable[int]) -> int:
+        """The place up to which text may be released now."""
+        held = self.held
+        marked = find_spans(held, self._spans, at_start=self.is_at_start)
+        opened = open_from(held, self._spans, at_start=self.is_at_start)
+        places = [len(held) - begun_at_end(held, self._stops), len(held) if opened is None else opened]
+        free = max(0, min([*places, *(hold - self._released for hold in holds)]))
+        # a marked part with a held place in it waits as a whole
+        free = next((part.start for part in marked if part.start < free < part.stop), free)
+        begun = max((part.stop for part in marked if part.stop <= free), default=0)
+        if not held[begun:free].strip() and (begun > 0 or not self._in_text):
+            free = begun
+        return self._released + free
+
+    def _release(self, until: int, *, last: bool = False) -> list[Piece]:
+        text = self._accepted[self._released : until]
+        pieces: list[Piece] = []
+        at = 0
+        for part in find_spans(text, self._spans, at_start=self.is_at_start):
+            pieces += self._plain(text[at : part.start])
+            pieces.append(Piece(text=text[part.start : part.stop], marked=part))
+            self._in_text, self._has_marked = False, True
+            at = part.stop
+        self._in_text = self._in_text or (last and not self._has_marked)
+        pieces += self._plain(text[at:])
+        self._released = until
+        return pieces
+
+    def _plain(self, text: str) -> list[Piece]:
+        """Text between marked parts. It is dropped if all of it is white space."""
+        self._in_text = self._in_text or bool(text.strip())
+        return [Piece(text=text)] if text and self._in_text else []

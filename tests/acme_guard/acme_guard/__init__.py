@@ -1,0 +1,1 @@
+"""Parts for stars-guard that stars-guard knows nothing of."""

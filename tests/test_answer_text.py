@@ -1,0 +1,154 @@
+"""The text of an answer: whatever the cuts, what is released is what one pass over the whole text would give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from stars_guard.core.segments import Candidate, Token
+from stars_guard.decoding import AnswerText, Piece, SegmentCutter
+from stars_guard.decoding.spans import Span, begun_at_end, find_spans
+from stars_guard.errors import ProtocolError
+
+FORMS = {
+    "none": (),
+    "closed": (Span("<c>", "</c>"),),
+    "to the end": (Span("[T]"),),
+    "leading": (Span("<|p|>", leading=True), Span("{", leading=True)),
+    "both": (Span("<c>", "</c>"), Span("{", leading=True)),
+}
+PARTS = ("<c>", "</c>", "[T]", "<|p|>", "{", "<", "c>", "</", "[", "|", " ", "\n", "a", "b", "ab", "}")
+TEXTS = st.lists(st.sampled_from(PARTS), max_size=14).map("".join)
+STOPS = st.lists(st.sampled_from(("ab", "b", "aba", "c>a", " \n", "</c> a", "<c>a", "\n\n", "b<")), max_size=3)
+
+
+def up_to_stop(text: str, stops: Sequence[str]) -> str:
+    """The text before the stop string that is complete first."""
+    ends = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
+    return text[: min(ends)[1]] if ends else text
+
+
+def one_pass(text: str, spans: Sequence[Span]) -> list[tuple[str, bool]]:
+    """Plain text and marked parts of a whole answer. White space alone beside a marked part is dropped."""
+    pieces, at = [], 0
+    for found in find_spans(text, spans, at_start=True):
+        pieces += [(text[at : found.start], False)] if text[at : found.start].strip() else []
+        pieces.append((text[found.start : found.stop], True))
+        at = found.stop
+    rest = text[at:]
+    return [*pieces, (rest, False)] if rest.strip() or (rest and not pieces) else pieces
+
+
+def joined(pieces: Sequence[Piece]) -> list[tuple[str, bool]]:
+    """With plain text in one piece, wherever it was cut."""
+    found: list[tuple[str, bool]] = []
+    for piece in pieces:
+        assert piece.text
+        if found and piece.marked is None and not found[-1][1]:
+            found[-1] = (found[-1][0] + piece.text, False)
+        else:
+            found.append((piece.text, piece.marked is not None))
+    return found
+
+
+@settings(deadline=None, max_examples=400)
+@given(
+    text=TEXTS,
+    stops=STOPS.map(tuple),
+    form=st.sampled_from(sorted(FORMS)),
+    sizes=st.lists(st.integers(1, 4), min_size=1, max_size=8),
+    limit=st.integers(1, 5),
+    stretch=st.sampled_from([0, 2, 50]),
+    eos=st.booleans(),
+    holds=st.lists(st.integers(0, 30), max_size=6),
+)
+@example("<c>a</c> \n<c>b</c> \n", (), "closed", [1], 1, 0, False, [])
+@example("a<c>b</c>ab", ("</c> a", "ab"), "closed", [2], 2, 0, True, [])
+def test_what_is_released_does_not_depend_on_the_cuts(
+    text: str,
+    stops: tuple[str, ...],
+    form: str,
+    sizes: list[int],
+    limit: int,
+    stretch: int,
+    eos: bool,
+    holds: list[int],
+) -> None:
+    spans = FORMS[form]
+    tokens, at = [], 0
+    while at < len(text):
+        size = sizes[len(tokens) % len(sizes)]
+        tokens.append(Token(len(tokens), text[at : at + size]))
+        at += size
+    tokens += [Token(0, "", last=True)] if eos else []
+    answer = AnswerText(stops, spans)
+    pieces: list[Piece] = []
+    used, finish = 0, None
+    while used < len(tokens) and finish is None:
+        cutter = SegmentCutter(
+            limit, stops=stops, held=answer.held, spans=spans, stretch=stretch, at_start=answer.is_at_start
+        )
+        for token in tokens[used:]:
+            if cutter.feed(token):
+                break
+        candidate = cutter.candidate()
+        used, finish = used + len(candidate), candidate.finish
+        before = answer.released
+        hold = holds[used % len(holds)] if holds else None
+        pieces += answer.accept(candidate, () if hold is None else (hold,))
+        assert answer.released + answer.held == answer.accepted
+        assert answer.released.startswith(before)
+        assert answer.is_at_start == (not answer.released.strip())
+        assert up_to_stop(text, stops).startswith(answer.released)
+        if hold is not None and finish is None:
+            assert len(answer.released) <= max(hold, len(before))
+    pieces += answer.end()
+    assert answer.held == ""
+    assert answer.accepted == up_to_stop(text, stops)
+    assert joined(pieces) == one_pass(answer.accepted, spans)
+    assert not any(stop in answer.released for stop in stops)
+
+
+def test_a_stop_string_is_taken_back_from_what_is_held() -> None:
+    answer = AnswerText(("STOP",))
+    assert [piece.text for piece in answer.accept(Candidate(tokens=(), text="well ST"))] == ["well "]
+    assert (answer.released, answer.held) == ("well ", "ST")
+    assert answer.accept(Candidate(tokens=(), text="", finish="stop", stop_overlap=2)) == []
+    assert answer.accepted == "well "
+
+
+def test_what_is_released_is_never_taken_back() -> None:
+    answer = AnswerText(("STOP",))
+    answer.accept(Candidate(tokens=(), text="well ST"))
+    with pytest.raises(ProtocolError, match="3 characters"):
+        answer.accept(Candidate(tokens=(), text="x", finish="stop", stop_overlap=3))
+    assert (answer.released, answer.held) == ("well ", "ST")
+
+
+def test_a_place_that_somebody_holds_is_not_passed() -> None:
+    """As a judge will that has seen the beginning of a match."""
+    answer = AnswerText(spans=FORMS["closed"])
+    assert [p.text for p in answer.accept(Candidate(tokens=(), text="key sk-"), (4,))] == ["key "]
+    assert [p.text for p in answer.accept(Candidate(tokens=(), text="12 <c>x</c>"), (12,))] == ["sk-12 "]
+    # a marked part waits as a whole
+    assert answer.held == "<c>x</c>"
+    assert [p.text for p in answer.accept(Candidate(tokens=(), text="."))] == ["<c>x</c>", "."]
+    # what is released already cannot be held
+    assert [p.text for p in answer.accept(Candidate(tokens=(), text="!"), (0,))] == []
+    assert [p.text for p in answer.end()] == ["!"]
+
+
+def test_the_text_is_in_no_repr() -> None:
+    answer = AnswerText()
+    pieces = answer.accept(Candidate(tokens=(), text="secret"))
+    assert "secret" not in repr((answer, pieces))
+
+
+@given(text=TEXTS, words=st.lists(st.sampled_from(PARTS), max_size=3))
+def test_what_has_begun_at_the_end(text: str, words: list[str]) -> None:
+    size = begun_at_end(text, words)
+    begun = [n for n in range(1, len(text) + 1) for word in words if len(word) > n and word[:n] == text[-n:]]
+    assert size == max(begun, default=0)

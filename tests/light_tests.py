@@ -17,7 +17,10 @@ __all__ = ["is_light", "needs_extra"]
 TESTS = Path(__file__).parent
 
 # These import what they need where they need it.
-HEAVY = {"benchmarks", "test_backends", "test_docs", "test_embedded", "test_vllm", "test_vllm_unloading"}
+HEAVY = {
+    *("benchmarks", "test_backends", "test_docs", "test_embedded"),
+    *("test_vllm", "test_vllm_guard_model", "test_vllm_unloading"),
+}
 
 # Tests of light modules that need an extra all the same, or the embedded models.
 NEEDS_EXTRA = {

@@ -46,6 +46,9 @@ check: setup ## ruff (lint and format), mypy, import-linter, and griffe against 
 test: check system ## all checks and all tests
 	$(BIN)/python -m pytest
 
+coverage: setup system ## all tests with the lines and branches that they reach, which must not become fewer
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
 test-oldest: setup ## the light tests on a base install with the lowest versions that pyproject.toml allows
 	scripts/test_versions.sh lowest-direct 3.11
 

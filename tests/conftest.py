@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NoReturn
 import pytest
 from blockbuster import BlockBuster, BlockingError
 from hypothesis import settings
-from light_tests import LIGHT, needs_extra
+from light_tests import is_light, needs_extra
 from vllm_servers import Server
 
 import langchain_stars
@@ -54,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     name = collection_path.stem
-    return True if config.getoption("--light") and name.startswith("test_") and name not in LIGHT else None
+    return True if config.getoption("--light") and name.startswith("test_") and not is_light(name) else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,40 +1,68 @@
-"""The tests that need no extra: what a base install can do. `make test-oldest` runs them with ``--light``."""
+"""The tests that a base install can do, without any extra. `make test-oldest` runs them with ``--light``.
+
+A module is light if everything can be imported that it and the helpers it uses import. So a new one is light by itself.
+"""
 
 from __future__ import annotations
 
+import ast
+import importlib.util
+from functools import cache
+from pathlib import Path
+
 import pytest
 
-__all__ = ["LIGHT", "needs_extra"]
+__all__ = ["is_light", "needs_extra"]
 
-# A module's tests by name that need an extra all the same, or the embedded models.
-LIGHT: dict[str, tuple[str, ...]] = {
-    "test_architecture": (),
-    "test_audit": (),
-    "test_audit_proof": (),
-    "test_audit_query": (),
-    "test_audit_stores": ("test_the_default_is_sqlite_in_the_state_directory",),
-    "test_calibration": ("test_the_command_on_the_real_model", "test_learned_thresholds_give_the_wanted_rate"),
-    "test_cli": (
+TESTS = Path(__file__).parent
+
+# These import what they need where they need it.
+HEAVY = {
+    *("benchmarks", "test_backends", "test_docs", "test_embedded"),
+    *("test_vllm", "test_vllm_guard_model", "test_vllm_unloading"),
+}
+
+# Tests of light modules that need an extra all the same, or the embedded models.
+NEEDS_EXTRA = {
+    "test_audit_stores": {"test_the_default_is_sqlite_in_the_state_directory"},
+    "test_calibration": {"test_the_command_on_the_real_model", "test_learned_thresholds_give_the_wanted_rate"},
+    "test_cli": {
         "test_demo_runs_for_real",
         "test_doctor",
         "test_run_from_the_command_line",
         "test_run_survives_kill_minus_nine",
-    ),
-    "test_decoding": (),
-    "test_guard": (),
-    "test_judges": ("test_personal_data", "test_personal_data_over_the_edge_of_a_segment"),
-    "test_langchain": (),
-    "test_langchain_audit": (),
-    "test_policy": ("test_shipped_policies_say_what_they_are_for_and_pass_their_cases",),
-    "test_policy_layers": (),
-    "test_rails": (),
-    "test_replay": ("test_the_embedded_model_draws_a_call_again", "test_encrypted_texts_are_compared"),
-    "test_runnable": (),
-    "test_streamed": (),
+    },
+    "test_architecture": {"test_exported_names_exist"},
+    "test_judges": {"test_personal_data", "test_personal_data_over_the_edge_of_a_segment"},
+    "test_langchain": {"test_per_call_overrides"},
+    "test_policy": {"test_shipped_policies_say_what_they_are_for_and_pass_their_cases"},
+    "test_rails": {"test_redaction_takes_out_what_judges_point_at_and_judges_again"},
+    "test_replay": {
+        "test_a_reward_judged_again_decides_with_the_numbers_of_the_call",
+        "test_encrypted_texts_are_compared",
+        "test_the_embedded_model_draws_a_call_again",
+    },
 }
+
+
+@cache
+def is_light(name: str) -> bool:
+    """Whether a module can be imported here: one of the tests' own, or a package."""
+    if name in HEAVY:
+        return False
+    path = TESTS / f"{name}.py"
+    if not path.exists():
+        return importlib.util.find_spec(name) is not None
+    imported = set()
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom) and statement.module:
+            imported.add(statement.module.partition(".")[0])
+    return all(is_light(other) for other in imported - {name, "__future__"})
 
 
 def needs_extra(item: pytest.Item) -> bool:
     """Whether a test of a light module needs an extra all the same."""
     name = getattr(item, "originalname", item.name)
-    return name in LIGHT[item.path.stem] or "postgresql" in item.name
+    return name in NEEDS_EXTRA.get(item.path.stem, ()) or "postgresql" in item.name

@@ -117,7 +117,7 @@ class VllmServerBackend(StreamedBackend[ServerOptions]):
             BackendUnavailable: no server can be reached.
             BackendError: the server does not serve the model, or its tokenizer cannot be read.
         """
-        servers = Servers(options)
+        servers = await asyncio.to_thread(Servers, options)
         try:
             served = (await servers.get_json("/v1/models"))["data"]
             version = (await servers.get_json("/version"))["version"]

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+import anyio
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from rich.console import Console
@@ -159,17 +160,23 @@ async def _answer_all(
 ) -> int:
     """Answer every job and write a line for each; how many could not be answered."""
     failed = 0
+    # in a thread, because a pipe that nobody reads would hold up every call; one line after the other
+    writing = anyio.CapacityLimiter(1)
 
     async def work(job: Job) -> None:
         nonlocal failed
         row = await _answer(guard, job, options)
         failed += "error" in row
-        out.write(json.dumps(row, ensure_ascii=False) + "\n")
-        out.flush()
+        await anyio.to_thread.run_sync(_write, out, row, limiter=writing)
         advance()
 
     await concurrently(work, jobs, min(concurrency, len(jobs)))
     return failed
+
+
+def _write(out: TextIO, row: dict[str, Any]) -> None:
+    out.write(json.dumps(row, ensure_ascii=False) + "\n")
+    out.flush()
 
 
 async def _answer(guard: Guard, job: Job, options: CallOptions) -> dict[str, Any]:

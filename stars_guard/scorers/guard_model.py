@@ -213,7 +213,9 @@ class GuardModelScorer(Scorer):
         }
         where: GuardEngine
         if base_url is not None:
-            where = ServerGuard(model, parse_options({"base_url": base_url, "api_key": api_key}))
+            where = await asyncio.to_thread(
+                ServerGuard, model, parse_options({"base_url": base_url, "api_key": api_key})
+            )
         elif engine is not None:
             try:
                 where = VllmGuard(await vllm_process.start(model, {"revision": revision, **engine}))

@@ -80,7 +80,9 @@ class HttpOptions(JudgeOptions):
         return body
 
     async def load(self) -> Scorer:
-        return HttpScorer(
+        # a client reads certificates from files
+        return await asyncio.to_thread(
+            HttpScorer,
             self.url,
             self.body,
             self.score,

@@ -160,7 +160,7 @@ class VllmClassifier(Classifier):
         )
         identity = {"kind": "vllm_pooling", "model": model, "revision": revision or "", "server": base_url or ""}
         if base_url is not None:
-            served = _Server(model, parse_options({"base_url": base_url, "api_key": api_key}))
+            served = await asyncio.to_thread(_Server, model, parse_options({"base_url": base_url, "api_key": api_key}))
             return cls(served, reader, config, identity)
         options = {"runner": "pooling", "revision": revision, **(engine or {})}
         try:

@@ -89,23 +89,25 @@ ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 # A stack with one of these may block an event loop.
 MAY_BLOCK = {
-    ("stars_guard/calling/portal.py", "_get"): "waits, once a process, until the thread of the background loop is up",
+    ("calling/portal.py", "_get"): "waits, once a process, until the thread of the background loop is up",
     ("langchain_stars/_waiting.py", "run"): "runs the async form for a sync caller, who wants to wait",
     ("langchain_stars/_waiting.py", "iterate"): "the same for streams",
 }
 
 
 def _in_our_async_code() -> bool:
-    """Whether a coroutine of ours is on the stack."""
-    found, frame = False, inspect.currentframe()
+    """Whether the coroutine that runs is ours, and not one that ours has been given to run."""
+    ours: bool | None = None
+    frame = inspect.currentframe()
     while frame is not None:
         code = frame.f_code
-        if code.co_filename.startswith(OURS):
-            if ("/".join(Path(code.co_filename).parts[-3:]).removeprefix("integrations/"), code.co_name) in MAY_BLOCK:
-                return False
-            found = found or bool(code.co_flags & ASYNC)
+        own = code.co_filename.startswith(OURS)
+        if own and ("/".join(Path(code.co_filename).parts[-2:]), code.co_name) in MAY_BLOCK:
+            return False
+        if ours is None and code.co_flags & ASYNC:
+            ours = own
         frame = frame.f_back
-    return found
+    return bool(ours)
 
 
 @pytest.fixture(autouse=True, scope="session")

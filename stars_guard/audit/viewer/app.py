@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from stars_guard.audit._query import Filter, parse_time
 from stars_guard.audit.store import AuditStore
 from stars_guard.audit.viewer.charts import charts
-from stars_guard.audit.viewer.pages import asset, query_of, render
+from stars_guard.audit.viewer.pages import asset, load, query_of, render
 from stars_guard.engines.loopback import is_loopback
 from stars_guard.errors import AuditError, InputError, StarsGuardError
 
@@ -87,6 +87,7 @@ def make_app(
         raise InputError(
             "the address of a run in LangSmith cannot be used", hint="give https://... with {run_id} in it"
         )
+    load()
     # no pages of FastAPI's own: they load scripts from elsewhere
     app = FastAPI(title="stars-guard audit", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(_Door, token=token)

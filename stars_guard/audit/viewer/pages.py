@@ -16,12 +16,21 @@ from stars_guard.audit._query import Filter, Place
 from stars_guard.audit.record import CallRecord, Segment
 from stars_guard.audit.viewer.charts import compact
 
-__all__ = ["asset", "query_of", "render"]
+__all__ = ["asset", "load", "query_of", "render"]
 
 _FIELDS = CallRecord.model_fields
 _FINISHES = [value for part in get_args(_FIELDS["finish"].annotation) for value in get_args(part)]
 _STAGES = get_args(_FIELDS["stage"].annotation)
 _GOOD = {"eos", "stop", "length", "passed"}
+
+
+def load() -> None:
+    """Read all templates, style sheets and scripts, so that later no request waits for a file."""
+    environment = _environment()
+    for template in environment.list_templates():
+        environment.get_template(template)
+    for file in files(__package__).joinpath("static").iterdir():
+        asset(file.name)
 
 
 def render(template: str, **values: Any) -> str:
@@ -50,6 +59,7 @@ def query_of(wanted: Filter, typed: Mapping[str, str], before: Place | None = No
 def _environment() -> Environment:
     made = Environment(
         loader=PackageLoader("stars_guard.audit.viewer"),
+        auto_reload=False,
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

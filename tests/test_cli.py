@@ -52,7 +52,7 @@ def test_audit_list_and_show(url: str) -> None:
 def test_errors_are_one_line(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, expected in (
         (["audit", "show", url, "--id", "nothing"], "no records fit the id 'nothing'"),
-        (["audit", "list", "ftp://x"], "use sqlite:///path"),
+        (["audit", "list", "ftp://x"], "there are jsonl://"),
     ):
         monkeypatch.setattr(sys, "argv", ["stars-guard", *arguments])
         with pytest.raises(SystemExit) as ended:

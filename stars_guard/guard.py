@@ -22,6 +22,7 @@ from stars_guard.calling.loaded import Given, Loaded
 from stars_guard.calling.options import CallOptions
 from stars_guard.calling.plan import Plan, Request
 from stars_guard.calling.recording import Recording
+from stars_guard.calling.settings import content_of
 from stars_guard.calling.telemetry import OPERATION, PROVIDER, REQUEST_MODEL
 from stars_guard.core.events import Called, Event, Finished, Released
 from stars_guard.core.messages import Message
@@ -52,6 +53,7 @@ class Guard:
 
     Raises:
         PolicyError: the policy cannot be used. Models are loaded by the first call.
+        AuditError: the log cannot be used, or texts are to be encrypted and there is no key.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Guard:
         audit: str | AuditStore | None = None,
     ) -> None:
         self.policy = load_policy(policy)
+        content_of(self.policy)  # fails here where texts are to be encrypted and there is no key
         self.model_name = model if isinstance(model, str) else model.identity.get("model", type(model).__name__)
         self._rate = AcceptanceRate()
         self._given = Given(

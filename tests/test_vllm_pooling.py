@@ -119,5 +119,5 @@ def test_in_a_policy(judge_dir: Path, pooling_server: Server, monkeypatch: pytes
 
 
 def test_a_judge_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ScorerError, match="cannot read the judge model"):
+    with pytest.raises(ScorerError, match="cannot load the judge model"):
         portal.call(lambda: VllmPoolingScorer.load(str(tmp_path / "no")))

@@ -69,8 +69,18 @@ def no_reason_against(model: str) -> str:
     if torch.cuda.is_available():
         free, where = torch.cuda.mem_get_info()[0], "GPU"
     else:
-        free, where = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"), "CPU"
+        free, where = _free_memory(), "CPU"
     return "" if 1.34 * size < free else f"the weights ({size >> 20} MiB) do not fit the {where}'s {free >> 20} MiB"
+
+
+def _free_memory() -> int:
+    """Bytes that a new process can have, what the system keeps of files included, as it gives that up when asked."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        (available,) = (int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return available * 1024
 
 
 async def start(model: str, options: Mapping[str, Any], *, limit: float = START_LIMIT) -> Any:

@@ -151,7 +151,8 @@ class Questions:
             try:
                 shown = self._render(self.asked[0], probe)
             except ScorerError as exc:
-                return str(exc.__cause__) if isinstance(exc.__cause__, jinja2.TemplateError) else exc.message
+                cause = exc.__cause__
+                return str(cause) if isinstance(cause, jinja2.TemplateError) else f"it fails: {type(cause).__name__}"
             if not any(mark in shown.rendered for mark in shown.answer_marks):
                 return "it does not show answer, segment or the last message, so every answer would get the same score"
         return None

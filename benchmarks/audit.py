@@ -191,7 +191,7 @@ def _load(store: SqlStore) -> None:
 
 
 def _reading(store: SqlStore) -> dict[str, float]:
-    middle = store.search(limit=1)[0].key
+    middle = store.search(limit=1)[0].place
     later = (START + timedelta(seconds=10 * SEGMENTS / PER_CALL)).isoformat(), "f"
     cases: dict[str, Callable[[], object]] = {
         "list, newest 50": lambda: store.search(),

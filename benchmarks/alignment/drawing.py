@@ -166,7 +166,7 @@ async def unguarded(bench: Bench, method: Method, prompts: Sequence[Prompt]) -> 
 def fitted(method: Method, max_tokens: int, free: Sequence[Answer], acceptance: float) -> dict[str, Any]:
     """The keys of ``decoding`` that give a method a rate of acceptance on unguarded prefixes."""
     settings = settings_of(load_policy(policy(method, max_tokens)), max_tokens)
-    return propose(free, settings, acceptance)[1]
+    return propose(free, settings, acceptance, settings.schedule)[1]
 
 
 async def calibrate(

@@ -18,7 +18,8 @@ TESTS = Path(__file__).parent
 
 # These import what they need where they need it.
 HEAVY = {
-    *("benchmarks", "test_backends", "test_docs", "test_embedded"),
+    *("benchmarks", "test_backends", "test_chat_stars_fields", "test_docs", "test_embedded"),
+    *("test_langchain_endings", "test_third_party"),
     *("test_vllm", "test_vllm_guard_model", "test_vllm_unloading"),
 }
 

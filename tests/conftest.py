@@ -117,9 +117,8 @@ def _blockbuster() -> Iterator[None]:
     Who calls a sync method of ours on an event loop, such as a store's ``read``, blocks it by their own choice.
     """
     watch = BlockBuster()
-    # where the log is written is for the handlers of the app to say
-    watch.functions["io.TextIOWrapper.write"].can_block_in("logging/__init__.py", "emit")
     for function in watch.functions.values():
+        function.can_block_in("logging/__init__.py", {"emit"})  # the app's handlers say where the log is written
         allowed = function.can_block_predicate
         function.can_block_predicate = lambda *args, allowed=allowed, **kwargs: (
             allowed(*args, **kwargs) or not _in_our_async_code()

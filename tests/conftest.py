@@ -44,8 +44,11 @@ settings.register_profile("thorough", max_examples=2000, deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 VLLM = ("test_docs", "test_benchmarks", "test_exactness", "test_langchain_standard")
-"""Modules that use vLLM, besides those whose name says so. They come last, because with an engine beside them, models
-of this process compute on one core less."""
+"""Modules that use vLLM, besides those whose name says so."""
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+CORE = str(min(os.sched_getaffinity(0))) if WORKER and hasattr(os, "sched_getaffinity") else None
+"""With several workers, vLLM computes on one core and leaves the others to them: it would wait for the slowest."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,8 +60,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if config.getoption("--light") and name.startswith("test_") and not is_light(name) else None
 
 
+def uses_vllm(item: pytest.Item) -> bool:
+    return item.path.stem in VLLM or item.path.stem.startswith("test_vllm")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.stem in VLLM or item.path.stem.startswith("test_vllm"))
+    """Modules that use vLLM come last, or first on a worker of their own, since with it the others compute slower."""
+    items.sort(key=uses_vllm, reverse=bool(WORKER))
+    if WORKER:
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group("vllm" if uses_vllm(item) else item.path.stem))
     if config.getoption("--light"):
         left = [item for item in items if needs_extra(item)]
         config.hook.pytest_deselected(items=left)
@@ -201,6 +212,8 @@ def _engines_shared() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vllm_process, "CPU_DEFAULTS", {**vllm_process.CPU_DEFAULTS, "dtype": "float32"})
+        if CORE is not None:
+            patch.setenv("VLLM_CPU_OMP_THREADS_BIND", CORE)
         yield
         portal.call(unload_backends)
 
@@ -232,7 +245,7 @@ def vllm_processes(
     logs = tmp_path_factory.mktemp("servers")
     made = {
         "generate": Server(embedded_model, logs / "generate.log"),
-        "pooling": Server(judge_dir, logs / "pooling.log", ("--runner", "pooling"), core=1),
+        "pooling": Server(judge_dir, logs / "pooling.log", ("--runner", "pooling")),
     }
     yield made
     for server in made.values():

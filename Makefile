@@ -45,7 +45,7 @@ check: setup ## ruff (lint and format), mypy, import-linter, and griffe against 
 
 # Two workers: one has the tests that use vLLM, the other begins with the rest. Models are too small for more threads.
 WORKERS ?= 2
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
 
 test: check system ## all checks and all tests
 	$(PYTEST)

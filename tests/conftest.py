@@ -46,10 +46,6 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 VLLM = ("test_docs", "test_benchmarks", "test_exactness", "test_langchain_standard")
 """Modules that use vLLM, besides those whose name says so."""
 
-WORKER = os.environ.get("PYTEST_XDIST_WORKER")
-CORE = str(min(os.sched_getaffinity(0))) if WORKER and hasattr(os, "sched_getaffinity") else None
-"""With several workers, vLLM computes on one core and leaves the others to them: it would wait for the slowest."""
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--light", action="store_true", help="only the tests that need no extra (see light_tests.py)")
@@ -60,16 +56,29 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if config.getoption("--light") and name.startswith("test_") and not is_light(name) else None
 
 
-def uses_vllm(item: pytest.Item) -> bool:
-    return item.path.stem in VLLM or item.path.stem.startswith("test_vllm")
+def uses_vllm(module: str) -> bool:
+    return module in VLLM or module.startswith("test_vllm")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A module stays on one worker, and all that use vLLM are on the same one, for there is one engine."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByModule(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = Path(nodeid.partition("::")[0]).stem
+            return "vllm" if uses_vllm(module) else module
+
+    return ByModule(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Modules that use vLLM come last, or first on a worker of their own, since with it the others compute slower."""
-    items.sort(key=uses_vllm, reverse=bool(WORKER))
-    if WORKER:
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group("vllm" if uses_vllm(item) else item.path.stem))
+    """Modules that use vLLM come last, since with an engine beside them models of this process compute on fewer cores.
+
+    With several workers they come first, because they take longest.
+    """
+    items.sort(key=lambda item: uses_vllm(item.path.stem), reverse=hasattr(config, "workerinput"))
     if config.getoption("--light"):
         left = [item for item in items if needs_extra(item)]
         config.hook.pytest_deselected(items=left)
@@ -204,7 +213,7 @@ def guard(*judges: Judge, backend: ScriptedBackend | None = None, **more: Any) -
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _engines_shared() -> Iterator[None]:
+def _engines_shared(request: pytest.FixtureRequest) -> Iterator[None]:
     """Engines are loaded once and stay for the whole run, because `load_backend` shares them by their options.
 
     vLLM computes in float32 here, as the transformers backend does on the CPU, so that the two can be compared and no
@@ -212,8 +221,9 @@ def _engines_shared() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vllm_process, "CPU_DEFAULTS", {**vllm_process.CPU_DEFAULTS, "dtype": "float32"})
-        if CORE is not None:
-            patch.setenv("VLLM_CPU_OMP_THREADS_BIND", CORE)
+        if hasattr(request.config, "workerinput") and hasattr(os, "sched_getaffinity"):
+            # vLLM leaves the other cores to the other workers: on all of them it would wait for the busiest
+            patch.setenv("VLLM_CPU_OMP_THREADS_BIND", str(min(os.sched_getaffinity(0))))
         yield
         portal.call(unload_backends)
 

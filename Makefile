@@ -43,11 +43,15 @@ check: setup ## ruff (lint and format), mypy, import-linter, and griffe against 
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_api.py
 
+# Two workers: one has the tests that use vLLM, the other begins with the rest. Models are too small for more threads.
+WORKERS ?= 2
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
+
 test: check system ## all checks and all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 coverage: setup system ## all tests with the lines and branches that they reach, which must not become fewer
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 test-oldest: setup ## the light tests on a base install with the lowest versions that pyproject.toml allows
 	scripts/test_versions.sh lowest-direct 3.11

@@ -44,8 +44,7 @@ settings.register_profile("thorough", max_examples=2000, deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 VLLM = ("test_docs", "test_benchmarks", "test_exactness", "test_langchain_standard")
-"""Modules that use vLLM, besides those whose name says so. They come last, because with an engine beside them, models
-of this process compute on one core less."""
+"""Modules that use vLLM, besides those whose name says so."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,8 +56,29 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if config.getoption("--light") and name.startswith("test_") and not is_light(name) else None
 
 
+def uses_vllm(module: str) -> bool:
+    return module in VLLM or module.startswith("test_vllm")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A module stays on one worker, and all that use vLLM are on the same one, for there is one engine."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByModule(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = Path(nodeid.partition("::")[0]).stem
+            return "vllm" if uses_vllm(module) else module
+
+    return ByModule(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.stem in VLLM or item.path.stem.startswith("test_vllm"))
+    """Modules that use vLLM come last, since with an engine beside them models of this process compute on fewer cores.
+
+    With several workers they come first, because they take longest.
+    """
+    items.sort(key=lambda item: uses_vllm(item.path.stem), reverse=hasattr(config, "workerinput"))
     if config.getoption("--light"):
         left = [item for item in items if needs_extra(item)]
         config.hook.pytest_deselected(items=left)
@@ -192,7 +212,7 @@ def guard(*judges: Judge, backend: ScriptedBackend | None = None, **more: Any) -
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _engines_shared() -> Iterator[None]:
+def _engines_shared(request: pytest.FixtureRequest) -> Iterator[None]:
     """Engines are loaded once and stay for the whole run, because `load_backend` shares them by their options.
 
     vLLM computes in float32 here, as the transformers backend does on the CPU, so that the two can be compared and no
@@ -200,6 +220,9 @@ def _engines_shared() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vllm_process, "CPU_DEFAULTS", {**vllm_process.CPU_DEFAULTS, "dtype": "float32"})
+        if hasattr(request.config, "workerinput") and hasattr(os, "sched_getaffinity"):
+            # vLLM leaves the other cores to the other workers: on all of them it would wait for the busiest
+            patch.setenv("VLLM_CPU_OMP_THREADS_BIND", str(min(os.sched_getaffinity(0))))
         yield
         portal.call(unload_backends)
 
@@ -231,7 +254,7 @@ def vllm_processes(
     logs = tmp_path_factory.mktemp("servers")
     made = {
         "generate": Server(embedded_model, logs / "generate.log"),
-        "pooling": Server(judge_dir, logs / "pooling.log", ("--runner", "pooling"), core=1),
+        "pooling": Server(judge_dir, logs / "pooling.log", ("--runner", "pooling")),
     }
     yield made
     for server in made.values():

@@ -156,7 +156,7 @@ def accepted_of_proposed(backend: Backend) -> tuple[int, int]:
         attempts=20,
         parallel=1,
     )
-    done = made.blocking.batch([ASK] * 48)
+    done = made.blocking.batch([ASK] * 32)
     return sum(d.totals.segments for d in done), sum(d.totals.proposals for d in done)
 
 
@@ -194,7 +194,7 @@ def test_law_on_the_real_model(engine: Backend, optimistic: bool) -> None:
         parallel=2,
         sampling={"top_k": 3},
     )
-    n = 150
+    n = 60
     seen: Counter[str] = Counter()
     for done in made.blocking.batch([ASK] * n, concurrency=48):
         record = made.audit.get(done.call_id)
@@ -294,7 +294,7 @@ async def test_cancelling_frees_the_engine(engine: Backend, vllm_server: Server)
 
 
 async def test_64_calls_at_once(engine: Backend) -> None:
-    made = guard_of(engine, rewarding(no_e), r_star=0.0, beta=1.0, segment_tokens=8, max_tokens=24)
+    made = guard_of(engine, rewarding(no_e), r_star=0.0, beta=1.0, segment_tokens=4, max_tokens=8)
     prompts = [[Message("user", f"Say the number {i}.")] for i in range(64)]
     answers = await made.batch(prompts, concurrency=64)
     assert len({answer.call_id for answer in answers}) == 64

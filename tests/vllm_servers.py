@@ -28,7 +28,6 @@ class Server:
     model: Path
     log: Path
     arguments: tuple[str, ...] = ()
-    core: int = 0
     port: int = field(default_factory=_free_port)
     process: subprocess.Popen[bytes] = field(init=False)
 
@@ -53,14 +52,7 @@ class Server:
             "float32",
             *self.arguments,
         ]
-        # One core each: engines whose threads share cores wait for each other at every layer.
-        cores = sorted(os.sched_getaffinity(0))
-        env = {
-            **os.environ,
-            "VLLM_CPU_KVCACHE_SPACE": "1",
-            "VLLM_LOGGING_LEVEL": "WARNING",
-            "VLLM_CPU_OMP_THREADS_BIND": str(cores[self.core % len(cores)]),
-        }
+        env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=env, start_new_session=True)
 

@@ -13,7 +13,7 @@ from stars_guard.core.events import Decision, Ended, Kept, Released, Totals
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Candidate, Passage
-from stars_guard.core.vocabulary import CheckFinish, Stage, Verdict
+from stars_guard.core.vocabulary import CheckFinish, Role, Stage, Verdict
 from stars_guard.policy import Policy
 from stars_guard.scorers.cascade import Cascade
 
@@ -36,6 +36,10 @@ class Checked:
     text: str = field(repr=False)
     reason: str = ""
     audit_id: str | None = None
+
+
+_WRITERS: dict[Stage, Role] = {"input": "user", "tool_call": "assistant", "tool_result": "tool", "output": "assistant"}
+"""Who wrote the text of a stage."""
 
 
 class Checker:
@@ -122,7 +126,14 @@ class _Check:
         return text
 
     async def _judge(self, cascade: Cascade, text: str) -> Judgement:
-        passage = Passage(call_id=self._call_id, messages=self._messages, accepted="", segment=text, last=True)
+        passage = Passage(
+            call_id=self._call_id,
+            messages=self._messages,
+            accepted="",
+            segment=text,
+            last=True,
+            role=_WRITERS[self._stage],
+        )
         (judgement,) = await cascade.judge([passage])
         verdict: Verdict = "rejected" if judgement.veto else "accepted"
         reason = f"vetoed by {judgement.veto}" if judgement.veto else "no judge vetoes"

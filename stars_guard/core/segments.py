@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, field
 
 from stars_guard.core.messages import Message
-from stars_guard.core.vocabulary import FinishReason
+from stars_guard.core.vocabulary import FinishReason, Role
 
 __all__ = ["Candidate", "Passage", "Token"]
 
@@ -63,6 +63,10 @@ class Passage:
         index: the segment's number in the answer, from 0.
         last: whether the answer would end with this segment.
         whole: whether the segment holds a whole tool call or structured answer: every judge is then asked.
+        role: who wrote the segment. It is ``assistant`` for an answer, ``user`` for what comes in, ``tool`` for a
+            tool's result.
+        forms: other forms in which somebody will read the segment, such as the parsed arguments of a tool call. A judge
+            that vetoes is asked about each of them too, and its highest score counts.
     """
 
     call_id: str
@@ -72,6 +76,8 @@ class Passage:
     index: int = 0
     last: bool = False
     whole: bool = False
+    role: Role = "assistant"
+    forms: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def answer(self) -> str:

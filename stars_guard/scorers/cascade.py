@@ -44,8 +44,16 @@ class Judge:
         usual = {"tail": None, "every": 1, "final": False}
         return {**self.scorer.identity, **{key: str(value) for key, value in seen.items() if value != usual[key]}}
 
+    def views(self, passage: Passage) -> list[Passage]:
+        """What the judge is asked about a passage: nothing, its text, or that and its other forms."""
+        seen = self.view(passage)
+        if seen is None:
+            return []
+        forms = passage.forms if self.rule.reject_above is not None else ()
+        return [seen, *(replace(seen, segment=form) for form in forms)]
+
     def view(self, passage: Passage) -> Passage | None:
-        """What the judge sees of a passage, or None when it is not asked."""
+        """The part of a passage that the judge sees, or None when it is not asked."""
         if self.final and passage.last:
             return passage
         if not passage.whole and (not self.every or (passage.index + 1) % self.every):
@@ -97,13 +105,16 @@ class Cascade:
         for judge in judges:
             if not alive:
                 break
-            views = {i: view for i in alive if (view := judge.view(passages[i])) is not None}
+            views = [(i, view) for i in alive for view in judge.views(passages[i])]
             if not views:
                 continue
-            for index, score in zip(views, await _scores(judge, list(views.values())), strict=True):
-                scores[index].append(score)
+            given: dict[int, list[Score]] = {}
+            for (index, _), score in zip(views, await _scores(judge, [view for _, view in views]), strict=True):
+                given.setdefault(index, []).append(score)
+            for index, of_forms in given.items():
+                scores[index].append(_worst(of_forms))
             alive = [i for i in alive if combine(scores[i], self.rules).veto is None]
-        return [combine(given, self.rules) for given in scores]
+        return [combine(found, self.rules) for found in scores]
 
     async def forget(self, call_id: str) -> None:
         """Tell the scorers that a call is over."""
@@ -137,6 +148,11 @@ async def _scores(judge: Judge, passages: Sequence[Passage]) -> list[Score]:
     batcher.breaker.succeeded()
     seconds = time.perf_counter() - began
     return [_score(name, rating, seconds, size) for rating in ratings]
+
+
+def _worst(scores: Sequence[Score]) -> Score:
+    """The score of the form that is most likely to be vetoed. One that failed counts most."""
+    return max(scores, key=lambda score: math.inf if score.value is None else score.value)
 
 
 def _is_about_the_input(exc: Exception) -> bool:

@@ -8,7 +8,13 @@ from typing import Any
 
 __all__ = ["Detokenizer", "decoder"]
 
-_CONTEXT = 6
+_UNFINISHED = "\ufffd"
+
+_LONGEST_CHARACTER = 4
+"""Bytes, and so tokens, of a character at most."""
+
+_WINDOW = 32
+"""Tokens that are decoded at once at most."""
 
 
 def decoder(tokenizer: Any, shown: Mapping[int, str] | None = None) -> Callable[[Sequence[int]], str]:
@@ -33,21 +39,38 @@ def decoder(tokenizer: Any, shown: Mapping[int, str] | None = None) -> Callable[
 class Detokenizer:
     """State of an incremental detokeniser. Immutable, so that each proposal goes on from the same prefix.
 
+    It decodes a window of the newest tokens. The window begins where a character has ended and text was given out,
+    because decoders have their own ways with the first token of a text and with unfinished runs of bytes.
+
     Attributes:
         decode: the tokenizer's decoder, which leaves special tokens out.
-        ids: the last few tokens, of which the first ``read`` have been turned into text.
+        ids: the window.
+        context: how many of its tokens come before those whose text was given out last.
+        given: characters of the window's text that were given out.
+        waiting: the newest tokens that may be an unfinished character.
     """
 
     decode: Callable[[Sequence[int]], str]
     ids: tuple[int, ...] = ()
-    read: int = 0
+    context: int = 0
+    given: int = 0
+    waiting: int = 0
 
     def feed(self, token: int) -> tuple[str, Detokenizer]:
         """The text that ``token`` adds, and the state after it. Empty while a character is incomplete."""
         ids = (*self.ids, token)
-        before = self.decode(ids[: self.read])
-        after = self.decode(ids)
-        if after.endswith("\ufffd") and len(ids) - self.read < _CONTEXT:
-            return "", Detokenizer(self.decode, ids, self.read)
-        drop = max(0, len(ids) - _CONTEXT)
-        return after[len(before) :], Detokenizer(self.decode, ids[drop:], len(ids) - drop)
+        whole = self.decode(ids)
+        # an unfinished run of bytes may hide characters before it that were given out already
+        ready = whole.rstrip(_UNFINISHED) if self.waiting < _LONGEST_CHARACTER else whole
+        text = ready[self.given :]
+        if ready == whole and text:
+            window = ids[self.context :][-_WINDOW // 2 :]
+            return text, Detokenizer(self.decode, window, len(window), len(self.decode(window)))
+        if text:
+            window = ids if len(ids) < _WINDOW else ids[-_WINDOW // 2 :]
+            given = len(ready) if window is ids else len(self.decode(window).rstrip(_UNFINISHED))
+            return text, Detokenizer(self.decode, window, min(self.context, len(window)), given, 1)
+        if len(ids) > _WINDOW:  # tokens without text, such as special ones
+            ids = (*ids[: self.context], *ids[-_WINDOW // 2 :])
+        waiting = self.waiting + 1 if len(ready) < len(whole) else 0
+        return "", Detokenizer(self.decode, ids, self.context, self.given, waiting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from stars_guard.backends.transformers import TransformersBackend
 from stars_guard.core.messages import Message
 from stars_guard.core.sampling import Sampling
 from stars_guard.core.segments import Token
+from stars_guard.engines.loading import load_vocabulary
 from stars_guard.errors import BackendError, ContextTooLong, InputError, ProtocolError
 from stars_guard.prompting.chat_encoding import encode_chat
 from stars_guard.prompting.detokenizer import Detokenizer
@@ -346,6 +348,30 @@ def test_detokenised_text_is_whole_characters(engine: TransformersBackend, token
         pieces.append(piece)
     assert "".join(pieces) == text
     assert all("\ufffd" not in piece for piece in pieces)
+
+
+def test_every_token_that_a_file_says_ends_an_answer_ends_it(embedded_model: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((embedded_model / name).read_bytes())
+
+    def says(name: str, ends: Any) -> None:
+        path = tmp_path / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": ends}))
+
+    assert load_vocabulary(str(tmp_path)).eos_ids == {2}
+    says("generation_config.json", [0, 4])
+    assert load_vocabulary(str(tmp_path)).eos_ids == {0, 2, 4}
+    says("config.json", 1)
+    assert load_vocabulary(str(tmp_path)).eos_ids == {0, 1, 2, 4}  # 2 is the tokenizer's
+    (tmp_path / "generation_config.json").unlink()
+    assert load_vocabulary(str(tmp_path)).eos_ids == {1, 2}
+
+
+async def test_the_tokenizers_end_of_sequence_ends_an_answer(embedded_model: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(embedded_model)
+    model = AutoModelForCausalLM.from_pretrained(embedded_model, dtype=torch.float32).eval()
+    model.config.eos_token_id = model.generation_config.eos_token_id = 0
+    assert TransformersBackend(model, tokenizer, {}).eos_ids == {0, 2}
 
 
 async def test_a_prompt_over_the_context_is_named(engine: TransformersBackend) -> None:

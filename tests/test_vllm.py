@@ -326,7 +326,7 @@ async def test_a_long_prompt_is_named(engine: Backend) -> None:
 def test_a_killed_server_is_named_and_the_other_serves_on(vllm_server: Server, relay: Relay, tmp_path: Path) -> None:
     options = {"base_url": [relay.url, vllm_server.url], "retries": 1, "rest": 600}
     made = Guard(
-        policy(max_tokens=400, segment_tokens=8),
+        policy(max_tokens=400, segment_tokens=8, optimistic=False),  # nothing is generated before it is asked for
         judges=[rewarding(lambda p: 9.0)],
         audit=MemoryStore(),
         backend="vllm-server",
@@ -435,3 +435,4 @@ def test_a_termination_of_the_command_ends_its_engine(tmp_path: Path) -> None:
         assert "Exception ignored" not in said.read_text()
     finally:
         worker.kill()
+        worker.wait()

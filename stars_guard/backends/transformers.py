@@ -61,7 +61,7 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
         self.reproducible = model.dtype == torch.float32
         # measured with the embedded model on two cores, where one row alone is by far the cheapest; on a GPU a guess
         self.row_cost = 0.7 if model.device.type == "cpu" else 0.02
-        self.eos_ids = end_ids(model.generation_config, config)
+        self.eos_ids = end_ids(model.generation_config, model.config, config, tokenizer)
         self.tokenizer = tokenizer
         self.decode = decoder(tokenizer)
         self.slots = SlotModel(model)

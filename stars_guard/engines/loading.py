@@ -117,11 +117,17 @@ def load_vocabulary(model: str, revision: str | None = None) -> Vocabulary:
     except OSError:
         generation = None
     text = config.get_text_config()
-    return Vocabulary(tokenizer, end_ids(generation, text), text.max_position_embeddings)
+    return Vocabulary(tokenizer, end_ids(generation, config, text, tokenizer), text.max_position_embeddings)
 
 
-def end_ids(generation: Any, config: Any) -> frozenset[int]:
-    """Tokens that end an answer: those of the generation config, or else of the model's."""
-    eos = getattr(generation, "eos_token_id", None)
-    eos = config.eos_token_id if eos is None else eos
-    return frozenset([eos] if isinstance(eos, int) else eos or [])
+def end_ids(*sources: Any) -> frozenset[int]:
+    """Tokens that end an answer: all that any of a model's files names, because they often disagree.
+
+    Args:
+        sources: the generation config, the model's configs and the tokenizer; None for one that is not there.
+    """
+    found: set[int] = set()
+    for source in sources:
+        eos = getattr(source, "eos_token_id", None)
+        found.update([eos] if isinstance(eos, int) else eos or [])
+    return frozenset(found)

@@ -52,6 +52,7 @@ def machine() -> str:
     try:
         import torch
 
+        parts.append(torch.backends.cpu.get_cpu_capability())
         parts += [torch.cuda.get_device_name()] if torch.cuda.is_available() else ["no GPU"]
     except ImportError:
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ from stars_guard.engines import vllm_process
 from stars_guard.engines.loading import Vocabulary, load_vocabulary
 from stars_guard.prompting.detokenizer import decoder
 from stars_guard.prompting.prompt import Prompt
+
+logger = logging.getLogger("stars_guard.engines")
 
 __all__ = ["VllmEngineBackend", "VllmOptions", "entropy_of"]
 
@@ -104,6 +107,17 @@ class _Source(TokenSource):
                 yield list(zip(completion.token_ids, entropies, strict=True))
 
 
+async def _warm_up(engine: Any, model: str) -> None:
+    """Generate a token, because the first of an engine may take much longer than any later one."""
+    from vllm import SamplingParams
+
+    logger.info("the vLLM engine of %r is warming up", model)
+    params = SamplingParams(max_tokens=1, detokenize=False)
+    with vllm_process.translated():
+        async for _ in engine.generate({"prompt_token_ids": [0]}, params, request_id="stars-guard-warm-up"):
+            pass
+
+
 class VllmEngineBackend(StreamedBackend[VllmOptions]):
     """One engine. Make it with `load`."""
 
@@ -145,6 +159,7 @@ class VllmEngineBackend(StreamedBackend[VllmOptions]):
             "revision": options.revision or "",
             "dtype": str(engine.model_config.dtype).removeprefix("torch."),
         }
+        await _warm_up(engine, model)
         return cls(engine, vocabulary, identity)
 
     @property

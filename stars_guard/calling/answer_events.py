@@ -20,13 +20,14 @@ class AnswerEvents:
         single: the answer has one tool call at most.
 
     Attributes:
+        form: see above.
         released: all of it, in order.
     """
 
     def __init__(self, call_id: str, form: ToolForm | None, *, single: bool) -> None:
         self.released: list[Released | Called] = []
         self._call_id = call_id
-        self._form = form
+        self.form = form
         self._single = single
         self._calls = 0
 
@@ -40,10 +41,18 @@ class AnswerEvents:
         self.released += events
         return events
 
+    def preview(self, pieces: Sequence[Piece]) -> list[Released | Called]:
+        """What these pieces would be given out as. Nothing is given out."""
+        given = [self._event(0, piece) for piece in pieces]
+        self._calls -= sum(
+            len(event.tool_calls) + len(event.invalid_tool_calls) for event in given if isinstance(event, Called)
+        )
+        return given
+
     def _event(self, segment: int, piece: Piece) -> Released | Called:
         calls = None
-        if self._form is not None and piece.marked is not None:
-            calls = self._form.calls(piece.text, piece.marked)
+        if self.form is not None and piece.marked is not None:
+            calls = self.form.calls(piece.text, piece.marked)
         if calls is None:
             return Released(segment=segment, text=piece.text)
         return self._called(segment, piece.text, calls)

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from stars_guard.backends.base import Proposal, Session
 from stars_guard.calling.answer_events import AnswerEvents
-from stars_guard.core.events import Called, Drawing, Event, Kept, Overrun, Released, Totals
+from stars_guard.calling.readings import AnswerReadings
+from stars_guard.core.events import Called, Drawing, Event, Kept, Overrun, Released, Reviewed, Totals
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Candidate, Passage
@@ -72,8 +73,11 @@ class Call:
         self._row_cost = row_cost or (lambda: 0.1)
         self._text = AnswerText(stops, self._spans)
         self._events = AnswerEvents(call_id, session.form, single=single)
+        self._readings = AnswerReadings(self._text, self._events)
         # by attempt: those that may yet be kept
         self._open: dict[int, tuple[Proposal, Candidate]] = {}
+        # the answer so far and its last segment, as if the answer ended there
+        self._kept: Passage | None = None
         self._scored = 0
 
     @property
@@ -95,7 +99,9 @@ class Call:
         """
         decoder = self._decoder
         if decoder.needs_prompt_reward:
-            self.prompt_reward, asked = await self._cascade.prompt_reward(self._passage(""))
+            self.prompt_reward, asked = await self._cascade.prompt_reward(
+                Passage(call_id=self._call_id, messages=self._messages, accepted="", segment="")
+            )
             self._scored += asked
         decoder.begin(self.prompt_reward)
         while isinstance(step := decoder.plan(self._row_cost()), Generate):
@@ -109,9 +115,23 @@ class Call:
                 yield outcome.end
             for event in await self._follow(step.segment, outcome):
                 yield event
-        for event in self._events.release(decoder.totals.segments - 1, self._text.end()):
-            yield event
-        self.done = step
+        self.done, review = await self._end(step)
+        if review is not None:
+            yield review
+        if self.done.finish not in ("refused", "raised"):
+            for event in self._events.release(decoder.totals.segments - 1, self._text.end()):
+                yield event
+
+    async def _end(self, done: Done) -> tuple[Done, Reviewed | None]:
+        """The answer's end. Judges that look at whole answers have not seen one yet that ends without a last segment."""
+        kept = self._kept
+        if done.finish not in ("budget", "stopped") or kept is None or not self._decoder.needs_judgement:
+            return done, None
+        (judgement,) = await self._ask([self._readings.at_end(kept)])
+        if judgement.veto is None:
+            return done, Reviewed(judgement=judgement, verdict="accepted")
+        refused = Done("refused", f"vetoed by {judgement.veto}")
+        return done if self._settings.monitor else refused, Reviewed(judgement=judgement, verdict="rejected")
 
     # --- generating
 
@@ -159,20 +179,29 @@ class Call:
     async def _judge(self, candidates: Sequence[Candidate]) -> list[Judgement]:
         if not self._decoder.needs_judgement:
             return [Judgement() for _ in candidates]
-        judgements = await self._cascade.judge([self._candidate_passage(candidate) for candidate in candidates])
+        return await self._ask([self._passage(candidate) for candidate in candidates])
+
+    async def _ask(self, passages: Sequence[Passage]) -> list[Judgement]:
+        judgements = await self._cascade.judge(passages)
         self._scored += sum(len(judgement.scores) for judgement in judgements)
         return judgements
 
-    def _passage(self, segment: str) -> Passage:
-        return Passage(call_id=self._call_id, messages=self._messages, accepted=self._text.accepted, segment=segment)
-
-    def _candidate_passage(self, candidate: Candidate) -> Passage:
-        totals, grammar = self._decoder.totals, self._session.grammar
+    def _passage(self, candidate: Candidate) -> Passage:
+        totals = self._decoder.totals
         full = totals.kept + len(candidate) >= self._settings.max_tokens
-        return replace(
-            self._passage(candidate.text),
-            index=totals.segments,
-            last=candidate.finish is not None or full,
+        written = self._written(candidate, index=totals.segments, last=candidate.finish is not None or full)
+        return self._readings.of(candidate, written)
+
+    def _written(self, candidate: Candidate, *, index: int, last: bool) -> Passage:
+        accepted, grammar = self._text.accepted, self._session.grammar
+        return Passage(
+            call_id=self._call_id,
+            messages=self._messages,
+            # without the beginning of a stop string, which is not part of the answer
+            accepted=accepted[: len(accepted) - candidate.stop_overlap],
+            segment=candidate.text,
+            index=index,
+            last=last,
             whole=(grammar is not None and grammar.whole) or self._text.is_marked(candidate.text),
         )
 
@@ -191,6 +220,7 @@ class Call:
                 proposal.halt()
             return events
         proposal, candidate = self._open.pop(kept)
+        self._kept = self._written(candidate, index=segment, last=True)
         go_on = isinstance(self._decoder.plan(self._row_cost()), Generate)
         over = await self._session.commit(proposal, len(candidate), go_on=go_on)
         events += self._overrun(segment, kept, over)

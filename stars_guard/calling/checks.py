@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from stars_guard.calling.loaded import Loaded
 from stars_guard.calling.portal import to_the_end
+from stars_guard.calling.readings import of_a_text
 from stars_guard.calling.recording import Recording
 from stars_guard.core.events import Decision, Ended, Kept, Released, Totals
 from stars_guard.core.judging import Judgement
@@ -134,7 +135,7 @@ class _Check:
             last=True,
             role=_WRITERS[self._stage],
         )
-        (judgement,) = await cascade.judge([passage])
+        (judgement,) = await cascade.judge([of_a_text(passage, is_call=self._stage == "tool_call")])
         verdict: Verdict = "rejected" if judgement.veto else "accepted"
         reason = f"vetoed by {judgement.veto}" if judgement.veto else "no judge vetoes"
         self._recording.add(

@@ -52,4 +52,5 @@ async def _load(options: JudgeOptions, opened: AsyncExitStack, allow_python: boo
         tail=options.tail,
         every=options.every,
         final=options.asked_last,
+        conversation=options.scope == "conversation",
     )

@@ -10,7 +10,7 @@ from stars_guard.core.segments import Candidate
 from stars_guard.core.vocabulary import Action, AnswerFinish, KeptHow, Verdict
 from stars_guard.errors import ProtocolError
 
-__all__ = ["Called", "Decision", "Drawing", "Ended", "Event", "Finished", "Kept", "Overrun", "Released", "Totals"]
+__all__ = ["Called", "Decision", "Drawing", "Ended", "Event", "Finished", "Kept", "Overrun", "Released", "Reviewed", "Totals"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +79,21 @@ class Ended:
     segment: int
     action: Action
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reviewed:
+    """An answer ended before its attempts or tokens allowed a last segment, and what stays of it was judged as a whole.
+
+    Attributes:
+        verdict: ``rejected`` where a judge vetoes it. The answer is then refused, except in mode ``monitor``.
+    """
+
+    judgement: Judgement
+    verdict: Verdict
+
+    def __post_init__(self) -> None:
+        _holds(self, (self.judgement.veto is None) == (self.verdict == "accepted"), "the veto is the verdict")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +188,7 @@ class Finished:
         _holds(self, bool(self.reason) == early, "the reason says why an answer was refused or ended early")
 
 
-Event = Drawing | Decision | Kept | Ended | Overrun | Released | Called | Finished
+Event = Drawing | Decision | Kept | Ended | Overrun | Reviewed | Released | Called | Finished
 
 
 def _holds(event: Event, condition: bool, problem: str) -> None:

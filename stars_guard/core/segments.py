@@ -65,8 +65,11 @@ class Passage:
         whole: whether the segment holds a whole tool call or structured answer: every judge is then asked.
         role: who wrote the segment. It is ``assistant`` for an answer, ``user`` for what comes in, ``tool`` for a
             tool's result.
-        forms: other forms in which somebody will read the segment, such as the parsed arguments of a tool call. A judge
-            that vetoes is asked about each of them too, and its highest score counts.
+        forms: texts as which somebody will read something in the segment, such as the parsed arguments of a tool call.
+            A judge that vetoes is asked about each of them too, without the answer before it, and its highest score
+            counts.
+        readings: other ways in which somebody will read the answer with the segment, such as JSON without its escapes,
+            each as what comes before the segment and the segment. They are judged as ``forms`` are.
     """
 
     call_id: str
@@ -78,6 +81,7 @@ class Passage:
     whole: bool = False
     role: Role = "assistant"
     forms: tuple[str, ...] = field(default=(), repr=False)
+    readings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     @property
     def answer(self) -> str:

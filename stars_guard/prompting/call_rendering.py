@@ -27,15 +27,21 @@ def render_call(name: str, args: Any) -> str:
 def _leaves(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping) and depth:
         for key, item in value.items():
+            if path and not str(key).isidentifier():
+                yield "", str(key)  # a text of its own
             yield from _leaves(item, f"{path}.{key}" if path else str(key), depth - 1)
+        if not value and path:
+            yield path, "{}"
     elif isinstance(value, list | tuple) and depth:
         for index, item in enumerate(value):
             yield from _leaves(item, f"{path}[{index}]", depth - 1)
         if value and all(isinstance(item, str) for item in value):
             yield path, " ".join(value)  # a command given word by word
+        elif not value and path:
+            yield path, "[]"
     elif isinstance(value, str):
         yield path, value
-        if depth and value.lstrip()[:1] in ("{", "["):
+        if depth and value.lstrip()[:1] in ("{", "[", '"'):
             try:
                 inner = json.loads(value)
             except (ValueError, RecursionError):

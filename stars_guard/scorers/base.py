@@ -39,10 +39,13 @@ class Scorer(ABC):
     Attributes:
         identity: what goes into the audit record: kind, model, revision or digest.
         cost: the rough time of one passage in milliseconds; cheap scorers are asked first.
+        reads_turns: whether it reads the passage's messages by itself. For one that does not, ``scope: conversation``
+            puts their texts before the answer.
     """
 
     identity: dict[str, str]
     cost: float = 1.0
+    reads_turns: bool = False
 
     @abstractmethod
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:

@@ -12,6 +12,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from stars_guard.core.judging import Judgement, Rule, Score, combine
 from stars_guard.core.segments import Passage
 from stars_guard.errors import InputError, ScorerInputError
+from stars_guard.prompting.plain_text import text_of
 from stars_guard.scorers._batching import batcher_of
 from stars_guard.scorers.base import Rating, Scorer
 
@@ -27,6 +28,7 @@ class Judge:
         tail: characters of the answer's end that are seen, the whole segment at least; None shows all.
         every: asked at each k-th segment; 0 never, except at the last. All are asked about a whole tool call.
         final: asked at the last segment too, and then sees the whole answer.
+        conversation: the turns before the answer are judged with it.
     """
 
     rule: Rule
@@ -36,24 +38,29 @@ class Judge:
     tail: int | None = None
     every: int = 1
     final: bool = False
+    conversation: bool = False
 
     @property
     def identity(self) -> dict[str, str]:
         """For the record: the scorer's, and what this judge sees of an answer where that is not all of it."""
-        seen = {"tail": self.tail, "every": self.every, "final": self.final}
-        usual = {"tail": None, "every": 1, "final": False}
+        seen = {"tail": self.tail, "every": self.every, "final": self.final, "conversation": self.conversation}
+        usual = {"tail": None, "every": 1, "final": False, "conversation": False}
         return {**self.scorer.identity, **{key: str(value) for key, value in seen.items() if value != usual[key]}}
 
     def views(self, passage: Passage) -> list[Passage]:
-        """What the judge is asked about a passage: nothing, its text, or that and its other forms."""
-        seen = self.view(passage)
-        if seen is None:
-            return []
-        forms = passage.forms if self.rule.reject_above is not None else ()
-        return [seen, *(replace(seen, segment=form) for form in forms)]
+        """What the judge is asked about a passage: nothing, or its text and, if the judge vetoes, what else it is."""
+        ways = [passage]
+        if self.rule.reject_above is not None:
+            ways += [replace(passage, accepted="", segment=form) for form in passage.forms]
+            ways += [replace(passage, accepted=before, segment=text) for before, text in passage.readings]
+        return [seen for way in ways if (seen := self.view(way)) is not None]
 
     def view(self, passage: Passage) -> Passage | None:
         """The part of a passage that the judge sees, or None when it is not asked."""
+        seen = self._seen(passage)
+        return _with_turns(seen) if seen is not None and self.conversation and not self.scorer.reads_turns else seen
+
+    def _seen(self, passage: Passage) -> Passage | None:
         if self.final and passage.last:
             return passage
         if not passage.whole and (not self.every or (passage.index + 1) % self.every):
@@ -62,6 +69,12 @@ class Judge:
             return passage
         room = max(0, self.tail - len(passage.segment))
         return replace(passage, accepted=passage.accepted[-room:] if room else "")
+
+
+def _with_turns(passage: Passage) -> Passage:
+    """The passage with the texts of the conversation before its answer."""
+    before = "".join(f"{text}\n\n" for message in passage.messages if (text := text_of(message)))
+    return replace(passage, accepted=before + passage.accepted)
 
 
 class Cascade:

@@ -124,6 +124,7 @@ class HttpScorer(Scorer):
         self.identity = {"kind": "http", "url": str(shown), "score": score}
         self._url = url
         self._body = body
+        self.reads_turns = any(field in json.dumps(body) for field in ("{prompt}", "{messages}"))
         self._score = ReplyExpression(score)
         self._retries = retries
         self._slots = asyncio.Semaphore(connections)

@@ -79,7 +79,9 @@ class JudgeOptions(Strict):
     reject_above: float | None = Field(None, description="a score above this vetoes the segment")
     on_error: OnError = "reject"
     timeout: float = Field(30.0, gt=0, description="seconds")
-    scope: Literal["answer", "segment"] | Tail = Field("answer", description="what the judge sees")
+    scope: Literal["answer", "segment", "conversation"] | Tail = Field(
+        "answer", description="what the judge sees; conversation: the turns before the answer too"
+    )
     every: int = Field(1, ge=0, description="asked at each k-th segment; 0: only at the last one")
     final: bool | None = Field(
         None, description="asked at the last segment too, on the whole answer; default: only if every is not 1"

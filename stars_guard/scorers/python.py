@@ -92,6 +92,7 @@ class _Borrowed(Scorer):
     def __init__(self, scorer: Scorer) -> None:
         self.identity = scorer.identity
         self.cost = scorer.cost
+        self.reads_turns = scorer.reads_turns
         self._scorer = scorer
 
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:

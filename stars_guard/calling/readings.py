@@ -1,0 +1,89 @@
+"""The other ways in which somebody reads an answer than as it is written: what judges must see too.
+
+Tool calls reach their tools with parsed arguments, the text around calls reaches the caller without them, and JSON is
+read by a parser. All of it is what `stars_guard.core.segments.Passage` calls forms and readings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
+
+from stars_guard.calling.answer_events import AnswerEvents
+from stars_guard.core.events import Called, Released
+from stars_guard.core.segments import Candidate, Passage
+from stars_guard.decoding import AnswerText, Piece
+from stars_guard.prompting.call_rendering import render_call
+from stars_guard.prompting.json_reading import Unescaper, readable, values_of
+
+__all__ = ["AnswerReadings", "of_a_text"]
+
+
+class AnswerReadings:
+    """Those of one answer, while it grows.
+
+    Args:
+        text: the answer so far.
+        events: what has been released of it.
+    """
+
+    def __init__(self, text: AnswerText, events: AnswerEvents) -> None:
+        self._text = text
+        self._events = events
+        self._written = Unescaper()
+        self._plain = Unescaper()
+
+    def of(self, candidate: Candidate, passage: Passage) -> Passage:
+        """The passage of a candidate with its forms and readings.
+
+        Args:
+            passage: as the candidate is written.
+        """
+        if self._events.form is None:
+            return self._with(passage, ())
+        return self._with(passage, copy(self._text).accept(replace(candidate, finish="stop")))
+
+    def at_end(self, passage: Passage) -> Passage:
+        """The passage of the last segment, which the answer has already, if the answer ends there."""
+        return self._with(passage, copy(self._text).end())
+
+    def _with(self, passage: Passage, pieces: Sequence[Piece]) -> Passage:
+        """
+        Args:
+            pieces: what would be released if the answer ended there; of an answer with tools alone.
+        """
+        written = (passage.accepted, passage.segment)
+        ways = [written, *_unescaped(self._written, written)]
+        forms: list[str] = []
+        plain = written
+        if self._events.form is not None:
+            before, given = self._events.released, self._events.preview(pieces)
+            calls = [event for event in given if isinstance(event, Called)]
+            forms = [readable(render_call(one.name, one.arguments)) for event in calls for one in event.tool_calls]
+            if calls or any(isinstance(event, Called) for event in before):
+                plain = (_text(before), _text(given))
+                ways += [plain, *_unescaped(self._plain, plain)]
+        if passage.last:
+            forms += values_of("".join(plain))
+        readings = tuple(way for way in dict.fromkeys(ways) if way != written)
+        return replace(passage, forms=tuple(forms), readings=readings)
+
+
+def _text(events: Sequence[Released | Called]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Released))
+
+
+def _unescaped(unescaper: Unescaper, parts: tuple[str, str]) -> list[tuple[str, str]]:
+    found = unescaper.split(*parts)
+    return [] if found is None else [found]
+
+
+def of_a_text(passage: Passage, *, is_call: bool = False) -> Passage:
+    """The passage of one text that is judged whole, with its forms and readings.
+
+    Args:
+        is_call: whether it is a tool call, rendered as its tool gets it. Escapes in it are then the tool's to read.
+    """
+    readings = () if is_call else tuple(_unescaped(Unescaper(), ("", passage.segment)))
+    return replace(passage, forms=(*passage.forms, *values_of(passage.segment)), readings=readings)

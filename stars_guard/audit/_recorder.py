@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from stars_guard.audit._content import Content, Text
-from stars_guard.audit.record import Attempt, CallRecord, End, ScoreEntry, Segment, Turn
-from stars_guard.core.events import Called, Decision, Ended, Event, Kept, Overrun, Released, Totals
+from stars_guard.audit.record import Attempt, CallRecord, End, Review, ScoreEntry, Segment, Turn
+from stars_guard.core.events import Called, Decision, Ended, Event, Kept, Overrun, Released, Reviewed, Totals
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Candidate
 from stars_guard.core.vocabulary import ContentMode
@@ -19,13 +19,18 @@ from stars_guard.prompting.plain_text import text_of
 __all__ = ["Recorder"]
 
 
+_SAID = ("stop", "tools")
+"""Fields that hold what the caller said."""
+
+
 class Recorder:
     """Collects one call, and gives its record at any time: after a failure or a cancellation too.
 
     Args:
         content: how much text is kept.
         messages: the conversation up to the answer.
-        about: fields of `CallRecord` that are known from the start; `describe` adds others.
+        about: fields of `CallRecord` that are known from the start; `describe` adds others. Stop strings and the names
+            of tools are given as they are, and kept as prompts are.
 
     Attributes:
         prompt_reward: r(x, ""), once it is known.
@@ -44,6 +49,7 @@ class Recorder:
         self._kept: dict[int, Kept] = {}
         self._ended: dict[int, Ended] = {}
         self._overrun: dict[tuple[int, int], int] = {}
+        self._review: Reviewed | None = None
         self._text: list[str] = []
         self.prompt_reward: float | None = None
 
@@ -72,6 +78,8 @@ class Recorder:
                 self._ended[event.segment] = event
             case Overrun():
                 self._overrun[event.segment, event.attempt] = event.tokens
+            case Reviewed():
+                self._review = event
             case Released() | Called():
                 self._text.append(event.text)
             case _:
@@ -88,22 +96,30 @@ class Recorder:
             totals: the cost so far.
             error: the kind of exception when the call failed, never its text.
         """
+        prompt = self._content.prompt
+        said = {name: tuple(self._content.keep(text, prompt) for text in self._about.get(name, ())) for name in _SAID}
         return CallRecord(
-            **self._about,
+            **{**self._about, **said},
             started_at=self._started.isoformat(),
             ended_at=datetime.now(UTC).isoformat(),
             seconds=round(self.seconds, 6),
-            prompt=tuple(
-                Turn(role=m.role, content=self._content.keep(text_of(m), self._content.prompt)) for m in self._messages
-            ),
+            prompt=tuple(Turn(role=m.role, content=self._content.keep(text_of(m), prompt)) for m in self._messages),
             prompt_reward=self.prompt_reward,
             segments=self._segments(),
+            review=self._reviewed(),
             answer=self._content.keep(self.text, self._content.accepted),
             finish=finish,
             reason=reason,
             error=error,
             totals=asdict(totals or Totals()),
         )
+
+    def _reviewed(self) -> Review | None:
+        if self._review is None:
+            return None
+        found = self._review.judgement
+        scores = tuple(ScoreEntry(**asdict(score)) for score in found.scores)
+        return Review(scores=scores, reward=found.reward, veto=found.veto, verdict=self._review.verdict)
 
     def _segments(self) -> tuple[Segment, ...]:
         indexes = sorted({*self._decisions, *self._kept, *self._ended})
@@ -147,6 +163,8 @@ class Recorder:
             tokens=len(decision.candidate),
             overrun=overrun,
             finish=decision.candidate.finish,
+            whole=decision.candidate.whole,
+            stop_overlap=decision.candidate.stop_overlap,
             scores=tuple(ScoreEntry(**asdict(score)) for score in decision.judgement.scores),
             reward=decision.judgement.reward,
             veto=decision.judgement.veto,

@@ -16,11 +16,12 @@ from stars_guard.core.vocabulary import (
     KeptHow,
     Mode,
     OnError,
+    Role,
     Stage,
     Verdict,
 )
 
-__all__ = ["Attempt", "CallRecord", "End", "RuleEntry", "ScoreEntry", "Segment", "Turn", "read_record"]
+__all__ = ["Attempt", "CallRecord", "End", "Review", "RuleEntry", "ScoreEntry", "Segment", "Turn", "read_record"]
 
 
 class _Part(BaseModel):
@@ -60,6 +61,8 @@ class Attempt(_Part):
 
     Attributes:
         overrun: tokens that were generated past the segment's end and thrown away.
+        whole: whether it held a tool call, or was a whole structured answer, so that every judge was asked.
+        stop_overlap: characters at the end of the answer before it that belonged to a stop string which it completed.
     """
 
     attempt: int
@@ -67,6 +70,8 @@ class Attempt(_Part):
     tokens: int
     overrun: int = 0
     finish: str | None = None
+    whole: bool = False
+    stop_overlap: int = 0
     scores: tuple[ScoreEntry, ...] = ()
     reward: float | None = None
     veto: str | None = None
@@ -82,6 +87,15 @@ class End(_Part):
 
     action: Action
     reason: str
+
+
+class Review(_Part):
+    """What the judges said of what stays of an answer that ended early. The fields are those of an `Attempt`."""
+
+    scores: tuple[ScoreEntry, ...] = ()
+    reward: float | None = None
+    veto: str | None = None
+    verdict: Verdict
 
 
 class Segment(_Part):
@@ -107,14 +121,19 @@ class CallRecord(_Part):
         schema_version: which fields it may have; see `stars_guard.audit.versions`.
         stage: what was judged. It is an answer, which was judged while it was generated, or one text at a stage around
             it. That text is then the ``answer`` of the record, and ``prompt`` is what came before it.
+        role: who wrote what was judged: the assistant an answer, the user what comes in.
         run_id: the caller's id, such as that of a LangChain run.
         started_at: UTC, ISO 8601; so is ``ended_at``.
         seconds: how long the call took, by a clock that does not jump.
         scorers: the identity of each judge's scorer, and what it sees and when, where that is not everything.
-        stop: the call's stop strings.
+        stop: the call's stop strings. They and the names of tools are what the caller said, so they are kept as prompts
+            are. Before version 4 they are plain strings.
         tools: names of the tools that the model was offered.
+        tool_form: the name of the form in which the model writes tool calls; None where it was offered none.
         grammar_sha256: digest of the grammar that the answer was generated under, as its engine got it.
         prompt_reward: r(x, ""), the reward of the prompt with an empty answer.
+        review: what stays of an answer that ended without a last segment, judged once more as a whole. The answer is
+            refused where a judge vetoes it.
         finish: why the answer ended. It can also be ``failed`` or ``cancelled``; at other stages than ``answer`` it is
             ``passed``, ``redacted`` or ``refused``.
         error: the kind of failure when the call failed, never its text.
@@ -124,6 +143,7 @@ class CallRecord(_Part):
     schema_version: SchemaVersion = NEWEST
     call_id: str
     stage: Literal["answer"] | Stage = "answer"
+    role: Role = "assistant"
     run_id: str | None = None
     started_at: str
     ended_at: str
@@ -136,13 +156,15 @@ class CallRecord(_Part):
     rules: tuple[RuleEntry, ...] = ()
     decoding: dict[str, str | int | float | bool | list[dict[str, float]] | None] = Field(default_factory=dict)
     sampling: dict[str, int | float] = Field(default_factory=dict)
-    stop: tuple[str, ...] = ()
-    tools: tuple[str, ...] = ()
+    stop: tuple[Text | str, ...] = ()
+    tools: tuple[Text | str, ...] = ()
+    tool_form: str | None = None
     grammar_sha256: str | None = None
     seed: int
     prompt: tuple[Turn, ...]
     prompt_reward: float | None = None
     segments: tuple[Segment, ...] = ()
+    review: Review | None = None
     answer: Text
     finish: AnswerFinish | CheckFinish | FailureFinish
     reason: str = ""

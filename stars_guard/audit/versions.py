@@ -18,10 +18,10 @@ from stars_guard.errors import AuditError
 
 __all__ = ["NEWEST", "VERSIONS", "SchemaVersion", "unreadable"]
 
-SchemaVersion = Literal[1, 2, 3]
+SchemaVersion = Literal[1, 2, 3, 4]
 """The versions that this program reads."""
 
-NEWEST: SchemaVersion = 3
+NEWEST: SchemaVersion = 4
 """The version that this program writes."""
 
 VERSIONS: Mapping[SchemaVersion, str] = MappingProxyType(
@@ -32,6 +32,10 @@ VERSIONS: Mapping[SchemaVersion, str] = MappingProxyType(
         "version: stage, which is then an answer; tools; grammar_sha256; encrypted, of a text; and the thresholds of a "
         "learned schedule, in decoding.",
         3: "Every field is written, whether it was used or not. From here on, a new field makes a new version.",
+        4: "Stop strings and the names of tools are texts, so that the content mode holds for them. It says who wrote "
+        "what was judged (role), in which form tool calls are written (tool_form), which candidates were judged whole "
+        "(whole), what a stop string took back of the answer (stop_overlap), and what the judges said of an answer that "
+        "ended early (review).",
     }
 )
 """What each version is, in a line or two."""

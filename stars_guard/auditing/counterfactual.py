@@ -14,14 +14,16 @@ from typing import Literal
 
 from stars_guard.audit import CallRecord
 from stars_guard.audit.record import Attempt, Segment
+from stars_guard.auditing._answer_before import Before, candidate_of
 from stars_guard.auditing.replay import messages_of
 from stars_guard.calling.judge_loading import load_cascade, load_judges
+from stars_guard.calling.readings import of_a_text
 from stars_guard.calling.settings import settings_of, supplied_settings
 from stars_guard.core.events import Ended, Kept
 from stars_guard.core.judging import Judgement, Score, combine
 from stars_guard.core.messages import Message
-from stars_guard.core.segments import Candidate, Passage, Token
-from stars_guard.core.vocabulary import Action, FinishReason, KeptHow, Verdict
+from stars_guard.core.segments import Passage
+from stars_guard.core.vocabulary import Action, KeptHow, Verdict
 from stars_guard.decoding import METHODS, SCHEDULES, Decoder, Done, Settings, decoder_of, make_decoder
 from stars_guard.decoding.verdict import decide
 from stars_guard.errors import AuditError, PolicyError
@@ -169,7 +171,7 @@ class _OtherPolicy:
             self._decoder.begin(prompt_reward)
         rows: list[Redecided] = []
         parting: Parting | None = None
-        before: str | None = ""
+        before: Before | None = Before.of(self._record)
         prefix_reward, tokens = prompt_reward, 0
         for segment in self._record.segments:
             judged = [await self._judge(attempt, segment.index, before, tokens) for attempt in segment.attempts]
@@ -182,9 +184,8 @@ class _OtherPolicy:
                 break
             tokens += kept.attempt.tokens
             prefix_reward = kept.judgement.reward if kept.judgement else None
-            text = kept.attempt.text
-            before = None if before is None or not text.whole else before + (text.text or "")
-        return Answered(candidates=tuple(rows), parting=parting or self._end())
+            before = before.then(kept.attempt) if before is not None else None
+        return Answered(candidates=tuple(rows), parting=parting or await self._end(before))
 
     # --- what the judges say
 
@@ -200,29 +201,36 @@ class _OtherPolicy:
             return self._record.prompt_reward
         if self._messages is None:
             return None
-        return (await self._cascade.prompt_reward(self._passage("", "", index=0, last=False)))[0]
+        return (await self._cascade.prompt_reward(self._passage("", "")))[0]
 
-    def _passage(self, before: str, text: str, *, index: int, last: bool) -> Passage:
+    def _passage(self, before: str, text: str) -> Passage:
+        record = self._record
         return Passage(
-            call_id=self._record.call_id,
-            messages=self._messages or (),
-            accepted=before,
-            segment=text,
-            index=index,
-            last=last,
-            whole=self._record.grammar_sha256 is not None,
+            call_id=record.call_id, messages=self._messages or (), accepted=before, segment=text, role=record.role
         )
 
-    async def _judge(self, attempt: Attempt, index: int, before: str | None, tokens: int) -> _Judged:
+    def _candidate(self, attempt: Attempt, index: int, before: Before | None, tokens: int) -> Passage:
+        """What a judge is asked about a candidate, as far as its text and what is before it are on record."""
+        said = attempt.text.text or ""
+        if self._settings is None:
+            passage = replace(self._passage("", said), last=True)
+            return of_a_text(passage, is_call=self._record.stage == "tool_call")
+        passage = replace(
+            self._passage(before.accepted(attempt) if before else "", said),
+            index=index,
+            last=attempt.finish is not None or tokens + attempt.tokens >= self._settings.max_tokens,
+            whole=attempt.whole or self._record.grammar_sha256 is not None,
+        )
+        return before.readings.of(candidate_of(attempt, said), passage) if before else passage
+
+    async def _judge(self, attempt: Attempt, index: int, before: Before | None, tokens: int) -> _Judged:
         if self._decoder is not None and not self._decoder.needs_judgement:
             return _Judged(attempt, Judgement(), "none")
-        full = self._settings is None or tokens + attempt.tokens >= self._settings.max_tokens
-        last = attempt.finish is not None or full
-        passage = self._passage(before or "", attempt.text.text or "", index=index, last=last)
+        passage = self._candidate(attempt, index, before, tokens)
         known = {judge.rule.judge for judge in self._cascade.judges if self._is_on_record(judge)}
         scores = [Score(**entry.model_dump()) for entry in attempt.scores if entry.judge in known]
         scored = {score.judge for score in scores}
-        # the record does not say which segments were whole tool calls, about which every judge is asked
+        # before version 4 the record does not say which segments were whole tool calls, so every judge was asked
         asked = scored | {judge.rule.judge for judge in self._cascade.judges if judge.view(passage) is not None}
         on_record = combine(scores, self._cascade.rules)
         if scored == asked or on_record.veto is not None:
@@ -281,7 +289,7 @@ class _OtherPolicy:
                 break  # its budget would have cut the candidate
             if one.judgement is None and self._policy.mode == "enforce":
                 return Parting(segment=segment.index, outcome="unknown", seen=seen)
-            end = self._decoder.decide([(_candidate(one.attempt), one.judgement or Judgement())]).end
+            end = self._decoder.decide([(candidate_of(one.attempt), one.judgement or Judgement())]).end
             if isinstance(end, Kept):
                 # generated in the same batch, they count against a budget
                 self._decoder.charge(sum(a.tokens for a in segment.attempts if a.verdict == "surplus"))
@@ -330,16 +338,33 @@ class _OtherPolicy:
             return course.kept == accepted[0]
         return course.outcome != "accepted" and course.seen == len(segment.attempts)
 
-    def _end(self) -> Parting | None:
+    async def _end(self, before: Before | None) -> Parting | None:
         """Whether the other policy ends the answer where the record does, after the last segment that was kept."""
         last = self._record.segments[-1]
         if self._decoder is None or self._cut_off or last.ended is not None:
             return None
         step = self._decoder.plan()
         finish = step.finish if isinstance(step, Done) else "more"
+        if finish in ("budget", "stopped") and self._settings is not None and not self._settings.monitor:
+            judgement = await self._review(before, last)
+            if judgement is None:
+                return Parting(segment=last.index + 1, outcome="unknown")
+            finish = finish if judgement.veto is None else "refused"
         if finish == self._record.finish:
             return None
         return Parting(segment=last.index + 1, outcome=_ACTIONS.get(finish, "more"))
+
+    async def _review(self, before: Before | None, last: Segment) -> Judgement | None:
+        """What the judges say of an answer that ends early, as a whole; None where nobody knows."""
+        review = self._record.review
+        if review is not None and all(self._is_on_record(judge) for judge in self._cascade.judges):
+            known = {rule.judge for rule in self._cascade.rules}
+            scores = [Score(**entry.model_dump()) for entry in review.scores if entry.judge in known]
+            return combine(scores, self._cascade.rules)
+        if before is None or self._messages is None:
+            return None
+        passage = replace(self._passage(before.text.accepted, ""), index=last.index, last=True)
+        return (await self._cascade.judge([before.readings.at_end(passage)]))[0]
 
 
 def _has_prompt_reward(record: CallRecord) -> bool:
@@ -347,9 +372,3 @@ def _has_prompt_reward(record: CallRecord) -> bool:
     schedule = SCHEDULES.get(str(record.decoding.get("schedule")))
     asks = record.method in METHODS and decoder_of(record.method).decides == "each"
     return asks and schedule is not None and schedule.needs_prompt_reward
-
-
-def _candidate(attempt: Attempt) -> Candidate:
-    """A candidate of the same length. No decoder looks at its text."""
-    finish: FinishReason | None = attempt.finish  # type: ignore[assignment]  # the record takes any word
-    return Candidate(tokens=(Token(0, ""),) * attempt.tokens, text="", finish=finish)

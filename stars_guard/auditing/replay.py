@@ -15,7 +15,7 @@ from stars_guard.errors import AuditError, PolicyError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import Policy
 
-__all__ = ["Difference", "compare", "messages_of", "promise", "regenerate"]
+__all__ = ["Difference", "compare", "messages_of", "promise", "regenerate", "stops_of"]
 
 CLOSE = 1e-3
 """Numbers that differ by less, relative to 1 or to their size, count as the same, because batches round differently."""
@@ -48,6 +48,21 @@ def messages_of(record: CallRecord) -> list[Message]:
             f"the record {record.call_id} does not hold its prompt whole", hint="only content mode full keeps it so"
         )
     return [Message(_role(turn.role), turn.content.text or "") for turn in record.prompt]
+
+
+def stops_of(record: CallRecord) -> tuple[str, ...]:
+    """The stop strings of a record.
+
+    Raises:
+        AuditError: the record does not hold them whole.
+    """
+    kept = [stop if isinstance(stop, str) else stop.text if stop.whole else None for stop in record.stop]
+    stops = tuple(stop for stop in kept if stop is not None)
+    if len(stops) < len(kept):
+        raise AuditError(
+            f"the record {record.call_id} does not hold its stop strings", hint="only content mode full keeps them so"
+        )
+    return stops
 
 
 def _role(role: str) -> Role:
@@ -113,7 +128,7 @@ async def regenerate(
     )
     options = CallOptions(
         max_tokens=record.max_tokens,
-        stop=record.stop,
+        stop=stops_of(record),
         seed=record.seed,
         sampling=record.sampling,
         run_id=record.run_id,

@@ -18,7 +18,7 @@ from stars_guard.audit.chain import Chains
 from stars_guard.audit.chained_store import ChainedStore
 from stars_guard.audit.entries import Broken, Entry, Head, Unsealed
 from stars_guard.audit.keys import audit_keys
-from stars_guard.audit.record import Attempt, Segment
+from stars_guard.audit.record import Attempt, Review, Segment
 from stars_guard.core.judging import Judgement, Rule, Score, combine
 from stars_guard.decoding import Settings, decoder_of
 from stars_guard.decoding.ledger import affordable, spare
@@ -204,7 +204,7 @@ class _Redo:
         self._kept += kept.tokens
         self._prefix_reward = kept.reward
 
-    def _judge(self, attempt: Attempt) -> Judgement:
+    def _judge(self, attempt: Attempt | Review) -> Judgement:
         scores = [Score(**score.model_dump()) for score in attempt.scores]
         try:
             judgement = combine(scores, self._rules)
@@ -307,7 +307,10 @@ class _Redo:
             return
         last = record.segments[-1] if record.segments else None
         kept = [a for a in last.attempts if a.attempt == last.kept] if last is not None else []
-        if last is not None and last.ended is not None:
+        refused = self._review()
+        if refused:
+            _same("why the answer ended", record.finish, "refused")
+        elif last is not None and last.ended is not None:
             ends = {"refuse": "refused", "stop": "stopped", "raise": "raised"}
             _same("why the answer ended", record.finish, ends[last.ended.action])
         elif kept and kept[0].finish is not None:
@@ -316,13 +319,26 @@ class _Redo:
             _same("why the answer ended", record.finish, "length")
         else:
             _holds(settings.budget_tokens is not None, "the answer ended, and nothing on record ended it")
-        if record.finish != "stop":
-            # of a stop string, characters that were kept before are taken back
-            chars = sum(a.text.chars for s in record.segments for a in s.attempts if a.attempt == s.kept)
-            if record.tools and record.answer.chars <= chars:
-                # the white space around a tool call is not part of the answer
+        if record.finish != "stop" or record.schema_version > 3:
+            # of a stop string, characters that were kept before are taken back: before version 4 nobody knows how many
+            chosen = [a for s in record.segments for a in s.attempts if a.attempt == s.kept]
+            chars = sum(a.text.chars - a.stop_overlap for a in chosen)
+            held = record.finish in ("refused", "raised") and record.schema_version > 3
+            if (record.tools or held) and record.answer.chars <= chars:
+                # the white space around a tool call is not part of the answer, nor what was held when it was refused
                 return
             _same("length of the answer in characters", record.answer.chars, chars)
+
+    def _review(self) -> bool:
+        """Whether what stays of an answer that ended early was vetoed, so that the answer is refused."""
+        record, review = self._record, self._record.review
+        if review is None:
+            early = record.finish in ("budget", "stopped") and record.schema_version > 3
+            _holds(not (early and self._kept and self._decides != "none"), "what stays of the answer was not judged")
+            return False
+        judgement = self._judge(review)
+        _same("verdict", review.verdict, "accepted" if judgement.veto is None else "rejected")
+        return judgement.veto is not None and not (self._settings is not None and self._settings.monitor)
 
     def _totals(self) -> None:
         record = self._record

@@ -123,7 +123,7 @@ class Call:
                 yield event
 
     async def _end(self, done: Done) -> tuple[Done, Reviewed | None]:
-        """The answer's end. Judges that look at whole answers have not seen one yet that ends without a last segment."""
+        """The answer's end. One that ends without a last segment has not been judged as a whole yet."""
         kept = self._kept
         if done.finish not in ("budget", "stopped") or kept is None or not self._decoder.needs_judgement:
             return done, None
@@ -172,7 +172,9 @@ class Call:
             raise BackendError("the engine ended a segment without a token", hint="see the engine's own log")
         if ahead == 0 or candidate.finish is not None:
             proposal.halt()
-        return candidate
+        grammar = self._session.grammar
+        whole = (grammar is not None and grammar.whole) or self._text.is_marked(candidate.text)
+        return replace(candidate, whole=whole)
 
     # --- judging
 
@@ -193,7 +195,7 @@ class Call:
         return self._readings.of(candidate, written)
 
     def _written(self, candidate: Candidate, *, index: int, last: bool) -> Passage:
-        accepted, grammar = self._text.accepted, self._session.grammar
+        accepted = self._text.accepted
         return Passage(
             call_id=self._call_id,
             messages=self._messages,
@@ -202,7 +204,7 @@ class Call:
             segment=candidate.text,
             index=index,
             last=last,
-            whole=(grammar is not None and grammar.whole) or self._text.is_marked(candidate.text),
+            whole=candidate.whole,
         )
 
     # --- following what was decided

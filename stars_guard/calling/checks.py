@@ -65,7 +65,7 @@ class Checker:
                 call_id=call_id,
                 seed=0,
                 messages=messages,
-                about={"stage": stage, "run_id": run_id},
+                about={"stage": stage, "role": _WRITERS[stage], "run_id": run_id},
                 span=f"stars_guard.check {stage}",
             )
             async with recording:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stars_guard.core.grammar import Grammar
 from stars_guard.core.tools import Toolset
@@ -31,7 +31,7 @@ class CallOptions:
     """
 
     max_tokens: int | None = None
-    stop: tuple[str, ...] = ()
+    stop: tuple[str, ...] = field(default=(), repr=False)
     seed: int | None = None
     sampling: Mapping[str, float] | None = None
     run_id: str | None = None

@@ -103,6 +103,8 @@ class Request:
             stack.push_async_callback(_to_the_end, session.aclose)
             stack.push_async_callback(_to_the_end, partial(cascade.forget, self.call_id))
             settings = _within(settings, session)
+            if session.form is not None:
+                recording.describe(tool_form=session.form.name)
             if session.grammar is not None:
                 recording.describe(grammar_sha256=hashlib.sha256(session.grammar.tag.encode()).hexdigest())
             recording.describe(decoding=settings.model_dump())

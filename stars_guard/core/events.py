@@ -10,7 +10,19 @@ from stars_guard.core.segments import Candidate
 from stars_guard.core.vocabulary import Action, AnswerFinish, KeptHow, Verdict
 from stars_guard.errors import ProtocolError
 
-__all__ = ["Called", "Decision", "Drawing", "Ended", "Event", "Finished", "Kept", "Overrun", "Released", "Reviewed", "Totals"]
+__all__ = [
+    "Called",
+    "Decision",
+    "Drawing",
+    "Ended",
+    "Event",
+    "Finished",
+    "Kept",
+    "Overrun",
+    "Released",
+    "Reviewed",
+    "Totals",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

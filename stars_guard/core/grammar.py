@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from stars_guard.core.nesting import MOST_NESTED, is_too_deep
@@ -25,7 +25,7 @@ class Grammar:
             between whose parts the answer may be cut.
     """
 
-    tag: str
+    tag: str = field(repr=False)
     _: KW_ONLY
     whole: bool = True
 

@@ -40,12 +40,14 @@ class Candidate:
             here: whether the answer is full is the decoder's knowledge.
         stop_overlap: how many characters at the end of the answer so far belong to a stop string that this segment
             completed.
+        whole: whether it holds a tool call, or is a whole structured answer: every judge is then asked about it.
     """
 
     tokens: tuple[Token, ...]
     text: str = field(repr=False)
     finish: FinishReason | None = None
     stop_overlap: int = 0
+    whole: bool = False
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from stars_guard.core.nesting import MOST_NESTED, is_too_deep
@@ -20,8 +20,8 @@ class Tool:
     """A tool that the model may call; ``parameters`` is the JSON schema of its arguments."""
 
     name: str
-    description: str
-    parameters: Mapping[str, Any]
+    description: str = field(repr=False)
+    parameters: Mapping[str, Any] = field(repr=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

@@ -101,7 +101,7 @@ def readable(text: str) -> str:
 
 
 class _AllPairs(Mapping[str, Any]):
-    """An object of JSON with all its pairs. Of a key that stands there twice, readers differ in which value they take."""
+    """An object of JSON with all its pairs: of a key that stands there twice, some readers take the first value."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         self._pairs = pairs

@@ -1,0 +1,61 @@
+"""The answer of a record before one of its segments, as judges and caller had it then."""
+
+from __future__ import annotations
+
+from stars_guard.audit import CallRecord
+from stars_guard.audit.record import Attempt
+from stars_guard.auditing.replay import stops_of
+from stars_guard.calling.answer_events import AnswerEvents
+from stars_guard.calling.readings import AnswerReadings
+from stars_guard.core.segments import Candidate, Token
+from stars_guard.core.vocabulary import FinishReason
+from stars_guard.decoding import AnswerText
+from stars_guard.errors import AuditError, ProtocolError
+from stars_guard.prompting.tool_calls import FORMS
+
+__all__ = ["Before", "candidate_of"]
+
+
+class Before:
+    """The answer on record before a segment, with what was released of it, as the caller of that time got it."""
+
+    def __init__(self, record: CallRecord, stops: tuple[str, ...]) -> None:
+        form = _FORMS[record.tool_form]() if record.tool_form in _FORMS else None
+        self.text = AnswerText(stops, form.spans if form else ())
+        self._events = AnswerEvents(record.call_id, form, single=False)
+        self.readings = AnswerReadings(self.text, self._events)
+        self._segments = 0
+
+    @classmethod
+    def of(cls, record: CallRecord) -> Before | None:
+        """Of a record's first segment; None where the text is not on record."""
+        try:
+            return cls(record, stops_of(record))
+        except AuditError:
+            return None
+
+    def accepted(self, attempt: Attempt) -> str:
+        """The answer before a candidate, without what its stop string takes back."""
+        return self.text.accepted[: len(self.text.accepted) - attempt.stop_overlap]
+
+    def then(self, attempt: Attempt) -> Before | None:
+        """The same after a candidate has become part of the answer."""
+        if not attempt.text.whole:
+            return None
+        try:
+            pieces = self.text.accept(candidate_of(attempt, attempt.text.text or ""))
+        except ProtocolError:
+            return None  # no answer was ever cut like that
+        self._events.release(self._segments, pieces)
+        self._segments += 1
+        return self
+
+
+_FORMS = {form.name: form for form in FORMS}
+
+
+def candidate_of(attempt: Attempt, text: str = "") -> Candidate:
+    """A candidate of the same length. No decoder looks at its text."""
+    finish: FinishReason | None = attempt.finish  # type: ignore[assignment]  # the record takes any word
+    tokens = (Token(0, ""),) * attempt.tokens
+    return Candidate(tokens=tokens, text=text, finish=finish, stop_overlap=attempt.stop_overlap, whole=attempt.whole)

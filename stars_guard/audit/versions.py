@@ -34,7 +34,7 @@ VERSIONS: Mapping[SchemaVersion, str] = MappingProxyType(
         3: "Every field is written, whether it was used or not. From here on, a new field makes a new version.",
         4: "Stop strings and the names of tools are texts, so that the content mode holds for them. It says who wrote "
         "what was judged (role), in which form tool calls are written (tool_form), which candidates were judged whole "
-        "(whole), what a stop string took back of the answer (stop_overlap), and what the judges said of an answer that "
+        "(whole), what a stop string took back of the answer (stop_overlap), and what judges said of an answer that "
         "ended early (review).",
     }
 )

@@ -75,6 +75,17 @@ class Seen:
         self.judge = Judge(Rule(judge="seen", reject_above=0.5), FunctionScorer(self._score), **judge)
         self._veto = veto
 
+    @property
+    def whole(self) -> list[Passage]:
+        """What was judged whole, as it was written."""
+        return [
+            passage
+            for passage in self.passages
+            if passage.whole
+            and passage.segment not in passage.forms
+            and (passage.accepted, passage.segment) not in passage.readings
+        ]
+
     def _score(self, passage: Passage) -> float:
         self.passages.append(passage)
         return float(self._veto in passage.segment)
@@ -122,9 +133,9 @@ def test_a_call_is_released_whole_and_its_markers_are_not_text(decoding: dict[st
     assert all("<" not in event.text for event in events if isinstance(event, Released))
     assert [len(event.tool_calls) for event in events if isinstance(event, Called)] == [1, 1]
     assert made.audit.read()[0].answer.text == answer.replace("\n", "")
-    assert made.audit.read()[0].tools == ("get_weather", "shell")
+    assert [tool.text for tool in made.audit.read()[0].tools] == ["get_weather", "shell"]
     if "method" not in decoding:
-        whole = [passage for passage in seen.passages if passage.whole]
+        whole = seen.whole
         assert {call(city="Paris") in passage.segment for passage in whole[:1]} == {True}
         assert all(passage.segment.count("<tool_call>") == passage.segment.count("</tool_call>") for passage in whole)
         assert all("get_weather" not in message.content for p in seen.passages for message in p.messages)
@@ -444,7 +455,7 @@ def test_calls_in_other_forms_are_judged_whole(name: str, answer: str, text: str
     backend.form = forms[name]
     done, events = run(guard(seen.judge, backend=backend, segment_tokens=2, max_tokens=99))
     assert (done.text, [c.name for c in done.tool_calls], done.invalid_tool_calls) == (text, names, ())
-    marked = {passage.segment for passage in seen.passages if passage.whole}
+    marked = {passage.segment for passage in seen.whole}
     wanted = [] if answer.startswith("So") else [answer[max(0, answer.find("[TOOL_CALLS]")) :]]
     assert [segment[-len(want) :] for segment, want in zip(marked, wanted, strict=True)] == wanted
     assert sum(isinstance(event, Called) for event in events) == bool(names)

@@ -25,6 +25,7 @@ class Before:
         self._events = AnswerEvents(record.call_id, form, single=False)
         self.readings = AnswerReadings(self.text, self._events)
         self._segments = 0
+        self._newest = 0
 
     @classmethod
     def of(cls, record: CallRecord) -> Before | None:
@@ -33,6 +34,12 @@ class Before:
             return cls(record, stops_of(record))
         except AuditError:
             return None
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """The answer before its newest segment, and that segment."""
+        at = len(self.text.accepted) - self._newest
+        return self.text.accepted[:at], self.text.accepted[at:]
 
     def accepted(self, attempt: Attempt) -> str:
         """The answer before a candidate, without what its stop string takes back."""
@@ -48,6 +55,7 @@ class Before:
             return None  # no answer was ever cut like that
         self._events.release(self._segments, pieces)
         self._segments += 1
+        self._newest = len(attempt.text.text or "")
         return self
 
 

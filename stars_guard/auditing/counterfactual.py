@@ -341,7 +341,7 @@ class _OtherPolicy:
     async def _end(self, before: Before | None) -> Parting | None:
         """Whether the other policy ends the answer where the record does, after the last segment that was kept."""
         last = self._record.segments[-1]
-        if self._decoder is None or self._cut_off or last.ended is not None:
+        if self._decoder is None or self._cut_off or (last.ended is not None and last.ended.action != "stop"):
             return None
         step = self._decoder.plan()
         finish = step.finish if isinstance(step, Done) else "more"
@@ -363,7 +363,7 @@ class _OtherPolicy:
             return combine(scores, self._cascade.rules)
         if before is None or self._messages is None:
             return None
-        passage = replace(self._passage(before.text.accepted, ""), index=last.index, last=True)
+        passage = replace(self._passage(*before.parts), index=last.index, last=True)
         return (await self._cascade.judge([before.readings.at_end(passage)]))[0]
 
 

@@ -48,6 +48,7 @@ CALLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "monitor": ({"mode": "monitor", "beta": 0.05}, {"seed": 7}),
     "redacted": ({"audit": {"content": "redacted"}}, {"seed": 8}),
     "hashed": ({"audit": {"content": "hash"}}, {"seed": 9}),
+    "out of tokens": ({"budget_tokens": 9, "on_exhausted": "stop"}, {"seed": 16}),
     "learned": (
         {"schedule": "learned", "acceptance": "hard", "attempts": 3, "thresholds": [{"tokens": 4, "base": 0.1}]},
         {"seed": 10},
@@ -93,7 +94,9 @@ def main(url: str, purge_before: str | None) -> None:
         make_guard(store, rewarding(broken, on_error="raise")).blocking.generate(USER, CallOptions(seed=11))
     make_guard(store, rewarding(broken), attempts=2).blocking.generate(USER, CallOptions(seed=12))
     if Toolset is not None:
-        tools = Toolset((Tool("weather", "The weather.", {"type": "object", "properties": {}}),))
+        tools = Toolset(
+            (Tool(name="weather", description="The weather.", parameters={"type": "object", "properties": {}}),)
+        )
         call = 'Look: <tool_call>{"name": "weather", "arguments": {}}</tool_call>'
         make_guard(store, script=said(call), max_tokens=99).blocking.generate(USER, CallOptions(seed=13, tools=tools))
         options = CallOptions(seed=14, grammar=Grammar.regex("yes|no"))

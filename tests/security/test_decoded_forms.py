@@ -168,7 +168,7 @@ def test_strings_are_unescaped_wherever_the_text_is_cut(
 ) -> None:
     text = before + json.dumps({"k": said}, ensure_ascii=in_ascii)
     unescaper, at = Unescaper(), 0
-    for end in sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4))) + [len(text)]:
+    for end in [*sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4))), len(text)]:
         parts = unescaper.split(text[:at], text[at:end])
         fresh = Unescaper().split("", text[:end])
         assert (parts and "".join(parts)) == (fresh and "".join(fresh))

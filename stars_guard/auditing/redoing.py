@@ -1,0 +1,311 @@
+"""Does every decision of a record follow from what is on record?
+
+From scores, rules, settings and the seed on record come reward, threshold, probability, the number drawn, the verdict,
+what was kept and the totals. Taken as given are the scores themselves, the reward of the prompt, and the lengths of
+candidates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from stars_guard.audit import CallRecord
+from stars_guard.audit.record import Attempt, Review, Segment
+from stars_guard.core.judging import Judgement, Rule, Score, combine
+from stars_guard.decoding import Settings, decoder_of
+from stars_guard.decoding.ledger import affordable, spare
+from stars_guard.decoding.verdict import decide
+from stars_guard.errors import ScorerError
+
+__all__ = ["Problem", "redo"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What does not hold.
+
+    Attributes:
+        where: the entry, and the call, segment and attempt where it is about one.
+    """
+
+    where: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.text}" if self.where else self.text
+
+
+class _DoesNotHold(Exception):
+    pass
+
+
+def redo(record: CallRecord) -> Problem | None:
+    """Do every decision of a record again; the first that does not follow from what is on record."""
+    place = [f"call {record.call_id}"]
+    try:
+        _Redo(record, place).all()
+    except _DoesNotHold as exc:
+        return Problem(", ".join(place), str(exc))
+    return None
+
+
+class _Redo:
+    def __init__(self, record: CallRecord, place: list[str]) -> None:
+        self._record = record
+        self._place = place
+        self._rules = [Rule(**rule.model_dump()) for rule in record.rules]
+        self._open = record.finish in ("failed", "cancelled")
+        self._kept = 0
+        self._prefix_reward = record.prompt_reward
+        self._settings: Settings | None = None
+
+    @property
+    def _decides(self) -> str:
+        """How the method chooses a segment; empty where nothing was generated."""
+        return decoder_of(self._settings.method).decides if self._settings else ""
+
+    @property
+    def _has_budget(self) -> bool:
+        return self._settings is not None and self._settings.budget_tokens is not None
+
+    def all(self) -> None:
+        self._settings = _settings(self._record.decoding)
+        for number, segment in enumerate(self._record.segments):
+            self._place[1:] = [f"segment {segment.index}"]
+            _same("its place", segment.index, number)
+            self._segment(segment, last=number == len(self._record.segments) - 1)
+        self._place[1:] = []
+        self._finish()
+        self._totals()
+
+    def _segment(self, segment: Segment, *, last: bool) -> None:
+        taken = False
+        for attempt in segment.attempts:
+            self._place[2:] = [f"attempt {attempt.attempt}"]
+            judgement = self._judge(attempt)
+            if self._settings is None:
+                self._whole(attempt, judgement)
+            elif self._decides == "each":
+                self._sampled(segment.index, attempt, judgement, taken=taken)
+            else:
+                _none(attempt)
+            taken = taken or attempt.verdict == "accepted"
+        self._place[2:] = []
+        if segment.kept is None and segment.ended is None:
+            _holds(last and (self._open or self._has_budget), "it has no end, and the call went on")
+            if not self._open:
+                self._spent(segment)
+            return
+        numbers = [attempt.attempt for attempt in segment.attempts]
+        _same("the numbers of its attempts", numbers, list(range(len(numbers))))
+        if segment.ended is not None:
+            _holds(segment.kept is None and last, "the answer ended before it, and yet went on")
+            _holds(not taken, "the answer ended before it, though a proposal was accepted")
+            self._exhausted(segment)
+            return
+        kept = next((attempt for attempt in segment.attempts if attempt.attempt == segment.kept), None)
+        if kept is None:
+            raise _DoesNotHold("the proposal that was kept is not on record")
+        self._chosen(segment, kept)
+        self._kept += kept.tokens
+        self._prefix_reward = kept.reward
+
+    def _judge(self, attempt: Attempt | Review) -> Judgement:
+        scores = [Score(**score.model_dump()) for score in attempt.scores]
+        try:
+            judgement = combine(scores, self._rules)
+        except ScorerError as exc:
+            raise _DoesNotHold(exc.message) from exc
+        _same("veto", attempt.veto, judgement.veto)
+        _close("reward", attempt.reward, judgement.reward)
+        return judgement
+
+    def _whole(self, attempt: Attempt, judgement: Judgement) -> None:
+        """A text at a stage around the answer: only vetoes decide."""
+        _none(attempt)
+        _same("verdict", attempt.verdict, "accepted" if judgement.veto is None else "rejected")
+
+    def _sampled(self, segment: int, attempt: Attempt, judgement: Judgement, *, taken: bool) -> None:
+        if taken:
+            _same("verdict after an accepted proposal", attempt.verdict, "surplus")
+            _none(attempt)
+            return
+        assert self._settings is not None  # noqa: S101
+        again = decide(
+            self._settings,
+            seed=self._record.seed,
+            segment=segment,
+            attempt=attempt.attempt,
+            tokens=self._kept + attempt.tokens,
+            prompt_reward=self._record.prompt_reward,
+            prefix_reward=self._prefix_reward,
+            judgement=judgement,
+        )
+        _close("threshold", attempt.threshold, again.threshold)
+        _close("probability", attempt.probability, again.probability)
+        _same("u", attempt.u, again.u)
+        _same("verdict", attempt.verdict, again.verdict)
+        _same("reason", attempt.reason, again.reason)
+
+    def _chosen(self, segment: Segment, kept: Attempt) -> None:
+        """Why this proposal is the one that was kept."""
+        settings = self._settings
+        free = [attempt for attempt in segment.attempts if attempt.veto is None]
+        match segment.how:
+            case "accepted":
+                _same("verdict of what was kept", kept.verdict, "accepted")
+            case "unjudged":
+                _holds(self._decides == "none", "it was kept unjudged under a policy")
+            case "monitored":
+                monitor = self._record.mode == "monitor" and (settings is None or settings.monitor)
+                _holds(monitor, "what was rejected was let through, and the mode is not monitor")
+                _same("verdict of what was let through", kept.verdict, "rejected")
+                if self._decides == "best":
+                    _holds(not free, "a vetoed proposal was let through, though another was not vetoed")
+                    self._is_best(kept, segment.attempts)
+                    self._spent(segment, later=True)
+            case "best":
+                _holds(kept.veto is None, "what a judge vetoed was kept")
+                self._is_best(kept, free)
+                if settings is not None and self._decides == "each":
+                    _same("what happens when attempts run out", settings.on_exhausted, "best")
+                    self._spent(segment, later=True)
+            case None:
+                raise _DoesNotHold("it is not said why the proposal was kept")
+
+    def _is_best(self, kept: Attempt, others: Sequence[Attempt]) -> None:
+        best = max(others, key=lambda attempt: -math.inf if attempt.reward is None else attempt.reward)
+        _same("the proposal of the highest reward", kept.attempt, best.attempt)
+
+    def _exhausted(self, segment: Segment) -> None:
+        assert segment.ended is not None  # noqa: S101
+        if self._settings is None:
+            _same("what became of a vetoed text", segment.ended.action, "refuse")
+            return
+        said = self._settings.on_exhausted
+        _same("what happens when attempts run out", segment.ended.action, "refuse" if said == "best" else said)
+        _holds(not self._settings.monitor, "the answer ended before it, and the mode is monitor")
+        if self._settings.on_exhausted == "best" or self._decides == "best":
+            free = [attempt for attempt in segment.attempts if attempt.veto is None and attempt.reward is not None]
+            _holds(not free, "there was a best proposal to keep")
+        self._spent(segment)
+
+    def _spent(self, segment: Segment, *, later: bool = False) -> None:
+        """That the attempts had run out, or the tokens.
+
+        Args:
+            later: a proposal of each later segment is paid for first.
+        """
+        settings = self._settings
+        assert settings is not None  # noqa: S101
+        limit = decoder_of(settings.method).limit(settings, self._kept)
+        _holds(limit >= 1, "the answer had all of its tokens")
+        generated = sum(a.tokens + a.overrun for s in self._record.segments[: segment.index + 1] for a in s.attempts)
+        if later:
+            left = spare(settings, limit=limit, attempt=len(segment.attempts), generated=generated, kept=self._kept)
+        else:
+            left = affordable(settings, limit=limit, attempt=len(segment.attempts), generated=generated)
+        _holds(left < 1, "neither attempts nor tokens had run out")
+
+    def _finish(self) -> None:
+        record, settings = self._record, self._settings
+        if self._open or settings is None:
+            return
+        last = record.segments[-1] if record.segments else None
+        kept = [a for a in last.attempts if a.attempt == last.kept] if last is not None else []
+        refused = self._review()
+        if refused:
+            _same("why the answer ended", record.finish, "refused")
+        elif last is not None and last.ended is not None:
+            ends = {"refuse": "refused", "stop": "stopped", "raise": "raised"}
+            _same("why the answer ended", record.finish, ends[last.ended.action])
+        elif kept and kept[0].finish is not None:
+            _same("why the answer ended", record.finish, kept[0].finish)
+        elif self._kept >= settings.max_tokens:
+            _same("why the answer ended", record.finish, "length")
+        else:
+            _holds(self._has_budget, "the answer ended, and nothing on record ended it")
+        if record.finish != "stop" or record.schema_version > 3:
+            # of a stop string, characters that were kept before are taken back: before version 4 nobody knows how many
+            chosen = [a for s in record.segments for a in s.attempts if a.attempt == s.kept]
+            chars = sum(a.text.chars - a.stop_overlap for a in chosen)
+            held = record.finish in ("refused", "raised") and record.schema_version > 3
+            if (record.tools or held) and record.answer.chars <= chars:
+                # the white space around a tool call is not part of the answer, nor what was held when it was refused
+                return
+            _same("length of the answer in characters", record.answer.chars, chars)
+
+    def _review(self) -> bool:
+        """Whether what stays of an answer that ended early was vetoed, so that the answer is refused."""
+        record, review = self._record, self._record.review
+        if review is None:
+            early = record.finish in ("budget", "stopped") and record.schema_version > 3
+            _holds(not (early and self._kept and self._decides != "none"), "what stays of the answer was not judged")
+            return False
+        judgement = self._judge(review)
+        _same("verdict", review.verdict, "accepted" if judgement.veto is None else "rejected")
+        return judgement.veto is not None and not (self._settings is not None and self._settings.monitor)
+
+    def _totals(self) -> None:
+        record = self._record
+        if self._open:
+            return
+        pairs = [(s, a) for s in record.segments for a in s.attempts]
+        kept = [a for s, a in pairs if a.attempt == s.kept]
+        rejected = [a for s, a in pairs if a.verdict == "rejected" and a.attempt != s.kept]
+        counts = {
+            "proposals": len(pairs),
+            "rejections": sum(a.verdict == "rejected" for _, a in pairs),
+            "kept": sum(a.tokens for a in kept),
+            "rejected": sum(a.tokens for a in rejected),
+            "surplus": sum(a.tokens for _, a in pairs if a.verdict == "surplus"),
+            "overrun": sum(a.overrun for _, a in pairs),
+        }
+        if self._settings is not None:
+            counts["segments"] = len(kept)
+        counts["drawn"] = counts["kept"] + counts["rejected"] + counts["surplus"] + counts["overrun"]
+        for name, number in counts.items():
+            _same(f"total of {name}", record.totals.get(name, 0), number)
+
+
+def _settings(decoding: Mapping[str, object]) -> Settings | None:
+    """The decoder's settings on record; None where nothing was generated."""
+    if not decoding:
+        return None
+    values = {name: value for name, value in decoding.items() if name in Settings.model_fields}
+    if values.get("entropy_threshold") is None:
+        # as records once said that the method does not cut there
+        values.pop("entropy_threshold", None)
+    try:
+        # not strictly: a number that no double holds is a string on record, and a whole one may be a float
+        return Settings.model_validate(values, strict=False)
+    except ValidationError as exc:
+        where = sorted({".".join(map(str, error["loc"])) for error in exc.errors()})
+        raise _DoesNotHold(f"its settings cannot be: {', '.join(where)}") from None
+
+
+def _holds(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise _DoesNotHold(otherwise)
+
+
+def _same(what: str, on_record: object, redone: object) -> None:
+    if on_record != redone:
+        raise _DoesNotHold(f"{what} is {on_record} on record and {redone} when redone")
+
+
+def _close(what: str, on_record: float | None, redone: float | None) -> None:
+    """Equal up to the last digits, in which machines differ."""
+    if on_record is None or redone is None:
+        _same(what, on_record, redone)
+    elif not math.isclose(on_record, redone, rel_tol=1e-9, abs_tol=1e-12):
+        raise _DoesNotHold(f"{what} is {on_record:.12g} on record and {redone:.12g} when redone")
+
+
+def _none(attempt: Attempt) -> None:
+    numbers: Sequence[float | None] = (attempt.threshold, attempt.probability, attempt.u)
+    _holds(numbers == (None, None, None), "it has a threshold, and was not held against one")

@@ -123,7 +123,9 @@ class ClassifierOptions(ModelOptions):
     async def load(self) -> Scorer:
         unlabelled = self.model_copy(update={"label": None, "labels": None})
         lease = await _classifiers.lease(unlabelled.key, self.load_classifier)
-        return await ClassifierScorer.over(lease.part, self.label, self.labels, lease.aclose)
+        scorer = await ClassifierScorer.over(lease.part, self.label, self.labels, lease.aclose)
+        scorer.reads_turns = self.template is None or "{prompt}" in self.template
+        return scorer
 
 
 class ClassifierScorer(Scorer):

@@ -145,6 +145,7 @@ class GuardModelScorer(Scorer):
     """
 
     cost = 50.0
+    reads_turns = True
 
     def __init__(
         self,

@@ -221,9 +221,11 @@ class Guard:
                 error = BudgetExhausted(done.reason, hint=f"the audit record is {request.call_id}")
                 error.audit_id = request.call_id
                 raise error
-            called = [event for event in call.released if isinstance(event, Called)]
+            # who has not read the stream has not seen what was vetoed in the end, and does not get it
+            released = [] if call.is_withdrawn else call.released
+            called = [event for event in released if isinstance(event, Called)]
             yield Finished(
-                text="".join(event.text for event in call.released if isinstance(event, Released)),
+                text="".join(event.text for event in released if isinstance(event, Released)),
                 finish=done.finish,
                 reason=done.reason,
                 totals=call.totals,

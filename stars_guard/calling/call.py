@@ -44,6 +44,7 @@ class Call:
     Attributes:
         prompt_reward: r(x, ""), once it is known.
         done: why the answer is over, once it is.
+        is_withdrawn: whether a judge vetoes all of the answer, after it was released.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Call:
     ) -> None:
         self.prompt_reward: float | None = None
         self.done: Done | None = None
+        self.is_withdrawn = False
         self._call_id = call_id
         self._messages = messages
         self._session = session
@@ -130,8 +132,9 @@ class Call:
         (judgement,) = await self._ask([self._readings.at_end(kept)])
         if judgement.veto is None:
             return done, Reviewed(judgement=judgement, verdict="accepted")
+        self.is_withdrawn = not self._settings.monitor
         refused = Done("refused", f"vetoed by {judgement.veto}")
-        return done if self._settings.monitor else refused, Reviewed(judgement=judgement, verdict="rejected")
+        return refused if self.is_withdrawn else done, Reviewed(judgement=judgement, verdict="rejected")
 
     # --- generating
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stars_guard.audit import CallRecord
-from stars_guard.core.events import Decision, Event
+from stars_guard.core.events import Decision, Event, Reviewed
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -86,15 +86,16 @@ class CallSpan:
 
     def add(self, event: Event) -> None:
         """Take the next event of the call."""
-        if self._span is None or not isinstance(event, Decision):
+        if self._span is None or not isinstance(event, Decision | Reviewed):
             return
+        place = {SEGMENT: event.segment, ATTEMPT: event.attempt} if isinstance(event, Decision) else {}
+        reason = event.reason if isinstance(event, Decision) else event.judgement.veto or "no judge vetoes"
         for score in event.judgement.scores:
             attributes: dict[str, str | int | float] = {
                 EVALUATION_NAME: score.judge,
                 EVALUATION_LABEL: event.verdict,
-                EVALUATION_EXPLANATION: event.reason if score.error is None else f"failed: {score.error}",
-                SEGMENT: event.segment,
-                ATTEMPT: event.attempt,
+                EVALUATION_EXPLANATION: reason if score.error is None else f"failed: {score.error}",
+                **place,
             }
             if score.value is not None:
                 attributes[EVALUATION_VALUE] = score.value

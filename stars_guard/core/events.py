@@ -174,7 +174,8 @@ class Finished:
     """The call is over and its audit record written.
 
     Attributes:
-        text: all that was released, save tool calls.
+        text: all that was released, except tool calls. It is empty, and so are the calls, where a judge vetoed the
+            answer as a whole after its end.
         finish: why the answer ended.
         reason: what to tell the reader about a refusal or an early end; empty otherwise.
         call_id: also the audit record's id.

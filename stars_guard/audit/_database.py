@@ -18,7 +18,7 @@ from stars_guard.errors import AuditError, MissingExtra
 
 __all__ = ["HEAD", "Pool", "at_head", "make_engine", "migrate", "translated"]
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision in ``migrations``."""
 
 _LOCK = 0x57A85
@@ -138,7 +138,7 @@ def translated(doing: str, name: str) -> Iterator[None]:
     """Errors of the database become ours; its word on them has no texts of records in it.
 
     Args:
-        doing: ``read``, ``write`` or ``purge``.
+        doing: ``read``, ``write``, ``purge`` or ``rebuild``.
     """
     try:
         yield

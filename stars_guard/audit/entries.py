@@ -27,7 +27,9 @@ from stars_guard.errors import AuditError
 
 __all__ = [
     "GENESIS",
+    "UNSEALED",
     "Broken",
+    "Differs",
     "Entry",
     "Gone",
     "Head",
@@ -43,6 +45,9 @@ __all__ = [
 
 GENESIS = "0" * 64
 """What the first entry of a chain holds in place of the hash before it."""
+
+UNSEALED = "unsealed"
+"""What a head has in place of the name of a chain where it stands for the records that no chain seals."""
 
 Kind = Literal["record", "purge"]
 """What an entry holds: the record of a call, or the note that entries were purged."""
@@ -69,13 +74,25 @@ class _Line(BaseModel):
 
 
 class Head(BaseModel):
-    """The last entry of a chain, or of a part of it."""
+    """The last entry of a chain, or of a part of it.
+
+    A head whose ``writer`` is `UNSEALED` stands for the records that no chain seals: how many there are, and a hash.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     writer: str
     seq: int = 0
     hash: str = GENESIS
+
+    def with_unsealed(self, line: bytes) -> Head:
+        """What stands for one more record that no chain seals.
+
+        Args:
+            line: as it stands in the file.
+        """
+        made = hashlib.sha256(self.hash.encode() + line).hexdigest()
+        return Head(writer=UNSEALED, seq=self.seq + 1, hash=made)
 
 
 class Gone(Head):
@@ -223,10 +240,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Unsealed:
-    """A record of the time before there was a chain."""
+    """A record of the time before there was a chain.
+
+    Attributes:
+        line: as it stands in the file, without its end.
+    """
 
     where: str
     record: CallRecord
+    line: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +266,21 @@ class Broken:
     kind: Literal["torn", "foreign", "garbled"]
     _: KW_ONLY
     error: AuditError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Differs:
+    """What lists, searches and counts show of a call, and is not what its sealed record says.
+
+    Attributes:
+        where: the entry and the call, or the row where no entry stands behind it.
+        call: the call's id; empty where the row belongs to no call.
+        text: what differs, without any text of a record.
+    """
+
+    where: str
+    call: str
+    text: str
 
 
 def seal(head: Head, bodies: Sequence[tuple[Kind, str]]) -> list[Entry]:
@@ -303,7 +340,7 @@ def read_line(line: bytes, where: str, *, ended: bool) -> Entry | Unsealed | Bro
     if (entry := Entry.parse(line)) is not None:
         return entry
     try:
-        return Unsealed(where, CallRecord.model_validate_json(line))
+        return Unsealed(where, CallRecord.model_validate_json(line), line)
     except ValidationError as exc:
         is_json = exc.errors()[0]["type"] != "json_invalid"
     if is_json:

@@ -24,7 +24,19 @@ from stars_guard.audit._files import (
 )
 from stars_guard.audit._query import Filter, News
 from stars_guard.audit.chained_store import ChainedStore
-from stars_guard.audit.entries import Broken, Entry, Head, Item, Kind, Purge, Unsealed, new_writer, read_line, seal
+from stars_guard.audit.entries import (
+    UNSEALED,
+    Broken,
+    Entry,
+    Head,
+    Item,
+    Kind,
+    Purge,
+    Unsealed,
+    new_writer,
+    read_line,
+    seal,
+)
 from stars_guard.audit.writing import Writing
 from stars_guard.errors import AuditError
 
@@ -87,8 +99,16 @@ class JsonlStore(ChainedStore):
         return sum(1 for _ in self._lines())
 
     def heads(self) -> list[Head]:
-        entries = [entry for entry in self.entries() if isinstance(entry, Entry)]
-        return list({entry.writer: entry.head for entry in entries}.values())
+        heads: dict[str, Head] = {}
+        for found in self.entries():
+            match found:
+                case Entry():
+                    heads[found.writer] = found.head
+                case Unsealed():
+                    heads[UNSEALED] = heads.get(UNSEALED, Head(writer=UNSEALED)).with_unsealed(found.line)
+                case Broken():
+                    pass
+        return list(heads.values())
 
     def purge(self, before: datetime) -> int:
         try:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pydantic import ValidationError
-
 from stars_guard.audit.entries import GENESIS, UNSEALED, Entry, Head, Purge, Unsealed
 from stars_guard.audit.keys import AuditKey
 from stars_guard.errors import AuditError
@@ -151,9 +149,9 @@ class Chains:
 
     def _note(self, entry: Entry) -> str | None:
         try:
-            purge = Purge.model_validate_json(entry.payload)
-        except ValidationError:
-            return "it is not a purge that this version reads"
+            purge = Purge.read(entry.payload, "it")
+        except AuditError as exc:
+            return str(exc)
         self._noted_purge = True
         for claim in purge.purged:
             earlier = self._purged.get(claim.writer, {}).get(claim.seq)

@@ -73,7 +73,7 @@ class JsonlStore(ChainedStore):
         if unknown := sorted(options.keys() - {"max_bytes", "daily"}):
             raise AuditError(f"cannot use the audit URL {url!r}: unknown {', '.join(unknown)}", hint="max_bytes, daily")
         max_bytes, daily = options.get("max_bytes"), options.get("daily", "0")
-        if (max_bytes is not None and not max_bytes.isdecimal()) or daily not in ("0", "1"):
+        if (max_bytes is not None and not re.fullmatch("[0-9]{1,18}", max_bytes)) or daily not in ("0", "1"):
             raise AuditError(f"cannot use the audit URL {url!r}", hint="max_bytes is a number, daily 0 or 1")
         return cls(
             local_path(url, path),
@@ -273,9 +273,10 @@ class _Old:
 
 
 def _older(found: Entry | Unsealed | Broken, than: datetime) -> bool:
+    """Raises AuditError for an entry of which nobody can say how old it is: it must not go in silence."""
     match found:
         case Entry(kind="purge"):
-            when = Purge.model_validate_json(found.payload).at
+            when = Purge.read(found.payload, found.where).at
         case Entry():
             when = found.record().ended_at
         case Unsealed():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import unquote
 
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, text
 from sqlalchemy.engine import URL, make_url
@@ -70,8 +71,11 @@ class SqlStore(ChainedStore):
             path = local_path(url, rest)
             return cls(URL.create("sqlite+pysqlite", database=str(path)), writing=writing)
         try:
+            if "\0" in unquote(url):
+                raise ValueError("no part of a URL holds a NUL")
+            url.encode()
             return cls(make_url(url), writing=writing)
-        except (ArgumentError, ValueError) as exc:
+        except (ArgumentError, ValueError, TypeError) as exc:
             raise AuditError(
                 f"cannot use the audit URL {scheme}://...", hint="write it as scheme://user@host:port/database"
             ) from exc
@@ -223,10 +227,23 @@ class SqlStore(ChainedStore):
     def _changing(self, doing: str) -> Iterator[Connection]:
         with translated(doing, self.name), self._pool.used():
             if not self._ready:
-                migrate(self._engine, self._path)
-                self._ready = True
+                self._connect(lambda: migrate(self._engine, self._path))
             with self._engine.connect().execution_options(immediate=True) as connection, connection.begin():
                 yield connection
+
+    def _up_to_date(self) -> None:
+        with self._engine.connect() as connection:
+            newest = at_head(connection)
+        if not newest:
+            migrate(self._engine, self._path)
+
+    def _connect(self, first: Callable[[], None]) -> None:
+        """Use the database for the first time. Only then can the URL be one that the driver cannot use at all."""
+        try:
+            first()
+        except (ValueError, TypeError, LookupError) as exc:
+            raise AuditError(f"cannot use the audit log {self.name}: {type(exc).__name__}") from exc
+        self._ready = True
 
     @contextmanager
     def _reading(self, *, whole: bool = False) -> Iterator[Connection | None]:
@@ -235,16 +252,14 @@ class SqlStore(ChainedStore):
         Args:
             whole: whether all that is read must be of one moment.
         """
-        if self._path is not None and not self._path.exists():
+        with translated("read", self.name):
+            there = self._path is None or self._path.exists()
+        if not there:
             yield None
             return
         with translated("read", self.name), self._pool.used():
             if not self._ready:
-                with self._engine.connect() as connection:
-                    newest = at_head(connection)
-                if not newest:
-                    migrate(self._engine, self._path)
-                self._ready = True
+                self._connect(self._up_to_date)
             with self._engine.connect() as connection:
                 if whole and self._dialect == "postgresql":
                     connection.execution_options(isolation_level="REPEATABLE READ")

@@ -88,7 +88,7 @@ def _read_heads(path: Path) -> list[Head]:
         return [Head.model_validate_json(line) for line in path.read_text().splitlines() if line.strip()]
     except OSError as exc:
         raise InputError(f"cannot read {path}: {exc.strerror}") from exc
-    except ValidationError as exc:
+    except (ValidationError, UnicodeDecodeError) as exc:
         raise InputError(
             f"{path} does not hold the heads of chains", hint="make the file with: stars-guard audit head"
         ) from exc

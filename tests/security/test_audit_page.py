@@ -98,20 +98,9 @@ def ask(
     return said["status"], said["body"], read
 
 
-FIELDS = [
-    "since",
-    "until",
-    "policy",
-    "judge",
-    "finish",
-    "stage",
-    "run_id",
-    "text",
-    "rejected",
-    "before",
-    "before_id",
-    "?",
-]
+FIELDS = (
+    *("since", "until", "policy", "judge", "finish", "stage", "run_id", "text", "rejected", "before", "before_id", "?"),
+)
 ODD = (
     *(
         "\0",
@@ -138,18 +127,15 @@ VALUES = (
 HEADERS = st.lists(
     st.tuples(st.sampled_from(NAMES), st.one_of(st.binary(max_size=12), st.sampled_from(VALUES))), max_size=3
 )
+FIELD = st.tuples(st.sampled_from(FIELDS), st.one_of(st.text(max_size=20), st.sampled_from(ODD)))
+QUERIES = st.lists(FIELD, max_size=4).map(lambda query: urlencode(query).encode())
 METHODS = st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "X"])
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=st.one_of(st.sampled_from(PATHS), st.text(max_size=12).map("/calls/{}".format), st.text(max_size=12)),
-    query=st.one_of(
-        st.lists(
-            st.tuples(st.sampled_from(FIELDS), st.one_of(st.text(max_size=20), st.sampled_from(ODD))), max_size=4
-        ).map(lambda q: urlencode(q).encode()),
-        st.binary(max_size=20),
-    ),
+    query=st.one_of(QUERIES, st.binary(max_size=20)),
     headers=HEADERS,
     method=st.one_of(st.just("GET"), METHODS),
     body=st.lists(st.binary(max_size=30), max_size=3),

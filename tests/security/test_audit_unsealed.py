@@ -1,4 +1,4 @@
-"""A record that no chain seals proves nothing, wherever it stands: ``verify`` counts it, and a key or head forbids it."""
+"""A record that no chain seals proves nothing, wherever it stands: verify counts it, and a key or head forbids it."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Column, Connection, Row, Select, Table, Text, cast, delete, insert, select, text, tuple_
@@ -65,7 +64,6 @@ def entries_in_order(connection: Connection) -> Iterator[Sequence[Entry]]:
         place = found[-1].writer, found[-1].seq
 
 
-@dataclass(slots=True)
 class Comparison:
     """Compares derived rows with entries. Give it all entries, in the order of `entries_in_order`.
 
@@ -73,9 +71,10 @@ class Comparison:
         connection: everything is read from one snapshot of the database if its transaction is one.
     """
 
-    connection: Connection
-    _writer: str = field(default="", init=False)
-    _last: int = field(default=-1, init=False)
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._writer = ""
+        self._last = -1
 
     def of(self, made: Sequence[Entry]) -> Iterator[Differs]:
         """The calls among these entries whose rows are not those of their records."""
@@ -84,7 +83,7 @@ class Comparison:
             return
         rows: defaultdict[tuple[str, int], list[Row[Any]]] = defaultdict(list)
         places = [(entry.writer, entry.seq) for entry, _ in records]
-        for row in self.connection.execute(select(calls).where(tuple_(calls.c.writer, calls.c.seq).in_(places))):
+        for row in self._connection.execute(select(calls).where(tuple_(calls.c.writer, calls.c.seq).in_(places))):
             rows[row.writer, row.seq].append(row)
         numbers = [row.id for found in rows.values() for row in found]
         children = [self._children(table, column, numbers) for table, column, _ in _CHILDREN]
@@ -92,21 +91,24 @@ class Comparison:
             there = rows[entry.writer, entry.seq]
             wrong = list(self._differing(entry, record, there, children))
             if wrong:
-                yield Differs(f"{entry.where}, call {record.call_id}", record.call_id, "; ".join(wrong))
+                where = f"{entry.where}, call {record.call_id}"
+                yield Differs(where=where, call=record.call_id, text="; ".join(wrong))
 
     def strays(self) -> Iterator[Differs]:
         """Rows that no entry stands behind."""
         match = (entries.c.writer == calls.c.writer) & (entries.c.seq == calls.c.seq) & (entries.c.kind == "record")
         no_entry = select(calls.c.id, calls.c.call_id).where(~select(entries.c.seq).where(match).exists())
         for row in self._stream(no_entry):
-            yield Differs(f"call {row.call_id}", str(row.call_id), "it is listed, and no record of it is in the log")
+            text = "it is listed, and no record of it is in the log"
+            yield Differs(where=f"call {row.call_id}", call=str(row.call_id), text=text)
         for table, column, name in _CHILDREN:
             no_call = select(column).where(~select(calls.c.id).where(calls.c.id == column).exists())
             for row in self._stream(no_call):
-                yield Differs(f"row {row[0]} of {table.name}", "", f"these {name} belong to no call")
+                where = f"row {row[0]} of {table.name}"
+                yield Differs(where=where, call="", text=f"these {name} belong to no call")
 
     def _stream(self, query: Select[Any]) -> Iterator[Row[Any]]:
-        with closing(self.connection.execution_options(yield_per=_CHUNK).execute(query)) as rows:
+        with closing(self._connection.execution_options(yield_per=_CHUNK).execute(query)) as rows:
             yield from rows
 
     def _children(
@@ -116,14 +118,14 @@ class Comparison:
         columns: list[Any] = list(table.c)
         if table is texts and self._vectors:
             columns = [texts.c.rowid, cast(texts.c.words, Text).label("words")]
-        for row in self.connection.execute(select(*columns).where(column.in_(numbers))):
+        for row in self._connection.execute(select(*columns).where(column.in_(numbers))):
             found[row._mapping[column.name]].append(dict(row._mapping))
         return found
 
     @property
     def _vectors(self) -> bool:
         """Whether words are kept as a vector of PostgreSQL, which has an order of its own."""
-        return self.connection.dialect.name == "postgresql"
+        return self._connection.dialect.name == "postgresql"
 
     def _words(self, call: int, record: CallRecord) -> Mapping[str, Any]:
         words = words_of(record)

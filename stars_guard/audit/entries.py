@@ -265,6 +265,7 @@ class Unsealed:
 
     where: str
     record: CallRecord
+    _: KW_ONLY
     line: bytes
 
 
@@ -285,7 +286,7 @@ class Broken:
     error: AuditError | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Differs:
     """What lists, searches and counts show of a call, and is not what its sealed record says.
 
@@ -344,7 +345,7 @@ def read_line(line: bytes, where: str, *, ended: bool) -> Entry | Unsealed | Bro
     try:
         record = CallRecord.model_validate_json(line)
         _check_times(where, record.started_at, record.ended_at)
-        return Unsealed(where, record, line)
+        return Unsealed(where, record, line=line)
     except AuditError as error:
         return Broken(where, "foreign", error=error)
     except ValidationError as exc:

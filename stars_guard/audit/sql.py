@@ -125,7 +125,7 @@ class SqlStore(ChainedStore):
             with self._changing("read") as connection:
                 wrong = index_of_words(connection)
         if wrong is not None:
-            yield Differs("", "", f"what searches read is damaged: {wrong}")
+            yield Differs(where="", call="", text=f"what searches read is damaged: {wrong}")
 
     def _compared(self, found: Iterator[Differs]) -> Iterator[Differs]:
         try:
@@ -134,7 +134,7 @@ class SqlStore(ChainedStore):
             if self._dialect != "sqlite":
                 raise
             # SQLite stores anything anywhere, also what no program can read as what it is to be
-            yield Differs("", "", f"what lists and counts read is damaged: {exc.orig}")
+            yield Differs(where="", call="", text=f"what lists and counts read is damaged: {exc.orig}")
 
     def rebuild(self) -> int:
         with self._lock, self._changing("rebuild") as connection:

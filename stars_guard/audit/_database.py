@@ -14,11 +14,12 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from stars_guard.audit.private_files import tighten
 from stars_guard.errors import AuditError, MissingExtra
 
 __all__ = ["HEAD", "Pool", "at_head", "make_engine", "migrate", "translated"]
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision in ``migrations``."""
 
 _LOCK = 0x57A85
@@ -95,7 +96,8 @@ def migrate(engine: Engine, path: Path | None) -> None:
     """Bring the schema up to date. Any number of processes may do so at once.
 
     Args:
-        path: the file of an SQLite database; it and its folders are made for their owner only.
+        path: the file of an SQLite database; it and its folders are made for their owner only, and taken
+            from others where they could read it.
 
     Raises:
         AuditError: the database was written by a newer version of stars-guard.
@@ -104,6 +106,9 @@ def migrate(engine: Engine, path: Path | None) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _folder_locked(path.parent):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            for each in ("", "-wal", "-shm", "-journal"):
+                # SQLite makes the files beside it with the permissions that the database has
+                tighten(path.with_name(path.name + each))
             with engine.connect() as connection:
                 raw = connection.connection.driver_connection
                 assert raw is not None  # noqa: S101
@@ -138,7 +143,7 @@ def translated(doing: str, name: str) -> Iterator[None]:
     """Errors of the database become ours; its word on them has no texts of records in it.
 
     Args:
-        doing: ``read``, ``write`` or ``purge``.
+        doing: ``read``, ``write``, ``purge`` or ``rebuild``.
     """
     try:
         yield

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from stars_guard.audit.private_files import tighten
 from stars_guard.errors import AuditError
 
 __all__ = [
@@ -54,18 +55,24 @@ def turn_over(path: Path) -> None:
     parts = parts_of(path)
     number = int(parts[-1].name.rpartition(".")[2]) + 1 if parts else 1
     path.rename(path.with_name(f"{path.name}.{number:06d}"))
+    for part in parts:
+        tighten(part)
     sync_folder(path.parent)
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[int]:
-    """The file, opened for appending and held for this writer alone. It is made when it is not there."""
+    """The file, opened for appending and held for this writer alone. It is made when it is not there.
+
+    Only its owner may read it then, also where others could before.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     while True:
         file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
             if _is_at(file, path):
+                tighten(file)
                 yield file
                 return
         finally:
@@ -128,7 +135,9 @@ def replace_start(path: Path, start: int) -> None:
     beside = path.with_name(path.name + ".purging")
     source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        target = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        # a purge that was cut off may have left one; a link would be followed
+        beside.unlink(missing_ok=True)
+        target = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             while data := os.pread(source, _BLOCK, start):
                 start += os.write(target, data)
@@ -148,14 +157,21 @@ def local_path(url: str, path: str) -> Path:
         path: what comes after ``scheme://``, without options.
 
     Raises:
-        AuditError: the URL has no path, or there is no home directory.
+        AuditError: the URL has no path that a file can have, or there is no home directory.
     """
     if not path or path.endswith("/"):
         raise AuditError(f"cannot use the audit URL {url!r}", hint="it needs the path of a file")
     try:
-        return Path(unquote(path)).expanduser().absolute()
+        found = Path(unquote(path)).expanduser().absolute()
     except RuntimeError as exc:
         raise AuditError(f"cannot use the audit URL {url!r}: there is no home directory") from exc
+    try:
+        usable = b"\0" not in os.fsencode(found) and found.name not in ("", "..")
+    except UnicodeEncodeError:
+        usable = False
+    if not usable:
+        raise AuditError(f"cannot use the audit URL {url!r}: no file can have this path")
+    return found
 
 
 def sync_folder(folder: Path) -> None:

@@ -129,13 +129,16 @@ def parse_time(text: str, now: datetime | None = None) -> datetime:
     Raises:
         InputError: it is neither.
     """
-    if ago := re.fullmatch(r"(\d{1,6})([smhdw])", text.strip()):
-        return (now or datetime.now(UTC)) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
     try:
+        if ago := re.fullmatch(r"(\d{1,6})([smhdw])", text.strip()):
+            return (now or datetime.now(UTC)) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         when = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise InputError(f"{text!r} is not a time", hint="use 90d, 2h, 2026-01-31 or 2026-01-31T10:00") from None
-    return when if when.tzinfo else when.replace(tzinfo=UTC)
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        when.astimezone(UTC)  # the first and the last days that there are may have no time in UTC
+    except (ValueError, OverflowError):
+        shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+        raise InputError(f"{shown!r} is not a time", hint="use 90d, 2h, 2026-01-31 or 2026-01-31T10:00") from None
+    return when
 
 
 def blamed(attempt: Attempt, rules: Iterable[RuleEntry]) -> tuple[str, ...]:
@@ -194,7 +197,7 @@ def matches(record: CallRecord, wanted: Filter) -> bool:
             wanted.since is None or row.started_at >= stamp(wanted.since),
             wanted.until is None or row.started_at < stamp(wanted.until),
             wanted.policy is None or storable(wanted.policy) == row.policy,
-            wanted.judge is None or wanted.judge in row.judges,
+            wanted.judge is None or storable(wanted.judge) in map(storable, row.judges),
             wanted.finish in (None, row.finish),
             wanted.stage in (None, row.stage),
             wanted.run_id is None or storable(wanted.run_id) == row.run_id,

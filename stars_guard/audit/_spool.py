@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import logging
@@ -17,6 +18,7 @@ from pydantic_core import from_json
 from stars_guard.audit._files import sync_folder
 from stars_guard.audit._sink import Sink
 from stars_guard.audit.entries import Item, canonical
+from stars_guard.audit.private_files import tighten
 from stars_guard.audit.record import CallRecord
 from stars_guard.errors import AuditError
 
@@ -107,10 +109,13 @@ class Spool:
         moved = 0
         for path in sorted(self._folder.glob(f"{self._mark}-*.jsonl")):
             try:
-                file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue
+                file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except OSError as exc:
+                if exc.errno in (errno.ENOENT, errno.ELOOP):
+                    continue
+                raise
             try:
+                tighten(file)
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 moved += _empty(path, file, store)
             except BlockingIOError:
@@ -166,7 +171,8 @@ def _item(line: bytes) -> Item | None:
 def _set_aside(path: Path, lines: Sequence[bytes]) -> None:
     """Keep lines that cannot be read in a file that no process takes for a spool."""
     aside, part = path.with_suffix(".unreadable"), path.with_suffix(".part")
-    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    part.unlink(missing_ok=True)
+    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(file, "wb") as stream:
         stream.writelines(lines)
         stream.flush()

@@ -53,7 +53,7 @@ def conditions(wanted: Filter, dialect: str) -> list[ColumnElement[bool]]:
             found.append(calls.c[name] == storable(value))
     if wanted.judge is not None:
         blame = blames.alias()
-        found.append(exists().where(blame.c.judge == wanted.judge, blame.c.call == calls.c.id))
+        found.append(exists().where(blame.c.judge == storable(wanted.judge), blame.c.call == calls.c.id))
     if wanted.rejected:
         found.append(calls.c.rejections > 0)
     asked = sorted(words(wanted.text or ""))
@@ -72,7 +72,7 @@ def page(connection: Connection, wanted: Filter, limit: int | None, before: Plac
     dialect = connection.dialect.name
     query = select(calls).where(*conditions(replace(wanted, text=None), dialect))
     if before is not None:
-        start, call = before
+        start, call = map(storable, before)
         query = query.where(or_(calls.c.started_at < start, and_(calls.c.started_at == start, calls.c.call_id < call)))
     query = query.order_by(calls.c.started_at.desc(), calls.c.call_id.desc())
     asked = sorted(words(wanted.text or ""))
@@ -109,6 +109,8 @@ def news(connection: Connection, wanted: Filter, cursor: str | None) -> News:
     if cursor is None:
         return News((), now)
     seen, *were_open = (int(number) for number in cursor.split(","))
+    if not all(0 <= number < 1 << 63 for number in (seen, *were_open)) or len(were_open) > _WINDOW:
+        raise ValueError("the cursor is not one of this log")
     new = or_(and_(calls.c.id > seen, calls.c.id <= last), calls.c.id.in_(were_open))
     query = select(calls).where(new, *conditions(wanted, connection.dialect.name)).order_by(calls.c.id)
     return News(tuple(_summaries(connection, connection.execute(query).all())), now)

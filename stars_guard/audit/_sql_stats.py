@@ -25,6 +25,9 @@ from stars_guard.audit.stats import (
 __all__ = ["count_rows"]
 
 _TOKENS = ("proposals", "rejections", "drawn", "kept", "rejected", "surplus", "overrun")
+_LAST = 253_402_214_400.0
+"""Seconds from 1970 to the last day that there is."""
+
 _Where = list[ColumnElement[bool]]
 
 
@@ -32,7 +35,7 @@ def count_rows(connection: Connection, wanted: Filter) -> Stats:
     """Add up the wanted calls."""
     where = conditions(wanted, connection.dialect.name)
     span = connection.execute(select(func.min(calls.c.started), func.max(calls.c.started)).where(*where)).one()
-    first, last = (datetime.fromtimestamp(when or 0.0, UTC) for when in span)
+    first, last = (_moment(when or 0.0) for when in span)
     bucket = bucket_seconds(first, last)
     number = func.count()
     policy, stretch = calls.c.policy, cast(func.floor(calls.c.started / bucket), BigInteger)
@@ -82,7 +85,12 @@ def _cost(row: Row[Any], name: str) -> Cost:
 
 
 def _renamed(cost: Cost, bucket: int) -> Cost:
-    return replace(cost, name=datetime.fromtimestamp(int(cost.name) * bucket, UTC).isoformat())
+    return replace(cost, name=_moment(int(cost.name) * bucket).isoformat())
+
+
+def _moment(seconds: float) -> datetime:
+    """A time in UTC. What is beyond the calendar was not written by us, and `verify` says so; counting goes on."""
+    return datetime.fromtimestamp(min(max(seconds, 0.0), _LAST), UTC)
 
 
 def _by_index(connection: Connection, where: _Where) -> tuple[tuple[IndexCount, ...], float, tuple[Cell, ...]]:

@@ -10,7 +10,7 @@ from datetime import datetime
 import anyio.to_thread
 
 from stars_guard.audit._write_queue import WriteQueue
-from stars_guard.audit.entries import Broken, Entry, Head, Item, Unsealed
+from stars_guard.audit.entries import Broken, Differs, Entry, Head, Item, Unsealed
 from stars_guard.audit.record import CallRecord
 from stars_guard.audit.store import AuditStore
 from stars_guard.audit.writing import Writing
@@ -70,6 +70,21 @@ class ChainedStore(AuditStore):
         Raises:
             AuditError: the log cannot be read.
         """
+
+    def checked(self) -> Iterator[Entry | Unsealed | Broken | Differs]:
+        """As `entries`, and also every call of which lists, searches and counts show something else than its record.
+
+        A store that answers them from the entries themselves has none of these.
+        """
+        yield from self.entries()
+
+    def rebuild(self) -> int:
+        """Make anew what lists, searches and counts read, from the entries. Returns how many calls there are.
+
+        Raises:
+            AuditError: the log cannot be changed, or an entry cannot be read.
+        """
+        return sum(1 for _ in self.records())
 
     @abstractmethod
     def size(self) -> int:

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from stars_guard.audit._canonical import EXACT, canonical
 from stars_guard.audit.keys import KEY_VARIABLE, AuditKey, audit_keys
 from stars_guard.audit.record import CallRecord, read_record
 from stars_guard.audit.versions import unreadable
@@ -27,7 +28,9 @@ from stars_guard.errors import AuditError
 
 __all__ = [
     "GENESIS",
+    "UNSEALED",
     "Broken",
+    "Differs",
     "Entry",
     "Gone",
     "Head",
@@ -44,11 +47,11 @@ __all__ = [
 GENESIS = "0" * 64
 """What the first entry of a chain holds in place of the hash before it."""
 
+UNSEALED = "unsealed"
+"""What a head has in place of the name of a chain where it stands for the records that no chain seals."""
+
 Kind = Literal["record", "purge"]
 """What an entry holds: the record of a call, or the note that entries were purged."""
-
-_EXACT = 2**53 - 1
-"""The largest whole number that a double holds, and every number below it."""
 
 _Hash = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\z")]
 _Name = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{16}\z")]
@@ -64,18 +67,30 @@ class _Line(BaseModel):
     prev: _Hash
     purge: dict[str, Any] | None = None
     record: dict[str, Any] | None = None
-    seq: Annotated[int, Field(ge=1, le=_EXACT)]
+    seq: Annotated[int, Field(ge=1, le=EXACT)]
     writer: _Name
 
 
 class Head(BaseModel):
-    """The last entry of a chain, or of a part of it."""
+    """The last entry of a chain, or of a part of it.
+
+    A head whose ``writer`` is `UNSEALED` stands for the records that no chain seals: how many there are, and a hash.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     writer: str
     seq: int = 0
     hash: str = GENESIS
+
+    def with_unsealed(self, line: bytes) -> Head:
+        """What stands for one more record that no chain seals.
+
+        Args:
+            line: as it stands in the file.
+        """
+        made = hashlib.sha256(self.hash.encode() + line).hexdigest()
+        return Head(writer=UNSEALED, seq=self.seq + 1, hash=made)
 
 
 class Gone(Head):
@@ -107,12 +122,29 @@ class Purge(BaseModel):
             earlier: payloads of the purges before. What they say is said again, because they may go too.
         """
         last: dict[str, Head] = {}
-        for head in (*(head for payload in earlier for head in cls.model_validate_json(payload).purged), *gone):
+        for head in (*(head for payload in earlier for head in cls.read(payload, "a purge").purged), *gone):
             if head.writer not in last or head.seq > last[head.writer].seq:
                 last[head.writer] = head
         now, until = datetime.now(UTC).isoformat(), before.astimezone(UTC).isoformat()
         purged = tuple(Gone(writer=head.writer, seq=head.seq, hash=head.hash) for head in last.values())
         return canonical(cls(at=now, before=until, purged=purged).model_dump())
+
+    @classmethod
+    def read(cls, payload: str, where: str) -> Purge:
+        """What a payload says.
+
+        Args:
+            where: the place in the log, for the error.
+
+        Raises:
+            AuditError: it is not a purge that this version reads, or its times are none.
+        """
+        try:
+            found = cls.model_validate_json(payload)
+        except ValidationError:
+            raise AuditError(f"{where} is not a purge that this version of stars-guard reads") from None
+        _check_times(where, found.at)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,17 +248,25 @@ class Entry:
         """The record.
 
         Raises:
-            AuditError: this version of stars-guard does not read it.
+            AuditError: this version of stars-guard does not read it, or its times are none.
         """
-        return read_record(self.payload, self.where)
+        record = read_record(self.payload, self.where)
+        _check_times(self.where, record.started_at, record.ended_at)
+        return record
 
 
 @dataclass(frozen=True, slots=True)
 class Unsealed:
-    """A record of the time before there was a chain."""
+    """A record of the time before there was a chain.
+
+    Attributes:
+        line: as it stands in the file, without its end.
+    """
 
     where: str
     record: CallRecord
+    _: KW_ONLY
+    line: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +284,21 @@ class Broken:
     kind: Literal["torn", "foreign", "garbled"]
     _: KW_ONLY
     error: AuditError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Differs:
+    """What lists, searches and counts show of a call, and is not what its sealed record says.
+
+    Attributes:
+        where: the entry and the call, or the row where no entry stands behind it.
+        call: the call's id; empty where the row belongs to no call.
+        text: what differs, without any text of a record.
+    """
+
+    where: str
+    call: str
+    text: str
 
 
 def seal(head: Head, bodies: Sequence[tuple[Kind, str]]) -> list[Entry]:
@@ -277,21 +332,6 @@ def new_writer() -> str:
     return secrets.token_hex(8)
 
 
-def canonical(data: Mapping[str, Any]) -> str:
-    """Canonical JSON (RFC 8785). Whole numbers that a double cannot hold become strings.
-
-    Raises:
-        AuditError: a number is infinite or not a number, or a text is not Unicode.
-    """
-    try:
-        try:
-            return rfc8785.dumps(data).decode()
-        except rfc8785.IntegerDomainError:
-            return rfc8785.dumps(_exact(data)).decode()
-    except rfc8785.CanonicalizationError as exc:
-        raise AuditError("a record cannot be written", hint=f"{type(exc).__name__}: a number or a text in it") from None
-
-
 def read_line(line: bytes, where: str, *, ended: bool) -> Entry | Unsealed | Broken:
     """What a line of a file is.
 
@@ -303,13 +343,35 @@ def read_line(line: bytes, where: str, *, ended: bool) -> Entry | Unsealed | Bro
     if (entry := Entry.parse(line)) is not None:
         return entry
     try:
-        return Unsealed(where, CallRecord.model_validate_json(line))
+        record = CallRecord.model_validate_json(line)
+        _check_times(where, record.started_at, record.ended_at)
+        return Unsealed(where, record, line=line)
+    except AuditError as error:
+        return Broken(where, "foreign", error=error)
     except ValidationError as exc:
         is_json = exc.errors()[0]["type"] != "json_invalid"
     if is_json:
         return Broken(where, "foreign", error=unreadable(line, where))
     old = line.startswith(b'{"schema_version":1,')
     return Broken(where, "torn" if old or (not ended and not _begins_complete(line)) else "garbled")
+
+
+def _check_times(where: str, *times: str) -> None:
+    """Times as all records have them, so that whoever counts and lists them needs not ask.
+
+    Args:
+        where: the place in the log, for the error.
+
+    Raises:
+        AuditError: one of them is none.
+    """
+    for each in times:
+        try:
+            when = datetime.fromisoformat(each)
+        except ValueError:
+            when = None
+        if when is None or when.tzinfo is None or not 1970 <= when.year < 9999:
+            raise AuditError(f"{where} has a time that no call can have had")
 
 
 def _begins_complete(line: bytes) -> bool:
@@ -328,17 +390,3 @@ def _json(value: str | int | None) -> str:
 def _object(members: Mapping[str, str]) -> bytes:
     """Canonical JSON of an object, from the canonical JSON of its members: they are sorted by name, and that is all."""
     return ("{" + ",".join(f"{_json(name)}:{members[name]}" for name in sorted(members)) + "}").encode()
-
-
-def _exact(value: Any) -> Any:
-    match value:
-        case bool():
-            return value
-        case int():
-            return value if -_EXACT <= value <= _EXACT else str(value)
-        case dict():
-            return {key: _exact(each) for key, each in value.items()}
-        case list() | tuple():
-            return [_exact(each) for each in value]
-        case _:
-            return value

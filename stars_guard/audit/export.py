@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import islice
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stars_guard.audit._query import blamed, summarize
+from stars_guard.audit.private_files import replacing
 from stars_guard.audit.record import CallRecord
-from stars_guard.errors import AuditError, InputError, MissingExtra
+from stars_guard.errors import InputError, MissingExtra
 
 __all__ = ["Rows", "calls", "export", "harmless", "proposals"]
 
@@ -57,6 +58,15 @@ _PROPOSALS = _CALL | {
 }
 
 _BATCH = 2_000
+
+_FORMULA = frozenset("=+-@\u2212")
+"""What a formula can begin with; the last is a minus sign."""
+
+_UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Mn", "Me", "Zl", "Zp", "Zs"})
+"""Kinds of characters that are not seen at the beginning of a cell: spaces, controls, marks on nothing."""
+
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Letters and symbols that are not seen either."""
 
 
 def calls(record: CallRecord) -> Iterator[dict[str, Any]]:
@@ -106,6 +116,8 @@ def proposals(record: CallRecord) -> Iterator[dict[str, Any]]:
 def export(records: Iterable[CallRecord], path: Path, rows: Rows = "proposals") -> int:
     """Write records to a file whose ending says the format. A file that cannot be finished is not left behind.
 
+    Only the owner may read the file. One that was there is replaced, and a link is not followed.
+
     Args:
         path: ``.jsonl`` holds the records as they are, ``.csv`` and ``.parquet`` one row for each candidate or call.
 
@@ -124,24 +136,25 @@ def export(records: Iterable[CallRecord], path: Path, rows: Rows = "proposals") 
             f"{path}: the format {path.suffix or 'without an ending'} is not known",
             hint=f"use one of {', '.join(writers)}",
         )
-    part = path.with_name(f".{path.name}.part")
     counted = _Counted(records)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)
-        part.touch(mode=0o600)
+    with replacing(path) as part:
         write(counted, part, rows)
-        os.replace(part, path)
-    except OSError as exc:
-        raise AuditError(f"cannot write {path}: {exc.strerror}") from exc
-    finally:
-        part.unlink(missing_ok=True)
     return counted.count
 
 
 def harmless(text: str) -> str:
-    """A cell of CSV that a spreadsheet does not run: what begins like a formula gets an apostrophe before it."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    """A cell of CSV that a spreadsheet does not run: what begins like a formula gets an apostrophe before it.
+
+    Spreadsheets pass over what they do not show, and take full-width signs for the usual ones. A cell that begins with
+    a control character counts too: a line feed begins a cell of its own where quotes are not understood.
+    """
+    for at, char in enumerate(text):
+        kind = unicodedata.category(char)
+        if at == 0 and kind == "Cc":
+            return f"'{text}"
+        if not (kind in _UNSEEN or char in _BLANK):
+            return f"'{text}" if unicodedata.normalize("NFKC", char)[:1] in _FORMULA else text
+    return text
 
 
 class _Counted:

@@ -24,7 +24,19 @@ from stars_guard.audit._files import (
 )
 from stars_guard.audit._query import Filter, News
 from stars_guard.audit.chained_store import ChainedStore
-from stars_guard.audit.entries import Broken, Entry, Head, Item, Kind, Purge, Unsealed, new_writer, read_line, seal
+from stars_guard.audit.entries import (
+    UNSEALED,
+    Broken,
+    Entry,
+    Head,
+    Item,
+    Kind,
+    Purge,
+    Unsealed,
+    new_writer,
+    read_line,
+    seal,
+)
 from stars_guard.audit.writing import Writing
 from stars_guard.errors import AuditError
 
@@ -61,7 +73,7 @@ class JsonlStore(ChainedStore):
         if unknown := sorted(options.keys() - {"max_bytes", "daily"}):
             raise AuditError(f"cannot use the audit URL {url!r}: unknown {', '.join(unknown)}", hint="max_bytes, daily")
         max_bytes, daily = options.get("max_bytes"), options.get("daily", "0")
-        if (max_bytes is not None and not max_bytes.isdecimal()) or daily not in ("0", "1"):
+        if (max_bytes is not None and not re.fullmatch("[0-9]{1,18}", max_bytes)) or daily not in ("0", "1"):
             raise AuditError(f"cannot use the audit URL {url!r}", hint="max_bytes is a number, daily 0 or 1")
         return cls(
             local_path(url, path),
@@ -87,8 +99,16 @@ class JsonlStore(ChainedStore):
         return sum(1 for _ in self._lines())
 
     def heads(self) -> list[Head]:
-        entries = [entry for entry in self.entries() if isinstance(entry, Entry)]
-        return list({entry.writer: entry.head for entry in entries}.values())
+        heads: dict[str, Head] = {}
+        for found in self.entries():
+            match found:
+                case Entry():
+                    heads[found.writer] = found.head
+                case Unsealed():
+                    heads[UNSEALED] = heads.get(UNSEALED, Head(writer=UNSEALED)).with_unsealed(found.line)
+                case Broken():
+                    pass
+        return list(heads.values())
 
     def purge(self, before: datetime) -> int:
         try:
@@ -253,9 +273,10 @@ class _Old:
 
 
 def _older(found: Entry | Unsealed | Broken, than: datetime) -> bool:
+    """Raises AuditError for an entry of which nobody can say how old it is: it must not go in silence."""
     match found:
         case Entry(kind="purge"):
-            when = Purge.model_validate_json(found.payload).at
+            when = Purge.read(found.payload, found.where).at
         case Entry():
             when = found.record().ended_at
         case Unsealed():

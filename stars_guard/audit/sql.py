@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import unquote
 
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from stars_guard.audit._database import Pool, at_head, make_engine, migrate, translated
+from stars_guard.audit._derived import Comparison, entries_in_order, index_of_words, insert_derived, pages_of, rebuild
 from stars_guard.audit._files import local_path
 from stars_guard.audit._query import Filter, News, Place, Summary
-from stars_guard.audit._rows import attempts_of, blames_of, call_of, words_of
-from stars_guard.audit._sql_query import ids_of, news, page, texts_row
+from stars_guard.audit._sql_query import ids_of, news, page
 from stars_guard.audit._sql_stats import count_rows
 from stars_guard.audit._tables import attempts, blames, calls, entries, texts
 from stars_guard.audit.chained_store import ChainedStore
-from stars_guard.audit.entries import Entry, Head, Item, Purge, new_writer, seal
+from stars_guard.audit.entries import Differs, Entry, Head, Item, Purge, new_writer, seal
 from stars_guard.audit.record import CallRecord
 from stars_guard.audit.stats import Stats
 from stars_guard.audit.writing import Writing
@@ -70,8 +71,11 @@ class SqlStore(ChainedStore):
             path = local_path(url, rest)
             return cls(URL.create("sqlite+pysqlite", database=str(path)), writing=writing)
         try:
+            if "\0" in unquote(url):
+                raise ValueError("no part of a URL holds a NUL")
+            url.encode()
             return cls(make_url(url), writing=writing)
-        except (ArgumentError, ValueError) as exc:
+        except (ArgumentError, ValueError, TypeError) as exc:
             raise AuditError(
                 f"cannot use the audit URL {scheme}://...", hint="write it as scheme://user@host:port/database"
             ) from exc
@@ -95,7 +99,7 @@ class SqlStore(ChainedStore):
             self._uncertain = True
             made = self._seal(connection, [("record", item.payload) for item in items])
             if items:
-                _insert(connection, items, made)
+                insert_derived(connection, [(item.record, entry) for item, entry in zip(items, made, strict=True)])
         self._head = made[-1].head if made else self._head
         self._uncertain = False
 
@@ -105,6 +109,36 @@ class SqlStore(ChainedStore):
 
     def entries(self) -> Iterator[Entry]:
         yield from self._stream(select(entries).order_by(entries.c.writer, entries.c.seq))
+
+    def checked(self) -> Iterator[Entry | Differs]:
+        """As `ChainedStore.checked`. All is read from one snapshot, a bounded number of calls at a time."""
+        with self._reading(whole=True) as connection:
+            if connection is None:
+                return
+            comparison = Comparison(connection)
+            for part in entries_in_order(connection):
+                yield from part
+                yield from self._compared(comparison.of(part))
+            yield from self._compared(comparison.strays())
+            wrong = pages_of(connection) if self._dialect == "sqlite" else None
+        if self._dialect == "sqlite" and wrong is None:
+            with self._changing("read") as connection:
+                wrong = index_of_words(connection)
+        if wrong is not None:
+            yield Differs(where="", call="", text=f"what searches read is damaged: {wrong}")
+
+    def _compared(self, found: Iterator[Differs]) -> Iterator[Differs]:
+        try:
+            yield from found
+        except DBAPIError as exc:
+            if self._dialect != "sqlite":
+                raise
+            # SQLite stores anything anywhere, also what no program can read as what it is to be
+            yield Differs(where="", call="", text=f"what lists and counts read is damaged: {exc.orig}")
+
+    def rebuild(self) -> int:
+        with self._lock, self._changing("rebuild") as connection:
+            return rebuild(connection)
 
     def records(self) -> Iterator[CallRecord]:
         for entry in self._stream(select(entries).join_from(entries, calls, _OF_CALL).order_by(calls.c.id)):
@@ -193,25 +227,42 @@ class SqlStore(ChainedStore):
     def _changing(self, doing: str) -> Iterator[Connection]:
         with translated(doing, self.name), self._pool.used():
             if not self._ready:
-                migrate(self._engine, self._path)
-                self._ready = True
+                self._connect(lambda: migrate(self._engine, self._path))
             with self._engine.connect().execution_options(immediate=True) as connection, connection.begin():
                 yield connection
 
+    def _up_to_date(self) -> None:
+        with self._engine.connect() as connection:
+            newest = at_head(connection)
+        if not newest:
+            migrate(self._engine, self._path)
+
+    def _connect(self, first: Callable[[], None]) -> None:
+        """Use the database for the first time. Only then can the URL be one that the driver cannot use at all."""
+        try:
+            first()
+        except (ValueError, TypeError, LookupError) as exc:
+            raise AuditError(f"cannot use the audit log {self.name}: {type(exc).__name__}") from exc
+        self._ready = True
+
     @contextmanager
-    def _reading(self) -> Iterator[Connection | None]:
-        """A connection, or None where nothing has been written yet."""
-        if self._path is not None and not self._path.exists():
+    def _reading(self, *, whole: bool = False) -> Iterator[Connection | None]:
+        """A connection, or None where nothing has been written yet.
+
+        Args:
+            whole: whether all that is read must be of one moment.
+        """
+        with translated("read", self.name):
+            there = self._path is None or self._path.exists()
+        if not there:
             yield None
             return
         with translated("read", self.name), self._pool.used():
             if not self._ready:
-                with self._engine.connect() as connection:
-                    newest = at_head(connection)
-                if not newest:
-                    migrate(self._engine, self._path)
-                self._ready = True
+                self._connect(self._up_to_date)
             with self._engine.connect() as connection:
+                if whole and self._dialect == "postgresql":
+                    connection.execution_options(isolation_level="REPEATABLE READ")
                 yield connection
 
     def _stream(self, query: Select[Any]) -> Iterator[Entry]:
@@ -241,24 +292,6 @@ def _entry(row: Row[Any]) -> Entry:
 
 def _has(connection: Connection, wanted: Collection[str]) -> set[str]:
     return set(connection.scalars(select(calls.c.call_id).where(calls.c.call_id.in_(wanted))))
-
-
-def _insert(connection: Connection, items: Sequence[Item], made: Sequence[Entry]) -> None:
-    rows = [call_of(item.record, entry) for item, entry in zip(items, made, strict=True)]
-    given = insert(calls).returning(calls.c.id, sort_by_parameter_order=True)
-    ids = connection.scalars(given, rows).all()
-    records = [(call, item.record) for call, item in zip(ids, items, strict=True)]
-    many: list[tuple[Any, list[dict[str, Any]]]] = [
-        (insert(attempts), [row for call, record in records for row in attempts_of(call, record)]),
-        (insert(blames), [row for call, record in records for row in blames_of(call, record)]),
-        (
-            texts_row(connection.dialect.name),
-            [{"rowid": call, "words": words} for call, record in records if (words := words_of(record))],
-        ),
-    ]
-    for statement, values in many:
-        if values:
-            connection.execute(statement, values)
 
 
 def _forget(connection: Connection, writer: str, seq: int) -> int:

@@ -9,34 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from stars_guard.audit import CallRecord
 from stars_guard.audit.record import Attempt, Review, Segment
+from stars_guard.auditing.findings import Problem
 from stars_guard.core.judging import Judgement, Rule, Score, combine
 from stars_guard.decoding import Settings, decoder_of
 from stars_guard.decoding.ledger import affordable, spare
 from stars_guard.decoding.verdict import decide
 from stars_guard.errors import ScorerError
 
-__all__ = ["Problem", "redo"]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What does not hold.
-
-    Attributes:
-        where: the entry, and the call, segment and attempt where it is about one.
-    """
-
-    where: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.text}" if self.where else self.text
+__all__ = ["redo"]
 
 
 class _DoesNotHold(Exception):

@@ -6,39 +6,19 @@ The chain says that nothing was changed. Redoing says that what was written was 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from stars_guard.audit.chain import Chains
 from stars_guard.audit.chained_store import ChainedStore
-from stars_guard.audit.entries import Broken, Entry, Head, Unsealed
+from stars_guard.audit.entries import Broken, Differs, Entry, Head, Unsealed
 from stars_guard.audit.keys import audit_keys
-from stars_guard.auditing.redoing import Problem, redo
+from stars_guard.auditing.findings import Problem, Report
+from stars_guard.auditing.redoing import redo
 from stars_guard.errors import AuditError
 
 __all__ = ["Problem", "Report", "redo", "verify"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What was found.
-
-    Attributes:
-        problem: the first thing that does not hold, or None.
-        records: sealed records that hold, up to the problem; ``attempts`` decisions in them were redone.
-        unsealed: records of the time before there was a chain: only their decisions were redone.
-        unsigned: entries that nobody signed with a key.
-        purged: entries that a purge took out.
-        torn: beginnings of lines that a crash has left.
-    """
-
-    problem: Problem | None
-    records: int = 0
-    attempts: int = 0
-    writers: int = 0
-    unsealed: int = 0
-    unsigned: int = 0
-    purged: int = 0
-    torn: int = 0
+_MOST = 100
+"""Calls that differ, and that a report names."""
 
 
 def verify(
@@ -46,22 +26,27 @@ def verify(
     heads: Iterable[Head] = (),
     *,
     unsigned: bool = False,
+    unsealed: int = 0,
     progress: Callable[[], object] = lambda: None,
 ) -> Report:
     """Check the chains of a log and redo every decision, up to the first thing that does not hold.
 
+    What lists, searches and counts read is compared with the records too. All calls that differ are counted.
+
     Args:
         heads: exported earlier and kept elsewhere.
         unsigned: whether entries without a signature are good enough though there is a key.
+        unsealed: how many records may be older than the chain although there is a key, or heads that do not name them.
         progress: called after each entry.
 
     Raises:
         AuditError: the log cannot be read.
     """
-    chains = Chains(audit_keys(), heads, allow_unsigned=unsigned)
-    records = attempts = unsealed = torn = 0
+    chains = Chains(audit_keys(), heads, allow_unsigned=unsigned, allow_unsealed=unsealed)
+    records = attempts = torn = differences = 0
+    differing: list[Problem] = []
     problem: Problem | None = None
-    for found in store.entries():
+    for found in store.checked():
         match found:
             case Entry():
                 where = found.where
@@ -72,10 +57,12 @@ def verify(
                     records += problem is None
                     attempts += tried
             case Unsealed():
-                sealed_before = chains.writers > 0
-                problem = Problem(found.where, "it is not sealed, but entries before it are") if sealed_before else None
-                problem = problem or redo(found.record)
-                unsealed += 1
+                wrong = chains.unsealed_record(found)
+                problem = Problem(found.where, wrong) if wrong else redo(found.record)
+            case Differs():
+                differences += 1
+                if len(differing) < _MOST:
+                    differing.append(Problem(found.where, found.text))
             case Broken(kind="torn"):
                 torn += 1
             case Broken(error=AuditError() as error):
@@ -88,14 +75,16 @@ def verify(
     if problem is None and (wrong := chains.finish()):
         problem = Problem("", wrong)
     return Report(
-        problem=problem,
+        problem=problem or (differing[0] if differing else None),
         records=records,
         attempts=attempts,
         writers=chains.writers,
-        unsealed=unsealed,
+        unsealed=chains.unsealed,
         unsigned=chains.unsigned,
         purged=chains.purged,
         torn=torn,
+        differing=tuple(differing),
+        differences=differences,
     )
 
 

@@ -19,6 +19,7 @@ from rich.text import Text as Line
 
 from stars_guard.audit import AuditStore, Filter, Summary, Text, open_store
 from stars_guard.audit.export import harmless
+from stars_guard.audit.private_files import replacing
 from stars_guard.audit.stats import LAST_INDEX, Cost
 from stars_guard.calling import portal
 from stars_guard.cli._console import visible
@@ -179,17 +180,13 @@ def serve_page(
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read.
+    """Write a file that only its owner may read. A file that was there is replaced, whoever could read it.
 
     Raises:
-        AuditError: it cannot be written.
+        AuditError: it cannot be written, or it is a link.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(text, encoding="utf-8")
-    except OSError as exc:
-        raise AuditError(f"cannot write {path}: {exc.strerror}") from exc
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _costs(title: str, name: str, costs: Any) -> Table:

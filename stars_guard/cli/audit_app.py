@@ -234,15 +234,31 @@ def audit_verify(
         typer.Option(help="what `audit head` printed earlier: shows a tail cut off"),
     ] = None,
     allow_unsigned: Annotated[bool, typer.Option(help="accept unsigned entries although a key is set")] = False,
+    allow_unsealed: Annotated[
+        int, typer.Option(min=0, help="accept so many records older than the chain, although a key or head is given")
+    ] = 0,
 ) -> None:
-    """Check that nothing was changed, and redo every decision. Exit code 1 if something does not hold."""
+    """Check that nothing was changed, also in what lists show, and redo every decision.
+
+    Exit code 1 if something does not hold.
+    """
     from stars_guard.cli.audit import opened
     from stars_guard.cli.audit_proof import verify_log
 
     with opened(where) as store:
-        holds = verify_log(Terminal(), store, head, unsigned=allow_unsigned)
+        holds = verify_log(Terminal(), store, head, unsigned=allow_unsigned, unsealed=allow_unsealed)
     if not holds:
         raise typer.Exit(1)
+
+
+@audit_app.command("rebuild")
+def audit_rebuild(where: Where = None) -> None:
+    """Make anew what lists, searches and counts read in a database, from the records. See first what `verify` says."""
+    from stars_guard.cli.audit import opened
+    from stars_guard.cli.audit_proof import rebuild_lists
+
+    with opened(where) as store:
+        rebuild_lists(Terminal(), store)
 
 
 @audit_app.command("head")

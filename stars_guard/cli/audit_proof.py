@@ -16,15 +16,16 @@ from stars_guard.audit.entries import Head
 from stars_guard.auditing.verification import Report, verify
 from stars_guard.errors import AuditError, InputError
 
-__all__ = ["print_heads", "purge_records", "verify_log"]
+__all__ = ["print_heads", "purge_records", "rebuild_lists", "verify_log"]
 
 
-def verify_log(console: Console, store: AuditStore, heads: Path | None, *, unsigned: bool) -> bool:
-    """Check the chains, make every decision again, and print what was found.
+def verify_log(console: Console, store: AuditStore, heads: Path | None, *, unsigned: bool, unsealed: int) -> bool:
+    """Check the chains, make every decision again, compare what lists show, and print what was found.
 
     Args:
         heads: a file that ``stars-guard audit head`` wrote earlier.
         unsigned: whether entries without a signature are good enough although a key is set.
+        unsealed: how many records may be older than the chain although a key is set or heads are given.
 
     Returns:
         Whether everything holds.
@@ -33,12 +34,29 @@ def verify_log(console: Console, store: AuditStore, heads: Path | None, *, unsig
     known = _read_heads(heads) if heads is not None else ()
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("checking", total=log.size())
-        report = verify(log, known, unsigned=unsigned, progress=lambda: progress.advance(bar))
+        report = verify(log, known, unsigned=unsigned, unsealed=unsealed, progress=lambda: progress.advance(bar))
     for line in _lines(report):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for each in report.differing:
+        console.print(f"differs: {each}", style="red", markup=False, highlight=False, soft_wrap=True)
+    if report.differences:
+        console.print(
+            f"{report.differences} times, lists, searches and counts show something else than the records (the records "
+            "are sealed: once you know why, stars-guard audit rebuild makes the rest anew from them)",
+            style="red",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     if report.problem is not None:
         console.print(f"does not hold: {report.problem}", style="red", markup=False, highlight=False, soft_wrap=True)
     return report.problem is None
+
+
+def rebuild_lists(console: Console, store: AuditStore) -> None:
+    """Make anew what lists, searches and counts read, from the records, and print of how many calls."""
+    calls = _sealed(store).rebuild()
+    console.print(f"lists, searches and counts were made anew from {calls} records", highlight=False)
 
 
 def print_heads(store: AuditStore) -> None:
@@ -70,7 +88,7 @@ def _read_heads(path: Path) -> list[Head]:
         return [Head.model_validate_json(line) for line in path.read_text().splitlines() if line.strip()]
     except OSError as exc:
         raise InputError(f"cannot read {path}: {exc.strerror}") from exc
-    except ValidationError as exc:
+    except (ValidationError, UnicodeDecodeError) as exc:
         raise InputError(
             f"{path} does not hold the heads of chains", hint="make the file with: stars-guard audit head"
         ) from exc
@@ -80,7 +98,9 @@ def _lines(report: Report) -> list[str]:
     counts = {
         "{} records in {} chains hold, with {} decisions redone": (report.records, report.writers, report.attempts),
         "{} entries were purged, as the log itself says": (report.purged,),
-        "{} records are older than the chain and not sealed, so only their decisions were redone": (report.unsealed,),
+        "{} records are not sealed, so anyone can have written them; only their decisions were redone": (
+            report.unsealed,
+        ),
         "{} entries are not signed with a key: whoever can write the log can make all of it again": (report.unsigned,),
         "{} lines were cut off by a crash": (report.torn,),
     }

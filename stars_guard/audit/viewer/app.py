@@ -8,14 +8,16 @@ import json
 from collections.abc import AsyncGenerator
 from dataclasses import asdict
 from typing import Annotated, Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, StringConstraints
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stars_guard.audit._query import Filter, parse_time
+from stars_guard.audit._query import Filter, News, parse_time
 from stars_guard.audit.store import AuditStore
 from stars_guard.audit.viewer.charts import charts
 from stars_guard.audit.viewer.pages import asset, load, query_of, render
@@ -25,6 +27,10 @@ from stars_guard.errors import AuditError, InputError, StarsGuardError
 __all__ = ["make_app"]
 
 _PAGE = 50
+_LONGEST = 500
+"""Characters of a field of the filter."""
+_LARGEST = 4096
+"""Bytes of a form that is sent."""
 _COOKIE = "stars_guard_page"
 
 _HEADERS = {
@@ -40,20 +46,23 @@ _HEADERS = {
 _ASSETS = {"page.css": "text/css", "page.js": "text/javascript"}
 
 
+_Field = Annotated[str, StringConstraints(max_length=_LONGEST)]
+
+
 class _Typed(BaseModel):
     """A filter as it stands in an address; empty fields of the form do not count."""
 
-    since: str = ""
-    until: str = ""
-    policy: str = ""
-    judge: str = ""
-    finish: str = ""
-    stage: str = ""
-    run_id: str = ""
-    text: str = ""
-    rejected: str = ""
-    before: str = ""
-    before_id: str = ""
+    since: _Field = ""
+    until: _Field = ""
+    policy: _Field = ""
+    judge: _Field = ""
+    finish: _Field = ""
+    stage: _Field = ""
+    run_id: _Field = ""
+    text: _Field = ""
+    rejected: _Field = ""
+    before: _Field = ""
+    before_id: _Field = ""
 
     def filter(self) -> Filter:
         """Raises InputError if a time cannot be read."""
@@ -89,7 +98,7 @@ def make_app(
         )
     load()
     # no pages of FastAPI's own: they load scripts from elsewhere
-    app = FastAPI(title="stars-guard audit", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="stars-guard audit", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_middleware(_Door, token=token)
 
     def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
@@ -99,6 +108,12 @@ def make_app(
     async def failed(request: Request, exc: StarsGuardError) -> HTMLResponse:
         status = 400 if isinstance(exc, InputError) else 500
         return page("message.html", status, page="", heading="That did not work", message=str(exc))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, exc: RequestValidationError) -> HTMLResponse:
+        fields = ", ".join(sorted({str(error["loc"][-1])[:_LONGEST] for error in exc.errors()}))
+        said = f"This cannot be searched for: {fields}. A field holds at most {_LONGEST} characters."
+        return page("message.html", 400, page="", heading="That did not work", message=said)
 
     @app.exception_handler(404)
     async def missing(request: Request, exc: Exception) -> HTMLResponse:
@@ -168,25 +183,44 @@ def make_app(
     async def events(request: Request, typed: Annotated[_Typed, Query()]) -> StreamingResponse:
         # a browser that comes back says what it has seen
         start = request.headers.get("last-event-id")
-        stream = _events(store, typed.filter(), start, poll)
-        return StreamingResponse(stream, media_type="text/event-stream")
+        wanted = typed.filter()
+        try:
+            news = await store.aafter(start, wanted)
+        except ValueError:  # another log's cursor
+            news = await store.aafter(None, wanted)
+        return StreamingResponse(_events(store, wanted, news, poll), media_type="text/event-stream")
 
     @app.post("/login")
     async def login(request: Request) -> Response:
-        given = parse_qs((await request.body())[:4096].decode(errors="replace")).get("token", [""])[0]
-        if token is None or not _same(given, token):
+        form = await _form(request)
+        if form is None:
+            return PlainTextResponse("this is longer than any token", 413, {"connection": "close"})
+        if token is None or not _same(form.get("token", [""])[0], token):
             return page("login.html", 401, page="login", wrong=True)
-        return _let_in("/", token, request.url.scheme)
+        return _let_in("/", token, request.scope["scheme"])
 
     return app
 
 
-async def _events(store: AuditStore, wanted: Filter, cursor: str | None, poll: float) -> AsyncGenerator[str, None]:
-    """Calls as server-sent events. The first is empty: from then on nothing is missed."""
+async def _form(request: Request) -> dict[str, list[str]] | None:
+    """The form that was sent; None if it is longer than any of ours. No more of it is read than that."""
+    body = b""
     try:
-        news = await store.aafter(cursor, wanted)
-    except ValueError:  # another log's cursor
-        news = await store.aafter(None, wanted)
+        async for part in request.stream():
+            body += part
+            if len(body) > _LARGEST:
+                return None
+    except ClientDisconnect:
+        return None
+    return parse_qs(body.decode(errors="replace"))
+
+
+async def _events(store: AuditStore, wanted: Filter, news: News, poll: float) -> AsyncGenerator[str, None]:
+    """Calls as server-sent events. The first is empty: from then on nothing is missed.
+
+    Args:
+        news: of the first look.
+    """
     yield f"id: {news.cursor}\nevent: ready\ndata: {{}}\n\n"
     while True:
         for row in news.calls:
@@ -235,17 +269,25 @@ class _Door:
 
     def _answer(self, request: Request) -> Response | None:
         """What to say instead of the page; None lets the request in."""
+        # not request.url: it is made of the Host header, whatever that is
+        path: str = request.scope["path"]
+        scheme: str = request.scope["scheme"]
+        try:
+            address = urlsplit(f"//{request.headers.get('host', '')}")
+            host, _ = address.hostname or "", address.port
+        except ValueError:
+            return PlainTextResponse("the Host header is none", 400)
         if self._token is None:
-            if is_loopback(urlsplit(f"//{request.headers.get('host', '')}").hostname or ""):
+            if is_loopback(host):
                 return None
             return PlainTextResponse("this page is served on loopback: ask for it as http://127.0.0.1", 421)
-        if request.url.path == "/login" or request.url.path.startswith("/static/"):
+        if path == "/login" or path.startswith("/static/"):
             return None
         if "token" in request.query_params and _same(request.query_params["token"], self._token):
             rest = [(name, value) for name, value in request.query_params.multi_items() if name != "token"]
             # one slash: an address that begins with two is another host's
-            path = "/" + request.url.path.lstrip("/") + (f"?{urlencode(rest)}" if rest else "")
-            return _let_in(path, self._token, request.url.scheme)
+            there = "/" + quote(path.lstrip("/")) + (f"?{urlencode(rest)}" if rest else "")
+            return _let_in(there, self._token, scheme)
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
         if _same(request.cookies.get(_COOKIE, ""), _pass(self._token)) or _same(bearer, self._token):
             return None

@@ -77,7 +77,11 @@ def _environment() -> Environment:
 
 
 def _moment(text: str) -> str:
-    return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        # a list of a database shows what someone has written there by hand
+        return text
 
 
 def _number(value: float | None) -> str:

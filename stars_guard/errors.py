@@ -16,10 +16,15 @@
         └── BudgetExhausted
 
 A message says what was wrong and where; ``hint`` says what to do. Messages never hold prompt text or
-answer text.
+answer text, nor a value that a policy took from the environment: `concealed` puts the variable's name there.
 """
 
 from __future__ import annotations
+
+import json
+import re
+import threading
+from collections import OrderedDict
 
 __all__ = [
     "AuditError",
@@ -36,7 +41,79 @@ __all__ = [
     "ScorerError",
     "ScorerInputError",
     "StarsGuardError",
+    "conceal",
+    "concealed",
+    "without_concealed",
 ]
+
+_SHORTEST = 8
+"""Characters that a value must have to be looked for: shorter ones are found in words that have nothing to do with it."""
+
+_MOST = 4096
+_forms: OrderedDict[str, str] = OrderedDict()
+_pattern: re.Pattern[str] | None = None
+_lock = threading.Lock()
+
+
+def conceal(value: str, name: str) -> None:
+    """From now on, show a name where this value would stand in an error, a log line or a record.
+
+    Args:
+        value: a secret, or a URL that may hold some. What is shorter than 8 characters is not looked for.
+        name: such as ``${API_KEY}``.
+    """
+    global _pattern
+    parts = [value, *_parts_of_url(value)]
+    forms = {form for part in parts for form in (part, repr(part)[1:-1], *_as_json(part)) if len(form) >= _SHORTEST}
+    with _lock:
+        if forms <= _forms.keys():
+            return
+        _forms.update(dict.fromkeys(forms, name))
+        while len(_forms) > _MOST:
+            _forms.popitem(last=False)
+        # the longest first, so that nothing is left of what holds another
+        _pattern = re.compile("|".join(map(re.escape, sorted(_forms, key=len, reverse=True))))
+
+
+def concealed(text: str) -> str:
+    """The text with names in the place of what was given to `conceal`."""
+    pattern = _pattern
+    return text if pattern is None else pattern.sub(lambda match: _forms.get(match[0], "${...}"), text)
+
+
+def without_concealed(exc: BaseException) -> BaseException:
+    """The same exception without the causes and contexts that show what was given to `conceal`.
+
+    The chain ends before the first one that does. Where the exception itself shows it, its arguments are replaced.
+    """
+    if (shown := str(exc)) != concealed(shown) or (shown := repr(exc)) != concealed(shown):
+        exc.args = (concealed(str(exc)),)
+    seen, here = {id(exc)}, exc
+    while True:
+        for field in ("__cause__", "__context__"):
+            before = getattr(here, field)
+            if before is not None and any(text != concealed(text) for text in (str(before), repr(before))):
+                setattr(here, field, None)
+        following = here.__cause__ or here.__context__
+        if following is None or id(following) in seen:
+            return exc
+        seen.add(id(following))
+        here = following
+
+
+def _as_json(text: str) -> tuple[str, str]:
+    return json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+def _parts_of_url(value: str) -> list[str]:
+    """What a URL may hold in secret: the user's name and password, the path, and the values of its query."""
+    _, mark, rest = value.partition("://")
+    if not mark:
+        return []
+    place, _, query = rest.partition("?")
+    authority, _, path = place.partition("/")
+    user = authority.rpartition("@")[0]
+    return [user, *user.split(":"), path, query, *(pair.partition("=")[2] for pair in re.split("[&;#]", query))]
 
 
 class StarsGuardError(Exception):
@@ -51,9 +128,9 @@ class StarsGuardError(Exception):
     """Whether the same call may succeed later without being changed."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = concealed(message)
+        self.hint = concealed(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message

@@ -38,9 +38,9 @@ async def load_judges(judges: Sequence[JudgeOptions], *, allow_python: bool = Fa
 
 
 async def _load(options: JudgeOptions, opened: AsyncExitStack, allow_python: bool) -> Judge:
-    if options.runs_code and not allow_python:
+    if not allow_python and (problem := options.not_allowed()):
         raise PolicyError(
-            f"judge {options.name!r}: {options.type} judges are off",
+            f"judge {options.name!r}: {problem}",
             hint="pass allow_python=True where the guard is made",
         )
     lease = await _scorers.lease(options.key if options.shared else object(), options.load)

@@ -15,7 +15,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 from ruamel.yaml.scalarstring import ScalarString
 
-from stars_guard.errors import PolicyError
+from stars_guard.errors import PolicyError, conceal
 from stars_guard.policy._files import LARGEST_FILE, FileState, look_at
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "plain",
     "read_tree",
     "tree_of",
+    "variable_in",
     "with_environment",
     "with_node",
 ]
@@ -188,6 +189,25 @@ def locate(node: Node, loc: Loc) -> tuple[Loc, Place]:
     return tuple(known), node.place
 
 
+def variable_in(node: Node, loc: Loc = ()) -> str | None:
+    """The environment variable that gave the value at a path, or one of the values in it; None for none.
+
+    Where the tree ends before the path does, a validator has made more of the value, which then counts.
+    """
+    for part in loc:
+        if not isinstance(node.value, dict | list):
+            break
+        held: Any = node.value
+        try:
+            node = held[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    if isinstance(node.value, dict | list):
+        items = node.value.values() if isinstance(node.value, dict) else node.value
+        return next((name for item in items if (name := variable_in(item))), None)
+    return node.place.variable
+
+
 def with_node(root: Node, loc: Loc, node: Node) -> Node:
     """The tree with another node in the place of the one at ``loc``."""
     if not loc:
@@ -230,7 +250,11 @@ def with_environment(root: Node) -> Node:
             if match[1]:
                 return match[1]
             names.append(match[2])
-            found = os.environ.get(match[2], match[3])
+            found = os.environ.get(match[2])
+            if found is not None:
+                conceal(found, f"${{{match[2]}}}")
+            else:
+                found = match[3]
             if found is None:
                 missing.append(
                     f"{node.place}: {key_of(loc)}: the environment has no {match[2]}; set it or write "

@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_va
 from stars_guard.core.segments import Passage
 from stars_guard.engines import vllm_process
 from stars_guard.engines.embedded_models import resolve_model
-from stars_guard.engines.loading import load_tokenizer, loading
+from stars_guard.engines.loading import load_config, load_tokenizer, loading, own_code
 from stars_guard.engines.vllm_client import parse_options
 from stars_guard.errors import BackendError, InputError, MissingExtra, ScorerError, ScorerInputError
 from stars_guard.prompting.guard_formats import GuardFormat, guard_format
@@ -45,7 +45,7 @@ class GuardModelOptions(ServedModelOptions):
     """
 
     free: ClassVar[frozenset[str]] = frozenset(
-        {"categories", "controversial", "api_key_env", "engine", "max_length", "batch_size"}
+        {"categories", "controversial", "max_length", "batch_size"}
     )
 
     preset: Preset | None = Field(None, description="the published format that the model was trained on")
@@ -62,7 +62,6 @@ class GuardModelOptions(ServedModelOptions):
         None, min_length=1, strict=False, description="with template: labels as the model writes them"
     )
     safe: tuple[str, ...] | None = Field(None, min_length=1, strict=False, description="with template")
-    engine: dict[str, Any] | None = Field(None, description="vLLM's engine arguments, in process")
     max_length: int = Field(4096, ge=16, description="tokens; a longer question is an error")
     batch_size: int = Field(8, ge=1, description="questions in one pass of transformers")
 
@@ -113,6 +112,8 @@ class GuardModelOptions(ServedModelOptions):
         return GuardFormat("custom", self.template or "", self.harmful or (), self.safe or ())
 
     def loosenings(self, child: Self) -> Iterator[Loosening]:
+        if child.max_length < self.max_length and child.on_error == "ignore":
+            yield "max_length", f"{self.max_length} -> {child.max_length}"
         if self.preset != child.preset:
             return  # another judge, which is said of the preset
         asked = child.categories or child.form.default
@@ -264,4 +265,7 @@ def _weights(model: str, revision: str | None, device: str | None) -> Any:
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with loading(f"the judge model {model!r}", ScorerError):
         dtype = "auto" if torch.cuda.is_available() else torch.float32
-        return AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype=dtype).to(where).eval()
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model, config=load_config(model, revision), dtype=dtype, **own_code(revision)
+        )
+        return loaded.to(where).eval()

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import os
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, SecretStr
 
+from stars_guard.engines.vllm_arguments import not_harmless
 from stars_guard.errors import PolicyError
 from stars_guard.scorers.options import JudgeOptions
 
-__all__ = ["ModelOptions", "ServedModelOptions"]
+__all__ = ["ModelOptions", "ServedModelOptions", "reads_less"]
+
+
+def reads_less(before: int | None, after: int | None, usual: tuple[int, int]) -> bool:
+    """Whether a child's ``max_length`` may be shorter than its parent's.
+
+    Args:
+        usual: the least and the most that None may mean, which the model decides.
+    """
+    return before != after and (usual[0] if after is None else after) < (usual[1] if before is None else before)
 
 
 class ModelOptions(JudgeOptions):
@@ -35,6 +45,11 @@ class ServedModelOptions(ModelOptions):
 
     base_url: str | None = Field(None, pattern="^https?://", description="of a vLLM server")
     api_key_env: str | None = Field(None, description="the environment variable that holds the server's API key")
+    engine: dict[str, Any] | None = Field(None, description="vLLM's engine arguments, in process")
+
+    def not_allowed(self) -> str:
+        others = not_harmless(self.engine or {})
+        return f"engine: {', '.join(others)}: not for a policy alone to decide" if others else super().not_allowed()
 
     def api_key(self) -> SecretStr | None:
         """The server's key.

@@ -65,7 +65,8 @@ class JudgeOptions(Strict):
             by item; it replaces any other list as a whole.
         shared: whether judges whose options are the same, apart from the fields below, are one scorer. Set it for a
             scorer that holds a model, so that the model is loaded once and the passages of all go in one batch.
-        runs_code: whether the options name code to run. Such a judge needs ``allow_python``.
+        runs_code: whether the options name code to run. Such a judge needs ``allow_python``. Where this depends on
+            the values, write `not_allowed` instead.
     """
 
     free: ClassVar[frozenset[str]] = frozenset()
@@ -101,9 +102,16 @@ class JudgeOptions(Strict):
     def loosenings(self, child: Self) -> Iterator[Loosening]:
         """Compare the fields that have an order of their own with those of a child policy's judge.
 
-        The fields that all judges have are compared elsewhere. Only a judge with ``reject_above`` is compared.
+        The fields that all judges have are compared elsewhere.
         """
         yield from ()
+
+    def not_allowed(self) -> str:
+        """What the policy may not ask for unless the program says ``allow_python``, in words; empty for nothing.
+
+        It is anything by which the file would decide which code runs. It must not show the values.
+        """
+        return f"{self.type} judges are off" if self.runs_code else ""
 
     @property
     def key(self) -> str:

@@ -33,12 +33,12 @@ class VllmPoolingOptions(ClassifierOptions, ServedModelOptions):
     A prefix that was judged before is not read again.
     """
 
-    free: ClassVar[frozenset[str]] = ClassifierOptions.free | {"api_key_env", "engine"}
+    free: ClassVar[frozenset[str]] = ClassifierOptions.free
     serve_arguments: ClassVar[str] = "--runner pooling"
     vllm_only: ClassVar[bool] = True
 
     max_length: int = Field(4096, ge=16, description="tokens")
-    engine: dict[str, Any] = Field(default_factory=dict, description="vLLM's engine arguments, in process")
+    engine: dict[str, Any] | None = Field(default_factory=dict, description="vLLM's engine arguments, in process")
 
     async def load_classifier(self) -> Classifier:
         return await VllmClassifier.load(

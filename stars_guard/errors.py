@@ -21,10 +21,12 @@ answer text, nor a value that a policy took from the environment: `concealed` pu
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import threading
 from collections import OrderedDict
+from urllib.parse import unquote
 
 __all__ = [
     "AuditError",
@@ -43,6 +45,7 @@ __all__ = [
     "StarsGuardError",
     "conceal",
     "concealed",
+    "fingerprinted",
     "without_concealed",
 ]
 
@@ -81,6 +84,14 @@ def concealed(text: str) -> str:
     return text if pattern is None else pattern.sub(lambda match: _forms.get(match[0], "${...}"), text)
 
 
+def fingerprinted(text: str) -> str:
+    """As `concealed`, with the start of each value's SHA-256, so that two values under one name can be told apart."""
+    pattern = _pattern
+    if pattern is None:
+        return text
+    return pattern.sub(lambda match: f"{concealed(match[0])}#{hashlib.sha256(match[0].encode()).hexdigest()[:12]}", text)
+
+
 def without_concealed(exc: BaseException) -> BaseException:
     """The same exception without the causes and contexts that show what was given to `conceal`.
 
@@ -111,9 +122,11 @@ def _parts_of_url(value: str) -> list[str]:
     if not mark:
         return []
     place, _, query = rest.partition("?")
-    authority, _, path = place.partition("/")
+    authority, slash, path = place.partition("/")
     user = authority.rpartition("@")[0]
-    return [user, *user.split(":"), path, query, *(pair.partition("=")[2] for pair in re.split("[&;#]", query))]
+    found = [user, user.rpartition(":")[2], slash + path, query]
+    found += [pair.partition("=")[2] for pair in re.split("[&;#]", query)]
+    return [form for part in found for form in (part, unquote(part))]
 
 
 class StarsGuardError(Exception):

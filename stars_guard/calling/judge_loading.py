@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from stars_guard.engines.sharing import Shared
-from stars_guard.errors import PolicyError
+from stars_guard.errors import PolicyError, without_concealed
 from stars_guard.policy import Policy
 from stars_guard.scorers.base import Scorer
 from stars_guard.scorers.cascade import Cascade, Judge
@@ -43,7 +43,10 @@ async def _load(options: JudgeOptions, opened: AsyncExitStack, allow_python: boo
             f"judge {options.name!r}: {problem}",
             hint="pass allow_python=True where the guard is made",
         )
-    lease = await _scorers.lease(options.key if options.shared else object(), options.load)
+    try:
+        lease = await _scorers.lease(options.key if options.shared else object(), options.load)
+    except Exception as exc:
+        raise without_concealed(exc)  # noqa: B904 - it is the same one
     opened.push_async_callback(lease.aclose)
     return Judge(
         options.rule,

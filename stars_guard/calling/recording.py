@@ -16,6 +16,7 @@ from stars_guard.calling.telemetry import CallSpan
 from stars_guard.core.events import Event, Totals
 from stars_guard.core.messages import Message
 from stars_guard.core.vocabulary import AnswerFinish, CheckFinish, FailureFinish
+from stars_guard.errors import concealed
 from stars_guard.policy import Policy
 from stars_guard.scorers.cascade import Cascade
 
@@ -65,7 +66,7 @@ class Recording:
         known = {
             "call_id": call_id,
             "seed": seed,
-            "policy": policy.name,
+            "policy": concealed(policy.name),
             "policy_sha256": policy.sha256,
             "mode": policy.mode,
             **about,

@@ -201,4 +201,6 @@ def _validate(tree: Node) -> Policy:
     try:
         return Policy.model_validate(plain(tree))
     except ValidationError as exc:
-        raise PolicyError("\n".join(describe(tree, exc))) from exc
+        problems = describe(tree, exc)
+    # out here, because the exception that is left behind holds the values of the environment
+    raise PolicyError("\n".join(problems))

@@ -18,7 +18,7 @@ from stars_guard.policy._model import Audit, AuditContent, Policy, Refusal, Samp
 from stars_guard.policy._rails import Rail, ToolResultRail
 from stars_guard.scorers.options import JudgeOptions, Loosening
 
-__all__ = ["JUDGE_RULES", "RULES", "Change", "judge_key", "loosened"]
+__all__ = ["JUDGE_RULES", "RULES", "Change", "changes", "judge_key"]
 
 Loc = tuple[int | str, ...]
 
@@ -169,7 +169,7 @@ def judge_key(path: Sequence[str], name: str) -> str:
     return ".".join((*path, name))
 
 
-def loosened(parent: Policy, child: Policy) -> Iterator[Change]:
+def changes(parent: Policy, child: Policy) -> Iterator[Change]:
     """What the child lets through that the parent does not."""
     sides = _Sides(parent, child)
     for loc, text in _of_model(parent, child, (), sides):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from stars_guard.policy._judges import find_options
-from stars_guard.policy._loosening import Change, judge_key, loosened
+from stars_guard.policy._loosening import Change, changes, judge_key
 from stars_guard.policy._model import Policy
 from stars_guard.policy.tree import Loc, Node, variable_in
 
-__all__ = ["Change", "judge_key", "loosened", "merge", "shown_changes"]
+__all__ = ["judge_key", "loosened", "merge", "shown_changes"]
 
 def merge(parent: Node, child: Node, named: Collection[str] = ("judges",)) -> Node:
     """The child on top of the parent: mappings key by key, judges by name, all else replaced.
@@ -55,12 +55,19 @@ def _word(node: Node, key: str) -> str | None:
     return str(found.value) if found is not None and isinstance(found.value, str) else None
 
 
+def loosened(parent: Policy, child: Policy) -> Iterator[tuple[str | None, Loc, str]]:
+    """What the child lets through that the parent does not: the judge (its list's path and its name) or None, the
+    path of the change, and a few words, which may hold values of both.
+    """
+    return ((change.judge, change.loc, change.text) for change in changes(parent, child))
+
+
 def shown_changes(parent: Policy, before: Node, child: Policy, after: Node) -> Iterator[tuple[Change, str]]:
     """What the child lets through that the parent does not, each with words that show no value of the environment.
 
     Args:
         before: the parent's merged layers, and ``after`` the child's.
     """
-    for change in loosened(parent, child):
+    for change in changes(parent, child):
         name = variable_in(after, change.loc) or variable_in(before, change.was)
         yield change, f"the value of ${{{name}}}" if name else change.text

@@ -28,7 +28,7 @@ def annotated(resolved: Resolved) -> str:
     writer.width = 4096
     writer.dump(data, out)
     notes = "".join(f"# loosened: {note}\n" for note in resolved.loosened)
-    return notes + out.getvalue()
+    return concealed(notes + out.getvalue())
 
 
 def _with_comments(value: Any, node: Node | None) -> Any:

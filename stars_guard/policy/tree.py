@@ -29,6 +29,7 @@ __all__ = [
     "read_tree",
     "tree_of",
     "variable_in",
+    "without_values",
     "with_environment",
     "with_node",
 ]
@@ -206,6 +207,17 @@ def variable_in(node: Node, loc: Loc = ()) -> str | None:
         items = node.value.values() if isinstance(node.value, dict) else node.value
         return next((name for item in items if (name := variable_in(item))), None)
     return node.place.variable
+
+
+def without_values(node: Node, text: str) -> str:
+    """A text about a tree, with names in the place of the values of environment variables, however short they are."""
+    if isinstance(node.value, dict | list):
+        for item in node.value.values() if isinstance(node.value, dict) else node.value:
+            text = without_values(item, text)
+    elif node.place.variable and str(node.value):
+        shape = rf"(?<!\w)(?:{re.escape(str(node.value))}|{re.escape(repr(node.value)[1:-1])})(?!\w)"
+        text = re.sub(shape, lambda _: f"${{{node.place.variable}}}", text)
+    return text
 
 
 def with_node(root: Node, loc: Loc, node: Node) -> Node:

@@ -11,7 +11,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 
 from stars_guard.core.judging import Judgement, Rule, Score, combine
 from stars_guard.core.segments import Passage
-from stars_guard.errors import InputError, ScorerInputError
+from stars_guard.errors import InputError, ScorerInputError, concealed, fingerprinted
 from stars_guard.scorers._batching import batcher_of
 from stars_guard.scorers.base import Rating, Scorer
 
@@ -42,7 +42,8 @@ class Judge:
         """For the record: the scorer's, and what this judge sees of an answer where that is not all of it."""
         seen = {"tail": self.tail, "every": self.every, "final": self.final}
         usual = {"tail": None, "every": 1, "final": False}
-        return {**self.scorer.identity, **{key: str(value) for key, value in seen.items() if value != usual[key]}}
+        own = {key: fingerprinted(value) for key, value in self.scorer.identity.items()}
+        return {**own, **{key: str(value) for key, value in seen.items() if value != usual[key]}}
 
     def views(self, passage: Passage) -> list[Passage]:
         """What the judge is asked about a passage: nothing, its text, or that and its other forms."""
@@ -164,6 +165,7 @@ def _score(name: str, rating: Rating, seconds: float, size: int) -> Score:
     if not math.isfinite(rating.value):
         error = "the score is not a finite number"
         return Score(judge=name, value=None, error=error, seconds=seconds, batch=size)
+    detail = rating.detail and concealed(rating.detail)
     return Score(
-        judge=name, value=rating.value, detail=rating.detail, seconds=seconds, batch=size, cached=rating.cached
+        judge=name, value=rating.value, detail=detail, seconds=seconds, batch=size, cached=rating.cached
     )

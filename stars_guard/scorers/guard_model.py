@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_va
 
 from stars_guard.core.segments import Passage
 from stars_guard.engines import vllm_process
+from stars_guard.engines.addresses import Address
 from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.loading import load_config, load_tokenizer, loading, own_code
 from stars_guard.engines.vllm_client import parse_options
@@ -209,7 +210,7 @@ class GuardModelScorer(Scorer):
             "revision": revision or "",
             "preset": form.name,
             "categories": ", ".join(categories or form.default),
-            "server": base_url or "",
+            "server": Address.of(base_url).shown if base_url else "",
             "format": hashlib.sha256(form.template.encode()).hexdigest()[:12],
         }
         where: GuardEngine

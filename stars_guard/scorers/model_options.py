@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
+from stars_guard.engines.addresses import Address
 from stars_guard.engines.vllm_arguments import not_harmless
 from stars_guard.errors import PolicyError
 from stars_guard.scorers.options import JudgeOptions
@@ -46,6 +47,13 @@ class ServedModelOptions(ModelOptions):
     base_url: str | None = Field(None, pattern="^https?://", description="of a vLLM server")
     api_key_env: str | None = Field(None, description="the environment variable that holds the server's API key")
     engine: dict[str, Any] | None = Field(None, description="vLLM's engine arguments, in process")
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_a_url(cls, base_url: str | None) -> str | None:
+        if base_url is not None:
+            Address.of(base_url)
+        return base_url
 
     def not_allowed(self) -> str:
         others = not_harmless(self.engine or {})

@@ -20,7 +20,7 @@ from stars_guard.core.segments import Passage
 from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.loading import load_config, loading, own_code
 from stars_guard.engines.model_thread import ModelThread
-from stars_guard.errors import MissingExtra, ScorerError
+from stars_guard.errors import MissingExtra, ScorerError, concealed
 from stars_guard.scorers._classifier import Classifier, ClassifierOptions, ClassifierScorer
 from stars_guard.scorers._reading import Reader, Reading, places
 
@@ -89,7 +89,7 @@ class SequenceClassifier(Classifier):
         if keeps_prefixes(model):
             self._prefixes = Prefixes(model.base_model, limit=cache_tokens, batch_size=batch_size)
         kept = self._prefixes is not None
-        logger.info("%s: %s", identity["model"], "keeps what it has read" if kept else "reads each passage anew")
+        logger.info("%s: %s", concealed(identity["model"]), "keeps what it has read" if kept else "reads each passage anew")
         limits = [max_length or (LONGEST_KEPT if kept else LONGEST), int(tokenizer.model_max_length)]
         limits.append(places(text) or limits[0])
         self._typed = "token_type_ids" in tokenizer.model_input_names

@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 _SHORTEST = 8
-"""Characters that a value must have to be looked for: shorter ones are found in words that have nothing to do with it."""
+"""Characters that a value must have to be looked for: shorter ones may be part of any word."""
 
 _MOST = 4096
 _forms: OrderedDict[str, str] = OrderedDict()
@@ -89,7 +89,9 @@ def fingerprinted(text: str) -> str:
     pattern = _pattern
     if pattern is None:
         return text
-    return pattern.sub(lambda match: f"{concealed(match[0])}#{hashlib.sha256(match[0].encode()).hexdigest()[:12]}", text)
+    return pattern.sub(
+        lambda match: f"{concealed(match[0])}#{hashlib.sha256(match[0].encode()).hexdigest()[:12]}", text
+    )
 
 
 def without_concealed(exc: BaseException) -> BaseException:

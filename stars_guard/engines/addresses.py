@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-import httpx
-
 from stars_guard.errors import conceal, concealed
 
 __all__ = ["Address", "quiet_about"]
@@ -42,6 +40,8 @@ class Address:
         Raises:
             ValueError: it is not an HTTP URL with a host. The text does not show it.
         """
+        import httpx  # here, because a policy without servers needs none of it
+
         try:
             read = httpx.URL(url)
         except (httpx.InvalidURL, TypeError, ValueError):
@@ -58,7 +58,9 @@ class Address:
             headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
             quiet_about(*headers.values(), read.password or read.username)
         # a long part of a path may be a token; a short one is a word, which errors may hold too
-        quiet_about(*(value for _, value in read.params.multi_items()), *(p for p in read.path.split("/") if len(p) > 15))
+        quiet_about(
+            *(value for _, value in read.params.multi_items()), *(p for p in read.path.split("/") if len(p) > 15)
+        )
         shown = f"{read.scheme}://{read.netloc.decode('ascii')}"
         path, _, query = read.raw_path.decode("ascii").partition("?")
         return cls(shown, headers, path.rstrip("/"), query)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["HARMLESS", "not_harmless"]
+__all__ = ["CHANGES_SCORES", "HARMLESS", "not_harmless"]
 
 _SWITCH, _COUNT, _AMOUNT = (bool,), (int,), (int, float)
 
@@ -38,6 +38,9 @@ HARMLESS: Mapping[str, tuple[type, ...] | re.Pattern[str]] = {
 """Arguments that say how much memory and how many cores a model takes, and in which precision it runs, and what their
 values may be. All others are left out, because many of them run code (``trust_remote_code``, ``worker_cls``,
 ``logits_processors``), read or write files, open connections, or make another model of the one that is named."""
+
+CHANGES_SCORES = frozenset({"kv_cache_dtype", "max_model_len", "quantization"})
+"""Those that change what a judge reads, or how exactly."""
 
 
 def not_harmless(arguments: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,18 @@ from stars_guard.policy._files import FileState, look_at
 from stars_guard.policy._model import Policy
 from stars_guard.policy._problems import describe
 from stars_guard.policy.layers import judge_key, merge, shown_changes
-from stars_guard.policy.tree import Loc, Node, key_of, locate, parse_tree, plain, tree_of, variable_in, with_environment, with_node
+from stars_guard.policy.tree import (
+    Loc,
+    Node,
+    key_of,
+    locate,
+    parse_tree,
+    plain,
+    tree_of,
+    variable_in,
+    with_environment,
+    with_node,
+)
 
 __all__ = ["PolicyReader", "Resolved", "load_policy", "resolve_policy", "shipped_policies"]
 

@@ -164,9 +164,9 @@ _TECHNICAL = frozenset({"batch_size", "cache_tokens", "retries", "connections"})
 """Fields that never change a score."""
 
 
-def judge_key(path: Sequence[str], name: str) -> str:
+def judge_key(path: Sequence[object], name: str) -> str:
     """What a judge goes by in the whole policy: ``rails.input.judges.secrets``."""
-    return ".".join((*path, name))
+    return ".".join(map(str, (*path, name)))
 
 
 def changes(parent: Policy, child: Policy) -> Iterator[Change]:
@@ -188,18 +188,21 @@ def _of_model(old: BaseModel, new: BaseModel, loc: Loc, sides: _Sides) -> Iterat
         before, after = getattr(old, field), getattr(new, field)
         if field == "judges":
             continue
-        if isinstance(old, Audit) and field == "content":
-            before, after = old.contents, new.contents if isinstance(new, Audit) else None
-            for (*_, kind), text in _of_model(before, after, (), sides):
+        if isinstance(old, Audit) and isinstance(new, Audit) and field == "content":
+            for (*_, kind), text in _of_model(old.contents, new.contents, (), sides):
                 yield here, f"{kind}: {text}"
         elif isinstance(before, BaseModel) and type(before) is type(after):
             yield from _of_model(before, after, here, sides)
         elif before != after and rules.get(field, _fixed)(before, after, sides):
-            yield here, f"{before} -> {after}"
+            yield here, f"{_word(before)} -> {_word(after)}"
+
+
+def _word(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _of_judges(
-    path: tuple[str, ...], before: Sequence[JudgeOptions], after: Sequence[JudgeOptions], sides: _Sides
+    path: Loc, before: Sequence[JudgeOptions], after: Sequence[JudgeOptions], sides: _Sides
 ) -> Iterator[Change]:
     """Judges of one list that are gone, what those that are left let through, and new ones that change the reward."""
     at = {judge.name: index for index, judge in enumerate(after)}
@@ -221,7 +224,7 @@ def _of_judge(old: JudgeOptions, new: JudgeOptions, sides: _Sides) -> Iterator[L
     """The rules that all judges have are compared here; each type compares its own fields (`JudgeOptions`)."""
     for field in JudgeOptions.model_fields:
         before, after = getattr(old, field), getattr(new, field)
-        rule = JUDGE_RULES.get(field, lambda old, new, sides: True)
+        rule: JudgeRule = JUDGE_RULES.get(field, lambda old, new, sides: True)
         if (before != after or field in ("every", "final")) and rule(old, new, sides):
             yield field, f"{before} -> {after}"
     if type(old) is not type(new):

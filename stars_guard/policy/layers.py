@@ -11,6 +11,7 @@ from stars_guard.policy.tree import Loc, Node, variable_in
 
 __all__ = ["judge_key", "loosened", "merge", "shown_changes"]
 
+
 def merge(parent: Node, child: Node, named: Collection[str] = ("judges",)) -> Node:
     """The child on top of the parent: mappings key by key, judges by name, all else replaced.
 

@@ -29,9 +29,9 @@ __all__ = [
     "read_tree",
     "tree_of",
     "variable_in",
-    "without_values",
     "with_environment",
     "with_node",
+    "without_values",
 ]
 
 Loc = tuple[int | str, ...]

@@ -108,6 +108,7 @@ class ClassifierOptions(ModelOptions):
 
     def loosenings(self, child: Self) -> Iterator[Loosening]:
         """Less text that is read, labels that are gone, and limits that are higher. More labels can only veto more."""
+        yield from super().loosenings(child)
         if reads_less(self.max_length, child.max_length, self.usual_lengths):
             yield "max_length", f"{self.max_length} -> {child.max_length}"
         before, after = self.labels, child.labels

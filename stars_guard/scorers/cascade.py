@@ -166,6 +166,4 @@ def _score(name: str, rating: Rating, seconds: float, size: int) -> Score:
         error = "the score is not a finite number"
         return Score(judge=name, value=None, error=error, seconds=seconds, batch=size)
     detail = rating.detail and concealed(rating.detail)
-    return Score(
-        judge=name, value=rating.value, detail=detail, seconds=seconds, batch=size, cached=rating.cached
-    )
+    return Score(judge=name, value=rating.value, detail=detail, seconds=seconds, batch=size, cached=rating.cached)

@@ -45,9 +45,7 @@ class GuardModelOptions(ServedModelOptions):
     It runs on transformers; on vLLM in this process where ``engine`` is given; on a vLLM server where ``base_url`` is.
     """
 
-    free: ClassVar[frozenset[str]] = frozenset(
-        {"categories", "controversial", "max_length", "batch_size"}
-    )
+    free: ClassVar[frozenset[str]] = frozenset({"categories", "controversial", "engine", "max_length", "batch_size"})
 
     preset: Preset | None = Field(None, description="the published format that the model was trained on")
     categories: tuple[str, ...] | None = Field(
@@ -63,6 +61,7 @@ class GuardModelOptions(ServedModelOptions):
         None, min_length=1, strict=False, description="with template: labels as the model writes them"
     )
     safe: tuple[str, ...] | None = Field(None, min_length=1, strict=False, description="with template")
+    engine: dict[str, Any] | None = Field(None, description="vLLM's engine arguments, in process")
     max_length: int = Field(4096, ge=16, description="tokens; a longer question is an error")
     batch_size: int = Field(8, ge=1, description="questions in one pass of transformers")
 
@@ -113,6 +112,7 @@ class GuardModelOptions(ServedModelOptions):
         return GuardFormat("custom", self.template or "", self.harmful or (), self.safe or ())
 
     def loosenings(self, child: Self) -> Iterator[Loosening]:
+        yield from super().loosenings(child)
         if child.max_length < self.max_length and child.on_error == "ignore":
             yield "max_length", f"{self.max_length} -> {child.max_length}"
         if self.preset != child.preset:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, SecretStr, field_validator
 
 from stars_guard.engines.addresses import Address
-from stars_guard.engines.vllm_arguments import not_harmless
+from stars_guard.engines.vllm_arguments import CHANGES_SCORES, HARMLESS, not_harmless
 from stars_guard.errors import PolicyError
-from stars_guard.scorers.options import JudgeOptions
+from stars_guard.scorers.options import JudgeOptions, Loosening
 
 __all__ = ["ModelOptions", "ServedModelOptions", "reads_less"]
 
@@ -46,7 +47,6 @@ class ServedModelOptions(ModelOptions):
 
     base_url: str | None = Field(None, pattern="^https?://", description="of a vLLM server")
     api_key_env: str | None = Field(None, description="the environment variable that holds the server's API key")
-    engine: dict[str, Any] | None = Field(None, description="vLLM's engine arguments, in process")
 
     @field_validator("base_url")
     @classmethod
@@ -55,8 +55,20 @@ class ServedModelOptions(ModelOptions):
             Address.of(base_url)
         return base_url
 
+    @property
+    def engine_arguments(self) -> Mapping[str, Any]:
+        """What the field ``engine`` of a derived class gives, where it has one."""
+        return getattr(self, "engine", None) or {}
+
+    def loosenings(self, child: Self) -> Iterator[Loosening]:
+        before, after = self.engine_arguments, child.engine_arguments
+        for name in sorted({*before, *after}):
+            technical = name in HARMLESS and name not in CHANGES_SCORES and child.on_error != "ignore"
+            if before.get(name) != after.get(name) and not technical:
+                yield "engine", f"{name}: another engine than the parent's"
+
     def not_allowed(self) -> str:
-        others = not_harmless(self.engine or {})
+        others = not_harmless(self.engine_arguments)
         return f"engine: {', '.join(others)}: not for a policy alone to decide" if others else super().not_allowed()
 
     def api_key(self) -> SecretStr | None:

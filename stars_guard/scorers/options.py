@@ -33,9 +33,7 @@ Loosening = tuple[str, str]
 class Strict(BaseModel):
     """The base of every part of a policy: unknown keys are errors, values are frozen, and types are exact."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, strict=True, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True, hide_input_in_errors=True)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Without what came from the environment, and without users and queries of URLs."""
@@ -143,7 +141,9 @@ class JudgeOptions(Strict):
     @property
     def rule(self) -> Rule:
         """What the policy makes of the score."""
-        return Rule(judge=concealed(self.name), weight=self.weight, reject_above=self.reject_above, on_error=self.on_error)
+        return Rule(
+            judge=concealed(self.name), weight=self.weight, reject_above=self.reject_above, on_error=self.on_error
+        )
 
     @property
     def asked_last(self) -> bool:

@@ -89,7 +89,9 @@ class SequenceClassifier(Classifier):
         if keeps_prefixes(model):
             self._prefixes = Prefixes(model.base_model, limit=cache_tokens, batch_size=batch_size)
         kept = self._prefixes is not None
-        logger.info("%s: %s", concealed(identity["model"]), "keeps what it has read" if kept else "reads each passage anew")
+        logger.info(
+            "%s: %s", concealed(identity["model"]), "keeps what it has read" if kept else "reads each passage anew"
+        )
         limits = [max_length or (LONGEST_KEPT if kept else LONGEST), int(tokenizer.model_max_length)]
         limits.append(places(text) or limits[0])
         self._typed = "token_type_ids" in tokenizer.model_input_names

@@ -34,12 +34,12 @@ class VllmPoolingOptions(ClassifierOptions, ServedModelOptions):
     A prefix that was judged before is not read again.
     """
 
-    free: ClassVar[frozenset[str]] = ClassifierOptions.free
+    free: ClassVar[frozenset[str]] = ClassifierOptions.free | {"engine"}
     serve_arguments: ClassVar[str] = "--runner pooling"
     vllm_only: ClassVar[bool] = True
 
     max_length: int = Field(4096, ge=16, description="tokens")
-    engine: dict[str, Any] | None = Field(default_factory=dict, description="vLLM's engine arguments, in process")
+    engine: dict[str, Any] = Field(default_factory=dict, description="vLLM's engine arguments, in process")
 
     async def load_classifier(self) -> Classifier:
         return await VllmClassifier.load(
@@ -159,7 +159,12 @@ class VllmClassifier(Classifier):
         reader = Reader(
             tokenizer, template=template, max_length=min(max_length, limit), coarse=True, unread=text.pad_token_id
         )
-        identity = {"kind": "vllm_pooling", "model": model, "revision": revision or "", "server": Address.of(base_url).shown if base_url else ""}
+        identity = {
+            "kind": "vllm_pooling",
+            "model": model,
+            "revision": revision or "",
+            "server": Address.of(base_url).shown if base_url else "",
+        }
         if base_url is not None:
             served = await asyncio.to_thread(_Server, model, parse_options({"base_url": base_url, "api_key": api_key}))
             return cls(served, reader, config, identity)

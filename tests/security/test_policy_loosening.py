@@ -1,4 +1,4 @@
-"""What a child policy may do without `override: true`: every field has a rule, and no accepted child lets more through."""
+"""What a child policy may do without `override: true`: every field has a rule, and no child lets more through."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests_of_policies import models_of
+
 from stars_guard import Policy, load_policy
 from stars_guard.calling.judge_loading import load_cascade
 from stars_guard.core.messages import Message
@@ -20,7 +22,6 @@ from stars_guard.errors import PolicyError
 from stars_guard.policy import _loosening, resolve_policy
 from stars_guard.policy._rails import Rails
 from stars_guard.scorers.options import JudgeOptions
-from tests_of_policies import models_of
 
 PARENT: dict[str, Any] = {
     "apiVersion": "stars-guard/v1",
@@ -35,6 +36,7 @@ PARENT: dict[str, Any] = {
         {"name": "safety", "type": "guard_model", "preset": "llama-guard-3", "model": "a/c", "reject_above": 0.5,
          "every": 4},
         {"name": "pool", "type": "vllm_pooling", "model": "a/d", "reject_above": 0.5},
+        {"name": "people-on-vllm", "type": "vllm_pooling", "model": "a/e", "reject_above": 0.5, "on_error": "ignore"},
         {"name": "good", "type": "sequence_classifier", "model": "a/r", "weight": 1.0},
     ],
     "rails": {"input": {"judges": [{"name": "key", "type": "patterns", "patterns": [{"name": "k", "regex": "AKIA"}]}]}},
@@ -98,7 +100,9 @@ def test_a_field_without_a_rule_is_closed(monkeypatch: pytest.MonkeyPatch) -> No
         {"judges": [{"name": "pool", "engine": {"max_model_len": 16}}]},
         {"judges": [{"name": "pool", "base_url": "http://127.0.0.1:9"}]},
         {"judges": [{"name": "pool", "api_key_env": "HOME"}]},
-        {"judges": [{"name": "safety", "engine": {}}]},
+        {"judges": [{"name": "safety", "engine": {"trust_remote_code": True}}]},
+        {"judges": [{"name": "safety", "engine": {"quantization": "fp8"}}]},
+        {"judges": [{"name": "people-on-vllm", "engine": {"seed": 3}}]},
         {"judges": [{"name": "safety", "categories": ["S1"]}]},
         {"judges": [{"name": "safety", "every": 3}]},
         {"judges": [{"name": "safety", "every": 0}]},
@@ -133,13 +137,14 @@ def test_what_loosens_must_be_said(child: dict[str, Any]) -> None:
         {"decoding": {"r_star": 2.0, "beta": 0.1, "alpha": 0.9, "max_tokens": 64, "attempts": 99}},
         {"decoding": {"acceptance": "hard", "schedule": "constant"}},
         {"audit": {"encrypt": True, "content": "none"}},
+        {"judges": [{"name": "safety", "engine": {"dtype": "float16"}}, {"name": "pool", "engine": {"seed": 3}}]},
         {"judges": [{"name": "words", "every": 1, "on_error": "raise", "reject_above": 0}]},
         {"judges": [{"name": "people", "on_error": "reject", "timeout": 1.0}]},
         {"judges": [{"name": "safety", "every": 2, "timeout": 1.0}]},
         {"judges": [{"name": "toxic", "max_length": 1024, "batch_size": 1, "reject_above": 0.2}]},
         {"judges": [{"name": "words", "patterns": [{"name": "gun", "regex": "gun"}]}]},
         {"judges": [{"name": "extra", "type": "patterns", "patterns": [{"name": "gun", "regex": "gun"}]}]},
-        {"rails": {"output": {"judges": [{"name": "o", "type": "patterns", "patterns": [{"name": "g", "regex": "g"}]}]}}},
+        {"rails": {"output": {"judges": [{"name": "o", "type": "pii"}]}}},
     ],
     ids=str,
 )  # fmt: skip
@@ -148,7 +153,9 @@ def test_what_tightens_is_free(child: dict[str, Any]) -> None:
 
 
 WORDS = ["bomb", "knife", "gun", "a@b.co", "AKIA", "hello", " ", "bo", "mb"]
-PATTERN = st.fixed_dictionaries({"name": st.sampled_from(["p", "q"]), "regex": st.sampled_from(["bomb", "knife", "gun"])})
+PATTERN = st.fixed_dictionaries(
+    {"name": st.sampled_from(["p", "q"]), "regex": st.sampled_from(["bomb", "knife", "gun"])}
+)
 COMMON = {
     "reject_above": st.sampled_from([None, -1.0, 0.0, 1.0]),
     "weight": st.sampled_from([None, -1.0, 0.0, 1.0]),

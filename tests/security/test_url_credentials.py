@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
+from test_environment_secrets import everything_of
 
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
@@ -22,7 +23,6 @@ from stars_guard.engines.vllm_client import Servers, parse_options
 from stars_guard.errors import InputError, StarsGuardError
 from stars_guard.scorers.http import HttpOptions, HttpScorer
 from stars_guard.scorers.vllm_pooling import VllmPoolingOptions
-from test_environment_secrets import everything_of
 
 SEEN: list[tuple[str, dict[str, str]]] = []
 
@@ -67,7 +67,14 @@ SHORT = st.sampled_from(["qzj", "pw9"])
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(user=WORD | st.just(""), password=WORD | SHORT, folder=WORD, key=WORD | SHORT, token=WORD, status=st.sampled_from([200, 404, 307]))
+@given(
+    user=WORD | st.just(""),
+    password=WORD | SHORT,
+    folder=WORD,
+    key=WORD | SHORT,
+    token=WORD,
+    status=st.sampled_from([200, 404, 307]),
+)
 async def test_what_is_secret_in_a_request_is_sent_and_never_shown(
     port: int,
     caplog: pytest.LogCaptureFixture,

@@ -95,23 +95,28 @@ def fingerprinted(text: str) -> str:
 
 
 def without_concealed(exc: BaseException) -> BaseException:
-    """The same exception without the causes and contexts that show what was given to `conceal`.
+    """An exception, and those that led to it, without what was given to `conceal`.
 
-    The chain ends before the first one that does. Where the exception itself shows it, its arguments are replaced.
+    It is the same exception, unless its own text shows a value. The chain behind it ends before the first one that
+    does. Raise it outside of the ``except`` block, or the context is there again.
     """
-    if (shown := str(exc)) != concealed(shown) or (shown := repr(exc)) != concealed(shown):
-        exc.args = (concealed(str(exc)),)
-    seen, here = {id(exc)}, exc
-    while True:
+    if _shows_a_value(exc):
+        return ScorerError(f"{type(exc).__name__}: {exc}")
+    seen: set[int] = set()
+    here: BaseException | None = exc
+    while here is not None and id(here) not in seen:
+        seen.add(id(here))
         for field in ("__cause__", "__context__"):
-            before = getattr(here, field)
-            if before is not None and any(text != concealed(text) for text in (str(before), repr(before))):
+            behind = getattr(here, field)
+            if behind is not None and _shows_a_value(behind):
                 setattr(here, field, None)
-        following = here.__cause__ or here.__context__
-        if following is None or id(following) in seen:
-            return exc
-        seen.add(id(following))
-        here = following
+        here = here.__cause__ or here.__context__
+    return exc
+
+
+def _shows_a_value(exc: BaseException) -> bool:
+    inner = exc.exceptions if isinstance(exc, BaseExceptionGroup) else ()
+    return any(text != concealed(text) for text in (str(exc), repr(exc))) or any(map(_shows_a_value, inner))
 
 
 def _as_json(text: str) -> tuple[str, str]:

@@ -43,10 +43,14 @@ async def _load(options: JudgeOptions, opened: AsyncExitStack, allow_python: boo
             f"judge {options.name!r}: {problem}",
             hint="pass allow_python=True where the guard is made",
         )
+    failure: Exception | None = None
     try:
         lease = await _scorers.lease(options.key if options.shared else object(), options.load)
     except Exception as exc:
-        raise without_concealed(exc)  # noqa: B904 - it is the same one
+        failure = exc
+    if failure is not None:
+        # out here, because it would be the context of what is raised
+        raise without_concealed(failure)
     opened.push_async_callback(lease.aclose)
     return Judge(
         options.rule,

@@ -231,6 +231,8 @@ def _of_judge(old: JudgeOptions, new: JudgeOptions, sides: _Sides) -> Iterator[L
         return
     # a reward is compared with numbers that were calibrated to it
     free = old.free & _TECHNICAL if old.weight is not None else old.free
+    if new.on_error == "ignore":
+        free -= _TECHNICAL  # they can make a judge fail, which then counts for nothing
     for field in type(old).model_fields:
         if field not in JudgeOptions.model_fields and field not in free and getattr(old, field) != getattr(new, field):
             yield field, "another judge than the parent's"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import httpx
 from pydantic import Field, JsonValue, SecretStr, field_validator
@@ -20,7 +20,7 @@ from stars_guard.prompting.plain_text import as_text, text_of
 from stars_guard.scorers._reply_expressions import ReplyExpression
 from stars_guard.scorers._together import together
 from stars_guard.scorers.base import Rating, Scorer
-from stars_guard.scorers.options import JudgeOptions, Loosening
+from stars_guard.scorers.options import JudgeOptions
 
 __all__ = ["HttpOptions", "HttpScorer"]
 
@@ -46,12 +46,6 @@ class HttpOptions(JudgeOptions):
     headers: dict[str, SecretStr] = Field(default_factory=dict, description="never shown; write ${NAME} for secrets")
     retries: int = Field(1, ge=0, le=10)
     connections: int = Field(16, ge=1, le=1024, description="requests at once")
-
-    def loosenings(self, child: Self) -> Iterator[Loosening]:
-        if child.on_error == "ignore":
-            for field in ("retries", "connections"):
-                if getattr(child, field) < getattr(self, field):
-                    yield field, f"{getattr(self, field)} -> {getattr(child, field)}"
 
     @field_validator("url")
     @classmethod

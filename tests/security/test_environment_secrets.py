@@ -213,6 +213,36 @@ async def test_a_judge_that_cannot_be_loaded_shows_no_secret(tmp_path: Path, mon
         assert SECRETS[0] not in everything_of(info.value), judge
 
 
+class Failing(JudgeOptions):
+    """A judge of another package, which fails with errors of all kinds."""
+
+    how: str
+    where: str
+
+    async def load(self) -> Any:
+        kinds: dict[str, BaseException] = {
+            "os": FileNotFoundError(2, "no such file", self.where),
+            "plain": ValueError(self.where),
+            "key": KeyError({self.where: self.where}),
+            "group": ExceptionGroup("several", [ValueError(self.where)]),
+            "bytes": UnicodeDecodeError("ascii", self.where.encode(), 0, 1, "x"),
+        }
+        try:
+            raise ValueError(self.where)
+        except ValueError:
+            raise kinds[self.how] from KeyError(self.where)
+
+
+@pytest.mark.parametrize("how", ["os", "plain", "key", "group", "bytes"])
+async def test_a_plugin_that_fails_shows_no_secret(how: str) -> None:
+    conceal(SECRETS[0], "${MARK}")
+    judge = Failing(type="f", name="f", weight=1.0, how=how, where=SECRETS[0])
+    assert SECRETS[0] not in repr(judge)
+    with pytest.raises(Exception) as info:  # noqa: PT011 - of any kind
+        await load_judges([judge])
+    assert SECRETS[0] not in everything_of(info.value)
+
+
 async def test_the_record_shows_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MARK", "bomb-of-the-env")
     monkeypatch.setenv("URL", SECRETS[2])

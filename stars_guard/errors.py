@@ -21,12 +21,7 @@ answer text, nor a value that a policy took from the environment: `concealed` pu
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-import threading
-from collections import OrderedDict
-from urllib.parse import unquote
+from stars_guard.concealing import concealed
 
 __all__ = [
     "AuditError",
@@ -43,97 +38,7 @@ __all__ = [
     "ScorerError",
     "ScorerInputError",
     "StarsGuardError",
-    "conceal",
-    "concealed",
-    "fingerprinted",
-    "without_concealed",
 ]
-
-_SHORTEST = 8
-"""Characters that a value must have to be looked for: shorter ones may be part of any word."""
-
-_MOST = 4096
-_forms: OrderedDict[str, str] = OrderedDict()
-_pattern: re.Pattern[str] | None = None
-_lock = threading.Lock()
-
-
-def conceal(value: str, name: str) -> None:
-    """From now on, show a name where this value would stand in an error, a log line or a record.
-
-    Args:
-        value: a secret, or a URL that may hold some. What is shorter than 8 characters is not looked for.
-        name: such as ``${API_KEY}``.
-    """
-    global _pattern
-    parts = [value, *_parts_of_url(value)]
-    forms = {form for part in parts for form in (part, repr(part)[1:-1], *_as_json(part)) if len(form) >= _SHORTEST}
-    with _lock:
-        if forms <= _forms.keys():
-            return
-        _forms.update(dict.fromkeys(forms, name))
-        while len(_forms) > _MOST:
-            _forms.popitem(last=False)
-        # the longest first, so that nothing is left of what holds another
-        _pattern = re.compile("|".join(map(re.escape, sorted(_forms, key=len, reverse=True))))
-
-
-def concealed(text: str) -> str:
-    """The text with names in the place of what was given to `conceal`."""
-    pattern = _pattern
-    return text if pattern is None else pattern.sub(lambda match: _forms.get(match[0], "${...}"), text)
-
-
-def fingerprinted(text: str) -> str:
-    """As `concealed`, with the start of each value's SHA-256, so that two values under one name can be told apart."""
-    pattern = _pattern
-    if pattern is None:
-        return text
-    return pattern.sub(
-        lambda match: f"{concealed(match[0])}#{hashlib.sha256(match[0].encode()).hexdigest()[:12]}", text
-    )
-
-
-def without_concealed(exc: BaseException) -> BaseException:
-    """An exception, and those that led to it, without what was given to `conceal`.
-
-    It is the same exception, unless its own text shows a value. The chain behind it ends before the first one that
-    does. Raise it outside of the ``except`` block, or the context is there again.
-    """
-    if _shows_a_value(exc):
-        return ScorerError(f"{type(exc).__name__}: {exc}")
-    seen: set[int] = set()
-    here: BaseException | None = exc
-    while here is not None and id(here) not in seen:
-        seen.add(id(here))
-        for field in ("__cause__", "__context__"):
-            behind = getattr(here, field)
-            if behind is not None and _shows_a_value(behind):
-                setattr(here, field, None)
-        here = here.__cause__ or here.__context__
-    return exc
-
-
-def _shows_a_value(exc: BaseException) -> bool:
-    inner = exc.exceptions if isinstance(exc, BaseExceptionGroup) else ()
-    return any(text != concealed(text) for text in (str(exc), repr(exc))) or any(map(_shows_a_value, inner))
-
-
-def _as_json(text: str) -> tuple[str, str]:
-    return json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]
-
-
-def _parts_of_url(value: str) -> list[str]:
-    """What a URL may hold in secret: the user's name and password, the path, and the values of its query."""
-    _, mark, rest = value.partition("://")
-    if not mark:
-        return []
-    place, _, query = rest.partition("?")
-    authority, slash, path = place.partition("/")
-    user = authority.rpartition("@")[0]
-    found = [user, user.rpartition(":")[2], slash + path, query]
-    found += [pair.partition("=")[2] for pair in re.split("[&;#]", query)]
-    return [form for part in found for form in (part, unquote(part))]
 
 
 class StarsGuardError(Exception):

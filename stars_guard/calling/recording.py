@@ -13,10 +13,10 @@ from stars_guard.audit import AuditStore, Recorder
 from stars_guard.calling.portal import to_the_end
 from stars_guard.calling.settings import content_of
 from stars_guard.calling.telemetry import CallSpan
+from stars_guard.concealing import concealed
 from stars_guard.core.events import Event, Totals
 from stars_guard.core.messages import Message
 from stars_guard.core.vocabulary import AnswerFinish, CheckFinish, FailureFinish
-from stars_guard.errors import concealed
 from stars_guard.policy import Policy
 from stars_guard.scorers.cascade import Cascade
 

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from stars_guard.errors import concealed
+from stars_guard.concealing import concealed
 
 __all__ = ["Terminal", "visible"]
 

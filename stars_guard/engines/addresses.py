@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from stars_guard.errors import conceal, concealed
+from stars_guard.concealing import conceal, concealed
 
 __all__ = ["Address", "quiet_about"]
 

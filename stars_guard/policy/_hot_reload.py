@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stars_guard.errors import StarsGuardError, concealed
+from stars_guard.concealing import concealed
+from stars_guard.errors import StarsGuardError
 from stars_guard.policy._files import FileState, look_at
 from stars_guard.policy._loader import PolicyReader
 from stars_guard.policy._model import Policy

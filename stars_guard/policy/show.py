@@ -9,7 +9,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from stars_guard.errors import concealed
+from stars_guard.concealing import concealed
 from stars_guard.policy._loader import Resolved
 from stars_guard.policy._model import Policy
 from stars_guard.policy.tree import Node, variable_in

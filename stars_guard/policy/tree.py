@@ -15,7 +15,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 from ruamel.yaml.scalarstring import ScalarString
 
-from stars_guard.errors import PolicyError, conceal
+from stars_guard.concealing import conceal
+from stars_guard.errors import PolicyError
 from stars_guard.policy._files import LARGEST_FILE, FileState, look_at
 
 __all__ = [

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import KW_ONLY, dataclass, replace
 
+from stars_guard.concealing import concealed, fingerprinted
 from stars_guard.core.judging import Judgement, Rule, Score, combine
 from stars_guard.core.segments import Passage
-from stars_guard.errors import InputError, ScorerInputError, concealed, fingerprinted
+from stars_guard.errors import InputError, ScorerInputError
 from stars_guard.scorers._batching import batcher_of
 from stars_guard.scorers.base import Rating, Scorer
 

@@ -19,9 +19,9 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from stars_guard.concealing import concealed
 from stars_guard.core.judging import Rule
 from stars_guard.core.vocabulary import OnError
-from stars_guard.errors import concealed
 from stars_guard.scorers.base import Scorer
 
 __all__ = ["JudgeOptions", "Loosening", "Strict", "Tail", "no_twins"]

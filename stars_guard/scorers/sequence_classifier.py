@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from stars_guard.concealing import concealed
 from stars_guard.core.segments import Passage
 from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.loading import load_config, loading, own_code
 from stars_guard.engines.model_thread import ModelThread
-from stars_guard.errors import MissingExtra, ScorerError, concealed
+from stars_guard.errors import MissingExtra, ScorerError
 from stars_guard.scorers._classifier import Classifier, ClassifierOptions, ClassifierScorer
 from stars_guard.scorers._reading import Reader, Reading, places
 

@@ -16,10 +16,12 @@
         └── BudgetExhausted
 
 A message says what was wrong and where; ``hint`` says what to do. Messages never hold prompt text or
-answer text.
+answer text, nor a value that a policy took from the environment: `concealed` puts the variable's name there.
 """
 
 from __future__ import annotations
+
+from stars_guard.concealing import concealed
 
 __all__ = [
     "AuditError",
@@ -51,9 +53,9 @@ class StarsGuardError(Exception):
     """Whether the same call may succeed later without being changed."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = concealed(message)
+        self.hint = concealed(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message

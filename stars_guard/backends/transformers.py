@@ -19,7 +19,7 @@ from stars_guard.backends._lockstep import Lockstep
 from stars_guard.backends._slots import SlotModel, check_layers, check_slots
 from stars_guard.backends._token_sessions import TokenBackend
 from stars_guard.backends.base import OpenRequest
-from stars_guard.engines.loading import end_ids, loading
+from stars_guard.engines.loading import end_ids, load_config, loading, own_code
 from stars_guard.errors import BackendError, MissingExtra
 from stars_guard.prompting.detokenizer import decoder
 from stars_guard.prompting.prompt import Prompt
@@ -87,7 +87,7 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
     def _load(cls, model: str, options: TransformersOptions) -> TransformersBackend:
         try:
             import torch
-            from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+            from transformers import AutoModelForCausalLM, AutoTokenizer
 
             from stars_guard.engines.attention import use_grouped
         except ImportError as exc:
@@ -96,11 +96,16 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
         dtype = options.dtype or ("float32" if device == "cpu" else "bfloat16")
         hint = "pass a Hugging Face directory or name, or 'embedded' for the built-in small model"
         with loading(f"the model {model!r}", BackendError, hint=hint):
-            tokenizer = AutoTokenizer.from_pretrained(model, revision=options.revision)
+            tokenizer = AutoTokenizer.from_pretrained(model, **own_code(options.revision))
             # before the weights, which take long
-            check_layers(AutoConfig.from_pretrained(model, revision=options.revision))
+            config = load_config(model, options.revision)
+            check_layers(config)
             loaded = AutoModelForCausalLM.from_pretrained(
-                model, revision=options.revision, dtype=getattr(torch, dtype), attn_implementation="sdpa"
+                model,
+                config=config,
+                dtype=getattr(torch, dtype),
+                attn_implementation="sdpa",
+                **own_code(options.revision),
             )
             loaded = loaded.to(device).eval()
         identity = {

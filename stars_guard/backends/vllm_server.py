@@ -99,7 +99,7 @@ class VllmServerBackend(StreamedBackend[ServerOptions]):
         self.identity = {
             "engine": f"vllm server {version}",
             "model": model,
-            "servers": ", ".join(servers.options.base_url),
+            "servers": servers.shown,
         }
 
     @classmethod

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
+from stars_guard.concealing import shows_concealed
 from stars_guard.engines.sharing import Shared
-from stars_guard.errors import PolicyError
+from stars_guard.errors import PolicyError, ScorerError
 from stars_guard.policy import Policy
 from stars_guard.scorers.base import Scorer
 from stars_guard.scorers.cascade import Cascade, Judge
@@ -38,12 +39,19 @@ async def load_judges(judges: Sequence[JudgeOptions], *, allow_python: bool = Fa
 
 
 async def _load(options: JudgeOptions, opened: AsyncExitStack, allow_python: bool) -> Judge:
-    if options.runs_code and not allow_python:
+    if not allow_python and (problem := options.not_allowed()):
         raise PolicyError(
-            f"judge {options.name!r}: {options.type} judges are off",
+            f"judge {options.name!r}: {problem}",
             hint="pass allow_python=True where the guard is made",
         )
-    lease = await _scorers.lease(options.key if options.shared else object(), options.load)
+    failure: Exception | None = None
+    try:
+        lease = await _scorers.lease(options.key if options.shared else object(), options.load)
+    except Exception as exc:
+        failure = exc
+    if failure is not None:
+        # out here, because it would be the context of what is raised
+        raise _without_concealed(failure)
     opened.push_async_callback(lease.aclose)
     return Judge(
         options.rule,
@@ -54,3 +62,23 @@ async def _load(options: JudgeOptions, opened: AsyncExitStack, allow_python: boo
         final=options.asked_last,
         conversation=options.scope == "conversation",
     )
+
+
+def _without_concealed(exc: BaseException) -> BaseException:
+    """An exception, and those that led to it, without what was given to `conceal`.
+
+    It is the same exception, unless its own text shows a value. The chain behind it ends before the first one that
+    does. Raise it outside of the ``except`` block, or the context is there again.
+    """
+    if shows_concealed(exc):
+        return ScorerError(f"{type(exc).__name__}: {exc}")
+    seen: set[int] = set()
+    here: BaseException | None = exc
+    while here is not None and id(here) not in seen:
+        seen.add(id(here))
+        for field in ("__cause__", "__context__"):
+            behind = getattr(here, field)
+            if behind is not None and shows_concealed(behind):
+                setattr(here, field, None)
+        here = here.__cause__ or here.__context__
+    return exc

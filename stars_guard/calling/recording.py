@@ -13,6 +13,7 @@ from stars_guard.audit import AuditStore, Recorder
 from stars_guard.calling.portal import to_the_end
 from stars_guard.calling.settings import content_of
 from stars_guard.calling.telemetry import CallSpan
+from stars_guard.concealing import concealed
 from stars_guard.core.events import Event, Totals
 from stars_guard.core.messages import Message
 from stars_guard.core.vocabulary import AnswerFinish, CheckFinish, FailureFinish
@@ -65,7 +66,7 @@ class Recording:
         known = {
             "call_id": call_id,
             "seed": seed,
-            "policy": policy.name,
+            "policy": concealed(policy.name),
             "policy_sha256": policy.sha256,
             "mode": policy.mode,
             **about,

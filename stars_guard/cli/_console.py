@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from stars_guard.concealing import concealed
+
 __all__ = ["Terminal", "visible"]
 
 # The pictures of control characters. What changes the direction of writing has no picture.
@@ -23,11 +25,11 @@ class Terminal(Console):
     """Prints every text as it is: brackets are not markup, ``:smile:`` is no emoji, and control characters are shown.
 
     Most of what the commands print is not ours: paths, names, errors, what users and models wrote. Give a style with
-    ``style=`` or a `rich.text.Text`.
+    ``style=`` or a `rich.text.Text`. What a policy took from the environment is not shown.
     """
 
     def __init__(self, *, stderr: bool = False, record: bool = False) -> None:
         super().__init__(stderr=stderr, record=record, markup=False, emoji=False, highlight=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(visible(text), **options)
+        return super().render_str(visible(concealed(text)), **options)

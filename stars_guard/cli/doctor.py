@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,10 +21,12 @@ from rich.text import Text
 
 from stars_guard.audit import default_url, open_store
 from stars_guard.calling import portal
+from stars_guard.engines.addresses import Address
 from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.machine import available_memory, computes_bfloat16, instruction_set
+from stars_guard.engines.vllm_client import parse_options
 from stars_guard.engines.vllm_process import installed, no_reason_against
-from stars_guard.errors import StarsGuardError
+from stars_guard.errors import InputError, StarsGuardError
 from stars_guard.policy import Policy, load_policy
 from stars_guard.scorers.model_options import ModelOptions, ServedModelOptions
 
@@ -176,10 +178,21 @@ def _model(what: str, model: str) -> Iterator[_Finding]:
 def _server(
     base_url: str, model: str, what: str = "server", variable: str | None = "STARS_GUARD_API_KEY"
 ) -> Iterator[_Finding]:
-    root = base_url.rstrip("/").removesuffix("/v1")
+    try:
+        (url,) = parse_options({"base_url": base_url}).base_url
+    except InputError as exc:
+        yield _Finding(what, "wrong", exc.message, "check base_url")
+        return
+    address = Address.of(url)
+    root = address.shown
     key = os.environ.get(variable) if variable else None
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    ask: Callable[[str], httpx.Response] = lambda path: httpx.get(root + path, headers=headers, timeout=5)  # noqa: E731
+
+    def ask(path: str) -> httpx.Response:
+        asked = address.request(path)
+        with httpx.Client(timeout=5) as client:
+            return client.send(client.build_request("GET", **asked | {"headers": {**headers, **asked["headers"]}}))
+
     try:
         served = [entry["id"] for entry in ask("/v1/models").raise_for_status().json()["data"]]
     except httpx.HTTPStatusError as exc:

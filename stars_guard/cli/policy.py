@@ -19,7 +19,7 @@ from stars_guard.core.segments import Passage
 from stars_guard.errors import PolicyError
 from stars_guard.policy import Policy, load_policy, resolve_policy
 from stars_guard.policy.cases import Case, failures, load_cases
-from stars_guard.policy.layers import loosened
+from stars_guard.policy.layers import shown_changes
 from stars_guard.policy.show import annotated, differences
 from stars_guard.policy.tree import key_of
 from stars_guard.prompting.call_rendering import render_call
@@ -55,8 +55,8 @@ def show_policy(console: Console, name: str) -> None:
 
 def diff_policies(console: Console, first: str, second: str) -> bool:
     """Whether two policies have the same effect. Prints what differs, and what the second lets through."""
-    a, b = load_policy(first), load_policy(second)
-    rows = differences(a, b)
+    a, b = resolve_policy(first), resolve_policy(second)
+    rows = differences(a.policy, b.policy, before=a.tree, after=b.tree)
     if not rows:
         console.print("The two are the same.", style="green")
         return True
@@ -64,8 +64,8 @@ def diff_policies(console: Console, first: str, second: str) -> bool:
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    for _, loc, change in loosened(a, b):
-        console.print(f"{second} is looser: {key_of(loc)}: {change}", style="yellow", soft_wrap=True)
+    for change, text in shown_changes(a.policy, a.tree, b.policy, b.tree):
+        console.print(f"{second} is looser: {key_of(change.loc)}: {text}", style="yellow", soft_wrap=True)
     return False
 
 
@@ -76,7 +76,7 @@ def run_cases(console: Console, name: str, path: Path, *, allow_python: bool) ->
         PolicyError: the policy or the cases can't be read, or a judge is Python code and ``allow_python`` is False.
     """
     policy, cases = load_policy(name), load_cases(path)
-    if not allow_python and any(judge.type == "python" for judge in policy.every_judge):
+    if not allow_python and any(judge.not_allowed() for judge in policy.every_judge):
         raise PolicyError(f"policy {policy.name!r} runs Python code", hint="allow it with --allow-python")
     with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
         bar = progress.add_task("judging", total=len(cases))

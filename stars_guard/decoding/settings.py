@@ -42,7 +42,7 @@ class _NameIn:
 class Decoding(BaseModel):
     """How answers are generated."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True, hide_input_in_errors=True)
 
     method: Annotated[str, _NameIn(METHODS)] = "stars"
     segment_tokens: int = Field(16, ge=1, le=4096, description="B: tokens in a segment; in CARDS in the longest one")

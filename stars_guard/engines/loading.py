@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,16 @@ from typing import Any
 
 from stars_guard.errors import BackendError, MissingExtra, StarsGuardError
 
-__all__ = ["Vocabulary", "end_ids", "load_tokenizer", "load_vocabulary", "loading", "quiet"]
+__all__ = [
+    "Vocabulary",
+    "end_ids",
+    "load_config",
+    "load_tokenizer",
+    "load_vocabulary",
+    "loading",
+    "own_code",
+    "quiet",
+]
 
 _lock = threading.Lock()
 
@@ -72,12 +82,35 @@ def load_tokenizer(
         MissingExtra: transformers is not installed.
     """
     try:
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoTokenizer
     except ImportError as exc:
         raise MissingExtra(feature, extra) from exc
     with loading(f"{what} {model!r}", error, hint=hint):
-        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-        return tokenizer, AutoConfig.from_pretrained(model, revision=revision)
+        return AutoTokenizer.from_pretrained(model, **own_code(revision)), load_config(model, revision)
+
+
+def own_code(revision: str | None) -> dict[str, Any]:
+    """What every loader of transformers is given, so that a model's files bring no code of their own.
+
+    Without the word ``False`` transformers asks at the terminal whether it should run a model's code.
+    """
+    return {"revision": revision, "trust_remote_code": False}
+
+
+def load_config(model: str, revision: str | None = None) -> Any:
+    """A model's configuration. Blocks.
+
+    Raises:
+        ValueError: it asks for an attention kernel of a hub's repository, which is code.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model, **own_code(revision))
+    parts = [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", None) or ())]
+    for part, kind in itertools.product(parts, ("_attn_implementation", "_experts_implementation")):
+        if "/" in str(getattr(part, kind, None)):
+            raise ValueError(f"the model's {kind.strip('_')} is code of another repository")
+    return config
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from stars_guard.engines.addresses import Address, quiet_about
 from stars_guard.engines.loopback import is_loopback
 from stars_guard.engines.model_thread import leave_a_core
 from stars_guard.engines.options import read_options
@@ -23,6 +24,11 @@ __all__ = ["Replica", "Seat", "ServerOptions", "Servers", "parse_options"]
 
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers before the first token after which the same request may be sent again."""
+
+
+def _without_version(url: str) -> str:
+    place, mark, query = url.partition("?")
+    return place.rstrip("/").removesuffix("/v1") + mark + query
 
 
 class ServerOptions(BaseModel):
@@ -39,9 +45,9 @@ class ServerOptions(BaseModel):
         client_cert: path of a PEM file with the client's certificate and key.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    base_url: tuple[str, ...] = Field(min_length=1)
+    base_url: tuple[str, ...] = Field(min_length=1, repr=False)
     api_key: SecretStr | None = None
     tokenizer: str | None = None
     timeout: float = Field(120.0, gt=0)
@@ -52,13 +58,20 @@ class ServerOptions(BaseModel):
     client_cert: Path | None = None
     max_connections: int = Field(512, ge=1)
     priority: int | None = None
-    cache_salt: str | None = None
+    cache_salt: str | None = Field(None, repr=False)
 
     @field_validator("base_url", mode="before")
     @classmethod
     def _as_urls(cls, value: Any) -> Any:
         urls = [value] if isinstance(value, str) else value
-        return tuple(str(url).rstrip("/").removesuffix("/v1") for url in urls)
+        return tuple(_without_version(str(url)) for url in urls)
+
+    @field_validator("base_url")
+    @classmethod
+    def _are_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            Address.of(url)
+        return urls
 
 
 def parse_options(options: Mapping[str, Any]) -> ServerOptions:
@@ -70,9 +83,14 @@ def parse_options(options: Mapping[str, Any]) -> ServerOptions:
 class Replica:
     """One server. ``busy`` calls use it now; until ``rests_until`` (monotonic seconds) it is left alone."""
 
-    url: str
+    address: Address
     busy: int = 0
     rests_until: float = 0.0
+
+    @property
+    def url(self) -> str:
+        """What may be shown of its URL: scheme, host and port."""
+        return self.address.shown
 
 
 class Servers:
@@ -80,9 +98,11 @@ class Servers:
 
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
-        self.replicas = [Replica(url) for url in options.base_url]
-        if any(is_loopback(httpx.URL(url).host) for url in options.base_url):
+        self.replicas = [Replica(Address.of(url)) for url in options.base_url]
+        if any(is_loopback(httpx.URL(replica.url).host) for replica in self.replicas):
             leave_a_core()
+        if options.api_key is not None:
+            quiet_about(options.api_key.get_secret_value())
         headers = {"Authorization": f"Bearer {options.api_key.get_secret_value()}"} if options.api_key else {}
         self._client = httpx.AsyncClient(
             headers=headers,
@@ -177,7 +197,7 @@ class Servers:
         if self._client.is_closed:
             raise BackendError("the connections to the vLLM server are closed", hint="load the backend again")
         try:
-            request = self._client.build_request(method, replica.url + path, json=body)
+            request = self._client.build_request(method, json=body, **replica.address.request(path))
             response = await self._client.send(request, stream=True)
         except httpx.TransportError as exc:
             raise BackendUnavailable(
@@ -190,6 +210,11 @@ class Servers:
         if response.status_code in BUSY:
             raise BackendUnavailable(f"the vLLM server {replica.url} answered {response.status_code}")
         raise _refused(replica.url, response.status_code)
+
+    @property
+    def shown(self) -> str:
+        """The servers, for the record."""
+        return ", ".join(replica.url for replica in self.replicas)
 
     async def aclose(self) -> None:
         """Close all connections. May be called twice."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from stars_guard.concealing import concealed
 from stars_guard.errors import StarsGuardError
 from stars_guard.policy._files import FileState, look_at
 from stars_guard.policy._loader import PolicyReader
@@ -86,7 +87,7 @@ class LivePolicy:
             if self._candidate is not None:
                 self._usable(self._candidate)
                 self._policy, self._candidate = self._candidate, None
-                logger.info("policy %s was read again: %s", self._policy.name, self._policy.sha256[:12])
+                logger.info("policy %s was read again: %s", concealed(self._policy.name), self._policy.sha256[:12])
         except Exception as exc:
             # what is not ours may hold a secret in its text
             reason = str(exc) if isinstance(exc, StarsGuardError) else type(exc).__name__

@@ -15,8 +15,19 @@ from stars_guard.errors import PolicyError
 from stars_guard.policy._files import FileState, look_at
 from stars_guard.policy._model import Policy
 from stars_guard.policy._problems import describe
-from stars_guard.policy.layers import judge_key, loosened, merge
-from stars_guard.policy.tree import Loc, Node, key_of, locate, parse_tree, plain, tree_of, with_environment, with_node
+from stars_guard.policy.layers import judge_key, merge, shown_changes
+from stars_guard.policy.tree import (
+    Loc,
+    Node,
+    key_of,
+    locate,
+    parse_tree,
+    plain,
+    tree_of,
+    variable_in,
+    with_environment,
+    with_node,
+)
 
 __all__ = ["PolicyReader", "Resolved", "load_policy", "resolve_policy", "shipped_policies"]
 
@@ -128,11 +139,11 @@ class PolicyReader:
         parent = self._file(self._find(str(extends.value), folder, f"{extends.place}: extends: "), files)
         merged = merge(parent.tree, layer)
         policy = _validate(merged)
-        allowed = _allowed(parent.policy, policy, merged, overrides)
+        allowed = _allowed(parent, policy, merged, overrides)
         return Resolved(policy, merged, parent.files, (*parent.loosened, *allowed))
 
 
-def _allowed(parent: Policy, child: Policy, merged: Node, overrides: set[str | None]) -> list[str]:
+def _allowed(parent: Resolved, child: Policy, merged: Node, overrides: set[str | None]) -> list[str]:
     """What a child loosens, in words.
 
     Args:
@@ -142,12 +153,15 @@ def _allowed(parent: Policy, child: Policy, merged: Node, overrides: set[str | N
         PolicyError: something is looser and has no ``override: true``.
     """
     allowed, refused = [], []
-    for judge, loc, change in loosened(parent, child):
-        where = f"{locate(merged, loc)[1]}: {key_of(loc)}: looser than {parent.name!r}: {change}"
-        if judge in overrides:
+    for change, text in shown_changes(parent.policy, parent.tree, child, merged):
+        than = variable_in(parent.tree, ("name",))
+        name = f"${{{than}}}" if than else repr(parent.policy.name)
+        where = f"{locate(merged, change.loc)[1]}: {key_of(change.loc)}: looser than {name}: {text}"
+        if change.judge in overrides:
             allowed.append(where)
         else:
-            refused.append(f"{where}; write `override: true` {'in the judge' if judge else 'at the top'} to allow it")
+            where_to = "in the judge" if change.judge else "at the top"
+            refused.append(f"{where}; write `override: true` {where_to} to allow it")
     if refused:
         raise PolicyError("\n".join(refused))
     return allowed
@@ -198,4 +212,6 @@ def _validate(tree: Node) -> Policy:
     try:
         return Policy.model_validate(plain(tree))
     except ValidationError as exc:
-        raise PolicyError("\n".join(describe(tree, exc))) from exc
+        problems = describe(tree, exc)
+    # out here, because the exception that is left behind holds the values of the environment
+    raise PolicyError("\n".join(problems))

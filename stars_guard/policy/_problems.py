@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from stars_guard.policy._judges import find_options
 from stars_guard.policy._model import Policy
-from stars_guard.policy.tree import Loc, Node, Place, key_of, locate
+from stars_guard.policy.tree import Loc, Node, Place, key_of, locate, without_values
 from stars_guard.scorers.options import JudgeOptions
 
 __all__ = ["describe", "plain_problems"]
@@ -32,7 +32,10 @@ def describe(tree: Node, exc: ValidationError) -> list[str]:
             continue
         known, place = locate(tree, _without_branches(tree, loc, missing=error["type"] == "missing"))
         texts = found.setdefault((key_of(known), place.file), (place.line, []))[1]
-        texts.append(f"the value of ${{{place.variable}}} is not valid" if place.variable else _text(tree, error))
+        if place.variable:
+            texts.append(f"the value of ${{{place.variable}}} is not valid")
+        else:
+            texts.append(without_values(tree, _text(tree, error)))
     return [
         f"{Place(file, line)}: {key}: {_either(texts)}"
         for (key, file), (line, texts) in sorted(found.items(), key=lambda item: (item[0][1], item[1][0]))

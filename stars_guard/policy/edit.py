@@ -44,7 +44,8 @@ def write_decoding(path: Path, values: Mapping[str, Value]) -> None:
     try:
         shutil.copy(real, draft)
         try:
-            if _written(draft, texts):
+            reason = _why_not_written(draft, texts)
+            if reason is None:
                 os.replace(draft, real)
                 return
         finally:
@@ -52,18 +53,18 @@ def write_decoding(path: Path, values: Mapping[str, Value]) -> None:
     except OSError as exc:
         raise PolicyError(f"{path}: the policy can't be written: {exc.strerror}") from exc
     wanted = ", ".join(f"{key}: {text}" for key, text in texts.items())
-    raise PolicyError(f"{path}: the values can't be written here", hint=f"write {wanted} yourself")
+    raise PolicyError(f"{path}: the values can't be written here", hint=f"write {wanted} yourself{reason}")
 
 
-def _written(path: Path, texts: Mapping[str, str]) -> bool:
-    """Write each value; whether the file is then a policy that has them."""
+def _why_not_written(path: Path, texts: Mapping[str, str]) -> str | None:
+    """Write each value. None if the file is then a policy that has them, or else more about the reason, if known."""
     try:
         for key, text in texts.items():
             path.write_bytes(_with(path, key, text).encode("utf-8"))
         found = load_policy(path).decoding.model_dump(mode="json", include=set(texts))
-    except PolicyError:
-        return False
-    return found == {key: YAML(typ="safe").load(text) for key, text in texts.items()}
+    except PolicyError as exc:
+        return ", and `override: true` at the top" if "looser than" in exc.message else ""
+    return None if found == {key: YAML(typ="safe").load(text) for key, text in texts.items()} else ""
 
 
 def _with(path: Path, key: str, value: str) -> str:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 
-from stars_guard.decoding import decoder_of
 from stars_guard.policy._judges import find_options
-from stars_guard.policy._model import Audit, Policy
-from stars_guard.policy.tree import Node
-from stars_guard.scorers.options import JudgeOptions, Loosening
+from stars_guard.policy._loosening import Change, changes, judge_key
+from stars_guard.policy._model import Policy
+from stars_guard.policy.tree import Loc, Node, variable_in
 
-__all__ = ["judge_key", "loosened", "merge"]
-
-RULES = frozenset({"name", "type", "weight", "reject_above", "on_error", "timeout"})
-"""Fields of every judge whose change doesn't loosen, or which are compared here."""
-
-CONTENTS = ("none", "hash", "redacted", "full")
-MODES = ("off", "monitor", "enforce")
+__all__ = ["judge_key", "loosened", "merge", "shown_changes"]
 
 
 def merge(parent: Node, child: Node, named: Collection[str] = ("judges",)) -> Node:
@@ -57,84 +50,25 @@ def _named_lists(parent: Node, child: Node) -> Collection[str]:
     return options.by_name if options is not None else ()
 
 
-def judge_key(path: Sequence[str], name: str) -> str:
-    """What a judge goes by in the whole policy: ``rails.input.judges.secrets``."""
-    return ".".join((*path, name))
-
-
 def _word(node: Node, key: str) -> str | None:
     """The text under a key of a mapping, or None."""
     found = node.value.get(key) if isinstance(node.value, dict) else None
     return str(found.value) if found is not None and isinstance(found.value, str) else None
 
 
-Change = tuple[str | None, tuple[int | str, ...], str]
-
-
-def loosened(parent: Policy, child: Policy) -> Iterator[Change]:
+def loosened(parent: Policy, child: Policy) -> Iterator[tuple[str | None, Loc, str]]:
     """What the child lets through that the parent does not: the judge (its list's path and its name) or None, the
-    path of the change, and a few words.
-
-    A veto, the mode, what a failure means and what happens when attempts run out are compared. Numbers that are
-    calibrated to a reward model (r_star, beta, alpha, weights) are not: no order of them is stricter.
+    path of the change, and a few words, which may hold values of both.
     """
-    if MODES.index(child.mode) < MODES.index(parent.mode):
-        yield None, ("mode",), f"{parent.mode} -> {child.mode}"
-    before, after = parent.decoding, child.decoding
-    if after.on_exhausted == "best" != before.on_exhausted:
-        yield None, ("decoding", "on_exhausted"), f"{before.on_exhausted} -> best"
-    if decoder_of(after.method).decides == "none" != decoder_of(before.method).decides:
-        yield None, ("decoding", "method"), f"{before.method} -> {after.method}"
-    yield from _loosened_audit(parent.audit, child.audit)
-    if child.rails.tool_result.action == "redact" != parent.rails.tool_result.action:
-        yield None, ("rails", "tool_result", "action"), f"{parent.rails.tool_result.action} -> redact"
-    yield from _loosened_judges(("judges",), parent.judges, child.judges)
-    theirs = dict(child.rails.items())
-    for stage, rail in parent.rails.items():
-        yield from _loosened_judges(("rails", stage, "judges"), rail.judges, theirs[stage].judges)
+    return ((change.judge, change.loc, change.text) for change in changes(parent, child))
 
 
-def _loosened_audit(before: Audit, after: Audit) -> Iterator[Change]:
-    """More text, text in clear, and records that may be lost."""
-    for kind in ("prompt", "accepted", "rejected"):
-        old, new = (getattr(audit.contents, kind) for audit in (before, after))
-        if CONTENTS.index(new) > CONTENTS.index(old):
-            yield None, ("audit", "content"), f"{kind}: {old} -> {new}"
-    if before.encrypt and not after.encrypt:
-        yield None, ("audit", "encrypt"), "true -> false"
-    if after.durability == "batch" != before.durability:
-        yield None, ("audit", "durability"), f"{before.durability} -> batch"
-    if after.on_error == "drop" != before.on_error:
-        yield None, ("audit", "on_error"), f"{before.on_error} -> drop"
+def shown_changes(parent: Policy, before: Node, child: Policy, after: Node) -> Iterator[tuple[Change, str]]:
+    """What the child lets through that the parent does not, each with words that show no value of the environment.
 
-
-def _loosened_judges(
-    path: tuple[str, ...], before: Sequence[JudgeOptions], after: Sequence[JudgeOptions]
-) -> Iterator[Change]:
-    """Judges of one list that are gone, and what those that are left let through."""
-    at = {judge.name: index for index, judge in enumerate(after)}
-    for old in before:
-        key = judge_key(path, old.name)
-        if old.name not in at:
-            yield key, path, f"judge {old.name!r} is not there"
-            continue
-        index = at[old.name]
-        for field, text in _loosened_judge(old, after[index]):
-            yield key, (*path, index, field), text
-
-
-def _loosened_judge(old: JudgeOptions, new: JudgeOptions) -> Iterator[Loosening]:
-    """The rules that all judges have are compared here; each type compares its own fields (`JudgeOptions`)."""
-    if new.on_error == "ignore" != old.on_error:
-        yield "on_error", f"{old.on_error} -> ignore"
-    if old.reject_above is None:
-        return
-    if new.reject_above is None or new.reject_above > old.reject_above:
-        yield "reject_above", f"{old.reject_above} -> {new.reject_above}"
-    if type(old) is not type(new):
-        yield "type", f"{old.type} -> {new.type}"
-        return
-    for field in type(old).model_fields:
-        if field not in RULES | old.free and getattr(old, field) != getattr(new, field):
-            yield field, "another judge than the parent's"
-    yield from old.loosenings(new)
+    Args:
+        before: the parent's merged layers, and ``after`` the child's.
+    """
+    for change in changes(parent, child):
+        name = variable_in(after, change.loc) or variable_in(before, change.was)
+        yield change, f"the value of ${{{name}}}" if name else change.text

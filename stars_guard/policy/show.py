@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from io import StringIO
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
+from stars_guard.concealing import concealed
 from stars_guard.policy._loader import Resolved
 from stars_guard.policy._model import Policy
-from stars_guard.policy.tree import Node
+from stars_guard.policy.tree import Node, variable_in
 
 __all__ = ["annotated", "differences"]
 
@@ -26,37 +28,82 @@ def annotated(resolved: Resolved) -> str:
     writer.width = 4096
     writer.dump(data, out)
     notes = "".join(f"# loosened: {note}\n" for note in resolved.loosened)
-    return notes + out.getvalue()
+    return concealed(notes + out.getvalue())
 
 
 def _with_comments(value: Any, node: Node | None) -> Any:
     """The same data, with a comment at each value that is neither a mapping nor a list of mappings."""
+    if name := _variable(node):
+        return f"${{{name}}}"
     if isinstance(value, dict):
         found = CommentedMap()
         for key, item in value.items():
-            below = node.value.get(key) if node is not None and isinstance(node.value, dict) else None
-            found[key] = _with_comments(item, below)
+            below = _below(node, key)
+            found[_public(key)] = _with_comments(item, below)
             if not isinstance(item, dict | list) or not item:
-                if below is not None and below.place.variable:
-                    found[key] = f"${{{below.place.variable}}}"
-                found.yaml_add_eol_comment(str(below.place) if below is not None else "default", key)
+                found.yaml_add_eol_comment(str(below.place) if below is not None else "default", _public(key))
         return found
     if isinstance(value, list):
-        items = node.value if node is not None and isinstance(node.value, list) else []
-        return CommentedSeq([_with_comments(v, items[i] if i < len(items) else None) for i, v in enumerate(value)])
-    return value
+        return CommentedSeq([_with_comments(item, _below(node, index)) for index, item in enumerate(value)])
+    return concealed(value) if isinstance(value, str) else value
 
 
-def differences(first: Policy, second: Policy) -> list[tuple[str, str, str]]:
-    """What differs: key, value in the first, value in the second; ``-`` where there is none. Judges go by name."""
-    a, b = (_flat(policy.model_dump(mode="json", by_alias=True)) for policy in (first, second))
+def _below(node: Node | None, part: int | str) -> Node | None:
+    """The node under a key or an index; None where the tree has none."""
+    if node is None or not isinstance(node.value, dict | list):
+        return None
+    held: Any = node.value
+    try:
+        found = held[part]
+    except (KeyError, IndexError, TypeError):
+        return None
+    return found if isinstance(found, Node) else None
+
+
+def _variable(node: Node | None) -> str | None:
+    """The environment variable that gave a value, itself or as the text that a validator made it of."""
+    return node.place.variable if node is not None and not isinstance(node.value, dict | list) else None
+
+
+def _public(key: Any) -> Any:
+    return concealed(key) if isinstance(key, str) else key
+
+
+def differences(
+    first: Policy, second: Policy, *, before: Node | None = None, after: Node | None = None
+) -> list[tuple[str, str, str]]:
+    """What differs: key, value in the first, value in the second; ``-`` where there is none. Judges go by name.
+
+    Args:
+        before: the first one's merged layers, and ``after`` the second one's. With them, the name of an environment
+            variable stands for its value.
+    """
+    a, b = (
+        {key: (text, shown) for key, text, shown in _flat(policy.model_dump(mode="json", by_alias=True), tree)}
+        for policy, tree in ((first, before), (second, after))
+    )
+    none = ("-", "-")
     keys = [*a, *(key for key in b if key not in a)]
-    return [(key, a.get(key, "-"), b.get(key, "-")) for key in keys if a.get(key) != b.get(key)]
+    return [
+        (concealed(key), a.get(key, none)[1], b.get(key, none)[1])
+        for key in keys
+        if a.get(key, none)[0] != b.get(key, none)[0]
+    ]
 
 
-def _flat(value: Any, key: str = "") -> dict[str, str]:
+def _flat(value: Any, node: Node | None, key: str = "") -> Iterator[tuple[str, str, str]]:
+    """Keys, their values as they are compared, and as they are shown."""
     if isinstance(value, dict) and value:
-        return {k: v for name, item in value.items() for k, v in _flat(item, f"{key}.{name}" if key else name).items()}
-    if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
-        return {k: v for item in value for k, v in _flat(item, f"{key}[{item['name']}]").items()}
-    return {key: str(value)}
+        for name, item in value.items():
+            yield from _flat(item, _below(node, name) or _only(node), f"{key}.{name}" if key else name)
+    elif isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
+        for index, item in enumerate(value):
+            yield from _flat(item, _below(node, index) or _only(node), f"{key}[{item['name']}]")
+    else:
+        variable = variable_in(node) if node is not None else None
+        yield key, str(value), f"${{{variable}}}" if variable else concealed(str(value))
+
+
+def _only(node: Node | None) -> Node | None:
+    """A text of which a validator made more than one value."""
+    return node if node is not None and not isinstance(node.value, dict | list) else None

@@ -15,6 +15,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 from ruamel.yaml.scalarstring import ScalarString
 
+from stars_guard.concealing import conceal
 from stars_guard.errors import PolicyError
 from stars_guard.policy._files import LARGEST_FILE, FileState, look_at
 
@@ -28,8 +29,10 @@ __all__ = [
     "plain",
     "read_tree",
     "tree_of",
+    "variable_in",
     "with_environment",
     "with_node",
+    "without_values",
 ]
 
 Loc = tuple[int | str, ...]
@@ -188,6 +191,36 @@ def locate(node: Node, loc: Loc) -> tuple[Loc, Place]:
     return tuple(known), node.place
 
 
+def variable_in(node: Node, loc: Loc = ()) -> str | None:
+    """The environment variable that gave the value at a path, or one of the values in it; None for none.
+
+    Where the tree ends before the path does, a validator has made more of the value, which then counts.
+    """
+    for part in loc:
+        if not isinstance(node.value, dict | list):
+            break
+        held: Any = node.value
+        try:
+            node = held[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    if isinstance(node.value, dict | list):
+        items = node.value.values() if isinstance(node.value, dict) else node.value
+        return next((name for item in items if (name := variable_in(item))), None)
+    return node.place.variable
+
+
+def without_values(node: Node, text: str) -> str:
+    """A text about a tree, with names in the place of the values of environment variables, however short they are."""
+    if isinstance(node.value, dict | list):
+        for item in node.value.values() if isinstance(node.value, dict) else node.value:
+            text = without_values(item, text)
+    elif node.place.variable and str(node.value):
+        shape = rf"(?<!\w)(?:{re.escape(str(node.value))}|{re.escape(repr(node.value)[1:-1])})(?!\w)"
+        text = re.sub(shape, lambda _: f"${{{node.place.variable}}}", text)
+    return text
+
+
 def with_node(root: Node, loc: Loc, node: Node) -> Node:
     """The tree with another node in the place of the one at ``loc``."""
     if not loc:
@@ -230,7 +263,11 @@ def with_environment(root: Node) -> Node:
             if match[1]:
                 return match[1]
             names.append(match[2])
-            found = os.environ.get(match[2], match[3])
+            found = os.environ.get(match[2])
+            if found is not None:
+                conceal(found, f"${{{match[2]}}}")
+            else:
+                found = match[3]
             if found is None:
                 missing.append(
                     f"{node.place}: {key_of(loc)}: the environment has no {match[2]}; set it or write "

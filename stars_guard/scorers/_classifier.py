@@ -13,7 +13,7 @@ from stars_guard.core.segments import Passage
 from stars_guard.engines.sharing import Shared
 from stars_guard.scorers._label_scores import LabelScore
 from stars_guard.scorers.base import Rating, Scorer
-from stars_guard.scorers.model_options import ModelOptions
+from stars_guard.scorers.model_options import ModelOptions, reads_less
 from stars_guard.scorers.options import Loosening
 
 __all__ = ["Classifier", "ClassifierOptions", "ClassifierScorer"]
@@ -59,7 +59,10 @@ class ClassifierOptions(ModelOptions):
     """A sequence classifier: where its model is, what it reads, and which of its labels make the score."""
 
     free: ClassVar[frozenset[str]] = frozenset({"max_length", "labels"})
+    usual_lengths: ClassVar[tuple[int, int]] = (0, 0)
+    """The least and the most that ``max_length`` may be where the policy does not say."""
 
+    max_length: int | None = Field(None, ge=16, description="tokens")
     label: str | None = Field(None, description="score is this label's probability; else the one raw logit")
     labels: Labels | None = Field(
         None,
@@ -104,7 +107,10 @@ class ClassifierOptions(ModelOptions):
         return template
 
     def loosenings(self, child: Self) -> Iterator[Loosening]:
-        """Labels that are gone, and limits that are higher. More labels can only veto more."""
+        """Less text that is read, labels that are gone, and limits that are higher. More labels can only veto more."""
+        yield from super().loosenings(child)
+        if reads_less(self.max_length, child.max_length, self.usual_lengths):
+            yield "max_length", f"{self.max_length} -> {child.max_length}"
         before, after = self.labels, child.labels
         if before is None or after is None or isinstance(before, Mapping) != isinstance(after, Mapping):
             if before != after:

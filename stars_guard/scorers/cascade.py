@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import KW_ONLY, dataclass, replace
 
+from stars_guard.concealing import concealed, fingerprinted
 from stars_guard.core.judging import Judgement, Rule, Score, combine
 from stars_guard.core.segments import Passage
 from stars_guard.errors import InputError, ScorerInputError
@@ -45,7 +46,8 @@ class Judge:
         """For the record: the scorer's, and what this judge sees of an answer where that is not all of it."""
         seen = {"tail": self.tail, "every": self.every, "final": self.final, "conversation": self.conversation}
         usual = {"tail": None, "every": 1, "final": False, "conversation": False}
-        return {**self.scorer.identity, **{key: str(value) for key, value in seen.items() if value != usual[key]}}
+        own = {key: fingerprinted(value) for key, value in self.scorer.identity.items()}
+        return {**own, **{key: str(value) for key, value in seen.items() if value != usual[key]}}
 
     def views(self, passage: Passage) -> list[Passage]:
         """What the judge is asked about a passage: nothing, or its text and, if the judge vetoes, what else it is."""
@@ -177,6 +179,5 @@ def _score(name: str, rating: Rating, seconds: float, size: int) -> Score:
     if not math.isfinite(rating.value):
         error = "the score is not a finite number"
         return Score(judge=name, value=None, error=error, seconds=seconds, batch=size)
-    return Score(
-        judge=name, value=rating.value, detail=rating.detail, seconds=seconds, batch=size, cached=rating.cached
-    )
+    detail = rating.detail and concealed(rating.detail)
+    return Score(judge=name, value=rating.value, detail=detail, seconds=seconds, batch=size, cached=rating.cached)

@@ -12,8 +12,9 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_va
 
 from stars_guard.core.segments import Passage
 from stars_guard.engines import vllm_process
+from stars_guard.engines.addresses import Address
 from stars_guard.engines.embedded_models import resolve_model
-from stars_guard.engines.loading import load_tokenizer, loading
+from stars_guard.engines.loading import load_config, load_tokenizer, loading, own_code
 from stars_guard.engines.vllm_client import parse_options
 from stars_guard.errors import BackendError, InputError, MissingExtra, ScorerError, ScorerInputError
 from stars_guard.prompting.guard_formats import GuardFormat, guard_format
@@ -44,9 +45,7 @@ class GuardModelOptions(ServedModelOptions):
     It runs on transformers; on vLLM in this process where ``engine`` is given; on a vLLM server where ``base_url`` is.
     """
 
-    free: ClassVar[frozenset[str]] = frozenset(
-        {"categories", "controversial", "api_key_env", "engine", "max_length", "batch_size"}
-    )
+    free: ClassVar[frozenset[str]] = frozenset({"categories", "controversial", "engine", "max_length", "batch_size"})
 
     preset: Preset | None = Field(None, description="the published format that the model was trained on")
     categories: tuple[str, ...] | None = Field(
@@ -113,6 +112,9 @@ class GuardModelOptions(ServedModelOptions):
         return GuardFormat("custom", self.template or "", self.harmful or (), self.safe or ())
 
     def loosenings(self, child: Self) -> Iterator[Loosening]:
+        yield from super().loosenings(child)
+        if child.max_length < self.max_length and child.on_error == "ignore":
+            yield "max_length", f"{self.max_length} -> {child.max_length}"
         if self.preset != child.preset:
             return  # another judge, which is said of the preset
         asked = child.categories or child.form.default
@@ -209,7 +211,7 @@ class GuardModelScorer(Scorer):
             "revision": revision or "",
             "preset": form.name,
             "categories": ", ".join(categories or form.default),
-            "server": base_url or "",
+            "server": Address.of(base_url).shown if base_url else "",
             "format": hashlib.sha256(form.template.encode()).hexdigest()[:12],
         }
         where: GuardEngine
@@ -265,4 +267,7 @@ def _weights(model: str, revision: str | None, device: str | None) -> Any:
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with loading(f"the judge model {model!r}", ScorerError):
         dtype = "auto" if torch.cuda.is_available() else torch.float32
-        return AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype=dtype).to(where).eval()
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model, config=load_config(model, revision), dtype=dtype, **own_code(revision)
+        )
+        return loaded.to(where).eval()

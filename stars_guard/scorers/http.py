@@ -14,6 +14,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
+from stars_guard.engines.addresses import Address, quiet_about
 from stars_guard.errors import ScorerError, ScorerInputError
 from stars_guard.prompting.plain_text import as_text, text_of
 from stars_guard.scorers._reply_expressions import ReplyExpression
@@ -29,6 +30,7 @@ BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _FIELD = re.compile(r"(\{(?:prompt|answer|segment)\})")
 REFUSED = frozenset({400, 413, 422})
 """What a service says about one request, not about itself."""
+_SECRET_HEADER = re.compile("(?i)auth|key|token|secret|cookie|session|pass")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"|[!-~]|[!-~][ -~]*[!-~]")
 
@@ -48,12 +50,7 @@ class HttpOptions(JudgeOptions):
     @field_validator("url")
     @classmethod
     def _has_host(cls, url: str) -> str:
-        try:
-            host = httpx.URL(url).host
-        except httpx.InvalidURL as exc:
-            raise ValueError("not a URL") from exc
-        if not host:
-            raise ValueError("the URL has no host")
+        Address.of(url)
         return url
 
     @field_validator("score")
@@ -120,16 +117,18 @@ class HttpScorer(Scorer):
         timeout: float = 30.0,
     ) -> None:
         # userinfo and query of a URL may hold a key
-        shown = httpx.URL(url).copy_with(username=None, password=None, query=None)
+        shown = httpx.URL(url).copy_with(username=None, password=None, query=None, fragment=None)
         self.identity = {"kind": "http", "url": str(shown), "score": score}
-        self._url = url
+        self._address = Address.of(url)
+        sent = {name: value.get_secret_value() for name, value in (headers or {}).items()}
+        quiet_about(*(value for name, value in sent.items() if _SECRET_HEADER.search(name)))
         self._body = body
         self.reads_turns = any(field in json.dumps(body) for field in ("{prompt}", "{messages}"))
         self._score = ReplyExpression(score)
         self._retries = retries
         self._slots = asyncio.Semaphore(connections)
         self._client = httpx.AsyncClient(
-            headers={name: value.get_secret_value() for name, value in (headers or {}).items()},
+            headers=sent,
             timeout=timeout,
             limits=httpx.Limits(max_connections=connections),
         )
@@ -153,7 +152,9 @@ class HttpScorer(Scorer):
 
     async def _send(self, body: str) -> Any:
         try:
-            reply = await self._client.post(self._url, content=body, headers={"Content-Type": "application/json"})
+            request = self._address.request()
+            request["headers"]["Content-Type"] = "application/json"
+            reply = await self._client.post(content=body, **request)
         except httpx.TransportError as exc:
             raise _unavailable(f"cannot be reached: {type(exc).__name__}") from None
         if reply.status_code in BUSY:

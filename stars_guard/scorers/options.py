@@ -12,12 +12,14 @@ The entry point's name is the judge's ``type`` in a policy. Our own judges are r
 from __future__ import annotations
 
 import json
+import re
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from stars_guard.concealing import concealed
 from stars_guard.core.judging import Rule
 from stars_guard.core.vocabulary import OnError
 from stars_guard.scorers.base import Scorer
@@ -31,7 +33,24 @@ Loosening = tuple[str, str]
 class Strict(BaseModel):
     """The base of every part of a policy: unknown keys are errors, values are frozen, and types are exact."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True, hide_input_in_errors=True)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Without what came from the environment, and without users and queries of URLs."""
+        for name, value in super().__repr_args__():
+            yield name, _printable(value)
+
+
+_SECRET_OF_URL = re.compile(r"(?<=://)[^/?#@\s]*@|(?<=\?)\S+")
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        text = concealed(value)
+        return _SECRET_OF_URL.sub("***", text) if "://" in text else text
+    if isinstance(value, Mapping):
+        return {_printable(key): _printable(item) for key, item in value.items()}
+    return type(value)(map(_printable, value)) if type(value) in (list, tuple) else value
 
 
 def no_twins(what: str, names: list[str]) -> None:
@@ -65,7 +84,8 @@ class JudgeOptions(Strict):
             by item; it replaces any other list as a whole.
         shared: whether judges whose options are the same, apart from the fields below, are one scorer. Set it for a
             scorer that holds a model, so that the model is loaded once and the passages of all go in one batch.
-        runs_code: whether the options name code to run. Such a judge needs ``allow_python``.
+        runs_code: whether the options name code to run. Such a judge needs ``allow_python``. Where this depends on
+            the values, write `not_allowed` instead.
     """
 
     free: ClassVar[frozenset[str]] = frozenset()
@@ -103,9 +123,16 @@ class JudgeOptions(Strict):
     def loosenings(self, child: Self) -> Iterator[Loosening]:
         """Compare the fields that have an order of their own with those of a child policy's judge.
 
-        The fields that all judges have are compared elsewhere. Only a judge with ``reject_above`` is compared.
+        The fields that all judges have are compared elsewhere.
         """
         yield from ()
+
+    def not_allowed(self) -> str:
+        """What the policy may not ask for unless the program says ``allow_python``, in words; empty for nothing.
+
+        It is anything by which the file would decide which code runs. It must not show the values.
+        """
+        return f"{self.type} judges are off" if self.runs_code else ""
 
     @property
     def key(self) -> str:
@@ -116,7 +143,9 @@ class JudgeOptions(Strict):
     @property
     def rule(self) -> Rule:
         """What the policy makes of the score."""
-        return Rule(judge=self.name, weight=self.weight, reject_above=self.reject_above, on_error=self.on_error)
+        return Rule(
+            judge=concealed(self.name), weight=self.weight, reject_above=self.reject_above, on_error=self.on_error
+        )
 
     @property
     def asked_last(self) -> bool:

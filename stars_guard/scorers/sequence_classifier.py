@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from stars_guard.concealing import concealed
 from stars_guard.core.segments import Passage
 from stars_guard.engines.embedded_models import resolve_model
-from stars_guard.engines.loading import loading
+from stars_guard.engines.loading import load_config, loading, own_code
 from stars_guard.engines.model_thread import ModelThread
 from stars_guard.errors import MissingExtra, ScorerError
 from stars_guard.scorers._classifier import Classifier, ClassifierOptions, ClassifierScorer
@@ -42,6 +43,7 @@ class SequenceClassifierOptions(ClassifierOptions):
     """A Hugging Face sequence classifier. A decoder keeps what it has read of a call, and reads only what is new."""
 
     free: ClassVar[frozenset[str]] = ClassifierOptions.free | {"batch_size", "cache_tokens"}
+    usual_lengths: ClassVar[tuple[int, int]] = (LONGEST, LONGEST_KEPT)
 
     max_length: int | None = Field(
         None, ge=16, description="tokens; default: 4096 for a decoder that keeps what it has read, 512 for others"
@@ -88,7 +90,9 @@ class SequenceClassifier(Classifier):
         if keeps_prefixes(model):
             self._prefixes = Prefixes(model.base_model, limit=cache_tokens, batch_size=batch_size)
         kept = self._prefixes is not None
-        logger.info("%s: %s", identity["model"], "keeps what it has read" if kept else "reads each passage anew")
+        logger.info(
+            "%s: %s", concealed(identity["model"]), "keeps what it has read" if kept else "reads each passage anew"
+        )
         limits = [max_length or (LONGEST_KEPT if kept else LONGEST), int(tokenizer.model_max_length)]
         limits.append(places(text) or limits[0])
         self._typed = "token_type_ids" in tokenizer.model_input_names
@@ -134,9 +138,10 @@ class SequenceClassifier(Classifier):
             where = device or ("cuda" if torch.cuda.is_available() else "cpu")
             hint = "pass a Hugging Face directory or name, or 'embedded:reward'"
             with loading(f"the judge model {model!r}", ScorerError, hint=hint):
-                tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+                tokenizer = AutoTokenizer.from_pretrained(model, **own_code(revision))
+                config = load_config(model, revision)
                 loaded = AutoModelForSequenceClassification.from_pretrained(
-                    model, revision=revision, dtype=torch.float32 if where == "cpu" else "auto"
+                    model, config=config, dtype=torch.float32 if where == "cpu" else "auto", **own_code(revision)
                 )
             digest = hashlib.sha256(loaded.config.to_json_string().encode()).hexdigest()
             identity = {

@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr
 
 from stars_guard.core.segments import Passage
 from stars_guard.engines import vllm_process
+from stars_guard.engines.addresses import Address
 from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.loading import load_tokenizer
 from stars_guard.engines.vllm_client import ServerOptions, Servers, parse_options
@@ -33,7 +34,7 @@ class VllmPoolingOptions(ClassifierOptions, ServedModelOptions):
     A prefix that was judged before is not read again.
     """
 
-    free: ClassVar[frozenset[str]] = ClassifierOptions.free | {"api_key_env", "engine"}
+    free: ClassVar[frozenset[str]] = ClassifierOptions.free | {"engine"}
     serve_arguments: ClassVar[str] = "--runner pooling"
     vllm_only: ClassVar[bool] = True
 
@@ -158,7 +159,12 @@ class VllmClassifier(Classifier):
         reader = Reader(
             tokenizer, template=template, max_length=min(max_length, limit), coarse=True, unread=text.pad_token_id
         )
-        identity = {"kind": "vllm_pooling", "model": model, "revision": revision or "", "server": base_url or ""}
+        identity = {
+            "kind": "vllm_pooling",
+            "model": model,
+            "revision": revision or "",
+            "server": Address.of(base_url).shown if base_url else "",
+        }
         if base_url is not None:
             served = await asyncio.to_thread(_Server, model, parse_options({"base_url": base_url, "api_key": api_key}))
             return cls(served, reader, config, identity)

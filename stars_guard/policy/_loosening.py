@@ -1,0 +1,239 @@
+"""What a child policy lets through that its parent does not, field by field.
+
+Every field of the policy has a rule here. A field without a rule counts as loosened by any change, so that what is
+added to the policy later is closed until somebody thinks about it; a test lists the fields that have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from pydantic import BaseModel
+
+from stars_guard.decoding import Decoding, decoder_of
+from stars_guard.policy._model import Audit, AuditContent, Policy, Refusal, SamplingSpec
+from stars_guard.policy._rails import Rail, ToolResultRail
+from stars_guard.scorers.options import JudgeOptions, Loosening
+
+__all__ = ["JUDGE_RULES", "RULES", "Change", "changes", "judge_key"]
+
+Loc = tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that a child lets through.
+
+    Attributes:
+        judge: the `judge_key` of the judge that it belongs to; None for the top level.
+        loc: its path in the child.
+        was: its path in the parent.
+        text: in a few words. It may hold values of both.
+    """
+
+    judge: str | None
+    loc: Loc
+    was: Loc
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """Both policies, or both judges, as a rule sees them: many values matter only next to another."""
+
+    before: Policy
+    after: Policy
+
+    @property
+    def rewards(self) -> bool:
+        """Whether the parent has a reward, which a child could make void."""
+        return any(judge.weight is not None for judge in self.before.judges)
+
+    @property
+    def takes_the_best(self) -> bool:
+        """Whether a child's answer may hold what no threshold accepted."""
+        return self.after.decoding.on_exhausted == "best"
+
+
+Rule = Callable[[Any, Any, _Sides], bool]
+"""Whether a changed value lets more through: the parent's, the child's, and both policies."""
+
+
+def _free(old: Any, new: Any, sides: _Sides) -> bool:
+    return False
+
+
+def _fixed(old: Any, new: Any, sides: _Sides) -> bool:
+    return True
+
+
+def _ordered(*words: object) -> Rule:
+    """Words from the loosest to the strictest."""
+    return lambda old, new, sides: words.index(new) < words.index(old)
+
+
+def _reward(rule: Callable[[Any, Any, Decoding], bool]) -> Rule:
+    """A number that counts only where the parent has a reward; the rule also sees the child's other numbers."""
+    return lambda old, new, sides: sides.rewards and rule(old, new, sides.after.decoding)
+
+
+def _segment_tokens(old: int, new: int, sides: _Sides) -> bool:
+    """Longer segments are more text between two that a judge is asked about; shorter ones may be all that it sees."""
+    return any((judge.every > 1 if new > old else judge.scope == "segment") for judge in sides.before.judges)
+
+
+RULES: Mapping[type[BaseModel], Mapping[str, Rule]] = {
+    Policy: {
+        "api_version": _free,
+        "name": _free,
+        "description": _free,
+        "mode": _ordered("off", "monitor", "enforce"),
+    },
+    # what is generated is judged as ever
+    SamplingSpec: dict.fromkeys(SamplingSpec.model_fields, _free),
+    Refusal: {"message": _free},
+    Decoding: {
+        "method": lambda old, new, sides: decoder_of(old).decides != "none",
+        "segment_tokens": _segment_tokens,
+        # a longer answer stretches the linear threshold, and nothing else
+        "max_tokens": _reward(lambda old, new, now: new > old and now.schedule == "linear"),
+        # the best of one candidate is any candidate
+        "attempts": lambda old, new, sides: sides.rewards and sides.takes_the_best and new == 1,
+        "alpha": _reward(lambda old, new, now: new < old),
+        "beta": _reward(lambda old, new, now: new > old and now.acceptance != "hard"),
+        "r_star": _reward(lambda old, new, now: new < old),
+        # no schedule asks for more than r_star, which is what the constant one asks for
+        "schedule": _reward(lambda old, new, now: new != "constant"),
+        "thresholds": _reward(lambda old, new, now: now.schedule == "learned"),
+        "acceptance": _reward(lambda old, new, now: new != "hard"),
+        "parallel": _free,
+        "optimistic": _free,
+        "budget_tokens": lambda old, new, sides: sides.rewards and sides.takes_the_best and (new or inf) < (old or inf),
+        # of all answers only the refusal has nothing of what was generated, and reaches the reader
+        "on_exhausted": lambda old, new, sides: new != "refuse",
+        "entropy_threshold": lambda old, new, sides: sides.after.decoding.method == "cards",
+    },
+    Audit: {
+        # where the log is decides whether there is one
+        "url": _fixed,
+        "encrypt": _ordered(False, True),
+        "durability": _ordered("batch", "every-call"),
+        "on_error": _ordered("drop", "spool", "block"),
+    },
+    # less text is less to leak, and what was decided stays in the record
+    AuditContent: dict.fromkeys(AuditContent.model_fields, _ordered("full", "redacted", "hash", "none")),
+    Rail: {},
+    ToolResultRail: {"action": _ordered("redact", "replace")},
+}
+"""By model and field. What holds other models, such as ``decoding`` and ``judges``, is gone into."""
+
+JudgeRule = Callable[[JudgeOptions, JudgeOptions, _Sides], bool]
+
+
+def _asked_less_often(old: JudgeOptions, new: JudgeOptions, sides: _Sides) -> bool:
+    """The child's judge leaves a segment out at which the parent's is asked."""
+    return new.every == 0 or (old.every != 0 and old.every % new.every != 0)
+
+
+def _asked_at_the_end(old: JudgeOptions, new: JudgeOptions, sides: _Sides) -> bool:
+    """The parent's judge sees the whole answer at its end, and the child's does not."""
+    return old.asked_last and not new.asked_last and not (new.every == 1 and new.tail is None)
+
+
+JUDGE_RULES: Mapping[str, JudgeRule] = {
+    "type": lambda old, new, sides: True,
+    "name": lambda old, new, sides: False,
+    "weight": lambda old, new, sides: old.weight is not None or sides.rewards,
+    "reject_above": lambda old, new, sides: (
+        old.reject_above is not None and (new.reject_above is None or new.reject_above > old.reject_above)
+    ),
+    "on_error": lambda old, new, sides: new.on_error == "ignore",
+    # a failure in the meantime counts for nothing
+    "timeout": lambda old, new, sides: new.on_error == "ignore" and new.timeout < old.timeout,
+    # no view of a text shows all that another does: an insult among many kind words is no insult to a classifier
+    "scope": lambda old, new, sides: True,
+    "every": _asked_less_often,
+    "final": _asked_at_the_end,
+}
+"""The fields that every judge has. Those of its type are compared by the type itself (see `JudgeOptions`)."""
+
+_TECHNICAL = frozenset({"batch_size", "cache_tokens", "retries", "connections"})
+"""Fields that never change a score."""
+
+
+def judge_key(path: Sequence[object], name: str) -> str:
+    """What a judge goes by in the whole policy: ``rails.input.judges.secrets``."""
+    return ".".join(map(str, (*path, name)))
+
+
+def changes(parent: Policy, child: Policy) -> Iterator[Change]:
+    """What the child lets through that the parent does not."""
+    sides = _Sides(parent, child)
+    for loc, text in _of_model(parent, child, (), sides):
+        yield Change(None, loc, loc, text)
+    yield from _of_judges(("judges",), parent.judges, child.judges, sides)
+    theirs = dict(child.rails.items())
+    for stage, rail in parent.rails.items():
+        yield from _of_judges(("rails", stage, "judges"), rail.judges, theirs[stage].judges, sides)
+
+
+def _of_model(old: BaseModel, new: BaseModel, loc: Loc, sides: _Sides) -> Iterator[tuple[Loc, str]]:
+    """What is looser in a model, and in the models that it holds."""
+    rules = RULES.get(type(old), {})
+    for field, described in type(old).model_fields.items():
+        here = (*loc, described.alias or field)
+        before, after = getattr(old, field), getattr(new, field)
+        if field == "judges":
+            continue
+        if isinstance(old, Audit) and isinstance(new, Audit) and field == "content":
+            for (*_, kind), text in _of_model(old.contents, new.contents, (), sides):
+                yield here, f"{kind}: {text}"
+        elif isinstance(before, BaseModel) and type(before) is type(after):
+            yield from _of_model(before, after, here, sides)
+        elif before != after and rules.get(field, _fixed)(before, after, sides):
+            yield here, f"{_word(before)} -> {_word(after)}"
+
+
+def _word(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _of_judges(
+    path: Loc, before: Sequence[JudgeOptions], after: Sequence[JudgeOptions], sides: _Sides
+) -> Iterator[Change]:
+    """Judges of one list that are gone, what those that are left let through, and new ones that change the reward."""
+    at = {judge.name: index for index, judge in enumerate(after)}
+    for number, old in enumerate(before):
+        key, was = judge_key(path, old.name), (*path, number)
+        if old.name not in at:
+            yield Change(key, path, was, f"judge {old.name!r} is not there")
+            continue
+        index = at[old.name]
+        for field, text in _of_judge(old, after[index], sides):
+            yield Change(key, (*path, index, field), (*was, field), text)
+    known = {judge.name for judge in before}
+    for name, index in at.items():
+        if name not in known and after[index].weight is not None and sides.rewards:
+            yield Change(judge_key(path, name), (*path, index, "weight"), path, "another reward than the parent's")
+
+
+def _of_judge(old: JudgeOptions, new: JudgeOptions, sides: _Sides) -> Iterator[Loosening]:
+    """The rules that all judges have are compared here; each type compares its own fields (`JudgeOptions`)."""
+    for field in JudgeOptions.model_fields:
+        before, after = getattr(old, field), getattr(new, field)
+        rule: JudgeRule = JUDGE_RULES.get(field, lambda old, new, sides: True)
+        if (before != after or field in ("every", "final")) and rule(old, new, sides):
+            yield field, f"{before} -> {after}"
+    if type(old) is not type(new):
+        return
+    # a reward is compared with numbers that were calibrated to it
+    free = old.free & _TECHNICAL if old.weight is not None else old.free
+    if new.on_error == "ignore":
+        free -= _TECHNICAL  # they can make a judge fail, which then counts for nothing
+    for field in type(old).model_fields:
+        if field not in JudgeOptions.model_fields and field not in free and getattr(old, field) != getattr(new, field):
+            yield field, "another judge than the parent's"
+    yield from old.loosenings(new)

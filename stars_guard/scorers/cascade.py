@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import KW_ONLY, dataclass, replace
 
 from stars_guard.core.judging import Judgement, Rule, Score, combine
+from stars_guard.core.readings import disguised
 from stars_guard.core.segments import Passage
 from stars_guard.errors import InputError, ScorerInputError
 from stars_guard.scorers._batching import batcher_of
@@ -49,7 +50,7 @@ class Judge:
         seen = self.view(passage)
         if seen is None:
             return []
-        forms = passage.forms if self.rule.reject_above is not None else ()
+        forms = (*passage.forms, *disguised(passage.segment)) if self.rule.reject_above is not None else ()
         return [seen, *(replace(seen, segment=form) for form in forms)]
 
     def view(self, passage: Passage) -> Passage | None:

@@ -8,11 +8,16 @@ from collections.abc import Iterator, Sequence
 import re2
 from pydantic import Field, field_validator
 
+from stars_guard.core.readings import found
 from stars_guard.core.segments import Passage
+from stars_guard.scorers._newest import Search
 from stars_guard.scorers.base import Find, Rating, Scorer
 from stars_guard.scorers.options import JudgeOptions
 
 __all__ = ["PathScorer", "PathsOptions"]
+
+_LONGEST = 5000
+"""Characters of a path. Linux takes 4,096 bytes."""
 
 _BEFORE = r"""(?m)(?:^|[\s=<>|;&,:"'`(])"""
 _AFTER = r"""(?:$|[\s"'`<>|;&,)])"""
@@ -70,20 +75,31 @@ class PathScorer(Scorer):
     def __init__(self, roots: Sequence[str]) -> None:
         self.identity = {"kind": "paths", "roots": ", ".join(roots)}
         self._roots = [posixpath.normpath(root) for root in roots]
+        self._search = Search(self._find, _LONGEST)
 
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
         return [self._score(passage) for passage in passages]
 
+    async def forget(self, call_id: str) -> None:
+        self._search.forget(call_id)
+
     def _score(self, passage: Passage) -> Rating:
-        found = self.find(passage.answer) if passage.segment else ()
-        return Rating(float(len(found)), "path outside the roots" if found else None)
+        finds = self._search.finds(passage)
+        return Rating(float(len(finds)), "path outside the roots" if finds else None)
 
     def find(self, text: str) -> Sequence[Find]:
-        return sorted({(start, end, "path outside the roots") for start, end in self._outside(text)})
+        return [find for find in self._find(text, 0) if find[0] < find[1]]
 
-    def _outside(self, text: str) -> Iterator[tuple[int, int]]:
+    def _find(self, text: str, start: int) -> Sequence[Find]:
+        return found(text, self._matches, start)
+
+    def _matches(self, text: str, start: int) -> Iterator[Find]:
+        for begin, end in self._outside(text, start):
+            yield begin, end, "path outside the roots"
+
+    def _outside(self, text: str, start: int) -> Iterator[tuple[int, int]]:
         for shape in _SHAPES:
-            for match in shape.finditer(text):
+            for match in shape.finditer(text, start):
                 if not self._inside(match.group(1)):
                     yield match.span(1)
 

@@ -23,7 +23,8 @@ SOURCES = [*(REPOSITORY / "stars_guard").rglob("*.py"), *(REPOSITORY / "integrat
 STANDARD = {"__future__", "abc", "collections", "dataclasses", "hashlib", "json", "math", "re", "typing"}
 PURE = {
     "core": STANDARD
-    | {"bisect", "difflib", "functools", "importlib", "unicodedata", "stars_guard.core", "stars_guard.errors"},
+    | {"bisect", "difflib", "functools", "importlib", "ipaddress", "itertools", "re2", "types", "unicodedata"}
+    | {"stars_guard.core", "stars_guard.errors"},
     "decoding": STANDARD
     | {"pydantic", "pydantic_core", "stars_guard.core", "stars_guard.decoding", "stars_guard.errors"},
 }

@@ -16,8 +16,8 @@ from stars_guard.scorers.options import JudgeOptions
 
 __all__ = ["PathScorer", "PathsOptions"]
 
-_LONGEST = 5000
-"""Characters of a path. Linux takes 4,096 bytes."""
+_LONGEST = 1000
+"""Characters of a path. A longer one is found at the last segment."""
 
 _BEFORE = r"""(?m)(?:^|[\s=<>|;&,:"'`(])"""
 _AFTER = r"""(?:$|[\s"'`<>|;&,)])"""

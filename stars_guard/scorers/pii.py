@@ -9,11 +9,7 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
-from stars_guard.core.readings import Reading, found
-from stars_guard.core.segments import Passage
-from stars_guard.errors import MissingExtra, ScorerError
-from stars_guard.scorers._newest import Search
-from stars_guard.scorers._personal_data import (
+from stars_guard.core.personal_data import (
     card_numbers,
     email_addresses,
     ibans,
@@ -22,6 +18,10 @@ from stars_guard.scorers._personal_data import (
     social_security_numbers,
     spoken,
 )
+from stars_guard.core.readings import Reading, found
+from stars_guard.core.segments import Passage
+from stars_guard.errors import MissingExtra, ScorerError
+from stars_guard.scorers._newest import Search
 from stars_guard.scorers.base import Find, Rating, Scorer
 from stars_guard.scorers.options import JudgeOptions
 
@@ -116,9 +116,11 @@ def _finders(kinds: Sequence[str], region: str) -> list[tuple[str, Callable[[str
         raise MissingExtra("pii", "pii") from exc
     finders: dict[str, Callable[[str], Iterable[tuple[int, int]]]] = {
         "email": email_addresses,
-        "credit_card": lambda text: card_numbers(text, luhn),
-        "iban": lambda text: ibans(text, iban),
-        "us_ssn": lambda text: social_security_numbers(text, ssn, itin),
+        "credit_card": lambda text: card_numbers(text, luhn.is_valid),
+        "iban": lambda text: ibans(text, iban.is_valid),
+        "us_ssn": lambda text: social_security_numbers(
+            text, lambda number: bool(ssn.is_valid(number) or itin.is_valid(number))
+        ),
         "ip_address": ip_addresses,
     }
     if "phone" in kinds:

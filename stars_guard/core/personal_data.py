@@ -1,4 +1,4 @@
-"""Where personal data is in a text, by kind: found by shape, then checked by the libraries that know the numbers.
+"""Where personal data is in a text, by kind: found by shape, then checked by a function that knows the numbers.
 
 The texts are taken as `stars_guard.core.readings` gives them: full-width digits are digits, and every dash is ``-``.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from types import ModuleType
-from typing import Any
 
 import re2
 
@@ -47,13 +47,15 @@ _EMAILS = tuple(
         rf"{_LOCAL} ?@ ?{_LABEL}(?:\.{_LABEL})*\.{_TOP}",
         rf"{_LOCAL} @ {_LABEL}(?: \. {_LABEL})* \. {_KNOWN_TOP}\b",
         rf"{_NAME}{_AT}{_LABEL}(?:{_ANY_DOT}{_LABEL})*{_ANY_DOT}{_TOP}",
+        rf"{_NAME}(?-i: AT ){_LABEL}(?:\.{_LABEL})*\.{_KNOWN_TOP}\b",
         rf"{_NAME}(?:@|{_AT}|{_SAID_AT}){_LABEL}(?:{_ANY_DOT}{_LABEL})*{_DOT}{_TOP}",
         rf"{_NAME}(?:@|{_AT}|{_SAID_AT}){_LABEL}(?:{_ANY_DOT}{_LABEL})*{_SAID_DOT}{_KNOWN_TOP}\b",
     )
 )
 _MAY_HOLD_EMAIL = re2.compile(r"(?i)@|%40|&#|&commat|\b(?:at|arroba|ät)\b|[\[({<]\s?(?:at|chez)")
-_FILES = frozenset(
-    "png jpg jpeg gif svg webp avif ico css js mjs ts tsx jsx py rb go rs java kt c h cpp so dll exe zip tgz gz tar whl md txt json yaml yml toml xml html lock log".split()
+_FILES = re.compile(
+    "png|jpg|jpeg|gif|svg|webp|avif|ico|css|js|mjs|ts|tsx|jsx|py|rb|go|rs|java|kt|c|h|cpp|so"
+    "|dll|exe|zip|tgz|gz|tar|whl|md|txt|json|yaml|yml|toml|xml|html|lock|log"
 )
 
 
@@ -67,15 +69,21 @@ def email_addresses(text: str) -> Iterator[Span]:
                 yield match.span()
 
 
+_SMALL_WORDS = re.compile(
+    "(?i)the|this|that|these|a|an|my|your|our|his|her|its|their|it|and|or|to|of|in|on|for|is|are|was|were|be"
+)
+
+
 def _is_address(text: str, start: int, end: int) -> bool:
     local, at, domain = text[start:end].rpartition("@")
     if not at:
-        return True
+        words = re.findall(r"\w+", text[start:end])
+        return not any(map(_SMALL_WORDS.fullmatch, words[:-1]))
     domain = domain.strip()
     top = domain.rpartition(".")[2].lower()
     # a picture for twice as many pixels, a version of a package, a repository
-    if top in _FILES and (
-        domain[:1].isdigit() or domain.count(".") == 1 and top not in {"py", "rs", "md", "so", "zip"}
+    if _FILES.fullmatch(top) and (
+        domain[:1].isdigit() or (domain.count(".") == 1 and top not in {"py", "rs", "md", "so", "zip"})
     ):
         return False
     if re.match(r"v?\d+\.\d", domain):
@@ -100,8 +108,8 @@ _BRANDS = (
 )
 
 
-def card_numbers(text: str, luhn: Any) -> Iterator[Span]:
-    """Numbers of payment cards: in any grouping, beside any other number. The brand's lengths and the check digit hold."""
+def card_numbers(text: str, is_valid: Callable[[str], bool]) -> Iterator[Span]:
+    """Numbers of payment cards in any grouping, beside any other number. They have the lengths of their brand."""
     for groups in _rows(text):
         digits = [match.group() for match in groups]
         single = len(groups) > 4 and all(len(group) == 1 for group in digits)
@@ -117,7 +125,7 @@ def card_numbers(text: str, luhn: Any) -> Iterator[Span]:
                     break
                 if single and (first or last < len(groups) - 1):
                     continue
-                if len(number) >= 13 and _is_card(number, luhn) and _are_groups(text, groups[first : last + 1]):
+                if len(number) >= 13 and _is_card(number, is_valid) and _are_groups(text, groups[first : last + 1]):
                     best = last + 1
             if best:
                 taken = best
@@ -136,20 +144,21 @@ def _rows(text: str) -> Iterator[list[re.Match[str]]]:
         yield row
 
 
-def _is_card(number: str, luhn: Any) -> bool:
+def _is_card(number: str, is_valid: Callable[[str], bool]) -> bool:
     brand = any(len(number) in lengths and first.match(number) for first, lengths in _BRANDS)
-    return brand and len(set(number)) > 1 and bool(luhn.is_valid(number))
+    return brand and len(set(number)) > 1 and is_valid(number)
 
 
 def _are_groups(text: str, groups: list[re.Match[str]]) -> bool:
-    """Whether it is one number and not several: what is between the groups is the same, and they are of a few lengths."""
+    """Whether it is one number and not several: the same is between all groups."""
     start, end = groups[0].start(), groups[-1].end()
     # in the midst of a word, such as a digest
     if text[max(0, start - 1) : start].isalpha() and text[end : end + 1].isalpha():
         return False
-    between = {text[a.end() : b.start()].strip(" \t\r") for a, b in zip(groups, groups[1:], strict=False)}
+    between = {text[a.end() : b.start()].strip(" \t\r") for a, b in pairwise(groups)}
     lengths = [len(group.group()) for group in groups]
-    return len(between) < 2 and (len(groups) < 6 or max(lengths) < 3 or len({*lengths}) == 1)
+    fraction = between == {"."} and len(groups) == 2
+    return len(between) < 2 and not fraction and (len(groups) < 6 or len({*lengths}) == 1)
 
 
 _SSN = re.compile(r"(?<!\d)(?<!\d[-./])(\d{3})( ?[-./·_] ?|[ \n])(\d{2})\2(\d{4})(?!\d)(?![-./]\d)")
@@ -159,18 +168,14 @@ _ABOUT_SSN = re.compile(
 )
 
 
-def social_security_numbers(text: str, *numbers: Any) -> Iterator[Span]:
+def social_security_numbers(text: str, is_valid: Callable[[str], bool]) -> Iterator[Span]:
     """Written in three parts, or in one where the text says what it is."""
     for match in _SSN.finditer(text):
-        if _fits("".join(match.group(1, 3, 4)), numbers):
+        if is_valid("".join(match.group(1, 3, 4))):
             yield match.span()
     for match in _BARE_SSN.finditer(text):
-        if _ABOUT_SSN.search(text[max(0, match.start() - 48) : match.start()]) and _fits(match.group(), numbers):
+        if _ABOUT_SSN.search(text[max(0, match.start() - 48) : match.start()]) and is_valid(match.group()):
             yield match.span()
-
-
-def _fits(number: str, numbers: tuple[Any, ...]) -> bool:
-    return any(kind.is_valid(number) for kind in numbers)
 
 
 # --- accounts
@@ -179,7 +184,7 @@ _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}[ \-.]?\d{2}(?=[A-Za-z0-9 \-.\n\
 _IBAN_PART = re.compile(r"(?:[ \-.\n\t_/]{0,2}[A-Za-z0-9]){11,32}")
 
 
-def ibans(text: str, iban: Any) -> Iterator[Span]:
+def ibans(text: str, is_valid: Callable[[str], bool]) -> Iterator[Span]:
     """Account numbers, in any case and grouping. What comes after one does not hide it."""
     for match in _IBAN.finditer(text):
         rest = _IBAN_PART.match(text, match.end())
@@ -190,24 +195,32 @@ def ibans(text: str, iban: Any) -> Iterator[Span]:
             if not text[place].isalnum():
                 continue
             number += text[place].upper()
-            if len(number) >= 15 and iban.is_valid(number):
+            if len(number) >= 15 and _leaves_one(number) and is_valid(number):
                 after = text[place + 1 : place + 2]
                 if not (after.isascii() and after.isdigit()):
                     yield match.start(), place + 1
                     break
 
 
+def _leaves_one(number: str) -> bool:
+    """The check of ISO 7064, which is cheaper than all of the library's."""
+    return int("".join(str(int(char, 36)) for char in number[4:] + number[:4])) % 97 == 1
+
+
 # --- addresses of computers
 
 _POINT = r"(?:\.|\s?[\[({]\s?(?:\.|dot)\s?[\])}]\s?|\s+dot\s+)"
-_IP4 = re.compile(rf"(?i)(?<![\w.])(\d{{1,3}}){_POINT}(\d{{1,3}}){_POINT}(\d{{1,3}}){_POINT}(\d{{1,3}})(?!\d)(?!\.\d)")
+_IP4 = re.compile(
+    rf"(?i)(?<![\w.])(\d{{1,3}}){_POINT}(\d{{1,3}}){_POINT}(\d{{1,3}}){_POINT}(\d{{1,3}})(?!\d)(?!\.\d)(?!-[A-Za-z])"
+)
 _IP6 = re.compile(
     r"(?<![\w:.])(?:[0-9A-Fa-f]{1,4}(?=:)|(?=::))[0-9A-Fa-f:]{2,39}(?:(?<=:)\d{1,3}(?:\.\d{1,3}){3})?(?:%\w{1,16})?(?![\w:])"
 )
 _HEX_IP = re.compile(r"(?i)(?<!\w)0x([0-9a-f]{8})(?!\w)")
 _NUMBER_IP = re.compile(r"(?i)(?<!\w)(?:https?|ftp)://(\d{8,10})(?![\w.])")
 _VERSION = re.compile(
-    r"(?i)(?:\bv|\bver\.?|\bversion|\brelease|\bbuild|\brev|==|>=|<=|~=|\^|[A-Za-z]/|\w@|\w-)\s?:?\s?$"
+    r"(?i)(?:\bv|\bver\.?|\bversion|\brelease|\bbuild|\brev|\bchapter|\bsection|\bsec\.|\bclause|\brule|\bfigure"
+    r"|\b(?:python|java|node|ruby|php|kernel|firmware|driver)|==|>=|<=|~=|\^|[A-Za-z]/|\w@|\w-)\s?:?\s?$"
 )
 _ABOUT_IP = re.compile(r"(?i)(?:\bip\b|\bhost\b|\baddr|://|\bping\b|\bserver\b)[^\n]{0,16}$")
 _PRIVATE = tuple(ipaddress.ip_network(net) for net in ("192.168.0.0/16", "172.16.0.0/12"))
@@ -217,9 +230,9 @@ def ip_addresses(text: str) -> Iterator[Span]:
     """Addresses that tell one computer from others: not a loopback in version 4, a mask, or a part of a program."""
     for match in _IP4.finditer(text):
         address = _ip(".".join(str(int(part)) for part in match.groups()))
-        if isinstance(address, ipaddress.IPv4Address) and not _is_nobody(address):
-            if not _VERSION.search(text[max(0, match.start() - 12) : match.start()]):
-                yield match.span()
+        version = _VERSION.search(text[max(0, match.start() - 12) : match.start()])
+        if isinstance(address, ipaddress.IPv4Address) and not _is_nobody(address) and not version:
+            yield match.span()
     for match in _IP6.finditer(text):
         address = _ip(
             match.group().partition("%")[0].rstrip(":") if not match.group().endswith("::") else match.group()
@@ -255,7 +268,9 @@ def _is_given(text: str, match: re.Match[str], address: ipaddress.IPv6Address) -
     if shown.startswith("::"):
         before, after = text[max(0, match.start() - 2) : match.start()], text[match.end() : match.end() + 1]
         a_slice = before.endswith("[") and (before[:1].isalnum() or before[:1] in {")", "]", "_"}) and after == "]"
-        return address.is_loopback and not a_slice or shown.count(":") > 2 and any(map(str.isdigit, shown))
+        return (address.is_loopback and not a_slice) or (shown.count(":") > 2 and any(map(str.isdigit, shown)))
+    if not int(address) % 2**64:
+        return False  # a network
     first = int(shown.partition(":")[0], 16)
     known = 0x2000 <= first < 0x4000 or 0xFC00 <= first < 0xFE00 or first >= 0xFE80 or first == 0x64
     return known and any(map(str.isdigit, shown))
@@ -271,10 +286,11 @@ _ABOUT_PHONE = re.compile(
     r"|handy|telefon|numer|☎|📞)[^\d\n]{0,24}$"
 )
 _ABOUT_OTHERS = re.compile(
-    r"(?i)(?:[=<>#_/\\$€£%&^]\s{0,3}|\b(?:order|id|ids|ticket|invoice|ref|reference|tracking|account|acct|sku|isbn|issn|upc|ean"
-    r"|build|version|commit|timestamp|time|date|serial|case|zip|port|pid|uid|gid|size|bytes|max|min|count|total|sum|population"
-    r"|offset|seed|hash|key|index|number of|product|item|part|model|batch|lot|row|line|page|int|value|epoch|receipt|booking"
-    r"|transaction|policy|patent|pmid|doi|imei|vin)\b[\s:.#=no-]{0,6}|[\"']?\w+[\"']?\s?:\s?[\"']?)$"
+    r"(?i)(?:[=<>#_/\\$€£%&^]\s{0,3}|\b(?:order|id|ids|ticket|invoice|ref|reference|tracking|account|acct|sku|isbn|issn|upc"
+    r"|ean|build|version|commit|timestamp|time|date|serial|case|zip|port|pid|uid|gid|size|bytes|max|min|count|total|sum"
+    r"|population|offset|seed|hash|key|index|number of|product|item|part|model|batch|lot|rows?|lines?|items?|page"
+    r"|int|value|epoch|receipt|booking|transaction|policy|patent|pmid|doi|imei|vin)\b[\s:.#=no-]{0,6}"
+    r"|[\"'][\w .-]{1,40}[\"']\s?:\s?[\"']?|\w_\w{1,40}\s?:\s?)$"
 )
 _MORE = re.compile(
     r"(?i)\s?(?:bytes|[kmg]i?b\b|ms\b|us\b|ns\b|px\b|seconds|years|people|dollars|euros|%|[*/^<>=]\s?\w|,\d{3}\b)|\.\d"
@@ -286,6 +302,9 @@ def phone_numbers(text: str, library: ModuleType, region: str) -> Iterator[Span]
     if not _SEVEN_DIGITS.search(text):
         return
     for match in library.PhoneNumberMatcher(text, region):
+        within_a_row = text[max(0, match.start - 2) : match.start].rstrip(" ")[-1:].isdigit()
+        if within_a_row and not set(match.raw_string) - set("0123456789 "):
+            continue
         if not match.raw_string.isdigit() or _is_phone(text, match.start, match.end):
             yield match.start, match.end
     for shape, index in ((_ABROAD, 1), (_SPREAD, 0)):
@@ -320,7 +339,7 @@ _DIGITS = {
 }
 _WORD = rf"(?:(?:double|triple)[\s-]{{1,2}}(?:{'|'.join(_DIGITS)}|\d)|{'|'.join(_DIGITS)}|\d+)"
 _SPOKEN = re2.compile(rf"(?i)\b{_WORD}(?:[\s,.\-]{{1,3}}{_WORD}){{2,}}\b")
-_UNIT = re.compile(rf"(?i)(?:(double|triple)[\s-]{{1,2}})?({'|'.join(_DIGITS)}|\d+)")
+_UNIT = re.compile(rf"(?i)(?:(double|triple)[\s-]{{1,2}})?((?:{'|'.join(_DIGITS)})\b|\d+)")
 _MAY_BE_SPOKEN = re2.compile(r"(?i)\b(?:two|three|four|five|six|seven|eight|nine)\b")
 
 

@@ -119,18 +119,21 @@ class Reading:
         return Reading("".join(pieces), (*self._layers, _Blocks(new, old, copied)))
 
 
-def readings(text: str) -> tuple[Reading, ...]:
+def readings(text: str, *, markup: bool = True) -> tuple[Reading, ...]:
     """How else a text may be read. There is no reading of a text that reads as it is written, as plain ASCII does.
 
     The time is linear in the text.
+
+    Args:
+        markup: whether stars, underscores, backticks and tildes at words are markup, which is left out.
     """
     if text.isascii():
-        if not text.encode().translate(None, _PLAIN):
+        if not text.encode().translate(None, _PLAIN if markup else _PRINTED):
             return ()
-        return _others(text, [_plain(Reading(text))])
+        return _others(text, [_plain(Reading(text), markup)])
     whole = Reading(text)
     others = [whole.edited(edits(text)) for edits in (_separated, _decoded, _forwards)]
-    return _others(text, [_plain(whole), *(_plain(other) for other in others if other is not whole)])
+    return _others(text, [_plain(whole, markup), *(_plain(other, markup) for other in others if other is not whole)])
 
 
 def disguised(text: str) -> tuple[str, ...]:
@@ -151,7 +154,7 @@ def disguised(text: str) -> tuple[str, ...]:
 
 
 def found(
-    text: str, find: Callable[[str, int], Iterable[tuple[int, int, str]]], start: int = 0
+    text: str, find: Callable[[str, int], Iterable[tuple[int, int, str]]], start: int = 0, *, markup: bool = True
 ) -> list[tuple[int, int, str]]:
     """All that ``find`` finds in a text and in its readings: start and end in the text, and a name, sorted.
 
@@ -160,9 +163,10 @@ def found(
     Args:
         find: gives starts, ends and names of what it finds in a text from a position on.
         start: where in the text to begin.
+        markup: as for `readings`.
     """
     finds = [*find(encodable(text), start)]
-    for reading in readings(text):
+    for reading in readings(text, markup=markup):
         for begin, end, name in find(reading.text, min(start, len(reading.text))):
             if begin < end:
                 finds.append((*reading.span(begin, end), name))
@@ -193,10 +197,11 @@ def _others(text: str, candidates: Iterable[Reading]) -> tuple[Reading, ...]:
     return tuple(apart.values())
 
 
-def _plain(reading: Reading) -> Reading:
+def _plain(reading: Reading, markup: bool) -> Reading:
     if not reading.text.isascii() or reading.text.encode().translate(None, _PRINTED):
         reading = reading.edited(_written_out(reading.text))
-    reading = reading.edited(_unmarked(reading.text))
+    if markup:
+        reading = reading.edited(_unmarked(reading.text))
     if reading.text.isascii():
         return reading
     # one for one, so that no place changes

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import re2
 from pydantic import Field, field_validator
 
-from stars_guard.core.readings import found
+from stars_guard.core.readings import found, readings
 from stars_guard.core.segments import Passage
 from stars_guard.scorers._newest import Search
 from stars_guard.scorers.base import Find, Rating, Scorer
@@ -28,7 +28,7 @@ _SHAPES = tuple(
     re2.compile(shape)
     for shape in (
         # absolute, where a word begins
-        rf"""(?m)(?:^|[\s=<>|;&,`]|[\s=:]["'`]|^["'`])(/[\w.~@*?$[{{-]{_REST})""",
+        rf"""(?m)(?:^|[\s=<>|;&,`]|[\s=:]["'`]|^["'`])(/[\w\pL\pN.~@*?$[{{-]{_REST})""",
         # absolute, anywhere, in code too: into folders that every system has
         rf"(?:^|[^\w/.:~-])(/(?:{_SYSTEM})(?:/{_REST})?)\b",
         # the root itself, as the last word of a command or before options
@@ -75,6 +75,8 @@ class PathScorer(Scorer):
     def __init__(self, roots: Sequence[str]) -> None:
         self.identity = {"kind": "paths", "roots": ", ".join(roots)}
         self._roots = [posixpath.normpath(root) for root in roots]
+        # a root whose name has look-alikes or full-width letters is inside of itself in every reading
+        self._roots += [reading.text for root in self._roots for reading in readings(root, markup=False)]
         self._search = Search(self._find, _LONGEST)
 
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
@@ -91,7 +93,8 @@ class PathScorer(Scorer):
         return [find for find in self._find(text, 0) if find[0] < find[1]]
 
     def _find(self, text: str, start: int) -> Sequence[Find]:
-        return found(text, self._matches, start)
+        # an underscore is a part of a name
+        return found(text, self._matches, start, markup=False)
 
     def _matches(self, text: str, start: int) -> Iterator[Find]:
         for begin, end in self._outside(text, start):

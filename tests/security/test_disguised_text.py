@@ -19,6 +19,7 @@ from stars_guard.core.judging import Rule
 from stars_guard.core.readings import disguised, encodable, readings
 from stars_guard.core.segments import Passage
 from stars_guard.scorers import Cascade, Judge
+from stars_guard.scorers.paths import PathScorer
 from stars_guard.scorers.patterns import Pattern, PatternScorer
 from stars_guard.testing import FunctionScorer
 
@@ -214,3 +215,11 @@ def test_the_table_is_the_one_of_the_installed_data() -> None:
     # an older Python knows fewer characters by name
     for ours, made in zip((lookalikes.LATIN, lookalikes.WHOLE, lookalikes.OTHER), tables, strict=True):
         assert json.dumps(made, sort_keys=True) == json.dumps(ours, sort_keys=True)
+
+
+@pytest.mark.parametrize("root", ["/work_dir", "/сор", "/ｗork", "/a*b", "/été", "/~x"])
+def test_a_root_is_inside_of_itself_in_every_reading(root: str) -> None:
+    scorer = PathScorer([root])
+    assert not scorer.find(f"cat {root}/a_b/c")
+    assert scorer.find("cat /\u200betc/passwd")
+    assert scorer.find(f"cat {root}/../../х")

@@ -186,8 +186,10 @@ def redact(text: str, *, before: str = "", after: str = "") -> str:
 
 def _marked(window: str, low: int, high: int) -> str:
     """The part of a window from ``low`` to ``high``, with marks."""
-    owner = bytearray(len(window))
     finds = found(window, _finds)
+    if not finds:
+        return window[low:high]
+    owner = bytearray(len(window))
     for number, mark in enumerate(_ORDER, start=1):
         for start, end, name in finds:
             if name == mark:

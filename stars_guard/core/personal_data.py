@@ -93,6 +93,9 @@ def _is_address(text: str, start: int, end: int) -> bool:
 
 # --- numbers in groups
 
+_DIGIT = re.compile("[0-9]")
+_TWO_DIGITS = re.compile("[0-9][0-9]")
+
 _GROUP = re.compile(r"\d+")
 _BETWEEN = re.compile(r"[ \t\r\n.,\-_/|:;·()\[\]]{1,4}")
 _BRANDS = (
@@ -110,6 +113,8 @@ _BRANDS = (
 
 def card_numbers(text: str, is_valid: Callable[[str], bool]) -> Iterator[Span]:
     """Numbers of payment cards in any grouping, beside any other number. They have the lengths of their brand."""
+    if not _DIGIT.search(text):
+        return
     for groups in _rows(text):
         digits = [match.group() for match in groups]
         single = len(groups) > 4 and all(len(group) == 1 for group in digits)
@@ -170,6 +175,8 @@ _ABOUT_SSN = re.compile(
 
 def social_security_numbers(text: str, is_valid: Callable[[str], bool]) -> Iterator[Span]:
     """Written in three parts, or in one where the text says what it is."""
+    if not _TWO_DIGITS.search(text):
+        return
     for match in _SSN.finditer(text):
         if is_valid("".join(match.group(1, 3, 4))):
             yield match.span()
@@ -186,6 +193,8 @@ _IBAN_PART = re.compile(r"(?:[ \-.\n\t_/]{0,2}[A-Za-z0-9]){11,32}")
 
 def ibans(text: str, is_valid: Callable[[str], bool]) -> Iterator[Span]:
     """Account numbers, in any case and grouping. What comes after one does not hide it."""
+    if not _TWO_DIGITS.search(text):
+        return
     for match in _IBAN.finditer(text):
         rest = _IBAN_PART.match(text, match.end())
         if rest is None:
@@ -228,23 +237,25 @@ _PRIVATE = tuple(ipaddress.ip_network(net) for net in ("192.168.0.0/16", "172.16
 
 def ip_addresses(text: str) -> Iterator[Span]:
     """Addresses that tell one computer from others: not a loopback in version 4, a mask, or a part of a program."""
+    if not _DIGIT.search(text):
+        return
     for match in _IP4.finditer(text):
         address = _ip(".".join(str(int(part)) for part in match.groups()))
         version = _VERSION.search(text[max(0, match.start() - 12) : match.start()])
         if isinstance(address, ipaddress.IPv4Address) and not _is_nobody(address) and not version:
             yield match.span()
-    for match in _IP6.finditer(text):
-        address = _ip(
-            match.group().partition("%")[0].rstrip(":") if not match.group().endswith("::") else match.group()
-        )
-        if isinstance(address, ipaddress.IPv6Address) and _is_given(text, match, address):
-            yield match.span()
-    for match in _HEX_IP.finditer(text):
+    if text.count(":") > 1:
+        for match in _IP6.finditer(text):
+            shown = match.group().partition("%")[0]
+            address = _ip(shown if shown.endswith("::") else shown.rstrip(":"))
+            if isinstance(address, ipaddress.IPv6Address) and _is_given(text, match, address):
+                yield match.span()
+    for match in _HEX_IP.finditer(text) if "0x" in text or "0X" in text else ():
         v4 = ipaddress.IPv4Address(int(match.group(1), 16))
         about = _ABOUT_IP.search(text[max(0, match.start() - 24) : match.start()])
         if any(v4 in net for net in _PRIVATE) or (about and not _is_nobody(v4)):
             yield match.span()
-    for match in _NUMBER_IP.finditer(text):
+    for match in _NUMBER_IP.finditer(text) if "://" in text else ():
         if int(match.group(1)) < 2**32:
             yield match.span(1)
 

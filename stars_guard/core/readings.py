@@ -132,6 +132,8 @@ def readings(text: str, *, markup: bool = True) -> tuple[Reading, ...]:
             return ()
         return _others(text, [_plain(Reading(text), markup)])
     whole = Reading(text)
+    if not _ODD.search(text):
+        return _others(text, [_in_latin(whole.edited(_unmarked(text)) if markup else whole)])
     others = [whole.edited(edits(text)) for edits in (_separated, _decoded, _forwards)]
     return _others(text, [_plain(whole, markup), *(_plain(other, markup) for other in others if other is not whole)])
 
@@ -194,7 +196,7 @@ def encodable(text: str) -> str:
 
 def _others(text: str, candidates: Iterable[Reading]) -> tuple[Reading, ...]:
     apart = {reading.text: reading for reading in candidates if reading.text != text}
-    return tuple(apart.values())
+    return tuple(Reading(encodable(reading.text), reading._layers) for reading in apart.values())
 
 
 def _plain(reading: Reading, markup: bool) -> Reading:
@@ -202,13 +204,15 @@ def _plain(reading: Reading, markup: bool) -> Reading:
         reading = reading.edited(_written_out(reading.text))
     if markup:
         reading = reading.edited(_unmarked(reading.text))
-    if reading.text.isascii():
-        return reading
+    return reading if reading.text.isascii() else _in_latin(reading)
+
+
+def _in_latin(reading: Reading) -> Reading:
     # one for one, so that no place changes
     text = _LOOKS_LATIN.sub(_latin_unless_foreign, reading.text)
     if _SEAM.search(text):
         text = _MIXED_WORD.sub(_all_latin, text)
-    return Reading(encodable(text), reading._layers)
+    return reading if text == reading.text else Reading(text, reading._layers)
 
 
 def _written_out(text: str) -> Iterator[_Edit]:

@@ -22,7 +22,9 @@ REPOSITORY = Path(__file__).parent.parent
 SOURCES = [*(REPOSITORY / "stars_guard").rglob("*.py"), *(REPOSITORY / "integrations").rglob("*.py")]
 STANDARD = {"__future__", "abc", "collections", "dataclasses", "hashlib", "json", "math", "re", "typing"}
 PURE = {
-    "core": STANDARD | {"difflib", "importlib", "stars_guard.core", "stars_guard.errors"},
+    "core": STANDARD
+    | {"bisect", "difflib", "functools", "importlib", "ipaddress", "itertools", "re2", "types", "unicodedata"}
+    | {"stars_guard.core", "stars_guard.errors"},
     "decoding": STANDARD
     | {"pydantic", "pydantic_core", "stars_guard.core", "stars_guard.decoding", "stars_guard.errors"},
 }

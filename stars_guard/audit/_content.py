@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import re2
 from pydantic import BaseModel, ConfigDict
 
 from stars_guard.audit.keys import ENCRYPTION_VARIABLE, audit_keys, cipher
+from stars_guard.core.personal_data import (
+    card_numbers,
+    email_addresses,
+    ibans,
+    ip_addresses,
+    social_security_numbers,
+    spoken,
+)
+from stars_guard.core.readings import encodable, found
 from stars_guard.core.vocabulary import ContentMode
 from stars_guard.errors import AuditError
 
@@ -17,6 +27,9 @@ __all__ = ["Content", "Text", "redact"]
 _WINDOW = 256
 """Characters around a text that are looked at; what is replaced is shorter."""
 
+_ROUNDS = 4
+"""Of replacing: a mark may separate what was not seen apart before."""
+
 # In order: where two overlap, the earlier rule names the mark. RE2's \d and \b know ASCII only.
 _RULES = tuple(
     (mark, re2.compile(regex))
@@ -24,16 +37,32 @@ _RULES = tuple(
         ("[KEY]", r"\b(?:(?:sk|pk|rk|ghp|gho|ghs|ghu|glpat|hf|xox[abpors])[-_]|github_pat_|AKIA|ASIA|AIza)[\w-]{12,}"),
         ("[KEY]", r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"),
         ("[EMAIL]", r"[\pL\pN._%+'-]+@[\pL\pN-]+(?:\.[\pL\pN-]+)+"),
-        ("[EMAIL]", r"[\pL\pN._%+'-]+@[\pL\pN.-]*$"),  # cut off by the end of a segment
+        ("[EMAIL]", r"([\pL\pN._%+'-]+@(?:[\pL\pN.-]*[\pL\pN-])?)\.?$"),  # cut off by the end of a segment
         ("[IP]", r"\b(?:\d{1,3}\.){3}\d{1,3}\b"),
         ("[IP]", r"\b(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}\b"),
         ("[IP]", r"\b(?:[0-9A-Fa-f]{1,4}:){1,6}(?::[0-9A-Fa-f]{1,4}){1,6}\b"),
         ("[CARD]", r"\b\d(?:[ -]?\d){12,18}\b"),
         ("[PHONE]", r"(?:\+|\(|\b)\d[\d ()./-]{6,}\d\b"),
+        ("[PHONE]", r"\d(?:[ \t()./_·-]{0,4}\d){8,}"),
     )
 )
 
-_MARKS = frozenset(mark for mark, _ in _RULES)
+
+def _any_number(_: str) -> bool:
+    # a number that is mistyped is as personal, and the libraries that know better may not be installed
+    return True
+
+
+_FINDERS: tuple[tuple[str, Callable[[str], Iterable[tuple[int, int]]]], ...] = (
+    ("[EMAIL]", email_addresses),
+    ("[IP]", ip_addresses),
+    ("[CARD]", lambda text: card_numbers(text, _any_number)),
+    ("[IBAN]", lambda text: ibans(text, _any_number)),
+    ("[SSN]", lambda text: social_security_numbers(text, _any_number)),
+    ("[PHONE]", lambda text: ((start, end) for start, end, _ in spoken(text))),
+)
+_ORDER = ("[KEY]", "[EMAIL]", "[IP]", "[IBAN]", "[CARD]", "[SSN]", "[PHONE]")
+_MARKS = frozenset(_ORDER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,11 +155,11 @@ class Text(BaseModel):
         chars = len(text)
         match mode:
             case "full":
-                return cls(content=_encodable(text), chars=chars)
+                return cls(content=encodable(text), chars=chars)
             case "redacted":
                 return cls(content=redact(text, before=before, after=after), chars=chars)
             case "hash":
-                data = _encodable(text).encode()
+                data = encodable(text).encode()
                 keys = audit_keys()
                 digest = keys[0].digest(data) if keys else hashlib.sha256(data).hexdigest()
                 return cls(sha256=digest, chars=chars)
@@ -139,29 +168,56 @@ class Text(BaseModel):
 
 
 def redact(text: str, *, before: str = "", after: str = "") -> str:
-    """Replace e-mail addresses, phone and card numbers, IP addresses and API keys by [EMAIL], [PHONE] and so on.
+    """Replace e-mail addresses, phone, card, account and social security numbers, IP addresses and API keys by marks.
 
-    It finds what has the usual form, in time linear in the text; it does not know names or postal addresses.
+    The marks are [EMAIL], [PHONE] and so on. What has the usual form is found, in the text as it is and in its readings
+    (`stars_guard.core.readings`), in time linear in the text. Names and postal addresses are not known.
     """
-    text = _encodable(text)
-    head = _encodable(before[-_WINDOW:])
-    window = head + text + _encodable(after[:_WINDOW])
-    low, high = len(head), len(head) + len(text)
-    taken: list[tuple[int, int, str]] = []
-    for mark, pattern in _RULES:
-        for match in pattern.finditer(window):
-            start, end = match.span()
-            if start < high and end > low and all(end <= a or start >= b for a, b, _ in taken):
-                taken.append((start, end, mark))
-    pieces, at = [], low
-    for start, end, mark in sorted(taken):
-        pieces += [window[at : max(start, low)], mark]
-        at = min(end, high)
-    return "".join([*pieces, window[at:high]])
+    text = encodable(text)
+    head = encodable(before[-_WINDOW:])
+    tail = encodable(after[:_WINDOW])
+    for _ in range(_ROUNDS):
+        clean = _marked(head + text + tail, len(head), len(head) + len(text))
+        if clean == text:
+            break
+        text = clean
+    return text
 
 
-def _encodable(text: str) -> str:
-    """Lone surrogates become U+FFFD one for one: a record that cannot be written would be worse."""
-    if text.isascii():
+def _marked(window: str, low: int, high: int) -> str:
+    """The part of a window from ``low`` to ``high``, with marks."""
+    finds = found(window, _finds)
+    if not finds:
+        return window[low:high]
+    owner = bytearray(len(window))
+    for number, mark in enumerate(_ORDER, start=1):
+        for start, end, name in finds:
+            if name == mark:
+                owner[start:end] = owner[start:end].replace(b"\0", bytes((number,)))
+    pieces: list[str] = []
+    at = low
+    while at < high:
+        end = at + 1
+        while end < high and owner[end] == owner[at]:
+            end += 1
+        pieces.append(_mark_of(window[at:end], owner[at]))
+        at = end
+    return "".join(pieces)
+
+
+def _mark_of(text: str, number: int) -> str:
+    """The mark in the place of a text, with the spaces around it. What holds no letter or digit tells nothing."""
+    bare = text.strip()
+    if not number or not any(map(str.isalnum, bare)):
         return text
-    return "".join("�" if "\ud800" <= char <= "\udfff" else char for char in text)
+    start = text.index(bare)
+    return f"{text[:start]}{_ORDER[number - 1]}{text[start + len(bare) :]}"
+
+
+def _finds(text: str, start: int) -> Iterator[tuple[int, int, str]]:
+    for mark, pattern in _RULES:
+        for match in pattern.finditer(text, start):
+            yield *match.span(pattern.groups), mark
+    for mark, finder in _FINDERS:
+        for begin, end in finder(text):
+            yield begin, end, mark

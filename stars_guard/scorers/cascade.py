@@ -11,6 +11,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 
 from stars_guard.concealing import concealed, fingerprinted
 from stars_guard.core.judging import Judgement, Rule, Score, combine
+from stars_guard.core.readings import disguised
 from stars_guard.core.segments import Passage
 from stars_guard.errors import InputError, ScorerInputError
 from stars_guard.prompting.plain_text import text_of
@@ -53,6 +54,7 @@ class Judge:
         """What the judge is asked about a passage: nothing, or its text and, if the judge vetoes, what else it is."""
         ways = [passage]
         if self.rule.reject_above is not None:
+            ways += [replace(passage, segment=form) for form in disguised(passage.segment)]
             ways += [replace(passage, accepted="", segment=form) for form in passage.forms]
             ways += [replace(passage, accepted=before, segment=text) for before, text in passage.readings]
         return [seen for way in ways if (seen := self.view(way)) is not None]

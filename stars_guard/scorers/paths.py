@@ -8,11 +8,16 @@ from collections.abc import Iterator, Sequence
 import re2
 from pydantic import Field, field_validator
 
+from stars_guard.core.readings import found, readings
 from stars_guard.core.segments import Passage
+from stars_guard.scorers._newest import Search
 from stars_guard.scorers.base import Find, Rating, Scorer
 from stars_guard.scorers.options import JudgeOptions
 
 __all__ = ["PathScorer", "PathsOptions"]
+
+_LONGEST = 1000
+"""Characters of a path. A longer one is found at the last segment."""
 
 _BEFORE = r"""(?m)(?:^|[\s=<>|;&,:"'`(])"""
 _AFTER = r"""(?:$|[\s"'`<>|;&,)])"""
@@ -23,7 +28,7 @@ _SHAPES = tuple(
     re2.compile(shape)
     for shape in (
         # absolute, where a word begins
-        rf"""(?m)(?:^|[\s=<>|;&,`]|[\s=:]["'`]|^["'`])(/[\w.~@*?$[{{-]{_REST})""",
+        rf"""(?m)(?:^|[\s=<>|;&,`]|[\s=:]["'`]|^["'`])(/[\w\pL\pN.~@*?$[{{-]{_REST})""",
         # absolute, anywhere, in code too: into folders that every system has
         rf"(?:^|[^\w/.:~-])(/(?:{_SYSTEM})(?:/{_REST})?)\b",
         # the root itself, as the last word of a command or before options
@@ -70,20 +75,34 @@ class PathScorer(Scorer):
     def __init__(self, roots: Sequence[str]) -> None:
         self.identity = {"kind": "paths", "roots": ", ".join(roots)}
         self._roots = [posixpath.normpath(root) for root in roots]
+        # a root whose name has look-alikes or full-width letters is inside of itself in every reading
+        self._roots += [reading.text for root in self._roots for reading in readings(root, markup=False)]
+        self._search = Search(self._find, _LONGEST)
 
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
         return [self._score(passage) for passage in passages]
 
+    async def forget(self, call_id: str) -> None:
+        self._search.forget(call_id)
+
     def _score(self, passage: Passage) -> Rating:
-        found = self.find(passage.answer) if passage.segment else ()
-        return Rating(float(len(found)), "path outside the roots" if found else None)
+        finds = self._search.finds(passage)
+        return Rating(float(len(finds)), "path outside the roots" if finds else None)
 
     def find(self, text: str) -> Sequence[Find]:
-        return sorted({(start, end, "path outside the roots") for start, end in self._outside(text)})
+        return [find for find in self._find(text, 0) if find[0] < find[1]]
 
-    def _outside(self, text: str) -> Iterator[tuple[int, int]]:
+    def _find(self, text: str, start: int) -> Sequence[Find]:
+        # an underscore is a part of a name
+        return found(text, self._matches, start, markup=False)
+
+    def _matches(self, text: str, start: int) -> Iterator[Find]:
+        for begin, end in self._outside(text, start):
+            yield begin, end, "path outside the roots"
+
+    def _outside(self, text: str, start: int) -> Iterator[tuple[int, int]]:
         for shape in _SHAPES:
-            for match in shape.finditer(text):
+            for match in shape.finditer(text, start):
                 if not self._inside(match.group(1)):
                     yield match.span(1)
 

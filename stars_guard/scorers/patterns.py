@@ -10,13 +10,15 @@ from typing import Any, ClassVar, Self
 import re2
 from pydantic import Field, field_validator, model_validator
 
+from stars_guard.core.readings import found
 from stars_guard.core.segments import Passage
+from stars_guard.scorers._newest import Search
 from stars_guard.scorers.base import Find, Rating, Scorer
 from stars_guard.scorers.options import JudgeOptions, Loosening, Strict, no_twins
 
 __all__ = ["Pattern", "PatternScorer", "PatternsOptions"]
 
-_TAIL = 2000
+_LONGEST = 2000
 
 
 def _compiled(regex: str) -> Any:
@@ -101,7 +103,9 @@ class PatternsOptions(JudgeOptions):
 class PatternScorer(Scorer):
     """1.0 when a pattern is found in the answer, else 0.0; the detail is the pattern's name.
 
-    A match may begin up to 2,000 characters before the segment; only at the last segment the whole answer is read.
+    A pattern is looked for in the text as it is and in its readings (`stars_guard.core.readings`): without hidden
+    characters, with look-alikes of Latin letters as what they look like. A match that is longer than 2,000 characters
+    is found at the last segment.
     """
 
     cost = 0.01
@@ -110,18 +114,26 @@ class PatternScorer(Scorer):
         digest = hashlib.sha256("\n".join(p.regex for p in patterns).encode()).hexdigest()
         self.identity = {"kind": "patterns", "patterns": ", ".join(p.name for p in patterns), "sha256": digest}
         self._compiled = [(pattern.name, _compiled(pattern.regex)) for pattern in patterns]
+        self._search = Search(self._find, _LONGEST)
 
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
         return [self._score(passage) for passage in passages]
 
     def find(self, text: str) -> Sequence[Find]:
-        return [(*match.span(), name) for name, compiled in self._compiled for match in compiled.finditer(text)]
+        return [find for find in self._find(text, 0) if find[0] < find[1]]
+
+    async def forget(self, call_id: str) -> None:
+        self._search.forget(call_id)
 
     def _score(self, passage: Passage) -> Rating:
-        if not passage.segment:
-            return Rating(0.0)
-        text = passage.answer if passage.last else passage.accepted[-_TAIL:] + passage.segment
+        names = {name for _, _, name in self._search.finds(passage)}
+        first = next((name for name, _ in self._compiled if name in names), None)
+        return Rating(0.0 if first is None else 1.0, first)
+
+    def _find(self, text: str, start: int) -> Sequence[Find]:
+        return found(text, self._matches, start)
+
+    def _matches(self, text: str, start: int) -> Iterator[Find]:
         for name, compiled in self._compiled:
-            if compiled.search(text):
-                return Rating(1.0, name)
-        return Rating(0.0)
+            for match in compiled.finditer(text, start):
+                yield *match.span(), name

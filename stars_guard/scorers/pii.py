@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-import re2
 from pydantic import Field
 
+from stars_guard.core.personal_data import (
+    card_numbers,
+    email_addresses,
+    ibans,
+    ip_addresses,
+    phone_numbers,
+    social_security_numbers,
+    spoken,
+)
+from stars_guard.core.readings import Reading, found
 from stars_guard.core.segments import Passage
 from stars_guard.errors import MissingExtra, ScorerError
+from stars_guard.scorers._newest import Search
 from stars_guard.scorers.base import Find, Rating, Scorer
 from stars_guard.scorers.options import JudgeOptions
 
@@ -21,14 +30,9 @@ __all__ = ["KINDS", "PiiOptions", "PiiScorer"]
 Kind = Literal["email", "phone", "credit_card", "iban", "us_ssn", "ip_address"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_TAIL = 200
-_SHAPES = {
-    "email": r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}",
-    "credit_card": r"\b\d(?:[ -]?\d){12,18}\b",
-    "iban": r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b",
-    "us_ssn": r"\b\d{3}-\d{2}-\d{4}\b",
-    "ip_address": r"\b\d{1,3}(?:\.\d{1,3}){3}\b|\b(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}\b",
-}
+_SAID = frozenset({"credit_card", "phone", "us_ssn"})
+_LONGEST = 600
+"""Characters that one find may have."""
 
 
 class PiiOptions(JudgeOptions):
@@ -44,7 +48,9 @@ class PiiOptions(JudgeOptions):
 
 
 class PiiScorer(Scorer):
-    """The number of matches in the newest text. What begins up to 200 characters before the segment counts.
+    """The number of matches in the answer, each counted once.
+
+    The text is read as it is and in its readings (`stars_guard.core.readings`), and digits that are words as digits.
 
     Args:
         kinds: some of `KINDS`.
@@ -60,29 +66,36 @@ class PiiScorer(Scorer):
     def __init__(self, kinds: Sequence[str] = KINDS, region: str = "US") -> None:
         self.identity = {"kind": "pii", "kinds": ", ".join(kinds), "region": region}
         self._region = region
-        self._phones = _phonenumbers(region) if "phone" in kinds else None
-        checks = _checks()
-        self._shapes = [(kind, re2.compile(_SHAPES[kind]), checks[kind]) for kind in kinds if kind in _SHAPES]
+        self._kinds = _finders(kinds, region)
+        self._search = Search(self._find, _LONGEST)
 
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
         return [self._score(passage) for passage in passages]
 
+    async def forget(self, call_id: str) -> None:
+        self._search.forget(call_id)
+
     def _score(self, passage: Passage) -> Rating:
-        text = passage.answer if passage.last else passage.accepted[-_TAIL:] + passage.segment
-        found = [kind for _, _, kind in self.find(text)] if passage.segment else []
+        found = [kind for _, _, kind in self._search.finds(passage)]
         return Rating(float(len(found)), ", ".join(sorted(set(found))) or None)
 
     def find(self, text: str) -> Sequence[Find]:
-        found = [
-            (*match.span(), kind)
-            for kind, shape, is_real in self._shapes
-            for match in shape.finditer(text)
-            if is_real(match.group())
-        ]
-        if self._phones is not None:
-            matches = self._phones.PhoneNumberMatcher(text, self._region)
-            found += [(match.start, match.end, "phone") for match in matches]
-        return found
+        return self._find(text, 0)
+
+    def _find(self, text: str, start: int) -> Sequence[Find]:
+        # a find that begins before is looked at as a whole, so that no part of a number passes for one
+        return [find for find in found(text, self._matches) if find[0] >= start]
+
+    def _matches(self, text: str, start: int) -> Iterator[Find]:
+        for kind, finder in self._kinds:
+            for begin, end in finder(text):
+                yield begin, end, kind
+        said = Reading(text).edited(spoken(text))
+        if said.text != text:
+            for kind, finder in self._kinds:
+                if kind in _SAID:
+                    for begin, end in finder(said.text):
+                        yield *said.span(begin, end), kind
 
 
 def _phonenumbers(region: str) -> ModuleType:
@@ -95,33 +108,22 @@ def _phonenumbers(region: str) -> ModuleType:
     return phonenumbers
 
 
-def _checks() -> dict[str, Callable[[str], bool]]:
+def _finders(kinds: Sequence[str], region: str) -> list[tuple[str, Callable[[str], Iterable[tuple[int, int]]]]]:
     try:
         from stdnum import iban, luhn
-        from stdnum.us import ssn
+        from stdnum.us import itin, ssn
     except ImportError as exc:
         raise MissingExtra("pii", "pii") from exc
-
-    def card(text: str) -> bool:
-        digits = "".join(filter(str.isdigit, text))
-        return len(set(digits)) > 1 and bool(luhn.is_valid(digits))
-
-    return {
-        "email": lambda _: True,
-        "credit_card": card,
-        "iban": _valid(iban),
-        "us_ssn": _valid(ssn),
-        "ip_address": _ip,
+    finders: dict[str, Callable[[str], Iterable[tuple[int, int]]]] = {
+        "email": email_addresses,
+        "credit_card": lambda text: card_numbers(text, luhn.is_valid),
+        "iban": lambda text: ibans(text, iban.is_valid),
+        "us_ssn": lambda text: social_security_numbers(
+            text, lambda number: bool(ssn.is_valid(number) or itin.is_valid(number))
+        ),
+        "ip_address": ip_addresses,
     }
-
-
-def _valid(module: Any) -> Callable[[str], bool]:
-    return lambda text: bool(module.is_valid(text))
-
-
-def _ip(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+    if "phone" in kinds:
+        phonenumbers = _phonenumbers(region)
+        finders["phone"] = lambda text: phone_numbers(text, phonenumbers, region)
+    return [(kind, finders[kind]) for kind in kinds if kind in finders]

@@ -1,0 +1,241 @@
+"""Personal data in all the forms that people write it, and what only looks like it."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stars_guard.scorers.pii import KINDS, PiiScorer
+
+SCORER = PiiScorer(KINDS)
+
+DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212\ufe63\uff0d"
+BLANKS = " \xa0\u2007\u2009\u202f\u3000"
+ZEROS = (0xFF10, 0x660, 0x6F0, 0x966, 0x1D7CE)
+CARDS = {
+    "4111111111111111": (4, 4, 4, 4),
+    "5555555555554444": (4, 4, 4, 4),
+    "2223003122003222": (4, 4, 4, 4),
+    "378282246310005": (4, 6, 5),
+    "6011111111111117": (4, 4, 4, 4),
+    "3530111333300000": (4, 4, 4, 4),
+    "30569309025904": (4, 6, 4),
+}
+IBANS = ("DE89370400440532013000", "GB29NWBK60161331926819", "FR1420041010050500013M02606", "NO9386011117947")
+SSNS = ("123-45-6789", "536-90-4399", "219-09-9998")
+PHONES = ("4155552671", "2125552368", "3106502100")
+NAMES = ("joe", "jane.doe", "j_doe+news", "josé", "иван", "o'neil", "info")
+DOMAINS = ("corp.com", "mail.example.org", "例え.jp", "bücher.de", "sub.uni.ac.uk")
+
+
+def grouped(number: str, sizes: tuple[int, ...], between: str) -> str:
+    places = [0, *itertools.accumulate(sizes)]
+    return between.join(number[a:b] for a, b in itertools.pairwise(places))
+
+
+def forms(kind: str) -> set[str]:
+    made: set[str] = set()
+    if kind == "email":
+        for name, domain in itertools.product(NAMES, DOMAINS):
+            for at in ("@", "＠", "﹫", " [at] ", "[at]", "(at)", " (AT) ", "{at}", "%40", "&#64;", " @ "):
+                made.add(f"{name}{at}{domain}")
+            for at, dot in (
+                (" [at] ", " [dot] "),
+                ("(at)", "(dot)"),
+                ("@", "[.]"),
+                (" AT ", " DOT "),
+                (" at ", " dot "),
+            ):
+                if domain.isascii() or dot != " dot ":
+                    made.add(f"{name}{at}{domain.replace('.', dot)}")
+    if kind == "credit_card":
+        for number, sizes in CARDS.items():
+            for between in ("", *DASHES, *BLANKS, ".", "\n", "\t", "  ", " - ", "_", "/"):
+                made.add(grouped(number, sizes, between))
+            made |= {" ".join(number), "-".join(number), f"{number[:8]} {number[8:]}"}
+            made |= {"".join(chr(zero + int(d)) for d in number) for zero in ZEROS}
+            made |= {f"{grouped(number, sizes, ' ')} 12/27 123", f"12 {grouped(number, sizes, '-')}", f"**{number}**"}
+    if kind == "iban":
+        for number in IBANS:
+            fours = (4,) * (len(number) // 4) + (len(number) % 4,)
+            for between in ("", *DASHES, *BLANKS, ".", "\n", "  "):
+                made.add(grouped(number, fours, between).rstrip("-. \n"))
+            made |= {number.lower(), f"IBAN{':'}{number}", f"{grouped(number, fours, ' ')} is mine"}
+    if kind == "us_ssn":
+        for number in SSNS:
+            made |= {number.replace("-", between) for between in (*DASHES, *BLANKS, ".", "/", " - ")}
+            made |= {f"SSN {number.replace('-', '')}", f"social security number: {number.replace('-', '')}"}
+            made |= {"".join(chr(zero + int(d)) if d.isdigit() else d for d in number) for zero in ZEROS}
+    if kind == "phone":
+        for n in PHONES:
+            a, b, c = n[:3], n[3:6], n[6:]
+            made |= {
+                n,
+                f"({a}){b}-{c}",
+                f"({a}) {b}-{c}",
+                f"{a}/{b}-{c}",
+                f"1-{a}-{b}-{c}",
+                f"+1{n}",
+                f"+1 ({a}) {b}-{c}",
+            }
+            made |= {between.join((a, b, c)) for between in (*DASHES, *BLANKS, ".", " - ")}
+            made |= {f"tel:+1-{a}-{b}-{c}", f"phone={n}", f"call {n} now", f"my cell: {n}", f"+1 {a}.{b}.{c} ext. 5"}
+            words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+            said = [words[int(d)] for d in n]
+            made |= {
+                " ".join(said),
+                "-".join(said),
+                f"{' '.join(said[:3])} {b} {c}",
+                f"{a} {' '.join(said[3:])}",
+                " ".join(n),
+            }
+            made |= {"".join(chr(zero + int(d)) for d in f"{n}") for zero in ZEROS}
+        made |= {
+            "+44 20 7946 0958",
+            "0044 20 7946 0958",
+            "+49 30 901820",
+            "+33 1 42 68 53 00",
+            "+442079460958",
+            "011 44 20 7946 0958",
+        }
+    if kind == "ip_address":
+        for parts in (("192", "168", "1", "1"), ("10", "0", "0", "7"), ("8", "8", "8", "8")):
+            ip = ".".join(parts)
+            made |= {
+                ip,
+                f"{ip}:80",
+                f"http://{ip}/x",
+                f"[{ip}]",
+                "[.]".join(parts),
+                " dot ".join(parts),
+                "(.)".join(parts),
+                "．".join(parts),
+            }
+            made |= {"".join(chr(zero + int(d)) if d.isdigit() else d for d in ip) for zero in ZEROS}
+        made |= {"2001:db8::1", "[2001:db8::1]:443", "fe80::1%eth0", "fd12:3456:789a::1", "::ffff:192.168.1.1", "::1"}
+        made |= {
+            "2001:0db8:85a3:0000:0000:8a2e:0370:7334",
+            "2001:DB8::FF00:42:8329",
+            "0xC0A80101",
+            "http://3232235777/",
+        }
+    return made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_form_is_found_anywhere(kind: str) -> None:
+    around = [
+        ("", ""),
+        ("It is ", "."),
+        ("(", ")"),
+        ("“", "”"),
+        ("I have: ", ", and so on"),
+        ("\n", "\n"),
+        ("**", "**"),
+        ("é: ", " —"),
+    ]
+    missed = []
+    for form in sorted(forms(kind)):
+        for before, after in around:
+            text = before + form + after
+            if kind not in {name for _, _, name in SCORER.find(text)}:
+                missed.append(text)
+    assert missed == []
+
+
+ORDINARY = """
+order 1234567890123456
+ISBN 978-3-16-148410-0
+ISBN 9783161484100
+tracking 9400110200881234567890
+2026-01-31 12:00:00
+2026-01-31T12:00:00.000Z
+20260131120000
+a::b
+std::vector<int>::iterator
+x[::2] and x[1::2] and x[::-1]
+x = 4155552671
+"id": 4155552671,
+user_id=2125552368
+const MAX = 2147483647;
+id 550e8400-e29b-41d4-a716-446655440000
+sha 5d41402abc4b2a76b9719d911017c592
+commit 9fceb02d0ae598e95dc970b74767f19372d61af8
+face::cafe
+dead::beef
+Foo::Bar::baz
+10:20:30 and 00:1A:2B:3C:4D:5E
+IP 999.999.999.999
+0.0.0.0
+127.0.0.1
+255.255.255.0
+version 1.2.3.4
+v10.0.2.15
+Chrome/91.0.4.1
+1.3.6.1.4.1.311
+postcode 12345-6789
+npm install foo@1.2.3
+pip install foo==1.2.3.4
+git@github.com:acme/repo.git
+icon@2x.png
+@joe on GitHub, a @ b
+look at google.com or at example.org
+we met at noon, and at the dot com boom
+2001:2002:2003
+0xDEADBEEF and 0xCAFEBABE, 0x7fffffff
+pi is 3.14159265358979, e is 2.718281828459045
+1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16
+one two three four five
+two of the three, four or five
+timestamp 1700000000 and 1700000000000
+$4,155,552,671 in 2024
+10,000,000 people, 100 000 km
+123456789
+123-456-789
+2024-123-45-6789-1
+ratio 16:9, score 3:2, 5::1
+card 4111 1111 1111 1112
+4 8 15 16 23 42
+DE88 3704 0044 0532 0130 00
+192.168.1 and 10.0
+invoice 4155552671
+ticket #2125552368
+room 415-555
+pages 100-200, 300-400
+1/2/2024 - 3/4/2025
+ssn 000-12-3456
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+def test_what_only_looks_like_it_is_left_alone(text: str) -> None:
+    assert SCORER.find(text) == []
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32))
+def test_random_identifiers_are_seldom_taken(seed: int) -> None:
+    rng = random.Random(seed)
+    hexes = ["".join(rng.choices("0123456789abcdef", k=k)) for k in (8, 32, 40, 64)]
+    words = ["".join(rng.choices(string.ascii_letters + string.digits, k=24)) for _ in range(4)]
+    assert not [find for text in (*hexes, *words) for find in SCORER.find(f"id {text}") if find[2] != "credit_card"]
+
+
+@pytest.mark.parametrize(
+    "part", ["a", "1", "1 ", "12-", "a@", "a.", "a at ", "::", "1.", "DE89 ", "two ", '"', "0x", "+1 "]
+)
+def test_no_text_takes_long(part: str) -> None:
+    import time
+
+    SCORER.find(part * 100)
+    seconds = []
+    for size in (500, 5_000):
+        began = time.thread_time()
+        SCORER.find(part * size)
+        seconds.append(time.thread_time() - began)
+    assert seconds[1] < 10 * 5 * max(seconds[0], 0.002), seconds

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from stars_guard.core.segments import Passage
 from stars_guard.errors import ScorerError, ScorerInputError
 from stars_guard.prompting.guard_formats import GuardFormat
 from stars_guard.prompting.plain_text import as_text
+from stars_guard.prompting.text_encoding import control_tokens, plain_ids
 
 __all__ = ["Encoder", "LabelTokens", "Question", "Questions", "template_problem"]
 
@@ -235,11 +235,9 @@ class Encoder:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._control = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._control = control_tokens(tokenizer)
         longest_first = sorted(self._control, key=len, reverse=True)
         self._split = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})").split
-        # "split special tokens" is a setting of the tokenizer, which another thread's call could change
-        self._lock = threading.Lock()
         self._anchor = self._find_anchor()
 
     def encode(self, rendered: str, texts: Sequence[str]) -> list[int]:
@@ -279,10 +277,9 @@ class Encoder:
         """What must stand before a text that does not begin a prompt, so that the tokenizer puts no space before it."""
         if not self._control:
             return ""
-        with self._lock:
-            token, i = next(iter(self._control.items()))
-            whole = list(self._tokenizer(f"{token}x", add_special_tokens=False)["input_ids"])
-        return "" if whole == [i, *self._plain("x")] else "\n"
+        token, i = next(iter(self._control.items()))
+        given = self._tokenizer(f"{token}x", add_special_tokens=False, split_special_tokens=False, verbose=False)
+        return "" if list(given["input_ids"]) == [i, *self._plain("x")] else "\n"
 
     def _run(self, text: str, *, first: bool) -> list[int]:
         anchor = [] if first or not text else self._plain(self._anchor)
@@ -290,8 +287,4 @@ class Encoder:
         return ids[len(anchor) :] if ids[: len(anchor)] == anchor else self._plain(text)
 
     def _plain(self, text: str) -> list[int]:
-        if not text:
-            return []
-        with self._lock:
-            encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
-        return list(encoded["input_ids"])
+        return plain_ids(self._tokenizer, text)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stars_guard.core.messages import Message, ToolCall
+from stars_guard.core.vocabulary import Role
 from stars_guard.errors import InputError
 from stars_guard.prompting.plain_text import as_text, one_call_a_turn
 from stars_guard.prompting.text_encoding import control_tokens, plain_ids
@@ -58,17 +59,22 @@ def encode_chat(
 
 
 def render_chat(
-    tokenizer: Any, messages: Sequence[Message], *, answer: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
+    tokenizer: Any,
+    messages: Sequence[Message],
+    *,
+    answer: str | None = None,
+    role: Role = "assistant",
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[str, list[str]]:
     """The template with marks in the places of texts, and the texts; the last is the answer's, if it is not empty.
 
-    Takes and raises what `encode_chat` does.
+    Takes and raises what `encode_chat` does, and ``role``, which is who says the answer.
     """
-    if not messages:
+    if not messages and role == "assistant":
         raise InputError("there are no messages", hint="pass at least one user message")
     if any(message.tool_calls or message.role == "tool" for message in messages) and not takes_tools(tokenizer):
         messages = as_text(messages)
-    turns = [*messages, Message("assistant", answer)] if answer is not None else list(messages)
+    turns = [*messages, Message(role, answer)] if answer is not None else list(messages)
     texts = _Texts()
     marked = [texts.turn(turn, trims=trims(tokenizer)) for turn in turns]
     if tokenizer.chat_template is None:
@@ -81,7 +87,7 @@ def render_chat(
         )
     except Exception as exc:
         if any(len(message.tool_calls) > 1 for message in messages):
-            return render_chat(tokenizer, one_call_a_turn(messages), answer=answer, tools=tools)
+            return render_chat(tokenizer, one_call_a_turn(messages), answer=answer, role=role, tools=tools)
         raise InputError(
             f"the model's chat template does not take these roles: {[m.role for m in messages]}",
             hint="most templates want an optional system message, then user and assistant in turn",

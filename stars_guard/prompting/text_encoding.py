@@ -87,7 +87,9 @@ class _TextEncoder:
         if self._plain is not None:
             encoding = self._plain.encode(text, add_special_tokens=False)
             return encoding.ids, encoding.offsets
-        ids = list(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"])
+        ids = list(
+            self._tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+        )
         # without places all of the text is at fault
         bad = any(token in self._banned for token in ids)
         return ([next(iter(self._banned))], [(0, len(text))]) if bad and len(text) > 1 else (ids, [(0, 0)] * len(ids))

@@ -49,7 +49,9 @@ def in_the_vocabulary(*, ignore_merges: bool) -> Any:
     )
     vocabulary = trained.get_vocab()
     assert "<tool_call>" in vocabulary, "merges should make it"
-    inner = Tokenizer.from_str(trained.to_str().replace('"ignore_merges":false', f'"ignore_merges":{str(ignore_merges).lower()}'))
+    inner = Tokenizer.from_str(
+        trained.to_str().replace('"ignore_merges":false', f'"ignore_merges":{str(ignore_merges).lower()}')
+    )
     inner.add_tokens([AddedToken(text, special=False) for text in CONTENTS])
     return PreTrainedTokenizerFast(tokenizer_object=inner)
 
@@ -61,7 +63,7 @@ def lower_case() -> Any:
 
 
 def unigram() -> Any:
-    characters = sorted(set("".join([*WORDS, *CONTENTS, "<TOOL_CALL>[SEP]im_end"])) - {" "}) + ["▁"]
+    characters = [*sorted(set("".join([*WORDS, *CONTENTS, "<TOOL_CALL>[SEP]im_end"])) - {" "}), "▁"]
     pieces = [("<unk>", 0.0), *((text, 0.0) for text in CONTENTS), *((c, -5.0) for c in characters)]
     inner = Tokenizer(Unigram(pieces, unk_id=0))
     inner.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -71,7 +73,9 @@ def unigram() -> Any:
 
 
 def words(model: Any) -> Any:
-    inner = Tokenizer(model({text: i for i, text in enumerate(["[UNK]", *CONTENTS, "a", "b", "sea", "##b"])}, unk_token="[UNK]"))
+    inner = Tokenizer(
+        model({text: i for i, text in enumerate(["[UNK]", *CONTENTS, "a", "b", "sea", "##b"])}, unk_token="[UNK]")
+    )
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     inner.add_tokens([AddedToken(text, special=False) for text in CONTENTS])
     return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]")

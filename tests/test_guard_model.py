@@ -72,6 +72,7 @@ async def test_in_a_policy() -> None:
         "harmful": ["Yes"],
         "safe": ["No"],
         "reject_above": 0.0,
+        "max_windows": 1,
     }
     cascade = await load_cascade(load_policy(policy(judges=[spec])))
     judgement = (await cascade.judge(passages("Take a gun.")))[0]

@@ -289,7 +289,8 @@ async def test_several_labels_from_one_pass(toxicity: Path) -> None:
     for i in range(len(passages)):
         each = {name: alone[name][i].value for name in names}
         assert any_of[i].value == max(each.values())
-        assert any_of[i].detail == max(each, key=each.__getitem__)
+        # the last of them is read in windows
+        assert (any_of[i].detail or "").split(", ")[0] == max(each, key=each.__getitem__)
         assert shares[i].value == pytest.approx(max(each[name] / limit for name, limit in limits.items()))
     assert sum(passes) == 0, "judges on the same passages share their pass"
 

@@ -46,6 +46,7 @@ class TestPatterns(ScorerTests):
 
 
 class TestPii(ScorerTests):
+    telltale = "jane.doe@mail.example.org"
     samples = ("mail jane.doe@mail.example.org or call +44 20 7946 0958", "card 4111 1111 1111 1111 at 10.0.0.1")
 
     async def make(self) -> Scorer:
@@ -54,6 +55,7 @@ class TestPii(ScorerTests):
 
 class TestPaths(ScorerTests):
     samples = ("cat /etc/passwd ../x ~/.ssh", "ls /srv/app")
+    telltale = "/etc/passwd"
 
     async def make(self) -> Scorer:
         return PathScorer(["/srv/app"])

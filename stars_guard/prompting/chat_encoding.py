@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stars_guard.core.messages import Message, ToolCall
+from stars_guard.core.vocabulary import Role
 from stars_guard.errors import InputError
 from stars_guard.prompting.plain_text import as_text, one_call_a_turn
+from stars_guard.prompting.text_encoding import control_tokens, plain_ids
 
 __all__ = [
     "encode_chat",
@@ -26,10 +27,6 @@ __all__ = [
 
 # As it stands, or as JSON once or more often: "\x01", "\\u0001", "\\\\u0001".
 _MARK = re.compile(r"(\x01|\\+u0001)(\d+)\1")
-
-# A fast tokenizer keeps "split special tokens" as a setting of the one object that all threads share: two encodings at
-# once could make control tokens of a message's text.
-_ENCODING = threading.Lock()
 
 _PROBED = {"Go.", "probe_tool", "probe_value", "probe_result"}
 _PROBE = {
@@ -48,7 +45,7 @@ def encode_chat(
     """Token ids of the templated conversation, up to where the answer begins; or with the answer, for a judge.
 
     The template is rendered with a mark in the place of each text. What lies between marks is the template's own and
-    may hold control tokens. The texts are encoded apart, with special tokens split into plain ones. Where the template
+    may hold control tokens. The texts are encoded apart, by a tokenizer without added tokens. Where the template
     takes no tools, calls and results are written out as text.
 
     Args:
@@ -62,17 +59,22 @@ def encode_chat(
 
 
 def render_chat(
-    tokenizer: Any, messages: Sequence[Message], *, answer: str | None = None, tools: Sequence[Mapping[str, Any]] = ()
+    tokenizer: Any,
+    messages: Sequence[Message],
+    *,
+    answer: str | None = None,
+    role: Role = "assistant",
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[str, list[str]]:
     """The template with marks in the places of texts, and the texts; the last is the answer's, if it is not empty.
 
-    Takes and raises what `encode_chat` does.
+    Takes and raises what `encode_chat` does, and ``role``, which is who says the answer.
     """
-    if not messages:
+    if not messages and role == "assistant":
         raise InputError("there are no messages", hint="pass at least one user message")
     if any(message.tool_calls or message.role == "tool" for message in messages) and not takes_tools(tokenizer):
         messages = as_text(messages)
-    turns = [*messages, Message("assistant", answer)] if answer is not None else list(messages)
+    turns = [*messages, Message(role, answer)] if answer is not None else list(messages)
     texts = _Texts()
     marked = [texts.turn(turn, trims=trims(tokenizer)) for turn in turns]
     if tokenizer.chat_template is None:
@@ -85,7 +87,7 @@ def render_chat(
         )
     except Exception as exc:
         if any(len(message.tool_calls) > 1 for message in messages):
-            return render_chat(tokenizer, one_call_a_turn(messages), answer=answer, tools=tools)
+            return render_chat(tokenizer, one_call_a_turn(messages), answer=answer, role=role, tools=tools)
         raise InputError(
             f"the model's chat template does not take these roles: {[m.role for m in messages]}",
             hint="most templates want an optional system message, then user and assistant in turn",
@@ -161,8 +163,10 @@ def _plain_id(given: str) -> str:
 
 
 def _refuse_control_tokens(tokenizer: Any, tools: Sequence[Mapping[str, Any]]) -> None:
+    if not tools:
+        return
     text = json.dumps(list(tools), ensure_ascii=False)
-    if any(special in text for special in (*tokenizer.all_special_tokens, "\x01", "u0001")) and tools:
+    if any(special in text for special in (*control_tokens(tokenizer), "\x01", "u0001")):
         raise InputError("a tool's definition holds a control token of the model", hint="reword its description")
 
 
@@ -180,24 +184,23 @@ def encode_pieces(tokenizer: Any, rendered: str, texts: Sequence[str]) -> list[t
     """As `encode_marked`, piece by piece, with whether a piece is one of the texts."""
     pieces: list[tuple[bool, list[int]]] = []
     at = 0
-    with _ENCODING:
-
-        def encode(text: str, *, plain: bool) -> None:
-            if text:
-                ids = tokenizer(text, add_special_tokens=False, split_special_tokens=plain, verbose=False)["input_ids"]
-                pieces.append((plain, list(ids)))
-
-        for match in _MARK.finditer(rendered):
-            encode(rendered[at : match.start()], plain=False)
-            encode(_as_json(texts[int(match[2])], match[1].count("\\")), plain=True)
-            at = match.end()
-        encode(rendered[at:], plain=False)
+    for match in [*_MARK.finditer(rendered), None]:
+        own = rendered[at : match.start()] if match else rendered[at:]
+        if own:
+            # the setting is said each time, because another caller may have changed the tokenizer's
+            ids = tokenizer(own, add_special_tokens=False, split_special_tokens=False, verbose=False)["input_ids"]
+            pieces.append((False, list(ids)))
+        if match is None:
+            break
+        if ids := plain_ids(tokenizer, _as_json(texts[int(match[2])], match[1].count("\\"))):
+            pieces.append((True, ids))
+        at = match.end()
     return pieces
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:
     """Token ids of plain text, without control tokens of any kind."""
-    return encode_marked(tokenizer, mark(0), [text])
+    return plain_ids(tokenizer, text)
 
 
 def _as_json(text: str, backslashes: int) -> str:

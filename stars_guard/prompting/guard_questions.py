@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import re
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jinja2
@@ -16,22 +17,30 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
+from stars_guard.core.vocabulary import Role
 from stars_guard.errors import ScorerError, ScorerInputError
+from stars_guard.prompting._frames import Frame
+from stars_guard.prompting._shown_texts import ASKED, AskedOfText, Shown, asks_about_texts
 from stars_guard.prompting.guard_formats import GuardFormat
 from stars_guard.prompting.plain_text import as_text
+from stars_guard.prompting.text_encoding import control_tokens, plain_ids
 
 __all__ = ["Encoder", "LabelTokens", "Question", "Questions", "template_problem"]
 
 _MARK = re.compile("\x02(\\d+)\x02")
-_PROBE = Passage(call_id="", messages=(Message("user", "?"),), accepted="", segment="!")
-_LONG_PROBE = Passage(
-    call_id="",
-    messages=(Message("system", "?"), Message("user", "?"), Message("assistant", "?"), Message("user", "?")),
-    accepted="!",
-    segment="!",
+_BROKEN = re.compile(r"\x02|(?:u00|%|\\x|&#x?)0?2")
+"""What is left of a mark that a template has changed."""
+_PROBES = tuple(
+    Passage(call_id="", messages=before, accepted=accepted, segment="!", role=role)
+    for role in ("assistant", "user")
+    for before, accepted in (
+        ((Message("user", "?"),), ""),
+        ((Message("system", "?"), Message("user", "?"), Message("assistant", "?"), Message("user", "?")), "!"),
+    )
 )
+"""A short and a long conversation, with a text of the assistant's and of a user's."""
 _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-_OWN_FIELDS = ("prompt", "answer", "segment", "messages")
+_OWN_FIELDS = ("prompt", "answer", "segment", "messages", "role")
 """What a policy's own template may show. The published formats have more."""
 
 
@@ -68,12 +77,10 @@ class _Rendered:
     Attributes:
         rendered: the template's own text, with marks where texts of the passage come.
         texts: what each mark stands for.
-        answer_marks: those that stand for some of the answer.
     """
 
     rendered: str
     texts: list[str]
-    answer_marks: tuple[str, ...]
 
 
 class Questions:
@@ -87,7 +94,7 @@ class Questions:
     """
 
     def __init__(self, form: GuardFormat, categories: Sequence[str] = (), *, controversial: str = "unsafe") -> None:
-        picked = categories or form.default
+        picked = [name for name in categories if name in form.categories] or form.default
         self._form = form
         self._categories = {name: form.categories[name] for name in form.categories if name in picked}
         try:
@@ -95,7 +102,13 @@ class Questions:
         except jinja2.TemplateSyntaxError as exc:
             raise ScorerError(f"the judge's template is not Jinja2: {exc.message}", hint="correct it") from exc
         self._middle = {"safe": (), "unsafe": (), controversial: form.controversial}
+        self._frame: Frame | None = None
+        self._of_users = form.user and Questions(form.user, categories, controversial=controversial)
         self.asked = tuple(self._all())
+
+    def about(self, role: Role) -> Questions:
+        """Those about a text of that role: what users and tools write may have a form of its own."""
+        return self if role == "assistant" else self._of_users or self
 
     def _all(self) -> list[Question]:
         if self._form.lines:
@@ -108,26 +121,31 @@ class Questions:
         return list(self._form.categories).index(category)
 
     def encode(self, encoder: Encoder, passage: Passage) -> list[list[int]]:
-        """Token ids of each question that is asked about a passage.
+        """Token ids of each question that is asked about a passage: those of `about` its role.
 
         Raises:
-            ScorerInputError: the template does not take the passage.
+            ScorerInputError: the template does not take the passage, or does not show the judged text.
         """
-        shown = [self._render(question, passage) for question in self.asked]
-        return [encoder.encode(one.rendered, one.texts) for one in shown]
+        questions = self.about(passage.role)
+        if questions is not self:
+            return questions.encode(encoder, passage)
+        return [self._encoded(encoder, question, passage) for question in self.asked]
 
     def labels(self, encoder: Encoder) -> LabelTokens:
         """The tokens that are compared.
 
         Raises:
-            ScorerError: the template fails, both sides begin with the same token, or a label has none.
+            ScorerError: the template fails, does not show texts as they are, both sides begin with the same token, or a
+                label has none.
         """
         try:
-            rendered = self._render(self.asked[0], _PROBE).rendered
+            rendered = self._render(self.asked[0], _PROBES[0]).rendered
         except ScorerInputError as exc:
             # nothing is wrong with a plain question, so it is the template
             kind = type(exc.__cause__).__name__
             raise ScorerError(f"the judge's template fails: {kind}", hint="correct the template") from exc.__cause__
+        if problem := self.problem():
+            raise ScorerError(f"the judge's template cannot be used: {problem}", hint="correct the template")
         harmful = encoder.first_tokens(rendered, self._form.harmful + self._middle["unsafe"])
         safe = encoder.first_tokens(rendered, self._form.safe + self._middle["safe"])
         if both := set(harmful) & set(safe):
@@ -145,20 +163,59 @@ class Questions:
         value, question = max(zip(chances, self.asked, strict=True), key=lambda pair: pair[0])
         return value, question.category
 
+    @cached_property
+    def shows_segment_only(self) -> bool:
+        """Whether the template leaves out what was accepted before the segment."""
+        return set(self._shown) == {2}
+
+    @cached_property
+    def copies(self) -> int:
+        """How often the template shows the judged text."""
+        return max(1, len(self._shown))
+
+    @cached_property
+    def _shown(self) -> list[int]:
+        """In which forms, of `_answer_marks`, the template shows the judged text."""
+        for probe in _PROBES[::-1]:
+            with suppress(ScorerInputError):
+                marks = _answer_marks(probe)
+                found = [int(match[1]) for match in _MARK.finditer(self._render(self.asked[0], probe).rendered)]
+                return [marks.index(number) for number in found if number in marks]
+        return []
+
     def problem(self) -> str | None:
-        """What goes wrong when a short and a long conversation are put into the template, or None."""
-        for probe in (_PROBE, _LONG_PROBE):
+        """What goes wrong when short and long conversations are put into the template, or None."""
+        if asks_about_texts(_ENVIRONMENT.parse(self._form.template)):
+            return ASKED
+        for probe in _PROBES:
+            if probe.role != "assistant":
+                continue  # a template that shows answers only is of use, and fails for other texts when it is asked
             try:
-                shown = self._render(self.asked[0], probe)
+                rendered = self._render(self.asked[0], probe).rendered
             except ScorerError as exc:
                 cause = exc.__cause__
-                return str(cause) if isinstance(cause, jinja2.TemplateError) else f"it fails: {type(cause).__name__}"
-            if not any(mark in shown.rendered for mark in shown.answer_marks):
-                return "it does not show answer, segment or the last message, so every answer would get the same score"
+                if cause is None:
+                    return exc.message.removeprefix("the judge's template ")
+                known = isinstance(cause, jinja2.TemplateError | AskedOfText)
+                return str(cause) if known else f"it fails: {type(cause).__name__}"
+            if any(_BROKEN.search(own) for own in _MARK.split(rendered)[::2]):
+                return "it changes a text before it shows it, so the model would judge something else"
         return None
 
+    def _encoded(self, encoder: Encoder, question: Question, passage: Passage) -> list[int]:
+        shown = self._render(question, passage)
+        if self._frame is None:
+            self._frame = Frame(self._own_texts(question))
+        return encoder.encode(shown.rendered, [self._frame.plain(text) for text in shown.texts])
+
+    def _own_texts(self, question: Question) -> Iterator[str]:
+        for probe in _PROBES:
+            with suppress(ScorerInputError):
+                yield self._render(question, probe).rendered
+
     def _render(self, question: Question, passage: Passage) -> _Rendered:
-        turns = [*as_text(passage.messages), Message("assistant", passage.answer)]
+        role: Role = "assistant" if passage.role == "assistant" else "user"
+        turns = [*as_text(passage.messages), Message(role, passage.answer)]
         said = [message.content for message in passage.messages if message.role == "user"]
         fields = {
             "answer": passage.answer,
@@ -173,6 +230,7 @@ class Questions:
             rendered = self._template.render(
                 messages=marked,
                 turns=[turn for turn in marked if turn["role"] != "system"],
+                role=passage.role,
                 categories=self._categories,
                 category=question.category,
                 definition=self._categories.get(question.category or ""),
@@ -184,10 +242,15 @@ class Questions:
                 f"the judge's template does not take the conversation: {type(exc).__name__}",
                 hint="correct the template",
             ) from exc
+        if {int(match[1]) for match in _MARK.finditer(rendered)}.isdisjoint(_answer_marks(passage)):
+            raise ScorerInputError(
+                "the judge's template does not show answer, segment or the last message, so every answer would get the "
+                "same score",
+                hint="correct the template",
+            )
         for line, label in itertools.zip_longest(self._form.lines[: len(question.given) + 1], question.given):
             rendered += line + ("" if label is None else (self._form.harmful if label else self._form.safe)[0])
-        answers = (marked[-1]["content"], marks["answer"], marks["segment"])
-        return _Rendered(rendered, [text.strip() for text in texts] if self._form.trim else texts, answers)
+        return _Rendered(rendered, [text.strip() for text in texts] if self._form.trim else texts)
 
 
 def template_problem(template: str) -> str | None:
@@ -214,8 +277,14 @@ def template_problem(template: str) -> str | None:
     return None
 
 
-def _mark(index: int) -> str:
-    return f"\x02{index}\x02"
+def _answer_marks(passage: Passage) -> tuple[int, int, int]:
+    """The numbers of the marks that stand for the judged text: as the last message, as ``answer``, as ``segment``."""
+    turns = len(as_text(passage.messages))
+    return turns, turns + 1, turns + 2
+
+
+def _mark(index: int) -> Shown:
+    return Shown(f"\x02{index}\x02")
 
 
 def _marginal(tree: Mapping[tuple[bool, ...], float], depth: int, given: tuple[bool, ...] = ()) -> float:
@@ -235,11 +304,9 @@ class Encoder:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._control = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._control = control_tokens(tokenizer)
         longest_first = sorted(self._control, key=len, reverse=True)
         self._split = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})").split
-        # "split special tokens" is a setting of the tokenizer, which another thread's call could change
-        self._lock = threading.Lock()
         self._anchor = self._find_anchor()
 
     def encode(self, rendered: str, texts: Sequence[str]) -> list[int]:
@@ -271,6 +338,10 @@ class Encoder:
             found.add(ids[0])
         return tuple(sorted(found))
 
+    def count(self, text: str) -> int:
+        """Tokens of a text that stands alone."""
+        return len(self._plain(text))
+
     def names(self, ids: Sequence[int]) -> str:
         """Tokens as the vocabulary spells them."""
         return ", ".join(self._tokenizer.convert_ids_to_tokens(list(ids)))
@@ -279,10 +350,9 @@ class Encoder:
         """What must stand before a text that does not begin a prompt, so that the tokenizer puts no space before it."""
         if not self._control:
             return ""
-        with self._lock:
-            token, i = next(iter(self._control.items()))
-            whole = list(self._tokenizer(f"{token}x", add_special_tokens=False)["input_ids"])
-        return "" if whole == [i, *self._plain("x")] else "\n"
+        token, i = next(iter(self._control.items()))
+        given = self._tokenizer(f"{token}x", add_special_tokens=False, split_special_tokens=False, verbose=False)
+        return "" if list(given["input_ids"]) == [i, *self._plain("x")] else "\n"
 
     def _run(self, text: str, *, first: bool) -> list[int]:
         anchor = [] if first or not text else self._plain(self._anchor)
@@ -290,8 +360,4 @@ class Encoder:
         return ids[len(anchor) :] if ids[: len(anchor)] == anchor else self._plain(text)
 
     def _plain(self, text: str) -> list[int]:
-        if not text:
-            return []
-        with self._lock:
-            encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
-        return list(encoded["input_ids"])
+        return plain_ids(self._tokenizer, text)

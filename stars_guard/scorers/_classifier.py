@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import string
 from abc import ABC, abstractmethod
+from array import array
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
@@ -12,6 +16,8 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from stars_guard.core.segments import Passage
 from stars_guard.engines.sharing import Shared
 from stars_guard.scorers._label_scores import LabelScore
+from stars_guard.scorers._reading import Reading
+from stars_guard.scorers._windows import MOST_WINDOWS, Settled, worst
 from stars_guard.scorers.base import Rating, Scorer
 from stars_guard.scorers.model_options import ModelOptions, reads_less
 from stars_guard.scorers.options import Loosening
@@ -24,6 +30,13 @@ Labels = Annotated[
     | Annotated[dict[str, Limit], Field(min_length=1), Tag("limits")],
     Discriminator(lambda labels: "limits" if isinstance(labels, dict) else "names"),
 ]
+
+
+CUT = "cut to its end"
+"""What the record says of a text that a judge did not read whole."""
+
+Row = tuple[list[float], int | None]
+"""Raw logits, and how many tokens were not read again, where that is known."""
 
 
 class Classifier(ABC):
@@ -39,16 +52,61 @@ class Classifier(ABC):
     config: Any
     cost: float
 
+    def __init__(self) -> None:
+        self._settled: Settled[list[float]] = Settled()
+
     @abstractmethod
-    async def logits(self, passages: Sequence[Passage]) -> list[tuple[list[float], int | None]]:
-        """Raw logits of each passage, and how many of its tokens were not read again; None if that is not known."""
+    async def readings(self, passages: Sequence[Passage], most: int | None) -> list[list[Reading]]:
+        """What is read of each passage: one reading, cut to fit, or at most so many windows of the judged text.
+
+        Raises:
+            ScorerInputError: a text has more windows.
+        """
+
+    @abstractmethod
+    async def rows(self, calls: Sequence[str], readings: Sequence[Reading]) -> list[Row]:
+        """Raw logits of each reading, and how many of its tokens were not read again; None if that is not known."""
+
+    async def logits(self, passages: Sequence[Passage]) -> list[Row]:
+        """Raw logits of each passage, of as much of it as fits."""
+        readings = await self.readings(passages, None)
+        return await self.rows([passage.call_id for passage in passages], [first for first, *_ in readings])
+
+    async def windows(self, passages: Sequence[Passage], most: int) -> list[list[Row]]:
+        """Raw logits of each window of each passage. A window that is full and was read before is not read again."""
+        readings = await self.readings(passages, most)
+        found: list[list[Row | None]] = [[None] * len(windows) for windows in readings]
+        missing: list[tuple[int, int]] = []
+        for i, (passage, windows) in enumerate(zip(passages, readings, strict=True)):
+            known = self._settled.of(passage.call_id, passage.messages) if len(windows) > 1 else OrderedDict()
+            for number, reading in enumerate(windows):
+                before = known.get(_digest(reading)) if known else None
+                if before is not None:
+                    found[i][number] = before, len(reading.ids)
+                else:
+                    missing.append((i, number))
+        calls = [passages[i].call_id for i, _ in missing]
+        rows = await self.rows(calls, [readings[i][number] for i, number in missing])
+        for (i, number), row in zip(missing, rows, strict=True):
+            found[i][number] = row
+        for (i, number), (logits, _) in zip(missing, rows, strict=True):
+            if number + 1 < len(readings[i]):
+                passage, key = passages[i], _digest(readings[i][number])
+                self._settled.keep(passage.call_id, passage.messages, key, logits, most)
+        return [[row for row in windows if row is not None] for windows in found]
 
     async def forget(self, call_id: str) -> None:
         """Drop what is kept for a call that is over."""
+        self._settled.forget(call_id)
 
     @abstractmethod
     async def aclose(self) -> None:
         """Free the model. May be called twice."""
+
+
+def _digest(reading: Reading) -> bytes:
+    ids = array("q", reading.ids)
+    return hashlib.blake2b(ids.tobytes(), digest_size=16).digest() + reading.second.to_bytes(4, "big")
 
 
 _classifiers: Shared[Classifier] = Shared()
@@ -58,7 +116,7 @@ _classifiers: Shared[Classifier] = Shared()
 class ClassifierOptions(ModelOptions):
     """A sequence classifier: where its model is, what it reads, and which of its labels make the score."""
 
-    free: ClassVar[frozenset[str]] = frozenset({"max_length", "labels"})
+    free: ClassVar[frozenset[str]] = frozenset({"max_length", "max_windows", "labels"})
     usual_lengths: ClassVar[tuple[int, int]] = (0, 0)
     """The least and the most that ``max_length`` may be where the policy does not say."""
 
@@ -71,6 +129,12 @@ class ClassifierOptions(ModelOptions):
     template: str | None = Field(
         None,
         description="format string with {answer} and, if wanted, {prompt}; else the model's chat template, or a pair",
+    )
+
+    max_windows: int = Field(
+        MOST_WINDOWS,
+        ge=1,
+        description="of a text that is longer than max_length, for a judge that vetoes; one with more is an error",
     )
 
     @model_validator(mode="before")
@@ -127,11 +191,17 @@ class ClassifierOptions(ModelOptions):
         """Load the model. The labels must not matter here. Raises what `load` does."""
 
     async def load(self) -> Scorer:
-        unlabelled = self.model_copy(update={"label": None, "labels": None})
-        lease = await _classifiers.lease(unlabelled.key, self.load_classifier)
-        scorer = await ClassifierScorer.over(lease.part, self.label, self.labels, lease.aclose)
+        unlabelled = self.model_copy(update={"label": None, "labels": None, "max_windows": MOST_WINDOWS})
+        lease = await _classifiers.lease(super(ClassifierOptions, unlabelled).key, self.load_classifier)
+        windows = self.max_windows if self.reject_above is not None else None
+        scorer = await ClassifierScorer.over(lease.part, self.label, self.labels, lease.aclose, windows=windows)
         scorer.reads_turns = self.template is None or "{prompt}" in self.template
         return scorer
+
+    @property
+    def key(self) -> str:
+        # a judge that vetoes sees long texts whole, one that only rewards sees as much as fits
+        return f"{super().key} vetoes={self.reject_above is not None}"
 
 
 class ClassifierScorer(Scorer):
@@ -139,6 +209,8 @@ class ClassifierScorer(Scorer):
 
     Args:
         free: closes the classifier, or lets go of a shared one; None closes it.
+        windows: a text that is too long for the model is read in at most so many windows that overlap, and the highest
+            of their scores is its score. None reads as much of it as fits.
 
     Raises:
         ScorerError: the model has no such label, or several and none was chosen.
@@ -151,7 +223,9 @@ class ClassifierScorer(Scorer):
         label: str | None = None,
         labels: Sequence[str] | Mapping[str, float] | None = None,
         free: Callable[[], Awaitable[None]] | None = None,
+        windows: int | None = MOST_WINDOWS,
     ) -> None:
+        self._windows = windows
         self.cost = classifier.cost
         self._classifier = classifier
         self._labels = LabelScore(classifier.config, label, labels)
@@ -165,16 +239,30 @@ class ClassifierScorer(Scorer):
         label: str | None,
         labels: Sequence[str] | Mapping[str, float] | None,
         free: Callable[[], Awaitable[None]] | None = None,
+        *,
+        windows: int | None = MOST_WINDOWS,
     ) -> Self:
         """Make the scorer of a classifier that was loaded for it. If it has no such labels it is freed at once."""
         try:
-            return cls(classifier, label=label, labels=labels, free=free)
+            return cls(classifier, label=label, labels=labels, free=free, windows=windows)
         except BaseException:
             await (free or classifier.aclose)()
             raise
 
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
-        return [self._labels.rating(logits, cached) for logits, cached in await self._classifier.logits(passages)]
+        if self._windows is None:
+            return await self._as_much_as_fits(passages)
+        found = await self._classifier.windows(passages, self._windows)
+        return [worst([self._labels.rating(*row) for row in rows]) for rows in found]
+
+    async def _as_much_as_fits(self, passages: Sequence[Passage]) -> list[Rating]:
+        readings = [first for first, *_ in await self._classifier.readings(passages, None)]
+        rows = await self._classifier.rows([passage.call_id for passage in passages], readings)
+        ratings = [self._labels.rating(*row) for row in rows]
+        return [
+            replace(rating, detail=", ".join(filter(None, (rating.detail, CUT)))) if reading.is_cut else rating
+            for rating, reading in zip(ratings, readings, strict=True)
+        ]
 
     async def forget(self, call_id: str) -> None:
         await self._classifier.forget(call_id)

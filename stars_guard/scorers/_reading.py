@@ -10,9 +10,11 @@ from typing import Any
 
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
-from stars_guard.errors import ScorerError, ScorerInputError
+from stars_guard.core.vocabulary import Role
+from stars_guard.errors import InputError, ScorerError, ScorerInputError
 from stars_guard.prompting.chat_encoding import encode_pieces, encode_text, mark, render_chat, trims
 from stars_guard.prompting.plain_text import text_of
+from stars_guard.scorers._windows import starts_of
 
 __all__ = ["Reader", "Reading", "places"]
 
@@ -46,10 +48,17 @@ def places(config: Any) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Token ids, and where the second text of a pair begins (their number where there is none)."""
+    """What a classifier reads at once.
+
+    Attributes:
+        ids: token ids.
+        second: where the second text of a pair begins; their number where there is none.
+        is_cut: whether some of the judged text was left out.
+    """
 
     ids: list[int] = field(repr=False)
     second: int
+    is_cut: bool = False
 
 
 @dataclass(slots=True)
@@ -57,6 +66,7 @@ class _Call:
     """What is encoded already: pieces before the answer, ids after it, and the answer in chunks."""
 
     messages: tuple[Message, ...]
+    role: Role
     before: list[tuple[bool, list[int]]]
     after: list[int]
     pair: bool
@@ -70,7 +80,8 @@ class Reader:
         template: format string with ``{prompt}`` and ``{answer}``; None uses the tokenizer's chat template, or else a
             pair of texts where the tokenizer knows pairs, or else lines that begin with the role.
         max_length: tokens. What is too long is cut from the front of the prompt's texts, down to a quarter of the
-            room, then from the front of the answer. The template stays whole.
+            room. What is then too long of the judged text is cut from its front by `read`, and read in windows by
+            `windows`. The template stays whole.
         coarse: cut a quarter of the room at once, so that the text that is left begins at the same place for many
             segments: for models that keep what they have read.
         unread: the token that the model does not take for a last one: its padding.
@@ -89,43 +100,68 @@ class Reader:
         self._calls: OrderedDict[str, _Call] = OrderedDict()
 
     def read(self, passage: Passage) -> Reading:
-        """Encode a passage.
+        """Encode a passage, as much of it as fits.
 
         Raises:
             InputError: the chat template does not take the conversation.
             ScorerInputError: the template leaves no room.
             ScorerError: the template does not show the answer once.
         """
+        call, answer = self._parts(passage)
+        before, kept = self._fit(call.before, answer, len(call.after))
+        return self._reading(call, before, kept, is_cut=len(kept) < len(answer))
+
+    def windows(self, passage: Passage, most: int) -> list[Reading]:
+        """Encode a passage whose text must be seen whole: at once if it fits, else in windows that overlap.
+
+        All windows but the last stay the same while the answer grows. Raises what `read` does, and ScorerInputError for
+        more than ``most`` windows.
+        """
+        call, answer = self._parts(passage)
+        prompt, room = self._room(call.before, len(call.after))
+        width = room - min(prompt, room // 4)
+        if len(answer) <= width or room < 4:
+            return [self._reading(call, *self._fit(call.before, answer, len(call.after)))]
+        before = _cut(call.before, max(0, prompt - room // 4))
+        starts = starts_of(len(answer), width, most)
+        return [self._reading(call, before, answer[start : start + width]) for start in starts]
+
+    def _parts(self, passage: Passage) -> tuple[_Call, list[int]]:
+        """What stands around the text, and the text's ids."""
+        role: Role = "assistant" if passage.role == "assistant" else "user"
         # taken out and put back, not looked at in place: `forget` may come from another thread
         call = self._calls.pop(passage.call_id, None)
-        if call is None or call.messages != passage.messages:
-            call = self._begin(passage.messages)
+        if call is None or call.role != role or call.messages != passage.messages:
+            call = self._begin(passage.messages, role)
         self._calls[passage.call_id] = call
         if len(self._calls) > CALLS:
             self._calls.popitem(last=False)
         strips = self._template is None and not call.pair and trims(self._tokenizer)
-        answer = self._encode(call, passage.answer.strip() if strips else passage.answer)
-        before, answer = self._fit(call.before, answer, len(call.after))
+        return call, self._encode(call, passage.answer.strip() if strips else passage.answer)
+
+    def _reading(self, call: _Call, before: list[int], answer: list[int], *, is_cut: bool = False) -> Reading:
         ids = before + answer + call.after
         while ids and ids[-1] == self._unread:
             ids.pop()
-        return Reading(ids, len(before) if call.pair else len(ids))
+        return Reading(ids, len(before) if call.pair else len(ids), is_cut)
 
     def forget(self, call_id: str) -> None:
         """Drop what is kept for a call."""
         self._calls.pop(call_id, None)
 
-    def _begin(self, messages: tuple[Message, ...]) -> _Call:
+    def _begin(self, messages: tuple[Message, ...], role: Role) -> _Call:
         tokenizer = self._tokenizer
         prompt = "\n".join(text_of(message) for message in messages if message.role != "system")
         if self._template is not None:
             rendered, texts = self._template.format(prompt=mark(0), answer=mark(1)), [prompt, "?"]
+        elif tokenizer.chat_template is None and self._middle and role == "user":
+            # the second text of a pair is what the model takes for an answer
+            return _Call(messages, role, [(False, self._front)], self._end, False)
         elif tokenizer.chat_template is None and self._middle:
             pieces = [(False, self._front), (True, encode_text(tokenizer, prompt)), (False, self._middle)]
-            return _Call(messages, pieces, self._end, True)
+            return _Call(messages, role, pieces, self._end, True)
         else:
-            # a text that is judged without a conversation answers an empty message: chat templates need one
-            rendered, texts = render_chat(tokenizer, messages or (Message("user", ""),), answer="?")
+            rendered, texts = self._chat(messages, role)
         # the answer is the last text; its own, not "?", comes in between
         place = mark(len(texts) - 1)
         if rendered.count(place) != 1:
@@ -139,7 +175,18 @@ class Reader:
                 before.insert(0, (False, self._front))
             if self._end and after[-len(self._end) :] != self._end:
                 after = after + self._end
-        return _Call(messages, before, after, False)
+        return _Call(messages, role, before, after, False)
+
+    def _chat(self, messages: tuple[Message, ...], role: Role) -> tuple[str, list[str]]:
+        """The chat template's text, with a question mark where the judged text comes."""
+        if role == "assistant":
+            # a text that is judged without a conversation answers an empty message: chat templates need one
+            return render_chat(self._tokenizer, messages or (Message("user", ""),), answer="?")
+        try:
+            return render_chat(self._tokenizer, messages, answer="?", role=role)
+        except InputError:
+            # such as two turns of the user, one after the other
+            return render_chat(self._tokenizer, (), answer="?", role=role)
 
     def _encode(self, call: _Call, answer: str) -> list[int]:
         """The answer's ids. Chunks that have not changed are not encoded again."""
@@ -153,9 +200,13 @@ class Reader:
             at, number = cut.start(), number + 1
         return ids + encode_text(self._tokenizer, answer[at:])
 
+    def _room(self, before: list[tuple[bool, list[int]]], after: int) -> tuple[int, int]:
+        """The prompt's tokens, and those that are left for it and the judged text together."""
+        own = sum(len(ids) for is_text, ids in before if not is_text)
+        return sum(len(ids) for is_text, ids in before if is_text), self._max_length - after - own
+
     def _fit(self, before: list[tuple[bool, list[int]]], answer: list[int], after: int) -> tuple[list[int], list[int]]:
-        prompt = sum(len(ids) for is_text, ids in before if is_text)
-        room = self._max_length - after - sum(len(ids) for is_text, ids in before if not is_text)
+        prompt, room = self._room(before, after)
         over = prompt + len(answer) - room
         if over > 0:
             if room < 4:
@@ -165,13 +216,17 @@ class Reader:
             step = room // 4 if self._coarse else 1
             over = -(-over // step) * step
         from_prompt = min(max(0, over), max(0, prompt - room // 4))
-        answer = answer[max(0, over) - from_prompt :]
-        kept: list[int] = []
-        for is_text, ids in before:
-            cut = min(from_prompt, len(ids)) if is_text else 0
-            from_prompt -= cut
-            kept += ids[cut:]
-        return kept, answer
+        return _cut(before, from_prompt), answer[max(0, over) - from_prompt :]
+
+
+def _cut(before: list[tuple[bool, list[int]]], tokens: int) -> list[int]:
+    """What stands before the judged text, without that many tokens from the front of its texts."""
+    kept: list[int] = []
+    for is_text, ids in before:
+        cut = min(tokens, len(ids)) if is_text else 0
+        tokens -= cut
+        kept += ids[cut:]
+    return kept
 
 
 def _frame(tokenizer: Any) -> tuple[list[int], list[int], list[int]]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
@@ -16,10 +15,12 @@ from stars_guard.engines.addresses import Address
 from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.loading import load_config, load_tokenizer, loading, own_code
 from stars_guard.engines.vllm_client import parse_options
-from stars_guard.errors import BackendError, InputError, MissingExtra, ScorerError, ScorerInputError
+from stars_guard.errors import BackendError, InputError, MissingExtra, ScorerError
 from stars_guard.prompting.guard_formats import GuardFormat, guard_format
 from stars_guard.prompting.guard_questions import Encoder, LabelTokens, Questions, template_problem
 from stars_guard.scorers._guard_engines import GuardEngine, ServerGuard, TransformersGuard, VllmGuard
+from stars_guard.scorers._guard_windows import Asked
+from stars_guard.scorers._windows import MOST_WINDOWS, Settled, worst
 from stars_guard.scorers.base import Rating, Scorer
 from stars_guard.scorers.model_options import ServedModelOptions
 from stars_guard.scorers.options import Loosening, no_twins
@@ -45,7 +46,9 @@ class GuardModelOptions(ServedModelOptions):
     It runs on transformers; on vLLM in this process where ``engine`` is given; on a vLLM server where ``base_url`` is.
     """
 
-    free: ClassVar[frozenset[str]] = frozenset({"categories", "controversial", "engine", "max_length", "batch_size"})
+    free: ClassVar[frozenset[str]] = frozenset(
+        {"categories", "controversial", "engine", "max_length", "max_windows", "batch_size"}
+    )
 
     preset: Preset | None = Field(None, description="the published format that the model was trained on")
     categories: tuple[str, ...] | None = Field(
@@ -55,14 +58,15 @@ class GuardModelOptions(ServedModelOptions):
     template: str | None = Field(
         None,
         min_length=1,
-        description="Jinja2, up to where the label comes; it has prompt, answer, segment and messages",
+        description="Jinja2, up to where the label comes; it has prompt, answer, segment, messages and role",
     )
     harmful: tuple[str, ...] | None = Field(
         None, min_length=1, strict=False, description="with template: labels as the model writes them"
     )
     safe: tuple[str, ...] | None = Field(None, min_length=1, strict=False, description="with template")
     engine: dict[str, Any] | None = Field(None, description="vLLM's engine arguments, in process")
-    max_length: int = Field(4096, ge=16, description="tokens; a longer question is an error")
+    max_length: int = Field(4096, ge=16, description="tokens of a question; a longer text is asked about in windows")
+    max_windows: int = Field(MOST_WINDOWS, ge=1, description="of one text; one with more is an error")
     batch_size: int = Field(8, ge=1, description="questions in one pass of transformers")
 
     @field_validator("categories")
@@ -132,6 +136,7 @@ class GuardModelOptions(ServedModelOptions):
             controversial=self.controversial,
             revision=self.revision,
             max_length=self.max_length,
+            max_windows=self.max_windows,
             batch_size=self.batch_size,
             base_url=self.base_url,
             api_key=self.api_key(),
@@ -143,7 +148,8 @@ class GuardModelScorer(Scorer):
     """P(harmful) / (P(harmful) + P(safe)) of the next token after the rendered question. Make it with `load`.
 
     The probability of a side is the sum over its labels, each counted by its first token. Where a format needs several
-    questions they go in one batch, and the score is the highest; ``detail`` is its category.
+    questions they go in one batch, and the score is the highest; ``detail`` is its category. A text that is too long
+    for a question is asked about in windows that overlap, and the highest of their scores is the score.
     """
 
     cost = 50.0
@@ -157,13 +163,15 @@ class GuardModelScorer(Scorer):
         labels: LabelTokens,
         identity: dict[str, str],
         max_length: int,
+        max_windows: int = MOST_WINDOWS,
     ) -> None:
         self.identity = identity
         self._engine = engine
-        self._encoder = encoder
         self._questions = questions
         self._labels = labels
-        self._max_length = max_length
+        self._asked = Asked(encoder, questions, max_length=max_length, most=max_windows)
+        self._settled: Settled[list[float]] = Settled()
+        self._most = max_windows
 
     @classmethod
     async def load(
@@ -175,6 +183,7 @@ class GuardModelScorer(Scorer):
         controversial: Literal["safe", "unsafe"] = "unsafe",
         revision: str | None = None,
         max_length: int = 4096,
+        max_windows: int = MOST_WINDOWS,
         batch_size: int = 8,
         device: str | None = None,
         base_url: str | None = None,
@@ -188,7 +197,8 @@ class GuardModelScorer(Scorer):
             form: how the model is asked.
             categories: those that are asked; none takes the format's default.
             controversial: which side the format's labels between the two count for.
-            max_length: tokens; a longer question is an error.
+            max_length: tokens of a question; a longer text is asked about in windows.
+            max_windows: of one text; one with more is an error.
             batch_size: questions in one pass of transformers.
             base_url: of a vLLM server.
             engine: vLLM's engine arguments; given, vLLM runs in this process.
@@ -212,7 +222,7 @@ class GuardModelScorer(Scorer):
             "preset": form.name,
             "categories": ", ".join(categories or form.default),
             "server": Address.of(base_url).shown if base_url else "",
-            "format": hashlib.sha256(form.template.encode()).hexdigest()[:12],
+            "format": form.digest,
         }
         where: GuardEngine
         if base_url is not None:
@@ -226,28 +236,42 @@ class GuardModelScorer(Scorer):
                 raise ScorerError(f"judge model {model!r}: {exc.message}", hint=exc.hint) from exc
         else:
             where = TransformersGuard(await asyncio.to_thread(_weights, model, revision, device), batch_size)
-        return cls(where, encoder, questions, labels, identity, min(max_length, limit or max_length))
+        return cls(where, encoder, questions, labels, identity, min(max_length, limit or max_length), max_windows)
 
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
-        prompts = await asyncio.to_thread(lambda: [ids for passage in passages for ids in self._encode(passage)])
-        rows = await self._engine.labels(prompts, self._labels.ids)
-        ratings, width = [], len(self._questions.asked)
-        for start in range(0, len(rows), width):
-            group = rows[start : start + width]
-            value, category = self._questions.verdict([self._chance(logs) for logs, _ in group])
-            cached = [count for _, count in group if count is not None]
-            ratings.append(Rating(value, category, cached=sum(cached) if cached else None))
+        asked = await asyncio.to_thread(lambda: [self._asked.windows(passage) for passage in passages])
+        known = [
+            self._settled.of(passage.call_id, passage.messages) if len(windows) > 1 else {}
+            for passage, windows in zip(passages, asked, strict=True)
+        ]
+        new = [(i, window) for i, windows in enumerate(asked) for window in windows if window.key not in known[i]]
+        prompts = await asyncio.to_thread(lambda: [ids for _, window in new for ids in window.encode()])
+        rows = iter(await self._engine.labels(prompts, self._labels.ids) if prompts else ())
+        chances: dict[tuple[int, Hashable], list[float]] = {}
+        cached: dict[int, list[int]] = {}
+        for i, window in new:
+            answered = [next(rows) for _ in self._questions.about(passages[i].role).asked]
+            chances[i, window.key] = [self._chance(logs) for logs, _ in answered]
+            cached.setdefault(i, []).extend(count for _, count in answered if count is not None)
+        ratings = [
+            worst(
+                [
+                    Rating(*self._questions.about(passage.role).verdict(chances.get((i, key)) or known[i][key]))
+                    for key in [window.key for window in asked[i]]
+                ],
+                cached=cached.get(i),
+            )
+            for i, passage in enumerate(passages)
+        ]
+        for i, window in new:
+            if window.is_settled:
+                call_id, messages = passages[i].call_id, passages[i].messages
+                self._settled.keep(call_id, messages, window.key, chances[i, window.key], self._most)
         return ratings
 
-    def _encode(self, passage: Passage) -> list[list[int]]:
-        asked = self._questions.encode(self._encoder, passage)
-        longest = max(map(len, asked))
-        if longest > self._max_length:
-            raise ScorerInputError(
-                f"the judge's question has {longest} tokens, and {self._max_length} fit",
-                hint="raise max_length, or set scope",
-            )
-        return asked
+    async def forget(self, call_id: str) -> None:
+        self._settled.forget(call_id)
+        self._asked.forget(call_id)
 
     def _chance(self, logs: Sequence[float]) -> float:
         top = max(logs)

@@ -27,7 +27,7 @@ __all__ = ["HttpOptions", "HttpScorer"]
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses after which the same request may be sent again."""
 
-_FIELD = re.compile(r"(\{(?:prompt|answer|segment)\})")
+_FIELD = re.compile(r"(\{(?:prompt|answer|segment|role)\})")
 REFUSED = frozenset({400, 413, 422})
 """What a service says about one request, not about itself."""
 _SECRET_HEADER = re.compile("(?i)auth|key|token|secret|cookie|session|pass")
@@ -41,7 +41,9 @@ class HttpOptions(JudgeOptions):
     free: ClassVar[frozenset[str]] = frozenset({"retries", "connections"})
 
     url: str = Field(pattern="^https?://")
-    body: JsonValue = Field(description="{prompt}, {answer}, {segment} in texts are filled in; {messages} is a list")
+    body: JsonValue = Field(
+        description="{prompt}, {answer}, {segment}, {role} in texts are filled in; {messages} is a list"
+    )
     score: str = Field(description="JMESPath to the number in the reply, such as results[0].score")
     headers: dict[str, SecretStr] = Field(default_factory=dict, description="never shown; write ${NAME} for secrets")
     retries: int = Field(1, ge=0, le=10)
@@ -94,8 +96,9 @@ class HttpScorer(Scorer):
     """One POST a passage.
 
     Args:
-        body: JSON; in its texts ``{prompt}``, ``{answer}`` and ``{segment}`` are filled in, and a text that is only
-            ``{messages}`` becomes the list of role and content, the answer last.
+        body: JSON; in its texts ``{prompt}``, ``{answer}`` (the judged text), ``{segment}`` and ``{role}``
+            (assistant, user or tool: who wrote it) are filled in, and a text that is only ``{messages}`` becomes the
+            list of role and content, the judged text last. What a tool gave is the user's there.
         score: a JMESPath expression that finds the score in the reply: a number, or true for 1 and false for 0.
         headers: their values are never shown.
         retries: how often a request is sent again when the service is busy or cannot be reached.
@@ -190,10 +193,10 @@ def _filled(value: Any, passage: Passage) -> Any:
         return [_filled(item, passage) for item in value]
     if value == "{messages}":
         turns = [{"role": message.role, "content": message.content} for message in as_text(passage.messages)]
-        return [*turns, {"role": "assistant", "content": passage.answer}]
+        return [*turns, {"role": passage.role if passage.role == "assistant" else "user", "content": passage.answer}]
     if isinstance(value, str):
         prompt = "\n".join(text_of(message) for message in passage.messages if message.role != "system")
         # split first: what is filled in is not looked at again
-        parts = {"{prompt}": prompt, "{answer}": passage.answer, "{segment}": passage.segment}
+        parts = {"{prompt}": prompt, "{answer}": passage.answer, "{segment}": passage.segment, "{role}": passage.role}
         return "".join(parts.get(piece, piece) for piece in _FIELD.split(value))
     return value

@@ -10,9 +10,9 @@ import asyncio
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import Field
 
@@ -22,13 +22,16 @@ from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.loading import load_config, loading, own_code
 from stars_guard.engines.model_thread import ModelThread
 from stars_guard.errors import MissingExtra, ScorerError
-from stars_guard.scorers._classifier import Classifier, ClassifierOptions, ClassifierScorer
+from stars_guard.scorers._classifier import Classifier, ClassifierOptions, ClassifierScorer, Row
 from stars_guard.scorers._reading import Reader, Reading, places
+from stars_guard.scorers._windows import MOST_WINDOWS
 
 if TYPE_CHECKING:
     from stars_guard.scorers._prefixes import Prefixes
 
 __all__ = ["SequenceClassifier", "SequenceClassifierOptions", "SequenceClassifierScorer"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger("stars_guard.scorers")
 
@@ -80,6 +83,7 @@ class SequenceClassifier(Classifier):
     ) -> None:
         from stars_guard.scorers._prefixes import Prefixes, keeps_prefixes
 
+        super().__init__()
         self.identity = identity
         self.config = model.config
         text = model.config.get_text_config()
@@ -120,8 +124,9 @@ class SequenceClassifier(Classifier):
         Args:
             template: format string with ``{prompt}`` and ``{answer}``; None uses the tokenizer's chat template, or
                 else the pair of texts.
-            max_length: tokens; what is too long is cut from the front of the prompt, down to a quarter, then from the
-                front of the answer. None: 4096 for a model that keeps what it has read, 512 for others.
+            max_length: tokens; what is too long is cut from the front of the prompt, down to a quarter. What is then
+                too long of the judged text is read in windows, or cut from its front (see `ClassifierScorer`). None:
+                4096 for a model that keeps what it has read, 512 for others.
             cache_tokens: the most tokens whose keys and values are kept, of all calls together; 0 keeps none.
 
         Raises:
@@ -162,21 +167,30 @@ class SequenceClassifier(Classifier):
 
         return await asyncio.to_thread(build)
 
-    async def logits(self, passages: Sequence[Passage]) -> list[tuple[list[float], int | None]]:
+    async def readings(self, passages: Sequence[Passage], most: int | None) -> list[list[Reading]]:
+        return await self._run(partial(self._readings, passages, most))
+
+    def _readings(self, passages: Sequence[Passage], most: int | None) -> list[list[Reading]]:
+        if most is None:
+            return [[self._reader.read(passage)] for passage in passages]
+        return [self._reader.windows(passage, most) for passage in passages]
+
+    async def rows(self, calls: Sequence[str], readings: Sequence[Reading]) -> list[Row]:
+        return await self._run(partial(self._rows, calls, readings)) if readings else []
+
+    async def _run(self, work: Callable[[], T]) -> T:
         if self._closed:
             raise ScorerError(f"the judge model {self.identity['model']!r} is closed")
-        return await self._worker.run(partial(self._logits, passages))
+        return await self._worker.run(work)
 
-    def _logits(self, passages: Sequence[Passage]) -> list[tuple[list[float], int | None]]:
-        readings = [self._reader.read(passage) for passage in passages]
+    def _rows(self, calls: Sequence[str], readings: Sequence[Reading]) -> list[Row]:
         keys = [tuple(reading.ids) for reading in readings]
-        found = {key: (self._recent[key], len(key)) for key in keys if key in self._recent}
+        found: dict[tuple[int, ...], Row] = {key: (self._recent[key], len(key)) for key in keys if key in self._recent}
         fresh = {key: i for i, key in enumerate(keys) if key not in found}
         if fresh:
             chosen = [readings[i] for i in fresh.values()]
             if self._prefixes is not None:
-                calls = [passages[i].call_id for i in fresh.values()]
-                rows, cached = self._after_prefixes(calls, chosen, self._prefixes)
+                rows, cached = self._after_prefixes([calls[i] for i in fresh.values()], chosen, self._prefixes)
             else:
                 rows, cached = self._whole(chosen), [0] * len(fresh)
             found.update(zip(fresh, zip(rows, cached, strict=True), strict=True))
@@ -223,6 +237,7 @@ class SequenceClassifier(Classifier):
         return rows
 
     async def forget(self, call_id: str) -> None:
+        await super().forget(call_id)
         self._reader.forget(call_id)
         if self._prefixes is not None and not self._closed:
             await self._worker.run(partial(self._prefixes.forget, call_id))
@@ -245,7 +260,8 @@ class SequenceClassifierScorer(ClassifierScorer):
         *,
         label: str | None = None,
         labels: Sequence[str] | Mapping[str, float] | None = None,
+        windows: int | None = MOST_WINDOWS,
         **options: Any,
     ) -> SequenceClassifierScorer:
         """Load a model for this scorer alone. ``options`` are those of `SequenceClassifier.load`."""
-        return await cls.over(await SequenceClassifier.load(model, **options), label, labels)
+        return await cls.over(await SequenceClassifier.load(model, **options), label, labels, windows=windows)

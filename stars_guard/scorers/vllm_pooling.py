@@ -20,9 +20,10 @@ from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.loading import load_tokenizer
 from stars_guard.engines.vllm_client import ServerOptions, Servers, parse_options
 from stars_guard.errors import BackendError, InputError, ScorerError
-from stars_guard.scorers._classifier import Classifier, ClassifierOptions, ClassifierScorer
-from stars_guard.scorers._reading import Reader, places
+from stars_guard.scorers._classifier import Classifier, ClassifierOptions, ClassifierScorer, Row
+from stars_guard.scorers._reading import Reader, Reading, places
 from stars_guard.scorers._together import together
+from stars_guard.scorers._windows import MOST_WINDOWS
 from stars_guard.scorers.model_options import ServedModelOptions
 
 __all__ = ["VllmClassifier", "VllmPoolingOptions", "VllmPoolingScorer"]
@@ -113,6 +114,7 @@ class VllmClassifier(Classifier):
     cost = 10.0
 
     def __init__(self, engine: _Engine, reader: Reader, config: Any, identity: dict[str, str]) -> None:
+        super().__init__()
         self.identity = identity
         self.config = config
         self._engine = engine
@@ -137,8 +139,8 @@ class VllmClassifier(Classifier):
             base_url: of the server.
             template: format string with ``{prompt}`` and ``{answer}``; None uses the tokenizer's chat template, or
                 else the pair of texts.
-            max_length: tokens; what is too long is cut from the front of the prompt, down to a quarter, then from the
-                front of the answer.
+            max_length: tokens; what is too long is cut from the front of the prompt, down to a quarter. What is then
+                too long of the judged text is read in windows, or cut from its front (see `ClassifierScorer`).
             engine: vLLM's engine arguments.
 
         Raises:
@@ -174,11 +176,17 @@ class VllmClassifier(Classifier):
         except (BackendError, InputError) as exc:
             raise ScorerError(f"judge model {model!r}: {exc.message}", hint=exc.hint) from exc
 
-    async def logits(self, passages: Sequence[Passage]) -> list[tuple[list[float], int | None]]:
-        encoded = await asyncio.to_thread(lambda: [self._reader.read(passage).ids for passage in passages])
-        return await self._engine.logits(encoded)
+    async def readings(self, passages: Sequence[Passage], most: int | None) -> list[list[Reading]]:
+        def read(passage: Passage) -> list[Reading]:
+            return [self._reader.read(passage)] if most is None else self._reader.windows(passage, most)
+
+        return await asyncio.to_thread(lambda: [read(passage) for passage in passages])
+
+    async def rows(self, calls: Sequence[str], readings: Sequence[Reading]) -> list[Row]:
+        return await self._engine.logits([reading.ids for reading in readings]) if readings else []
 
     async def forget(self, call_id: str) -> None:
+        await super().forget(call_id)
         self._reader.forget(call_id)
 
     async def aclose(self) -> None:
@@ -195,7 +203,8 @@ class VllmPoolingScorer(ClassifierScorer):
         *,
         label: str | None = None,
         labels: Sequence[str] | Mapping[str, float] | None = None,
+        windows: int | None = MOST_WINDOWS,
         **options: Any,
     ) -> VllmPoolingScorer:
         """Load a model for this scorer alone. ``options`` are those of `VllmClassifier.load`."""
-        return await cls.over(await VllmClassifier.load(model, **options), label, labels)
+        return await cls.over(await VllmClassifier.load(model, **options), label, labels, windows=windows)

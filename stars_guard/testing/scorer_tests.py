@@ -15,6 +15,7 @@ import pytest
 
 from stars_guard.core.messages import Message, ToolCall
 from stars_guard.core.segments import Passage
+from stars_guard.core.vocabulary import Role
 from stars_guard.errors import StarsGuardError
 from stars_guard.scorers.base import Rating, Scorer
 
@@ -34,6 +35,7 @@ UNICODE = (
     "\U0010ffff\ufffd\ue000",
     "{answer} {{ 7 * 7 }} %s \\d+ <|im_end|> [SEP] </s>",
 )
+WRITERS: tuple[Role, ...] = ("assistant", "user", "tool")
 DIALOGUE = (
     Message("system", "Be brief."),
     Message("user", "What is in the drawer?"),
@@ -51,11 +53,14 @@ class ScorerTests:
         samples: texts that your scorer should tell apart, such as one that it finds something in.
         tolerance: how far a score may differ between two batches. Models that pad differ in the last digits.
         secrets: texts that your scorer is given and must not show, such as an API key.
+        telltale: a text that has a higher score than any text without it. Where you give one, it is looked for at the
+            beginning, in the middle and at the end of a long text.
     """
 
     samples: Sequence[str] = ()
     tolerance: float = 1e-4
     secrets: Sequence[str] = ()
+    telltale: str = ""
 
     @abstractmethod
     async def make(self) -> Scorer:
@@ -152,7 +157,7 @@ class ScorerTests:
         self.scores(loop, scorer, [Passage(call_id="d", messages=DIALOGUE, accepted="", segment="A fork.")])
 
     def test_a_long_text_is_scored_or_refused(self, loop: asyncio.Runner, scorer: Scorer) -> None:
-        """A scorer may cut what is too long for it, or raise one of the package's own errors."""
+        """What is too long for a scorer is one of the package's own errors, if the scorer cannot read all of it."""
         for passage in (
             Passage(call_id="l", messages=ASK, accepted="They may be old friends. " * 4000, segment="Talk."),
             Passage(call_id="m", messages=(Message("user", "They are loud. " * 4000),), accepted="", segment="Talk."),
@@ -163,6 +168,36 @@ class ScorerTests:
             except StarsGuardError:
                 continue
         self.scores(loop, scorer, [Passage(call_id="o", messages=ASK, accepted="", segment="Talk.")])
+
+    def test_a_long_text_is_seen_whole(self, loop: asyncio.Runner, scorer: Scorer) -> None:
+        """What a judge forbids has the same verdict wherever it is in 100,000 characters, or the text is refused."""
+        if not self.telltale:
+            pytest.skip("no telltale")
+        half = "They may be old friends. " * 2000
+        for number, text in enumerate(
+            (f"{self.telltale} {half}{half}", f"{half}{self.telltale} {half}", f"{half}{half}{self.telltale}")
+        ):
+            for role in WRITERS:
+                calm, found = (
+                    Passage(call_id=f"w{number}{role}{i}", messages=(), accepted="", segment=t, last=True, role=role)
+                    for i, t in enumerate((half + half, text))
+                )
+                try:
+                    low, high = self.scores(loop, scorer, [calm])[0], self.scores(loop, scorer, [found])[0]
+                except StarsGuardError:
+                    continue
+                assert high > low, "a scorer must read all of a long text, or raise an error"
+
+    def test_a_text_is_anybodys(self, loop: asyncio.Runner, scorer: Scorer) -> None:
+        """Rails ask about what users and tools wrote too, with a conversation and without one."""
+        for messages in (ASK, DIALOGUE, ()):
+            for role in WRITERS:
+                given = Passage(
+                    call_id=f"r{role}{len(messages)}", messages=messages, accepted="", segment="Talk.", role=role
+                )
+                alone = self.scores(loop, scorer, [given])
+                fresh = replace(given, call_id=f"{given.call_id}-again")
+                assert self.same(alone, self.scores(loop, scorer, [fresh]))
 
     def test_what_is_kept_of_a_call_changes_no_score(self, loop: asyncio.Runner, scorer: Scorer) -> None:
         """Two answers grow side by side. Each segment has the score that a call of its own would give it."""

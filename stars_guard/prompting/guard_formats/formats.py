@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
+
+from stars_guard.core.vocabulary import Role
 
 __all__ = ["GuardFormat", "guard_format", "presets"]
 
@@ -21,9 +25,10 @@ class GuardFormat:
 
     Attributes:
         name: as a policy's ``preset``.
-        template: Jinja2 with ``messages`` (role and content, the answer last), ``turns`` (the same without system
-            messages), ``prompt`` (all user messages), ``question`` (the last one), ``answer``, ``segment``,
-            ``categories`` (those that are asked), ``category`` and ``definition`` (of the one that is asked).
+        template: Jinja2 with ``messages`` (role and content, the judged text last), ``turns`` (the same without system
+            messages), ``prompt`` (all user messages before it), ``question`` (the last one), ``answer`` (the judged
+            text), ``segment``, ``role`` (who wrote the judged text), ``categories`` (those that are asked),
+            ``category`` and ``definition`` (of the one that is asked).
         harmful: labels that the model may write next; ``safe`` and ``controversial`` likewise.
         categories: by the name that the model's makers use: what the question says of it.
         default: categories that are asked where none are picked.
@@ -31,6 +36,7 @@ class GuardFormat:
         lines: where the model answers several questions in one text: what comes before each label, in order of
             ``categories``.
         trim: whether texts are stripped, as in the model's own template.
+        user: how the model is asked about what a user wrote, or what came from a tool; None asks in this form.
     """
 
     name: str
@@ -43,6 +49,17 @@ class GuardFormat:
     each: bool = False
     lines: tuple[str, ...] = ()
     trim: bool = False
+    user: GuardFormat | None = None
+
+    def about(self, role: Role) -> GuardFormat:
+        """The form in which the model is asked about a text, by who wrote it."""
+        return self if role == "assistant" else self.user or self
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that tell the questions of one format from another's."""
+        forms = (self, self.user) if self.user is not None else (self,)
+        return hashlib.sha256("\0".join(form.template for form in forms).encode()).hexdigest()[:12]
 
     def problem(self, picked: Iterable[str]) -> str | None:
         """Why these categories cannot be picked, or None."""
@@ -72,6 +89,11 @@ def presets() -> list[str]:
 def guard_format(name: str) -> GuardFormat:
     """The format of that name, which must be one of `presets`."""
     data = YAML(typ="safe", pure=True).load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    user = data.pop("user", None)
+    return replace(_format(name, data), user=None if user is None else _format(name, {**data, **user}))
+
+
+def _format(name: str, data: Mapping[str, Any]) -> GuardFormat:
     categories = data.get("categories", {})
     return GuardFormat(
         name,

@@ -1,0 +1,141 @@
+"""Token ids of texts that users and tools wrote: ordinary tokens only, and of every character that the model knows.
+
+A tokenizer makes single tokens of the texts of its added tokens, those that aren't marked special included, such as
+``<tool_call>`` or ``</think>``. So texts are encoded by a copy of the tokenizer that has no added tokens.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from typing import Any
+from weakref import WeakKeyDictionary
+
+__all__ = ["control_tokens", "plain_ids"]
+
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+_NO_SUCH_TEXT = "\U0010fffe\U0010ffff"
+"""Noncharacters, which stand before the name of a vocabulary entry that no text may find."""
+
+
+def plain_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text, none of which is an added token's, except the one for unknown characters."""
+    return _encoder(tokenizer).ids(text)
+
+
+def control_tokens(tokenizer: Any) -> dict[str, int]:
+    """The added tokens by their text. Those of nothing but white space are ordinary text."""
+    return dict(_encoder(tokenizer).control)
+
+
+class _TextEncoder:
+    """A tokenizer without its added tokens. It is never changed, so threads may share it."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        added = {token.content: i for i, token in tokenizer.added_tokens_decoder.items()}
+        self.size = len(tokenizer)
+        self.control = {text: i for text, i in added.items() if text.strip()}
+        self._unknown: int | None = tokenizer.unk_token_id
+        spared = {i for text, i in added.items() if _BYTE.fullmatch(text)} | {self._unknown}
+        self._banned = frozenset(self.control.values()) - spared
+        self._known: dict[str, bool] = {}
+        self._tokenizer = tokenizer
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._plain = None if backend is None else _without(backend, self._banned)
+        # other models know either all characters or whole words only
+        self._has_pieces = type(getattr(backend, "model", None)).__name__ == "WordPiece"
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        if not text:
+            return []
+        ids, spans = self._encode(text)
+        parts: list[int] = []
+        first = done = 0
+        for number, (token, (begin, end)) in enumerate(zip(ids, spans, strict=True)):
+            if begin < done:
+                first = number + 1
+            elif end - begin > 1 and (token in self._banned or self._hides(token)):
+                again = self._in_parts(text[begin:end], token)
+                if again is not None:
+                    parts += ids[first:number] + again
+                    first, done = number + 1, end
+        return parts + ids[first:]
+
+    def _in_parts(self, text: str, token: int) -> list[int] | None:
+        """Ids of a text that is one token and must not be, or None where nothing is gained by it."""
+        if self._hides(token):
+            runs = ["".join(run) for _, run in itertools.groupby(text, key=self._knows)]
+            if not any(map(self._knows, text)):
+                return None
+            if len(runs) > 1:
+                return [i for run in runs for i in self.ids(run)]
+        middle = len(text) // 2
+        return self.ids(text[:middle]) + self.ids(text[middle:])
+
+    def _hides(self, token: int) -> bool:
+        """Whether the token may stand for a whole word of which some is known."""
+        return self._has_pieces and token == self._unknown
+
+    def _knows(self, character: str) -> bool:
+        if character not in self._known:
+            self._known[character] = self._unknown not in self._encode(character)[0]
+        return self._known[character]
+
+    def _encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        if self._plain is not None:
+            encoding = self._plain.encode(text, add_special_tokens=False)
+            return encoding.ids, encoding.offsets
+        ids = list(
+            self._tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+        )
+        # without places all of the text is at fault
+        bad = any(token in self._banned for token in ids)
+        return ([next(iter(self._banned))], [(0, len(text))]) if bad and len(text) > 1 else (ids, [(0, 0)] * len(ids))
+
+
+_encoders: WeakKeyDictionary[Any, _TextEncoder] = WeakKeyDictionary()
+
+
+def _encoder(tokenizer: Any) -> _TextEncoder:
+    found = _encoders.get(tokenizer)
+    if found is None or found.size != len(tokenizer):
+        found = _encoders[tokenizer] = _TextEncoder(tokenizer)
+    return found
+
+
+def _without(backend: Any, banned: frozenset[int]) -> Any:
+    """A copy without the added tokens, and with no way for a text to become one of them all the same."""
+    from tokenizers import Tokenizer
+
+    made = json.loads(backend.to_str())
+    kept = [token for token in made["added_tokens"] if token["id"] not in banned and not token["content"].strip()]
+    made |= {"added_tokens": kept, "truncation": None, "padding": None, "post_processor": None}
+    model = made["model"]
+    kind = model.get("type")
+    if kind == "Unigram":
+        model["vocab"] = [
+            [_NO_SUCH_TEXT + name if i in banned else name, score] for i, (name, score) in enumerate(model["vocab"])
+        ]
+    elif kind == "BPE":
+        _hide_from_merges(model, banned)
+    else:
+        model["vocab"] = {_NO_SUCH_TEXT + name if i in banned else name: i for name, i in model["vocab"].items()}
+    if kind == "WordPiece":
+        # a longer word is one unknown token, whatever it says
+        limit = {"type": "FixedLength", "length": int(model["max_input_chars_per_word"])}
+        before = made["pre_tokenizer"]
+        made["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [*([before] if before else []), limit]}
+    return Tokenizer.from_str(json.dumps(made))
+
+
+def _hide_from_merges(model: dict[str, Any], banned: frozenset[int]) -> None:
+    """No merge makes a banned token, and where whole words are looked up, no word is one."""
+    names = {name for name, i in model["vocab"].items() if i in banned and len(name) > 1}
+    pairs = [pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model["merges"]]
+    model["merges"] = pairs = [pair for pair in pairs if pair[0] + pair[1] not in names]
+    used = {part for pair in pairs for part in pair} | {model.get("unk_token")}
+    model["vocab"] = {
+        _NO_SUCH_TEXT + name if name in names and name not in used else name: i for name, i in model["vocab"].items()
+    }

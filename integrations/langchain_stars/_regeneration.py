@@ -40,6 +40,7 @@ async def regenerate_until_kept(
     messages: Sequence[Message],
     model: str,
     text_of: Callable[[T], str],
+    is_judged: Callable[[T], bool] = lambda answer: False,
     attempts: int | None = None,
     run_id: str | None = None,
 ) -> JudgedAnswer[T]:
@@ -52,6 +53,7 @@ async def regenerate_until_kept(
         messages: the conversation before the answer.
         model: the name of the model that generates, for the record.
         text_of: an answer's text. An answer without text, such as one of tool calls alone, is kept without judging.
+        is_judged: whether an answer was judged under this policy while it was generated, and may be kept.
         attempts: the most answers, where that is fewer than the policy's attempts.
         run_id: the caller's run, for the record; the default is the LangChain run that the code is in.
 
@@ -72,7 +74,7 @@ async def regenerate_until_kept(
 
     kept: JudgedAnswer[T] | None = None
     await add_answer()
-    if not text_of(answers[0]):
+    if is_judged(answers[0]) or not text_of(answers[0]):
         return JudgedAnswer(answer=answers[0])
     async with aclosing(waiting.events(guard, messages, options, engine)) as events:
         async for event in events:

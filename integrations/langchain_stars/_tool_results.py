@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from langchain.agents.middleware.types import ToolCallRequest
-from langchain_core.messages import ToolMessage
+from langchain_core.messages import ToolCall, ToolMessage
 from langgraph.types import Command
 
 from stars_guard.calling.checks import Checked
@@ -52,12 +51,12 @@ def message_after(guard: Guard, message: ToolMessage, checked: Checked) -> ToolM
     )
 
 
-def call_not_run(guard: Guard, request: ToolCallRequest, checked: Checked) -> ToolMessage:
+def call_not_run(guard: Guard, call: ToolCall, checked: Checked) -> ToolMessage:
     """What the model reads instead of the result of a call that was rejected."""
     return ToolMessage(
         content=f"The tool was not run: policy {guard.policy.name!r} does not allow this call ({checked.reason}).",
-        tool_call_id=str(request.tool_call["id"]),
-        name=request.tool_call["name"],
+        tool_call_id=str(call["id"]),
+        name=call["name"],
         status="error",
         response_metadata={"stars_guard": {"audit_id": checked.audit_id, "reason": checked.reason}},
     )

@@ -22,6 +22,7 @@ from langchain_stars._hiding import digest_of, shown, shown_policy
 from langchain_stars._keywords import PER_CALL, SAMPLING, check_keywords
 from langchain_stars._messages import chunk_of, result_of, to_messages
 from langchain_stars._run_tracking import ModelRun, RunTracking, TrackedRun, current_run
+from langchain_stars._shown_answers import ShownAnswers
 from langchain_stars._structured_output import Method, structured
 from langchain_stars._tool_binding import bound_tools, grammar_of, toolset_of
 from langchain_stars._waiting import AWAITING, BLOCKING, Waiting, iterate, run
@@ -90,8 +91,17 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
     def _current_policy(self, given: Mapping[str, Any]) -> Policy:
         return self.guard.policy if self.guard else self._guards.policy(self._chosen_policy(given))
 
-    def _under(self, recipe: GuardRecipe, guards: OpenGuards) -> Self:
-        """The same model under the policy of another recipe, whose guards are opened and closed with ``guards``."""
+    def _under(self, recipe: GuardRecipe, guards: OpenGuards, shown: ShownAnswers) -> Self:
+        """The same model under the policy of another recipe, whose guards are opened and closed with ``guards``.
+
+        Args:
+            shown: what its runs are shown to, though the call that it is part of is hidden.
+        """
+        copied = self._with_recipe(recipe, guards)
+        copied._shown = shown
+        return copied
+
+    def _with_recipe(self, recipe: GuardRecipe, guards: OpenGuards) -> Self:
         if self.guard is not None:
             return self.model_copy(update={"guard": guards.guard(replace(recipe, engine_of=ref(self.guard)))})
         copied = self.model_copy(

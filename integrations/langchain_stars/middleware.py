@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -17,14 +16,17 @@ from langchain.agents.middleware.types import (
     hook_config,
     omit_payload,
 )
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolCall, ToolMessage
 from langchain_core.runnables import Runnable
 from langgraph.runtime import Runtime
 
 from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
-from langchain_stars._hidden_runs import ReleasedAnswer, current_run_id
-from langchain_stars._hidden_tool_run import tool_run
+from langchain_stars._hidden_runs import current_run_id
+from langchain_stars._hidden_tool_run import tool_run, withholds_results
+from langchain_stars._judged_cache import keep_out_of_caches
 from langchain_stars._regeneration import regenerate_until_kept
+from langchain_stars._released_answer import ReleasedAnswer
+from langchain_stars._shown_answers import ShownAnswers
 from langchain_stars._texts import (
     last_turn,
     message_of_refusal,
@@ -33,8 +35,9 @@ from langchain_stars._texts import (
     texts_of_calls,
     transcript,
 )
+from langchain_stars._tool_door import ToolDoor
+from langchain_stars._tool_failures import judged_failure
 from langchain_stars._tool_results import call_not_run, judged_result, message_after
-from langchain_stars._tool_stream import ToolOutputFilter, withholds_results
 from langchain_stars._waiting import AWAITING, BLOCKING, Waiting, run
 from langchain_stars.chat_model import ChatStars
 from stars_guard.audit import AuditStore
@@ -78,7 +81,6 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
         self._model = model
         self._guards = OpenGuards()
         self._guards.policy(policy)  # a policy that cannot be used is an error now
-        self.transformers = (partial(ToolOutputFilter, policy=lambda: self._guards.policy(policy)),)
 
     # --- LangChain's hooks, for callers that block and callers that await
 
@@ -136,12 +138,13 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
     async def _answer(
         self, waiting: Waiting, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
     ) -> ModelResponse[Any]:
-        model, recipe = self._model or request.model, self._recipe
+        guard, shown = await self._guards.current(waiting, self._recipe), ShownAnswers()
+        model = self._model or request.model
         if isinstance(model, ChatStars):
-            ours = await waiting.call(lambda: model._under(recipe, self._guards))
-            response: ModelResponse[Any] = await waiting.result(handler(request.override(model=ours)))
-            return response
-        guard = await self._guards.current(waiting, recipe)
+            ours = model
+            request = request.override(model=await waiting.call(lambda: ours._under(self._recipe, self._guards, shown)))
+        else:
+            keep_out_of_caches(model)
         judged = await regenerate_until_kept(
             waiting,
             guard,
@@ -149,29 +152,46 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
             messages=transcript([*([request.system_message] if request.system_message else []), *request.messages]),
             model=_name_of(request.model),
             text_of=_text_of_response,
+            is_judged=shown.holds_all_of,
         )
         response = judged.answer
         if (ended := judged.rejected) is not None:
             response = ModelResponse(result=[message_of_refusal(guard, ended.reason, ended.call_id)])
-        await waiting.invoke(_run_of_release(response, request), request.messages)
+        for message in response.result:
+            if isinstance(message, AIMessage) and not shown.has(message):
+                await waiting.invoke(_run_of_release(message, request), request.messages)
         return response
 
     async def _run_tool(
         self, waiting: Waiting, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]
     ) -> Any:
         guard, run_id = await self._guards.current(waiting, self._recipe), current_run_id()
-        context, call = _conversation_before(request), text_of_call(request.tool_call)
-        checked = await waiting.check(guard, "tool_call", call, messages=context, run_id=run_id)
-        if not checked.allowed:
-            return call_not_run(guard, request, checked)
+        context = _conversation_before(request)
+
+        async def refusal(waiting: Waiting, call: ToolCall) -> ToolMessage | None:
+            found = await waiting.check(guard, "tool_call", text_of_call(call), messages=context, run_id=run_id)
+            return None if found.allowed else call_not_run(guard, call, found)
+
+        async def judge_text(text: str) -> Checked:
+            return await waiting.check(guard, "tool_result", text, messages=context, run_id=run_id)
 
         async def judge(message: ToolMessage) -> ToolMessage:
-            text = text_of_message(message)
-            found = await waiting.check(guard, "tool_result", text, messages=context, run_id=run_id)
-            return message_after(guard, message, found)
+            return message_after(guard, message, await judge_text(text_of_message(message)))
 
-        async with tool_run(waiting, request, hidden=withholds_results(guard.policy)) as shown:
-            shown.result = await judged_result(await waiting.result(handler(shown.request)), judge)
+        if (refused := await refusal(waiting, request.tool_call)) is not None:
+            return refused
+        hidden = withholds_results(guard.policy)
+        door = ToolDoor(refusal, request.tool_call, hidden=hidden)
+        async with tool_run(waiting, request, hidden=hidden) as shown:
+            failure: BaseException | None = None
+            try:
+                with door.hiding():
+                    given = await waiting.result(handler(door.request(request)))
+            except BaseException as exc:
+                failure = exc
+            if failure is not None:  # outside of the handler, so that no error has the tool's as its context
+                raise await judged_failure(failure, judge_text, lambda result: judged_result(result, judge))
+            shown.result = await judged_result(given, judge)
         return shown.result
 
     async def _judge_output(self, waiting: Waiting, state: AgentState[Any]) -> dict[str, Any] | None:
@@ -208,9 +228,8 @@ def _name_of(model: Any) -> str:
     return str(getattr(model, "model_name", None) or getattr(model, "model", None) or type(model).__name__)
 
 
-def _run_of_release(response: ModelResponse[Any], request: ModelRequest[Any]) -> Runnable[Any, Any]:
+def _run_of_release(message: AIMessage, request: ModelRequest[Any]) -> Runnable[Any, Any]:
     """A run that shows the answer to streams, traces and usage callbacks, which did not see the model's own run."""
-    message = next(message for message in response.result if isinstance(message, AIMessage))
     if message.id is None:
         message.id = f"stars-guard-{uuid4()}"
     name = type(request.model).__name__

@@ -6,6 +6,7 @@ tool itself is replaced by one that has its arguments judged before it runs.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -36,7 +37,7 @@ class ToolDoor:
 
     def __init__(self, judge: JudgeCall, judged: ToolCall, *, hidden: bool) -> None:
         self._judge = judge
-        self._judged = (judged["name"], judged["args"])
+        self._judged = (judged["name"], copy.deepcopy(judged["args"]))  # it may be changed where it is
         self._hidden = hidden
 
     def hiding(self) -> AbstractContextManager[None]:

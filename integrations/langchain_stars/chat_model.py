@@ -91,17 +91,13 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
     def _current_policy(self, given: Mapping[str, Any]) -> Policy:
         return self.guard.policy if self.guard else self._guards.policy(self._chosen_policy(given))
 
-    def _under(self, recipe: GuardRecipe, guards: OpenGuards, shown: ShownAnswers) -> Self:
-        """The same model under the policy of another recipe, whose guards are opened and closed with ``guards``.
+    def _shown_to(self, shown: ShownAnswers) -> Self:
+        """This model, whose runs are shown though the call that it is part of is hidden."""
+        self._shown = shown
+        return self
 
-        Args:
-            shown: what its runs are shown to, though the call that it is part of is hidden.
-        """
-        copied = self._with_recipe(recipe, guards)
-        copied._shown = shown
-        return copied
-
-    def _with_recipe(self, recipe: GuardRecipe, guards: OpenGuards) -> Self:
+    def _under(self, recipe: GuardRecipe, guards: OpenGuards) -> Self:
+        """The same model under the policy of another recipe, whose guards are opened and closed with ``guards``."""
         if self.guard is not None:
             return self.model_copy(update={"guard": guards.guard(replace(recipe, engine_of=ref(self.guard)))})
         copied = self.model_copy(
@@ -285,6 +281,8 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
         if kwargs.get("policy") is not None:
             kwargs["policy"] = self._current_policy(kwargs).sha256
         kwargs["stars_guard"] = sorted(self._identifying_params.items(), key=str)
+        if self.base_url is not None:  # with what is hidden elsewhere
+            kwargs["base_url_sha256"] = digest_of({"base_url": self.base_url})
         return super()._get_llm_string(stop, **kwargs)
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:

@@ -141,8 +141,8 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
         guard, shown = await self._guards.current(waiting, self._recipe), ShownAnswers()
         model = self._model or request.model
         if isinstance(model, ChatStars):
-            ours = model
-            request = request.override(model=await waiting.call(lambda: ours._under(self._recipe, self._guards, shown)))
+            ours = await waiting.call(lambda: model._under(self._recipe, self._guards))
+            request = request.override(model=ours._shown_to(shown))
         else:
             keep_out_of_caches(model)
         judged = await regenerate_until_kept(

@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, BaseM
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
+from langchain_stars._judged_cache import keep_out_of_caches
 from langchain_stars._regeneration import regenerate_until_kept
 from langchain_stars._stream_pieces import CHARACTERS_PER_TOKEN, PieceReader
 from langchain_stars._texts import message_of_refusal, messages_of, text_of, texts_of_calls
@@ -71,6 +72,7 @@ class GuardedRunnable(OpensGuards, Runnable[Any, Any]):
     def __init__(
         self, runnable: Runnable[Any, Any], recipe: GuardRecipe, on_reject: OnReject, attempts: int, text: Text
     ) -> None:
+        keep_out_of_caches(runnable)
         self._runnable = runnable
         self._recipe = recipe
         self._on_reject = on_reject

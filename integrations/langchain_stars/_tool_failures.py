@@ -49,6 +49,7 @@ def _texts(value: Any, seen: set[int]) -> list[str]:
     if value is None or isinstance(value, (bool, int, float)) or id(value) in seen:
         return []
     seen.add(id(value))
+    parts: list[Any]
     match value:
         case str():
             return [value]

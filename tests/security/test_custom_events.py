@@ -44,8 +44,8 @@ def texts_cut(draw: st.DrawFn) -> tuple[str, list[str]]:
 @settings(max_examples=300, deadline=None)
 def test_no_part_of_a_split_secret_is_shown(case: tuple[str, list[str]]) -> None:
     secret, segments = case
-    if secret in redact("".join(segments)):
-        return  # not a secret to `redact`
+    if any(part in redact("".join(segments)) for part in SECRETS[secret]):
+        return  # `redact` itself does not find it
     settled = SettledText()
     shown = [settled.accepted(one, last=one is segments[-1]) for one in segments]
     for part in SECRETS[secret]:
@@ -56,7 +56,7 @@ def test_no_part_of_a_split_secret_is_shown(case: tuple[str, list[str]]) -> None
 @settings(max_examples=100, deadline=None)
 def test_a_rejected_segment_shows_no_part_of_a_secret_that_goes_on(case: tuple[str, list[str]]) -> None:
     secret, segments = case
-    if secret in redact("".join(segments)):
+    if any(part in redact("".join(segments)) for part in SECRETS[secret]):
         return
     settled = SettledText()
     for one in segments:
@@ -89,7 +89,7 @@ class Listener(BaseCallbackHandler):
 def test_events_of_a_model_hold_nothing_of_a_split_address(content: str) -> None:
     words = ["write ", "to joe", ".doe@ex", "ample.com", " or call 4111 1111 ", "1111 1111", " now", "."]
     backend = ScriptedBackend(lambda m, prefix, r: words[len(prefix)] if len(prefix) < len(words) else None)
-    made = guard(rewarding(lambda p: 9.0), backend=backend, segment_tokens=1, content=content)
+    made = guard(rewarding(lambda p: 9.0), backend=backend, segment_tokens=1, audit={"content": content})
     listener = Listener()
     message = ChatStars(guard=made).invoke("x", {"callbacks": [listener]})
     assert message.text == "".join(words)

@@ -21,7 +21,7 @@ from stars_guard.errors import StarsGuardError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-SECRET = "sEcReT9q"  # noqa: S105
+SECRET = "sEcReT9q"
 
 PLACES: dict[str, Callable[[str], dict[str, Any]]] = {
     "user of the server": lambda s: {"base_url": f"http://{s}@host:1/v1"},

@@ -107,13 +107,14 @@ def test_a_call_that_is_not_changed_is_judged_once_and_runs(is_async: bool) -> N
     assert "found x" in [message.text for message in result["messages"]]
 
 
-@pytest.mark.parametrize("edit", [{"name": "search", "args": {"q": "EVIL"}}, {"name": "shell", "args": {"command": "EVIL"}}])
+EDITS = [{"name": "search", "args": {"q": "EVIL"}}, {"name": "shell", "args": {"command": "EVIL"}}]
+
+
+@pytest.mark.parametrize("edit", EDITS)
 def test_a_persons_edit_is_judged(edit: Any) -> None:
     ran.clear()
     person, thread = HumanInTheLoopMiddleware(interrupt_on={"search": True}), {"configurable": {"thread_id": "1"}}
-    made = agent(
-        Scripted(answers=[calls("search"), "done"]), [search, shell], [person], checkpointer=InMemorySaver()
-    )
+    made = agent(Scripted(answers=[calls("search"), "done"]), [search, shell], [person], checkpointer=InMemorySaver())
     made.invoke(INPUT, thread)
     made.invoke(Command(resume={"decisions": [{"type": "edit", "edited_action": edit}]}), thread)
     assert not ran

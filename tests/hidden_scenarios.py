@@ -1,4 +1,4 @@
-"""Agents in which a text is rejected, one for each place where a text can come from, and all views of an agent's run."""
+"""Agents in which a text is rejected, one for each place that a text can come from, and all views of a run."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.callbacks import BaseCallbackManager, CallbackManager
 from langchain_core.runnables import RunnableConfig
@@ -86,8 +86,7 @@ def quiet_config(config: Mapping[str, Any] | None) -> RunnableConfig:
     graph = {name: value for name, value in (config.get("configurable") or {}).items() if name != _STREAM}
     if _RUNTIME in graph:
         graph[_RUNTIME] = quiet_runtime(graph[_RUNTIME])
-    found: Any = {**config, "callbacks": quiet, "configurable": graph}
-    return found
+    return cast("RunnableConfig", {**config, "callbacks": quiet, "configurable": graph})
 
 
 def quiet_runtime(runtime: Any) -> Any:

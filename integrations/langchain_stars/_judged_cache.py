@@ -7,7 +7,7 @@ guard it is the cache that it was. Inside it finds nothing and keeps nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -15,10 +15,8 @@ from typing import Any
 from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
 from langchain_core.globals import get_llm_cache, set_llm_cache
 from langchain_core.language_models import BaseLanguageModel
-from langchain_core.runnables import Runnable
-from pydantic import BaseModel
 
-__all__ = ["JudgedCache", "caches_allowed", "keep_out_of_caches", "no_caches"]
+__all__ = ["JudgedCache", "caches_allowed", "keep_out_of_cache", "no_caches"]
 
 _closed: ContextVar[bool] = ContextVar("stars_guard_no_caches", default=False)
 
@@ -67,7 +65,7 @@ class JudgedCache(BaseCache):
 
 @contextmanager
 def no_caches() -> Iterator[None]:
-    """Close LangChain's global cache, and those of `keep_out_of_caches`, to what runs inside."""
+    """Close LangChain's global cache, and those of `keep_out_of_cache`, to what runs inside."""
     cache = get_llm_cache()
     if cache is not None and not isinstance(cache, JudgedCache):
         set_llm_cache(JudgedCache(cache))
@@ -88,20 +86,7 @@ def caches_allowed() -> Iterator[None]:
         _closed.reset(token)
 
 
-def keep_out_of_caches(value: Any) -> None:
-    """Put the caches of all models in a runnable behind a `JudgedCache`."""
-    match value:
-        case BaseLanguageModel():
-            if isinstance(value.cache, BaseCache) and not isinstance(value.cache, JudgedCache):
-                value.cache = JudgedCache(value.cache)
-        case BaseModel() if isinstance(value, Runnable):
-            for name in type(value).model_fields:
-                keep_out_of_caches(getattr(value, name))
-        case Mapping():
-            for part in value.values():
-                keep_out_of_caches(part)
-        case list() | tuple():
-            for part in value:
-                keep_out_of_caches(part)
-        case _:
-            pass
+def keep_out_of_cache(model: BaseLanguageModel[Any]) -> None:
+    """Put a model's own cache behind a `JudgedCache`."""
+    if isinstance(model.cache, BaseCache) and not isinstance(model.cache, JudgedCache):
+        model.cache = JudgedCache(model.cache)

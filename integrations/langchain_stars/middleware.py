@@ -23,7 +23,7 @@ from langgraph.runtime import Runtime
 from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
 from langchain_stars._hidden_runs import current_run_id
 from langchain_stars._hidden_tool_run import tool_run, withholds_results
-from langchain_stars._judged_cache import keep_out_of_caches
+from langchain_stars._quiet_models import QuietModels
 from langchain_stars._regeneration import regenerate_until_kept
 from langchain_stars._released_answer import ReleasedAnswer
 from langchain_stars._shown_answers import ShownAnswers
@@ -79,6 +79,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
         super().__init__()
         self._recipe = GuardRecipe(policy=policy, audit=audit, allow_python=allow_python)
         self._model = model
+        self._quiet = QuietModels()
         self._guards = OpenGuards()
         self._guards.policy(policy)  # a policy that cannot be used is an error now
 
@@ -143,8 +144,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
         if isinstance(model, ChatStars):
             ours = await waiting.call(lambda: model._under(self._recipe, self._guards))
             request = request.override(model=ours._shown_to(shown))
-        else:
-            keep_out_of_caches(model)
+        request = self._quiet.request(request)
         judged = await regenerate_until_kept(
             waiting,
             guard,
@@ -159,7 +159,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
             response = ModelResponse(result=[message_of_refusal(guard, ended.reason, ended.call_id)])
         for message in response.result:
             if isinstance(message, AIMessage) and not shown.has(message):
-                await waiting.invoke(_run_of_release(message, request), request.messages)
+                await waiting.invoke(_run_of_release(message, model), request.messages)
         return response
 
     async def _run_tool(
@@ -228,12 +228,12 @@ def _name_of(model: Any) -> str:
     return str(getattr(model, "model_name", None) or getattr(model, "model", None) or type(model).__name__)
 
 
-def _run_of_release(message: AIMessage, request: ModelRequest[Any]) -> Runnable[Any, Any]:
-    """A run that shows the answer to streams, traces and usage callbacks, which did not see the model's own run."""
+def _run_of_release(message: AIMessage, model: Any) -> Runnable[Any, Any]:
+    """A run that shows the answer to streams, traces and callbacks, which did not see the model's own run."""
     if message.id is None:
         message.id = f"stars-guard-{uuid4()}"
-    name = type(request.model).__name__
-    return ReleasedAnswer(message=message, provider=request.model._llm_type).with_config(run_name=name)
+    released = ReleasedAnswer(message=message, provider=model._llm_type, callbacks=model.callbacks)
+    return released.with_config(run_name=type(model).__name__)
 
 
 def _conversation_before(request: ToolCallRequest) -> list[Message]:

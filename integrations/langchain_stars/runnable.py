@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, BaseM
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
-from langchain_stars._judged_cache import keep_out_of_caches
+from langchain_stars._quiet_models import quiet_models
 from langchain_stars._regeneration import regenerate_until_kept
 from langchain_stars._stream_pieces import CHARACTERS_PER_TOKEN, PieceReader
 from langchain_stars._texts import message_of_refusal, messages_of, text_of, texts_of_calls
@@ -44,7 +44,7 @@ def guard_runnable(
     The policy's input rail judges the input. The policy's judges and its output rail judge what comes out, and the
     tool-call rail judges tool calls in a message. A stream is judged in pieces of about ``decoding.segment_tokens``
     tokens, each before it is released. Runs inside are neither streamed nor traced, because they may hold what is
-    rejected.
+    rejected; callbacks that a model inside was made with aren't called.
 
     Args:
         on_reject: ``refuse`` gives the policy's refusal message, in the kind of what comes out; ``raise`` raises
@@ -72,8 +72,7 @@ class GuardedRunnable(OpensGuards, Runnable[Any, Any]):
     def __init__(
         self, runnable: Runnable[Any, Any], recipe: GuardRecipe, on_reject: OnReject, attempts: int, text: Text
     ) -> None:
-        keep_out_of_caches(runnable)
-        self._runnable = runnable
+        self._runnable = quiet_models(runnable)
         self._recipe = recipe
         self._on_reject = on_reject
         self._attempts = attempts

@@ -10,14 +10,23 @@ import pytest
 from hidden_scenarios import (
     BAD,
     INPUT,
+    POLICY,
     SCENARIOS,
+    Scripted,
+    _handler,
     _quietly,
+    agent,
+    calls,
     collect,
     stream_views,
     view_of_callbacks,
     view_of_context,
 )
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.tools import tool
+
+from langchain_stars import guard_runnable
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -89,3 +98,26 @@ def test_callbacks_hear_nothing(what: str, base: Any) -> None:
 def test_tracers_of_the_context_and_the_console_show_nothing(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TESTS_DOORS_HANDLER", "1")
     assert_hidden(view_of_context(SCENARIOS[what]()))
+
+
+@pytest.mark.parametrize("is_bound", [False, True])
+@pytest.mark.parametrize("base", [BaseCallbackHandler, AsyncCallbackHandler])
+def test_callbacks_that_a_model_was_made_with_hear_what_is_released(base: Any, is_bound: bool) -> None:
+    seen: list[Any] = []
+    own: Any = {"callbacks": [_handler(base, seen)]}
+    answers = [f"the {BAD}", "a good answer"]
+    model: Any = Scripted(answers=answers).with_config(own) if is_bound else Scripted(answers=answers, **own)
+    guarded = guard_runnable(model | StrOutputParser(), POLICY, audit="memory://", attempts=2)
+    assert guarded.invoke("hi") == "a good answer"
+    assert not seen
+    if not is_bound:
+        made = agent(Scripted(answers=[calls("search"), f"the {BAD}", "a good answer"], **own), [search])
+        assert made.invoke(INPUT)["messages"][-1].text == "a good answer"
+        assert "a good answer" in repr(seen)
+        assert BAD not in repr(seen)
+
+
+@tool
+def search(q: str) -> str:
+    """Searches."""
+    return "found"

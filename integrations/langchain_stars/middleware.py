@@ -154,7 +154,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
             text_of=_text_of_response,
             is_judged=shown.holds_all_of,
         )
-        response = judged.answer
+        response: ModelResponse[Any] = judged.answer
         if (ended := judged.rejected) is not None:
             response = ModelResponse(result=[message_of_refusal(guard, ended.reason, ended.call_id)])
         for message in response.result:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any, cast
 
 from langchain_core.callbacks import BaseCallbackManager, CallbackManager
@@ -22,15 +22,13 @@ from langsmith.run_helpers import tracing_context
 from langchain_stars._judged_cache import no_caches
 from langchain_stars._silent_handlers import SILENT
 
-try:
-    from langgraph.pregel._tools import _tool_call_writer
-except ImportError:  # a LangGraph that has no such stream
-    _tool_call_writer = None  # type: ignore[assignment]
-
 __all__ = ["current_run_id", "hidden_runs", "quiet_config", "quiet_runtime", "surrounding_callbacks"]
 
 _STREAM, _RUNTIME = "__pregel_stream", "__pregel_runtime"
 """Where LangGraph's configuration holds the surrounding graph's stream, and the writer for custom data."""
+
+_DELTAS = "langgraph_tool_call_writer"
+"""The context variable of LangGraph's that holds the writer of a tool's deltas."""
 
 
 def current_run_id() -> str | None:
@@ -62,8 +60,9 @@ def hidden_runs() -> Iterator[None]:
             # where a variable of the environment asks for a handler, only another handler in its place prevents it
             made_anyway = env_var is not None and handler_class is not None
             stack.enter_context(_set(var, SILENT[0] if made_anyway else None))
-        if _tool_call_writer is not None:
-            stack.enter_context(_set(_tool_call_writer, None))
+        for var in copy_context():
+            if var.name == _DELTAS:
+                stack.enter_context(_set(var, None))
         stack.enter_context(no_caches())
         yield
 

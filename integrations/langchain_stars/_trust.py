@@ -1,0 +1,147 @@
+"""Which messages this process has judged already, so that none is judged twice and none is believed.
+
+A message that comes back, in a conversation that a client resends or from an agent's inner middleware, may claim
+anything of itself. It counts as judged only if all that it says is what was judged here under the same policy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage
+
+from langchain_stars._plain import plain
+from langchain_stars._reading import texts_beside
+from stars_guard.errors import InputError
+from stars_guard.policy import Policy
+
+__all__ = ["MOST_REMEMBERED", "digest_of_message", "is_ours", "remember", "remember_answer", "was_judged"]
+
+MOST_REMEMBERED = 100_000
+"""Digests that the process keeps. The one that was not asked for longest goes first; its message is judged again."""
+
+
+class _Remembered:
+    """A bounded set of digests, each with a word beside it. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._words: OrderedDict[bytes, str] = OrderedDict()
+
+    def add(self, digest: bytes, word: str) -> None:
+        with self._lock:
+            self._words[digest] = word
+            self._words.move_to_end(digest)
+            while len(self._words) > MOST_REMEMBERED:
+                self._words.popitem(last=False)
+
+    def get(self, digest: bytes) -> str | None:
+        with self._lock:
+            if digest in self._words:
+                self._words.move_to_end(digest)
+            return self._words.get(digest)
+
+
+_remembered = _Remembered()
+
+
+def remember_answer(message: BaseMessage, policy: Policy, audit_id: str | None) -> None:
+    """Take note that the guard has released an answer under a policy.
+
+    Args:
+        audit_id: of the answer's record. `is_ours` asks for it.
+    """
+    _remember(message, policy, "answer", audit_id or "")
+    remember(message, policy)
+
+
+def remember(message: BaseMessage, policy: Policy) -> None:
+    """Take note that a message has passed a rail of a policy, or that the guard has written it."""
+    _remember(message, policy, "judged", "judged")
+
+
+def is_ours(message: BaseMessage, policy: Policy) -> bool:
+    """Whether a message is an answer that the guard has released under this policy, and carries its record's id.
+
+    The name that an agent gives to its answers does not count: see `was_judged`.
+    """
+    about = message.response_metadata.get("stars_guard")
+    claimed = about.get("audit_id") if isinstance(about, Mapping) else None
+    if not isinstance(claimed, str) or not isinstance(message, AIMessage):
+        return False
+    return _is_remembered(message.model_copy(update={"name": None}), policy, "answer", claimed)
+
+
+def was_judged(message: BaseMessage, policy: Policy) -> bool:
+    """Whether a message has passed a rail of this policy before, with all that it holds now."""
+    return _is_remembered(message, policy, "judged", "judged")
+
+
+def digest_of_message(message: BaseMessage) -> str:
+    """Tells messages apart by who says them and by all that they say. Names, ids and metadata do not count.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    content: Any = plain(message.content)
+    if isinstance(content, list):
+        content = [block for block in content if not _adds_nothing(block)]
+        if len(content) == 1 and isinstance(content[0], dict) and content[0].keys() == {"type", "text"}:
+            content = content[0]["text"]
+    said = {
+        "who": [type(message).__name__.removesuffix("Chunk"), getattr(message, "role", None)],
+        "content": content or "",
+        "calls": [_call(call) for call in getattr(message, "tool_calls", ())],
+        "failed": [_call(call) for call in getattr(message, "invalid_tool_calls", ())],
+        "kwargs": plain(message.additional_kwargs),
+        "artifact": plain(getattr(message, "artifact", None)),
+        "answers": getattr(message, "tool_call_id", None),
+    }
+    try:
+        text = json.dumps(said, sort_keys=True, ensure_ascii=True)
+    except TypeError:
+        raise InputError("cannot judge a message inside a message", hint="send its text") from None
+    return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
+
+
+def _adds_nothing(block: Any) -> bool:
+    """Whether a block is empty, or a call, which is in the message's calls too."""
+    kind = block.get("type") if isinstance(block, dict) else "text"
+    text = block.get("text") if isinstance(block, dict) else block
+    return kind == "text" and text == ""
+
+
+def _call(call: Mapping[str, Any]) -> list[Any]:
+    return [plain(call.get(key)) for key in ("id", "name", "args", "error")]
+
+
+def _remember(message: BaseMessage, policy: Policy, kind: str, word: str) -> None:
+    try:
+        digest = digest_of_message(message)
+        beside = texts_beside(message)
+    except InputError:
+        return  # it is judged again
+    _remembered.add(_key(policy, kind, digest), word)
+    for text in beside:
+        _remembered.add(_key(policy, "beside", text), "beside")
+
+
+def _is_remembered(message: BaseMessage, policy: Policy, kind: str, word: str) -> bool:
+    try:
+        digest = digest_of_message(message)
+        beside = texts_beside(message)
+    except InputError:
+        return False
+    if _remembered.get(_key(policy, kind, digest)) != word:
+        return False
+    return all(_remembered.get(_key(policy, "beside", text)) for text in beside)
+
+
+def _key(policy: Policy, kind: str, text: str) -> bytes:
+    words = "\0".join((policy.sha256, kind, text))
+    return hashlib.blake2b(words.encode(errors="surrogatepass"), digest_size=20).digest()

@@ -26,7 +26,22 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 
 from stars_guard.errors import InputError
 
-__all__ = ["DEEPEST", "MOST_VALUES", "decoded", "fields_of", "is_picture_or_sound", "plain", "text_of_bytes", "unescaped"]
+__all__ = [
+    "DEEPEST",
+    "MOST_VALUES",
+    "Unreadable",
+    "decoded",
+    "fields_of",
+    "is_picture_or_sound",
+    "plain",
+    "text_of_bytes",
+    "unescaped",
+]
+
+
+class Unreadable(InputError):
+    """A value whose text nobody here can read, and which therefore cannot be judged."""
+
 
 DEEPEST = 100
 """Levels of containers in each other. A value that nests deeper cannot be judged."""
@@ -81,7 +96,7 @@ def plain(value: Any) -> Any:
     Nothing is escaped, cut or converted by ``repr``. A prompt is its messages or its text.
 
     Raises:
-        InputError: something in the value is of a type whose text we do not know, or it nests too deeply, holds itself
+        Unreadable: something in the value is of a type whose text we do not know, or it nests too deeply, holds itself
             or is too large.
     """
     return _Plainer().plain(value, DEEPEST)
@@ -95,7 +110,7 @@ class _Plainer:
         self._left -= 1
         if depth <= 0 or self._left <= 0:
             what = f"nests more than {DEEPEST} levels deep" if depth <= 0 else f"holds more than {MOST_VALUES} values"
-            raise InputError(f"cannot judge a value that {what}", hint="give text=, a function to its text")
+            raise Unreadable(f"cannot judge a value that {what}", hint="give text=, a function to its text")
         match value:
             case enum.Enum():
                 return self.plain(value.value, depth - 1)
@@ -118,7 +133,9 @@ class _Plainer:
             case _ if isinstance(value, _WRITTEN_PLAINLY):
                 return str(value)
             case _:
-                return {name: self.plain(item, depth - 1) for name, item in fields_of(value).items()}
+                return {
+                    name: self.plain(item, depth - 1) for name, item in fields_of(value).items() if item is not None
+                }
 
     def _mapping(self, items: Mapping[Any, Any], depth: int) -> dict[str, Any]:
         tree: dict[str, Any] = {}
@@ -143,7 +160,7 @@ def fields_of(value: Any) -> dict[str, Any]:
     """The fields of a pydantic model, a dataclass or an attrs class.
 
     Raises:
-        InputError: it is none of them.
+        Unreadable: it is none of them.
     """
     if isinstance(value, BaseModel):
         declared = type(value).model_fields
@@ -156,7 +173,7 @@ def fields_of(value: Any) -> dict[str, Any]:
             return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
         if (attributes := getattr(type(value), "__attrs_attrs__", None)) is not None:
             return {attribute.name: getattr(value, attribute.name, None) for attribute in attributes}
-    raise InputError(f"cannot judge a value of type {type(value).__name__}", hint="give text=, a function to its text")
+    raise Unreadable(f"cannot judge a value of type {type(value).__name__}", hint="give text=, a function to its text")
 
 
 def _is_the_type(value: BaseModel, name: str) -> bool:
@@ -168,7 +185,7 @@ def text_of_bytes(data: bytes) -> str:
     """The text that bytes hold; nothing for pictures, sound and film, which are not judged.
 
     Raises:
-        InputError: they hold neither, such as a PDF or an archive, so that nobody can say what is in them.
+        Unreadable: they hold neither, such as a PDF or an archive, so that nobody can say what is in them.
     """
     for encoding in ("utf-16",) if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8",):
         try:
@@ -177,7 +194,7 @@ def text_of_bytes(data: bytes) -> str:
             pass
     if is_picture_or_sound(data):
         return ""
-    raise InputError("cannot judge bytes that are not text", hint="give the text of the file instead")
+    raise Unreadable("cannot judge bytes that are not text", hint="give the text of the file instead")
 
 
 def is_picture_or_sound(data: bytes) -> bool:
@@ -190,7 +207,7 @@ def decoded(text: str) -> list[str]:
     """The string, and the text that it holds where it is base64 or a ``data:`` URL. A long picture is left out.
 
     Raises:
-        InputError: it holds a file whose text nobody can read.
+        Unreadable: it holds a file whose text nobody can read.
     """
     body = text
     if (is_url := text[:5].lower() == "data:") and "," in text:
@@ -205,7 +222,7 @@ def decoded(text: str) -> list[str]:
         return [text if len(text) <= _SHORT else ""]
     try:
         found = text_of_bytes(data)
-    except InputError:
+    except Unreadable:
         if is_url or len(text) > _SHORT or data.startswith(_NO_TEXT):
             raise
         return [text]

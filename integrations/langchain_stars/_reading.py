@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from langchain_core.messages import BaseMessage, ToolCall
+from langchain_core.messages import AIMessage, BaseMessage, ToolCall
 
 from langchain_stars._block_keys import (
     BESIDE,
@@ -23,12 +23,21 @@ from langchain_stars._block_keys import (
     THOUGHTS,
     is_usual,
 )
-from langchain_stars._plain import decoded, fields_of, plain, unescaped
+from langchain_stars._plain import Unreadable, decoded, fields_of, plain, unescaped
 from stars_guard.core.nesting import TooDeep, read_json
-from stars_guard.errors import InputError
 from stars_guard.prompting.call_rendering import render_call
 
-__all__ = ["Reading", "forms_of_text", "holds_messages", "read", "reading_of_call", "text_of", "texts_beside", "words_of"]
+__all__ = [
+    "Reading",
+    "calls_of",
+    "forms_of_text",
+    "holds_messages",
+    "read",
+    "reading_of_call",
+    "text_of",
+    "texts_beside",
+    "words_of",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +62,7 @@ def read(*values: Any) -> Reading:
     """The texts of values: messages, prompts, documents, models, mappings, or any nesting of them.
 
     Raises:
-        InputError: something in it is of a type whose text we do not know, or it nests too deeply.
+        Unreadable: something in it is of a type whose text we do not know, or it nests too deeply.
     """
     found = _Texts()
     for value in values:
@@ -65,7 +74,12 @@ def reading_of_call(call: ToolCall) -> Reading:
     """A tool call: its name, a line for each value of its arguments, and its id beside it. Raises as `read` does."""
     found = _Texts()
     found.call(call)
-    return found.reading()
+    return found.reading(escapes=False)  # an escape in an argument is the tool's to read
+
+
+def calls_of(answer: Any) -> list[Reading]:
+    """The tool calls of an answer, if it is a message."""
+    return [reading_of_call(call) for call in answer.tool_calls] if isinstance(answer, AIMessage) else []
 
 
 def text_of(value: Any) -> str:
@@ -122,10 +136,10 @@ class _Texts:
         self.beside: list[str] = []
         self.joined: list[str] = []
 
-    def reading(self) -> Reading:
+    def reading(self, *, escapes: bool = True) -> Reading:
         text = _lines(self.lines)
         forms = [_lines(self.bare), *self.joined, _lines(self.beside)]
-        forms += [unescaped(form) for form in (text, *forms)]
+        forms += [unescaped(form) for form in (text, *forms)] if escapes else []
         return Reading(text=text, forms=_distinct(forms, besides=text))
 
     # --- trees of plain values
@@ -164,7 +178,9 @@ class _Texts:
     def _join(self, items: Sequence[Any]) -> None:
         """Texts that follow each other as somebody reads them who puts nothing between them, or a space."""
         for kind in ("text", "reasoning", "refusal", "thinking"):
-            parts = [item if isinstance(item, str) else item.get(kind) for item in items if isinstance(item, str | Mapping)]
+            parts = [
+                item if isinstance(item, str) else item.get(kind) for item in items if isinstance(item, str | Mapping)
+            ]
             texts = [part for part in parts if isinstance(part, str) and part]
             if len(texts) > 1:
                 self.joined += ["".join(texts), " ".join(texts)]
@@ -273,7 +289,7 @@ def _parsed(text: str) -> Any:
     try:
         return read_json(text)
     except TooDeep:
-        raise InputError("cannot judge JSON that nests this deeply", hint="nest less") from None
+        raise Unreadable("cannot judge JSON that nests this deeply", hint="nest less") from None
     except ValueError:
         return None
 

@@ -15,12 +15,19 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from langchain_stars._plain import plain
+from langchain_stars._plain import Unreadable, plain
 from langchain_stars._reading import texts_beside
-from stars_guard.errors import InputError
 from stars_guard.policy import Policy
 
-__all__ = ["MOST_REMEMBERED", "digest_of_message", "is_ours", "remember", "remember_answer", "was_judged"]
+__all__ = [
+    "MOST_REMEMBERED",
+    "digest_of_message",
+    "fingerprint",
+    "is_ours",
+    "remember",
+    "remember_answer",
+    "was_judged",
+]
 
 MOST_REMEMBERED = 100_000
 """Digests that the process keeps. The one that was not asked for longest goes first; its message is judged again."""
@@ -86,14 +93,19 @@ def digest_of_message(message: BaseMessage) -> str:
     """Tells messages apart by who says them and by all that they say. Names, ids and metadata do not count.
 
     Raises:
-        InputError: it cannot be read.
+        Unreadable: it cannot be read.
     """
     content: Any = plain(message.content)
     if isinstance(content, list):
-        content = [block for block in content if not _adds_nothing(block)]
+        content = [block for block in content if not _adds_nothing(block, message)]
         if len(content) == 1 and isinstance(content[0], dict) and content[0].keys() == {"type", "text"}:
             content = content[0]["text"]
-    said = {
+    words = json.dumps(_said(message, content), sort_keys=True, ensure_ascii=True, default=_unreadable)
+    return hashlib.blake2b(words.encode(), digest_size=20).hexdigest()
+
+
+def _said(message: BaseMessage, content: Any) -> dict[str, Any]:
+    return {
         "who": [type(message).__name__.removesuffix("Chunk"), getattr(message, "role", None)],
         "content": content or "",
         "calls": [_call(call) for call in getattr(message, "tool_calls", ())],
@@ -102,18 +114,31 @@ def digest_of_message(message: BaseMessage) -> str:
         "artifact": plain(getattr(message, "artifact", None)),
         "answers": getattr(message, "tool_call_id", None),
     }
+
+
+def _unreadable(value: Any) -> Any:
+    raise Unreadable(f"cannot judge a {type(value).__name__} inside a message", hint="send its text")
+
+
+def fingerprint(message: BaseMessage) -> str | None:
+    """Tells messages apart by everything that they hold; None where that cannot be read."""
     try:
-        text = json.dumps(said, sort_keys=True, ensure_ascii=True)
-    except TypeError:
-        raise InputError("cannot judge a message inside a message", hint="send its text") from None
-    return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
+        parts = [digest_of_message(message), *texts_beside(message)]
+    except Unreadable:
+        return None
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
 
 
-def _adds_nothing(block: Any) -> bool:
-    """Whether a block is empty, or a call, which is in the message's calls too."""
-    kind = block.get("type") if isinstance(block, dict) else "text"
-    text = block.get("text") if isinstance(block, dict) else block
-    return kind == "text" and text == ""
+def _adds_nothing(block: Any, message: BaseMessage) -> bool:
+    """Whether a block of content is empty, or a call that is among the message's calls too."""
+    if isinstance(block, str):
+        return not block
+    if not isinstance(block, Mapping):
+        return False
+    if block.get("type") == "tool_call":
+        calls = [plain(dict(call)) for call in getattr(message, "tool_calls", ())]
+        return any(all({"type": "tool_call", **call}.get(key) == item for key, item in block.items()) for call in calls)
+    return block.keys() == {"type", "text"} and not block["text"]
 
 
 def _call(call: Mapping[str, Any]) -> list[Any]:
@@ -124,7 +149,7 @@ def _remember(message: BaseMessage, policy: Policy, kind: str, word: str) -> Non
     try:
         digest = digest_of_message(message)
         beside = texts_beside(message)
-    except InputError:
+    except Unreadable:
         return  # it is judged again
     _remembered.add(_key(policy, kind, digest), word)
     for text in beside:
@@ -135,7 +160,7 @@ def _is_remembered(message: BaseMessage, policy: Policy, kind: str, word: str) -
     try:
         digest = digest_of_message(message)
         beside = texts_beside(message)
-    except InputError:
+    except Unreadable:
         return False
     if _remembered.get(_key(policy, kind, digest)) != word:
         return False

@@ -17,30 +17,26 @@ from langchain.agents.middleware.types import (
     hook_config,
     omit_payload,
 )
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable
 from langgraph.runtime import Runtime
 
+from langchain_stars._conversation import message_of_refusal, transcript
+from langchain_stars._final_answer import judged_end
 from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
 from langchain_stars._hidden_runs import ReleasedAnswer, current_run_id
 from langchain_stars._hidden_tool_run import tool_run
+from langchain_stars._plain import Unreadable
+from langchain_stars._reading import Reading, read, reading_of_call
 from langchain_stars._regeneration import regenerate_until_kept
-from langchain_stars._texts import (
-    last_turn,
-    message_of_refusal,
-    text_of_call,
-    text_of_message,
-    texts_of_calls,
-    transcript,
-)
-from langchain_stars._tool_results import call_not_run, judged_result, message_after
+from langchain_stars._tool_results import call_not_run, judged_result
 from langchain_stars._tool_stream import ToolOutputFilter, withholds_results
+from langchain_stars._trust import is_ours, remember
+from langchain_stars._unjudged import GuardedState, check_reading, judged_input, judged_so_far, rejected_before_model
 from langchain_stars._waiting import AWAITING, BLOCKING, Waiting, run
 from langchain_stars.chat_model import ChatStars
 from stars_guard.audit import AuditStore
-from stars_guard.calling.checks import Checked
 from stars_guard.core.messages import Message
-from stars_guard.guard import Guard
 
 __all__ = ["StarsGuardMiddleware"]
 
@@ -63,6 +59,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
         PolicyError: the policy cannot be used.
     """
 
+    state_schema = GuardedState
     trace_policy = TracePolicy(process_inputs=omit_payload)
 
     def __init__(
@@ -125,92 +122,75 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
     # --- what happens behind them
 
     async def _judge_input(self, waiting: Waiting, state: AgentState[Any]) -> dict[str, Any] | None:
-        guard, messages = await self._guards.current(waiting, self._recipe), state["messages"]
-        for index in range(last_turn(messages), len(messages)):
-            text, context = text_of_message(messages[index]), transcript(messages[:index])
-            checked = await waiting.check(guard, "input", text, messages=context, run_id=current_run_id())
-            if not checked.allowed:
-                return _input_refused(guard, messages[index], checked)
-        return None
+        return await judged_input(waiting, await self._guards.current(waiting, self._recipe), state)
 
     async def _answer(
         self, waiting: Waiting, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
     ) -> ModelResponse[Any]:
         model, recipe = self._model or request.model, self._recipe
+        guard = await self._guards.current(waiting, recipe)
+        if (found := await rejected_before_model(waiting, guard, request.messages, request.state)) is not None:
+            return ModelResponse(result=[message_of_refusal(guard, found.reason, found.audit_id)])
         if isinstance(model, ChatStars):
             ours = await waiting.call(lambda: model._under(recipe, self._guards))
             response: ModelResponse[Any] = await waiting.result(handler(request.override(model=ours)))
+            for message in response.result:
+                if is_ours(message, guard.policy):
+                    remember(message, guard.policy)  # an agent may have given it its name
             return response
-        guard = await self._guards.current(waiting, recipe)
-        judged = await regenerate_until_kept(
-            waiting,
-            guard,
-            lambda: waiting.result(handler(request)),
-            messages=transcript([*([request.system_message] if request.system_message else []), *request.messages]),
-            model=_name_of(request.model),
-            text_of=_text_of_response,
-        )
+        try:
+            judged = await regenerate_until_kept(
+                waiting,
+                guard,
+                lambda: waiting.result(handler(request)),
+                messages=transcript([*([request.system_message] if request.system_message else []), *request.messages]),
+                model=_name_of(request.model),
+                reading_of=_reading_of_response,
+            )
+        except Unreadable as exc:
+            return ModelResponse(result=[message_of_refusal(guard, exc.message, None)])
         response = judged.answer
         if (ended := judged.rejected) is not None:
             response = ModelResponse(result=[message_of_refusal(guard, ended.reason, ended.call_id)])
-        await waiting.invoke(_run_of_release(response, request), request.messages)
+        for message in response.result:
+            remember(message, guard.policy)
+            if isinstance(message, AIMessage):
+                await waiting.invoke(_run_of_release(message, request), request.messages)
         return response
 
     async def _run_tool(
         self, waiting: Waiting, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]
     ) -> Any:
         guard, run_id = await self._guards.current(waiting, self._recipe), current_run_id()
-        context, call = _conversation_before(request), text_of_call(request.tool_call)
-        checked = await waiting.check(guard, "tool_call", call, messages=context, run_id=run_id)
+        context, call = _conversation_before(request), request.tool_call
+        checked = await check_reading(
+            waiting, guard, "tool_call", call, reader=reading_of_call, messages=context, run_id=run_id
+        )
         if not checked.allowed:
-            return call_not_run(guard, request, checked)
-
-        async def judge(message: ToolMessage) -> ToolMessage:
-            text = text_of_message(message)
-            found = await waiting.check(guard, "tool_result", text, messages=context, run_id=run_id)
-            return message_after(guard, message, found)
-
+            return call_not_run(guard, call, checked)
         async with tool_run(waiting, request, hidden=withholds_results(guard.policy)) as shown:
-            shown.result = await judged_result(await waiting.result(handler(shown.request)), judge)
+            given = await waiting.result(handler(shown.request))
+            shown.result = await judged_result(waiting, guard, call, given, messages=context, run_id=run_id)
         return shown.result
 
     async def _judge_output(self, waiting: Waiting, state: AgentState[Any]) -> dict[str, Any] | None:
-        guard, messages = await self._guards.current(waiting, self._recipe), state["messages"]
-        last = messages[-1] if messages else None
-        text = text_of_message(last) if isinstance(last, AIMessage) else ""
-        if last is None or text in ("", guard.policy.refusal.message):
-            return None
-        context = transcript(messages[:-1])
-        checked = await waiting.check(guard, "output", text, messages=context, run_id=current_run_id())
-        if checked.allowed:
-            return None
-        cleared = {"structured_response": None} if state.get("structured_response") is not None else {}
-        return {"messages": [message_of_refusal(guard, checked.reason, checked.audit_id, id=last.id)], **cleared}
+        guard = await self._guards.current(waiting, self._recipe)
+        update = await judged_end(waiting, guard, state)
+        return {**(update or {}), **judged_so_far(guard, state)} or None
 
 
-def _input_refused(guard: Guard, message: BaseMessage, checked: Checked) -> dict[str, Any]:
-    # what was rejected must not be read at the next turn, which judges only what is new
-    taken_out = HumanMessage(content="[removed by policy]", id=message.id)
-    refusal = message_of_refusal(guard, checked.reason, checked.audit_id)
-    return {"messages": [taken_out, refusal], "jump_to": "end"}
-
-
-def _text_of_response(response: ModelResponse[Any]) -> str:
-    """The text of an answer; of a structured one also its values. Calls of tools are judged before the tools run."""
-    messages = [message for message in response.result if isinstance(message, AIMessage)]
-    texts = [text_of_message(message) for message in messages]
-    if response.structured_response is not None:
-        texts += [text for message in messages for text in texts_of_calls(message)]
-    return "\n".join(text for text in texts if text)
+def _reading_of_response(response: ModelResponse[Any]) -> Reading:
+    """All that a model call puts into the conversation: its messages, their calls, and the structured response."""
+    structured = [] if response.structured_response is None else [response.structured_response]
+    return read(*response.result, *structured)
 
 
 def _name_of(model: Any) -> str:
     return str(getattr(model, "model_name", None) or getattr(model, "model", None) or type(model).__name__)
 
 
-def _run_of_release(response: ModelResponse[Any], request: ModelRequest[Any]) -> Runnable[Any, Any]:
+def _run_of_release(message: AIMessage, request: ModelRequest[Any]) -> Runnable[Any, Any]:
     """A run that shows the answer to streams, traces and usage callbacks, which did not see the model's own run."""
-    message = next(message for message in response.result if isinstance(message, AIMessage))
     if message.id is None:
         message.id = f"stars-guard-{uuid4()}"
     name = type(request.model).__name__

@@ -33,6 +33,8 @@ async def judged_end(waiting: Waiting, guard: Guard, state: Mapping[str, Any]) -
         return None
     checked = await check_reading(waiting, guard, "output", values, messages=transcript(messages[:start]))
     if checked.allowed:
+        for message in messages[start:]:
+            remember(message, guard.policy)
         return None
     kept = messages[start:] if start < len(messages) and isinstance(messages[-1], ToolMessage) else []
     notes = [_note(guard, message, checked.reason) for message in kept]

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NotRequired
 
 from langchain.agents.middleware.types import AgentState, PrivateStateAttr
 from langchain_core.messages import BaseMessage, HumanMessage, RemoveMessage, ToolMessage
+from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
 from langchain_stars._block_keys import is_usual
@@ -108,8 +109,9 @@ async def rejected_before_model(
 
 def judged_so_far(guard: Guard, state: Mapping[str, Any]) -> dict[str, Any]:
     """The update of a state that tells the next turn which of the messages were judged."""
-    if not guard.policy.rails.input.judges:
-        return {}
+    config = var_child_runnable_config.get() or {}
+    if not guard.policy.rails.input.judges or "thread_id" not in config.get("configurable", {}):
+        return {}  # without a thread there is no next turn that a checkpointer would bring
     known = _judged_before(state)
     found = [(message, fingerprint(message)) for message in state["messages"]]
     judged = [mark for message, mark in found if mark and (mark in known or was_judged(message, guard.policy))]

@@ -34,24 +34,25 @@ MOST_REMEMBERED = 100_000
 
 
 class _Remembered:
-    """A bounded set of digests, each with a word beside it. Safe for threads."""
+    """A bounded set of digests. Safe for threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._words: OrderedDict[bytes, str] = OrderedDict()
+        self._digests: OrderedDict[bytes, None] = OrderedDict()
 
-    def add(self, digest: bytes, word: str) -> None:
+    def add(self, digest: bytes) -> None:
         with self._lock:
-            self._words[digest] = word
-            self._words.move_to_end(digest)
-            while len(self._words) > MOST_REMEMBERED:
-                self._words.popitem(last=False)
+            self._digests[digest] = None
+            self._digests.move_to_end(digest)
+            while len(self._digests) > MOST_REMEMBERED:
+                self._digests.popitem(last=False)
 
-    def get(self, digest: bytes) -> str | None:
+    def has(self, digest: bytes) -> bool:
         with self._lock:
-            if digest in self._words:
-                self._words.move_to_end(digest)
-            return self._words.get(digest)
+            if digest not in self._digests:
+                return False
+            self._digests.move_to_end(digest)
+            return True
 
 
 _remembered = _Remembered()
@@ -63,13 +64,13 @@ def remember_answer(message: BaseMessage, policy: Policy, audit_id: str | None) 
     Args:
         audit_id: of the answer's record. `is_ours` asks for it.
     """
-    _remember(message, policy, "answer", audit_id or "")
+    _remember(message, policy, f"answer {audit_id}")
     remember(message, policy)
 
 
 def remember(message: BaseMessage, policy: Policy) -> None:
     """Take note that a message has passed a rail of a policy, or that the guard has written it."""
-    _remember(message, policy, "judged", "judged")
+    _remember(message, policy, "judged")
 
 
 def is_ours(message: BaseMessage, policy: Policy) -> bool:
@@ -81,12 +82,12 @@ def is_ours(message: BaseMessage, policy: Policy) -> bool:
     claimed = about.get("audit_id") if isinstance(about, Mapping) else None
     if not isinstance(claimed, str) or not isinstance(message, AIMessage):
         return False
-    return _is_remembered(message.model_copy(update={"name": None}), policy, "answer", claimed)
+    return _is_remembered(message.model_copy(update={"name": None}), policy, f"answer {claimed}")
 
 
 def was_judged(message: BaseMessage, policy: Policy) -> bool:
     """Whether a message has passed a rail of this policy before, with all that it holds now."""
-    return _is_remembered(message, policy, "judged", "judged")
+    return _is_remembered(message, policy, "judged")
 
 
 def digest_of_message(message: BaseMessage) -> str:
@@ -145,26 +146,25 @@ def _call(call: Mapping[str, Any]) -> list[Any]:
     return [plain(call.get(key)) for key in ("id", "name", "args", "error")]
 
 
-def _remember(message: BaseMessage, policy: Policy, kind: str, word: str) -> None:
+def _remember(message: BaseMessage, policy: Policy, kind: str) -> None:
     try:
         digest = digest_of_message(message)
         beside = texts_beside(message)
     except Unreadable:
         return  # it is judged again
-    _remembered.add(_key(policy, kind, digest), word)
+    _remembered.add(_key(policy, kind, digest))
     for text in beside:
-        _remembered.add(_key(policy, "beside", text), "beside")
+        _remembered.add(_key(policy, "beside", text))
 
 
-def _is_remembered(message: BaseMessage, policy: Policy, kind: str, word: str) -> bool:
+def _is_remembered(message: BaseMessage, policy: Policy, kind: str) -> bool:
     try:
         digest = digest_of_message(message)
         beside = texts_beside(message)
     except Unreadable:
         return False
-    if _remembered.get(_key(policy, kind, digest)) != word:
-        return False
-    return all(_remembered.get(_key(policy, "beside", text)) for text in beside)
+    keys = [_key(policy, kind, digest), *(_key(policy, "beside", text) for text in beside)]
+    return all(_remembered.has(key) for key in keys)
 
 
 def _key(policy: Policy, kind: str, text: str) -> bytes:

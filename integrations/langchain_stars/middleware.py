@@ -26,8 +26,9 @@ from langchain_stars._final_answer import judged_end
 from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
 from langchain_stars._hidden_runs import ReleasedAnswer, current_run_id
 from langchain_stars._hidden_tool_run import tool_run
+from langchain_stars._model_answers import answer_or_failure, reading_of_answer
 from langchain_stars._plain import Unreadable
-from langchain_stars._reading import Reading, read, reading_of_call
+from langchain_stars._reading import reading_of_call
 from langchain_stars._regeneration import regenerate_until_kept
 from langchain_stars._tool_results import call_not_run, judged_result
 from langchain_stars._tool_stream import ToolOutputFilter, withholds_results
@@ -142,16 +143,19 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
             judged = await regenerate_until_kept(
                 waiting,
                 guard,
-                lambda: waiting.result(handler(request)),
+                lambda: answer_or_failure(waiting, lambda: handler(request)),
                 messages=transcript([*([request.system_message] if request.system_message else []), *request.messages]),
                 model=_name_of(request.model),
-                reading_of=_reading_of_response,
+                reading_of=reading_of_answer,
             )
         except Unreadable as exc:
             return ModelResponse(result=[message_of_refusal(guard, exc.message, None)])
-        response = judged.answer
         if (ended := judged.rejected) is not None:
             response = ModelResponse(result=[message_of_refusal(guard, ended.reason, ended.call_id)])
+        elif isinstance(judged.answer, Exception):
+            raise judged.answer
+        else:
+            response = judged.answer
         for message in response.result:
             remember(message, guard.policy)
             if isinstance(message, AIMessage):
@@ -177,12 +181,6 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
         guard = await self._guards.current(waiting, self._recipe)
         update = await judged_end(waiting, guard, state)
         return {**(update or {}), **judged_so_far(guard, state)} or None
-
-
-def _reading_of_response(response: ModelResponse[Any]) -> Reading:
-    """All that a model call puts into the conversation: its messages, their calls, and the structured response."""
-    structured = [] if response.structured_response is None else [response.structured_response]
-    return read(*response.result, *structured)
 
 
 def _name_of(model: Any) -> str:

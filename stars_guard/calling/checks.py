@@ -166,7 +166,8 @@ class _Check:
 
     def _pass(self, finish: CheckFinish, text: str, kept: Kept) -> Checked:
         self._recording.add(kept)
-        self._recording.add(Released(segment=0, text=text))
+        if text:  # only its other forms were judged
+            self._recording.add(Released(segment=0, text=text))
         self._recording.finish(finish, self._reason)
         return Checked(
             stage=self._stage, allowed=finish == "passed", text=text, reason=self._reason, audit_id=self._call_id

@@ -84,10 +84,13 @@ def block_cases() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "data URL", {"type": "file", "url": "data:text/plain;base64,dmVyYm90ZW7DhA=="}
     yield "base64", {"type": "file", "base64": "dmVyYm90ZW7DhA==", "mime_type": "text/plain"}
     yield "summary", {"type": "reasoning", "summary": [{"type": "summary_text", "text": MARK}]}
-    yield "split summary", {
-        "type": "reasoning",
-        "summary": [{"type": "summary_text", "text": MARK[:4]}, {"type": "summary_text", "text": MARK[4:]}],
-    }
+    yield (
+        "split summary",
+        {
+            "type": "reasoning",
+            "summary": [{"type": "summary_text", "text": MARK[:4]}, {"type": "summary_text", "text": MARK[4:]}],
+        },
+    )
     yield "image_url", {"type": "image_url", "image_url": {"url": "https://example.com", "detail": MARK}}
     yield "type", {"type": MARK}
     yield "unknown", {"type": "hologram", "beam": {"words": MARK}}

@@ -62,7 +62,9 @@ class Foreign(BaseChatModel):
     def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
         self.asked.append(messages)
         answer = self.answers.pop(0) if self.answers else AIMessage("done")
-        return ChatResult(generations=[ChatGeneration(message=answer)])
+        return ChatResult(
+            generations=[ChatGeneration(message=AIMessage(answer) if isinstance(answer, str) else answer)]
+        )
 
     def says(self, *answers: Any) -> None:
         self.answers[:] = answers
@@ -241,8 +243,9 @@ def commands() -> Iterator[tuple[str, Any]]:
     yield "Command.tuple", Command(update={"messages": [answer, ("user", MARK)]})
     yield "Command.string", Command(update={"messages": [answer, MARK]})
     yield "Command.other", Command(update={"messages": [answer], "jump_to": MARK})
-    yield "Command.tool dict", Command(
-        update={"messages": [{"role": "tool", "content": MARK, "tool_call_id": "c1", "type": "tool"}, answer]}
+    yield (
+        "Command.tool dict",
+        Command(update={"messages": [{"role": "tool", "content": MARK, "tool_call_id": "c1", "type": "tool"}, answer]}),
     )
     yield "Command in a list", [Command(update={"messages": [answer]}), Command(update={"messages": [("user", MARK)]})]
     yield "document", [Document(MARK)]
@@ -289,7 +292,7 @@ WAYS: list[Callable[[str], Any]] = [
     lambda text: {1: "a", "1": text},
     lambda text: text.encode(),
     lambda text: Model(fish=[text]),
-    lambda text: Model(**{"other": text}),
+    lambda text: Model(other=text),
     lambda text: Data(fish={"a": HumanMessage(text)}),
     lambda text: Data(fish=(text,)),
     lambda text: Path(text) if text.strip("./\\\0") and "/" not in text and "\0" not in text else text,
@@ -301,7 +304,9 @@ WAYS: list[Callable[[str], Any]] = [
 ]
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
-PIECES = st.sampled_from(["Привет", "Ärger", "毒", "😀", '"', "'", "\t", "\n^", "\\", "\\u", "{", "${x}", "<b>", "\u200d"])
+PIECES = st.sampled_from(
+    ["Привет", "Ärger", "毒", "😀", '"', "'", "\t", "\n^", "\\", "\\u", "{", "${x}", "<b>", "\u200d"]
+)
 
 
 @hypothesis_settings(max_examples=60, deadline=None)

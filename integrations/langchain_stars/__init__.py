@@ -6,7 +6,7 @@ What `__all__` names is public; modules with an underscore are ours and may chan
   `_waiting` says how the same code serves callers that block and callers that await.
 - `_fields` (what a `ChatStars` is made of), `_keywords` and `_hiding` (what it takes, and what it shows).
 - `_guards`: the guards that an object has opened, their hot reload, and their end.
-- `_texts`: the one place that turns messages and values into the texts that judges read.
+- `_reading`: the one place that turns messages and values into the texts that judges read.
 - `_messages`, `_tool_binding`, `_structured_output`: LangChain's messages, tools and schemas to ours, and back.
 - `_regeneration`, `_stream_pieces`, `_tool_results`: whole answers, streams and tool results of others, judged.
 - `_tool_door`, `_tool_failures`: what a tool is called with, and what leaves it when it fails.

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from langchain.agents.middleware.types import ModelResponse
 from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig
 
 from langchain_stars._hidden_runs import surrounding_callbacks
+from langchain_stars._model_answers import Answer
 from langchain_stars._silent_handlers import Silent
 from stars_guard.core.nesting import read_json
 
@@ -50,12 +50,14 @@ class ShownAnswers(BaseCallbackHandler):
             if isinstance(generation, ChatGeneration):
                 self._digests.add(_digest(generation.message))
 
-    def has(self, message: BaseMessage) -> bool:
+    def has(self, message: BaseMessage | None) -> bool:
         """Whether it is an answer that was shown, with all that it says."""
         return isinstance(message, AIMessage) and _digest(message) in self._digests
 
-    def holds_all_of(self, response: ModelResponse[Any]) -> bool:
+    def holds_all_of(self, response: Answer) -> bool:
         """Whether all that a model call gives to the agent was shown, or is the agent's own reply to a shown call."""
+        if isinstance(response, Exception):
+            return self.has(getattr(response, "ai_message", None))
         answers = [message for message in response.result if self.has(message)]
         calls = {call["id"] for answer in answers for call in getattr(answer, "tool_calls", ())}
         others = [message for message in response.result if not self.has(message)]

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from langchain.agents.middleware.types import ToolCallRequest
-from langchain_core.messages import ToolCall, ToolMessage
+from langchain_core.messages import BaseMessage, ToolCall
 from langchain_core.tools import BaseTool
 from langgraph.prebuilt import ToolRuntime
 from langgraph.store.base import BaseStore
@@ -22,7 +22,7 @@ from langchain_stars._waiting import AWAITING, BLOCKING, Waiting, run
 
 __all__ = ["ToolDoor"]
 
-JudgeCall = Callable[[Waiting, ToolCall], Awaitable[ToolMessage | None]]
+JudgeCall = Callable[[Waiting, ToolCall], Awaitable[BaseMessage | None]]
 """Judges a call. Gives the message that stands for its result where the call is rejected."""
 
 
@@ -38,11 +38,11 @@ class ToolDoor:
     def __init__(self, judge: JudgeCall, judged: ToolCall, *, hidden: bool) -> None:
         self._judge = judge
         self._judged = (judged["name"], copy.deepcopy(judged["args"]))  # it may be changed where it is
-        self._hidden = hidden
+        self.hidden = hidden
 
     def hiding(self) -> AbstractContextManager[None]:
         """Around whatever runs behind the door."""
-        return hidden_runs() if self._hidden else nullcontext()
+        return hidden_runs() if self.hidden else nullcontext()
 
     def request(self, request: ToolCallRequest) -> ToolCallRequest:
         """The request with a judged tool. So is every request that is made from it, with whichever tool."""
@@ -52,7 +52,7 @@ class ToolDoor:
             def __setattr__(self, name: str, value: Any) -> None:
                 if name == "tool" and isinstance(value, BaseTool):
                     value = door._tool(value)
-                elif name == "runtime" and door._hidden:
+                elif name == "runtime" and door.hidden:
                     value = quiet_runtime(value)
                 super().__setattr__(name, value)
 
@@ -62,7 +62,7 @@ class ToolDoor:
         """The same tool, whose calls are judged."""
         if isinstance(tool.__dict__.get(_MARK), ToolDoor):
             return tool
-        plain = tool.model_copy(update={"callbacks": None}) if self._hidden else tool
+        plain = tool.model_copy(update={"callbacks": None}) if self.hidden else tool
         same = plain.model_copy()
 
         def blocking(name: str) -> Callable[..., Any]:
@@ -101,10 +101,10 @@ class ToolDoor:
         return await self._judge(waiting, ToolCall(name=tool.name, args=own, id=call_id, type="tool_call"))
 
     def _quiet(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(quiet_config(arg) if self._hidden and isinstance(arg, Mapping) else arg for arg in args)
+        return tuple(quiet_config(arg) if self.hidden and isinstance(arg, Mapping) else arg for arg in args)
 
     def _quiet_named(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        if not self._hidden:
+        if not self.hidden:
             return dict(kwargs)
         quiet = {"config": quiet_config(kwargs.get("config")) if "config" in kwargs else None, "callbacks": None}
         return {name: quiet.get(name, value) for name, value in kwargs.items()}

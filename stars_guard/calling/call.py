@@ -159,7 +159,8 @@ class Call:
     async def _judge(self, candidates: Sequence[Candidate]) -> list[Judgement]:
         if not self._decoder.needs_judgement:
             return [Judgement() for _ in candidates]
-        judgements = await self._cascade.judge([self._candidate_passage(candidate) for candidate in candidates])
+        passages = [self._with_forms(self._candidate_passage(candidate), candidate) for candidate in candidates]
+        judgements = await self._cascade.judge(passages)
         self._scored += sum(len(judgement.scores) for judgement in judgements)
         return judgements
 
@@ -175,6 +176,11 @@ class Call:
             last=candidate.finish is not None or full,
             whole=(grammar is not None and grammar.whole) or self._text.is_marked(candidate.text),
         )
+
+    def _with_forms(self, passage: Passage, candidate: Candidate) -> Passage:
+        """The passage with the other forms of the candidate that only its engine knows."""
+        forms = self._session.forms_of(candidate.text)
+        return replace(passage, forms=(*passage.forms, *forms)) if forms else passage
 
     # --- following what was decided
 

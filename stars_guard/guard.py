@@ -136,11 +136,19 @@ class Guard:
         return [answer.result() for answer in answers]
 
     async def check(
-        self, stage: Stage, text: str, *, messages: Sequence[Message] = (), run_id: str | None = None
+        self,
+        stage: Stage,
+        text: str,
+        *,
+        forms: Sequence[str] = (),
+        messages: Sequence[Message] = (),
+        run_id: str | None = None,
     ) -> Checked:
         """Judge one text whole, under the judges of a stage of the policy's rails. A record of its own tells of it.
 
         Args:
+            forms: other forms in which somebody will read the text. Judges that veto read each of them too. The record
+                holds their scores but not their texts.
             messages: the conversation before the text.
             run_id: the caller's id, kept in the record.
 
@@ -148,7 +156,9 @@ class Guard:
             InputError: the guard is closed.
             ScorerError: a judge cannot be loaded, or failed and the policy says ``raise``.
         """
-        return await portal.acall(partial(self._checker.check, stage, text, messages=messages, run_id=run_id))
+        return await portal.acall(
+            partial(self._checker.check, stage, text, forms=forms, messages=messages, run_id=run_id)
+        )
 
     def under(
         self,
@@ -287,9 +297,17 @@ class Blocking:
         """As `Guard.batch`."""
         return portal.call(partial(self._guard.batch, prompts, options, concurrency=concurrency))
 
-    def check(self, stage: Stage, text: str, *, messages: Sequence[Message] = (), run_id: str | None = None) -> Checked:
+    def check(
+        self,
+        stage: Stage,
+        text: str,
+        *,
+        forms: Sequence[str] = (),
+        messages: Sequence[Message] = (),
+        run_id: str | None = None,
+    ) -> Checked:
         """As `Guard.check`."""
-        return portal.call(partial(self._guard.check, stage, text, messages=messages, run_id=run_id))
+        return portal.call(partial(self._guard.check, stage, text, forms=forms, messages=messages, run_id=run_id))
 
     def close(self) -> None:
         """As `Guard.aclose`."""

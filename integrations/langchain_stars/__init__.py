@@ -6,11 +6,13 @@ What `__all__` names is public; modules with an underscore are ours and may chan
   `_waiting` says how the same code serves callers that block and callers that await.
 - `_fields` (what a `ChatStars` is made of), `_keywords` and `_hiding` (what it takes, and what it shows).
 - `_guards`: the guards that an object has opened, their hot reload, and their end.
-- `_texts`: the one place that turns messages and values into the texts that judges read.
+- `_reading`: the one place that turns messages and values into the texts that judges read.
 - `_messages`, `_tool_binding`, `_structured_output`: LangChain's messages, tools and schemas to ours, and back.
 - `_regeneration`, `_stream_pieces`, `_tool_results`: whole answers, streams and tool results of others, judged.
-- `_hidden_runs`, `_hidden_tool_run`, `_tool_stream`, `_run_tracking`, `_decision_events`: what streams, traces and
-  callbacks see, and what they do not.
+- `_tool_door`, `_tool_failures`: what a tool is called with, and what leaves it when it fails.
+- `_hidden_runs` (with `_silent_handlers`, `_judged_cache`, `_quiet_models`) and `_hidden_tool_run`: what streams,
+  traces, callbacks and caches do not see. `_shown_answers`, `_released_answer`, `_run_tracking`, `_decision_events`,
+  `_settled_text`: what they see.
 - `_audit_lookup`: from a run or a message to its audit record.
 """
 

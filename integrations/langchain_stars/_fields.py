@@ -177,7 +177,7 @@ class ChatStarsFields(BaseChatModel):
                 case _:
                     yield name, shown(name or "", value)
 
-    @field_serializer(*SECRETIVE, when_used="json")
+    @field_serializer(*SECRETIVE)
     def _without_secrets(self, value: Any, about: Any) -> Any:
         return shown(about.field_name, value)
 

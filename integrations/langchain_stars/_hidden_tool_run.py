@@ -7,41 +7,42 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from langchain.agents.middleware.types import ToolCallRequest
-from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tools import BaseTool
 
-from langchain_stars._hidden_runs import hidden_runs
 from langchain_stars._waiting import Waiting
+from stars_guard.policy import Policy
 
-__all__ = ["ToolRun", "tool_run"]
+__all__ = ["ToolRun", "tool_run", "withholds_results"]
+
+
+def withholds_results(policy: Policy) -> bool:
+    """Whether a tool's result must not be seen before it has been judged."""
+    return policy.mode == "enforce" and bool(policy.rails.tool_result.judges)
 
 
 class ToolRun:
     """What the block of `tool_run` works on.
 
     Attributes:
-        request: to be handled instead of the caller's request. Its tool does the same, but nobody sees it run.
         result: what streams and traces see as the tool's result. Set it before the block ends.
     """
 
-    def __init__(self, request: ToolCallRequest) -> None:
-        self.request = request
+    def __init__(self) -> None:
         self.result: Any = None
 
 
 @asynccontextmanager
 async def tool_run(waiting: Waiting, request: ToolCallRequest, *, hidden: bool) -> AsyncIterator[ToolRun]:
-    """The tool's run around a block that handles the request.
+    """The tool's run around a block that handles the request, and raises only what may be shown.
 
     Args:
         hidden: whether streams and traces see a run of ours, with the block's ``result``, instead of the tool's own.
     """
-    shown = ToolRun(request)
+    shown = ToolRun()
     if not hidden or request.tool is None:
         yield shown
         return
-    shown.request = request.override(tool=_hidden(request.tool))
     manager: Any = waiting.callback_manager.configure(*_inherited(request.tool))
     manager = await waiting.result(manager.on_tool_start(**_start(request)))
     try:
@@ -76,25 +77,3 @@ def _start(request: ToolCallRequest) -> dict[str, Any]:
         "inputs": call["args"],
         "tool_call_id": call["id"],
     }
-
-
-def _hidden(tool: BaseTool) -> BaseTool:
-    """The same tool, whose runs nobody sees."""
-    plain = tool.model_copy(update={"callbacks": None})
-    same = plain.model_copy()
-
-    def invoke(given: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        with hidden_runs():
-            return plain.invoke(given, _quiet(config), **kwargs)
-
-    async def ainvoke(given: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        with hidden_runs():
-            return await plain.ainvoke(given, _quiet(config), **kwargs)
-
-    # a pydantic model takes fields alone; these go before the methods of its class
-    same.__dict__.update(invoke=invoke, ainvoke=ainvoke)
-    return same
-
-
-def _quiet(config: RunnableConfig | None) -> RunnableConfig:
-    return {**(config or {}), "callbacks": None}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from stars_guard.audit import AuditStore
 from stars_guard.errors import InputError
@@ -14,7 +14,7 @@ from stars_guard.policy import Policy
 
 __all__ = ["SECRETIVE", "check_not_hidden", "digest_of", "shown", "shown_policy"]
 
-SECRETIVE = ("base_url", "backend_options", "audit")
+SECRETIVE = ("base_url", "backend_options", "audit", "policy", "policies")
 """The fields whose values may hold a password or a key. `SecretStr` hides the others by itself."""
 
 _HIDDEN = "__hidden__"
@@ -30,11 +30,18 @@ def shown(name: str, value: Any) -> Any:
             return [_url(url) for url in value]
         case "audit", str():
             scheme, _, _ = value.partition("://")
-            return value if scheme in _LOCAL else f"{scheme}://{_HIDDEN}"
+            place, query, _ = value.partition("?")
+            if scheme not in _LOCAL:
+                return f"{scheme}://{_HIDDEN}" if "://" in value else _HIDDEN
+            return f"{place}?{_HIDDEN}" if query else value
         case "audit", AuditStore():
             return type(value).__name__
         case "backend_options", Mapping():
             return dict.fromkeys(value, _HIDDEN)
+        case "policy", Policy() | Mapping():
+            return f"{_HIDDEN}: {shown_policy(value)}"
+        case "policies", list():
+            return [shown("policy", one) for one in value]
         case _:
             return value
 
@@ -47,10 +54,12 @@ def shown_policy(source: Any) -> Any:
 
 
 def _url(url: str) -> str:
-    """A server's URL without user, password and query, each of which may be a key."""
-    parts = urlsplit(url)
-    host = f"{_HIDDEN}@{parts.netloc.rpartition('@')[2]}" if "@" in parts.netloc else parts.netloc
-    return urlunsplit(parts._replace(netloc=host, query=_HIDDEN if parts.query else ""))
+    """A server's URL without user, password, query and fragment, each of which may be a key."""
+    place, *rest = re.split("[?#]", url, maxsplit=1)
+    scheme, separator, host = place.rpartition("://")
+    if "@" in host:
+        host = f"{_HIDDEN}@{host.rpartition('@')[2]}"
+    return f"{scheme}{separator}{host}{'?' + _HIDDEN if rest else ''}"
 
 
 def check_not_hidden(given: Mapping[str, Any]) -> None:

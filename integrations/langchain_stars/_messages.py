@@ -10,6 +10,7 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from langchain_stars._tool_binding import call_chunks, calls_of, invalid_calls_of
+from langchain_stars._trust import remember_answer
 from stars_guard.core.events import Called, Event, Finished, Released
 from stars_guard.core.messages import Message, ToolCall
 from stars_guard.core.vocabulary import Role
@@ -87,6 +88,7 @@ def result_of(guard: Guard, done: Finished) -> ChatResult:
         usage_metadata=_usage(done),
         response_metadata=_metadata(guard, done),
     )
+    remember_answer(message, guard.policy, done.call_id)
     return ChatResult(generations=[ChatGeneration(message=message)])
 
 
@@ -103,6 +105,7 @@ def chunk_of(guard: Guard, event: Event, *, beside_blocks: bool) -> ChatGenerati
             chunks = call_chunks(event, beside_blocks=beside_blocks)
             return ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=chunks))
         case Finished():
+            result_of(guard, event)  # takes note of the answer that the chunks add up to
             return ChatGenerationChunk(
                 message=AIMessageChunk(
                     content=_content(guard, event, ""),

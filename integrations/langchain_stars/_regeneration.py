@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from langchain_stars._hidden_runs import current_run_id, hidden_runs
+from langchain_stars._reading import Reading
 from langchain_stars._waiting import Waiting
 from stars_guard.backends.supplied import SuppliedBackend
 from stars_guard.core.events import Drawing, Finished, Kept
@@ -39,19 +40,21 @@ async def regenerate_until_kept(
     *,
     messages: Sequence[Message],
     model: str,
-    text_of: Callable[[T], str],
+    reading_of: Callable[[T], Reading],
+    is_judged: Callable[[T], bool] = lambda answer: False,
     attempts: int | None = None,
     run_id: str | None = None,
 ) -> JudgedAnswer[T]:
     """Generate answers until the guard keeps one or the policy's attempts are used up.
 
-    The answers stay what they are. The policy's decisions and the record see their text alone.
+    The answers stay what they are. The policy's decisions and the record see their texts alone.
 
     Args:
         generate: gives the next answer. Streams and traces do not see its runs.
         messages: the conversation before the answer.
         model: the name of the model that generates, for the record.
-        text_of: an answer's text. An answer without text, such as one of tool calls alone, is kept without judging.
+        reading_of: an answer's texts. An answer that holds none is kept without judging.
+        is_judged: whether an answer was judged under this policy while it was generated, and may be kept.
         attempts: the most answers, where that is fewer than the policy's attempts.
         run_id: the caller's run, for the record; the default is the LangChain run that the code is in.
 
@@ -68,11 +71,12 @@ async def regenerate_until_kept(
             answer = await generate()
         answers.append(answer)
         usage = getattr(answer, "usage_metadata", None) or {}
-        engine.supply(text_of(answer), tokens=max(1, usage.get("output_tokens", 1)))
+        reading = reading_of(answer)
+        engine.supply(reading.text, tokens=max(1, usage.get("output_tokens", 1)), forms=reading.forms)
 
     kept: JudgedAnswer[T] | None = None
     await add_answer()
-    if not text_of(answers[0]):
+    if is_judged(answers[0]) or not reading_of(answers[0]):
         return JudgedAnswer(answer=answers[0])
     async with aclosing(waiting.events(guard, messages, options, engine)) as events:
         async for event in events:

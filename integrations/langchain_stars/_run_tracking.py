@@ -7,7 +7,7 @@ note of the run when it starts. The callback also closes what a stream that is l
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
-from contextlib import aclosing, closing
+from contextlib import AbstractContextManager, aclosing, closing, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,10 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config, merge_configs
+from pydantic import PrivateAttr
+
+from langchain_stars._judged_cache import caches_allowed
+from langchain_stars._shown_answers import ShownAnswers
 
 __all__ = ["ModelRun", "RunTracking", "TrackedRun", "current_run", "listeners"]
 
@@ -100,6 +104,9 @@ def current_run() -> TrackedRun | None:
 class RunTracking(BaseChatModel):
     """A chat model that tracks its run at each of its doors."""
 
+    _shown: ShownAnswers | None = PrivateAttr(default=None)
+    """Where the model is part of a hidden call, what its runs are shown to all the same."""
+
     def invoke(
         self,
         input: LanguageModelInput,  # noqa: A002
@@ -110,7 +117,8 @@ class RunTracking(BaseChatModel):
     ) -> AIMessage:
         """One answer."""
         config, _ = self._tracked(config)
-        return super().invoke(input, config, stop=stop, **kwargs)
+        with self._caches():
+            return super().invoke(input, config, stop=stop, **kwargs)
 
     async def ainvoke(
         self,
@@ -122,7 +130,8 @@ class RunTracking(BaseChatModel):
     ) -> AIMessage:
         """As `invoke`."""
         config, _ = self._tracked(config)
-        return await super().ainvoke(input, config, stop=stop, **kwargs)
+        with self._caches():
+            return await super().ainvoke(input, config, stop=stop, **kwargs)
 
     def stream(
         self,
@@ -155,6 +164,12 @@ class RunTracking(BaseChatModel):
 
     def _tracked(self, config: RunnableConfig | None) -> tuple[RunnableConfig, _RunTracker]:
         config = ensure_config(config)
+        if self._shown is not None:
+            config = self._shown.config(config)
         handlers = CallbackManager.configure(config.get("callbacks"), self.callbacks).handlers
         tracker = _RunTracker(list(handlers))
         return merge_configs(config, {"callbacks": [tracker]}), tracker
+
+    def _caches(self) -> AbstractContextManager[None]:
+        """A shown model's answers are judged, so a cache may have them."""
+        return caches_allowed() if self._shown is not None else nullcontext()

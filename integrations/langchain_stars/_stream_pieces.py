@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk
 
 from langchain_stars._hidden_runs import hidden_runs
-from langchain_stars._texts import texts_of_calls
+from langchain_stars._reading import Reading, calls_of, read
 from stars_guard.errors import InputError
 
 __all__ = ["CHARACTERS_PER_TOKEN", "PieceCutter", "PieceReader"]
@@ -83,7 +83,11 @@ class _Chunks(ABC):
         """The chunk that releases a piece of text, or None where all is released at the end."""
         return None
 
-    def calls(self) -> list[str]:
+    def forms_at_end(self) -> tuple[str, ...]:
+        """What else is judged with the last piece of text: other forms of all of it, and what the `rest` holds."""
+        return ()
+
+    def calls(self) -> list[Reading]:
         """The tool calls, as judges read them."""
         return []
 
@@ -110,16 +114,22 @@ class _MessageChunks(_Chunks):
         self._sum: Any = None
 
     def add(self, chunk: Any) -> str:
-        if not isinstance(chunk, BaseMessage):
+        if not isinstance(chunk, AIMessage):
             raise _mixed(self, chunk)
+        if not isinstance(chunk, AIMessageChunk):
+            chunk = AIMessageChunk(**chunk.model_dump(exclude={"type"}))
         self._sum = chunk if self._sum is None else self._sum + chunk
-        return chunk.text
+        return str(chunk.text)
 
     def chunk_of(self, text: str) -> Any:
         return AIMessageChunk(content=text, id=self._sum.id)
 
-    def calls(self) -> list[str]:
-        return texts_of_calls(self._sum)
+    def forms_at_end(self) -> tuple[str, ...]:
+        reading = read(self.rest())
+        return tuple(form for form in (reading.text, *reading.forms) if form)
+
+    def calls(self) -> list[Reading]:
+        return calls_of(self._sum)
 
     def rest(self) -> Any:
         fields = self._sum.model_dump(exclude={"type", "content", "additional_kwargs", "chunk_position"})
@@ -129,9 +139,9 @@ class _MessageChunks(_Chunks):
 class _ObjectChunks(_Chunks):
     """Judged and released as a whole: the chunks added up or, where they cannot be added, the last one."""
 
-    def __init__(self, first: Any, text_of: Callable[[Any], str]) -> None:
+    def __init__(self, first: Any, reading_of: Callable[[Any], Reading]) -> None:
         super().__init__(first)
-        self._text_of = text_of
+        self._reading_of = reading_of
         self._sum: Any = None
 
     def add(self, chunk: Any) -> str:
@@ -142,20 +152,23 @@ class _ObjectChunks(_Chunks):
         return ""
 
     def text_at_end(self) -> str:
-        return self._text_of(self._sum)
+        return self._reading_of(self._sum).text
+
+    def forms_at_end(self) -> tuple[str, ...]:
+        return self._reading_of(self._sum).forms
 
     def rest(self) -> Any:
         return self._sum
 
 
-def _chunks_like(first: Any, text_of: Callable[[Any], str]) -> _Chunks:
+def _chunks_like(first: Any, reading_of: Callable[[Any], Reading]) -> _Chunks:
     match first:
         case str():
             return _StringChunks(first)
-        case BaseMessage():
+        case AIMessage():
             return _MessageChunks(first)
         case _:
-            return _ObjectChunks(first, text_of)
+            return _ObjectChunks(first, reading_of)
 
 
 def _mixed(chunks: _Chunks, chunk: Any) -> InputError:
@@ -170,13 +183,13 @@ class PieceReader:
 
     Args:
         chunks: all of one kind: strings, messages, or anything else.
-        text_of: the text of what is neither string nor message.
+        reading_of: the texts of what is neither string nor answer.
         tokens: of a piece, roughly.
     """
 
-    def __init__(self, chunks: AsyncIterator[Any], text_of: Callable[[Any], str], tokens: int) -> None:
+    def __init__(self, chunks: AsyncIterator[Any], reading_of: Callable[[Any], Reading], tokens: int) -> None:
         self._source = chunks
-        self._text_of = text_of
+        self._reading_of = reading_of
         self._cutter = PieceCutter(tokens * CHARACTERS_PER_TOKEN)
         self._chunks: _Chunks | None = None
 
@@ -193,7 +206,7 @@ class PieceReader:
                 self._cutter.add(self._chunks.text_at_end() if self._chunks else "")
                 self._cutter.end()
             else:
-                self._chunks = self._chunks or _chunks_like(chunk, self._text_of)
+                self._chunks = self._chunks or _chunks_like(chunk, self._reading_of)
                 self._cutter.add(self._chunks.add(chunk))
         return not self._cutter.is_empty
 
@@ -210,7 +223,11 @@ class PieceReader:
         """The chunk that releases a piece of text, or None where all is released at the end."""
         return self._chunks.chunk_of(text) if self._chunks else None
 
-    def calls(self) -> list[str]:
+    def forms_at_end(self) -> tuple[str, ...]:
+        """What else is judged with the last piece of text. Nothing of it is released before."""
+        return self._chunks.forms_at_end() if self._chunks else ()
+
+    def calls(self) -> list[Reading]:
         """The tool calls of the stream, as judges read them. They are part of the `rest`."""
         return self._chunks.calls() if self._chunks else []
 

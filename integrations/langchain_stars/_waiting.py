@@ -66,7 +66,14 @@ class Waiting(ABC):
 
     @abstractmethod
     async def check(
-        self, guard: Guard, stage: Stage, text: str, *, messages: Sequence[Message] = (), run_id: str | None = None
+        self,
+        guard: Guard,
+        stage: Stage,
+        text: str,
+        *,
+        forms: Sequence[str] = (),
+        messages: Sequence[Message] = (),
+        run_id: str | None = None,
     ) -> Checked:
         """As `Guard.check`."""
 
@@ -107,9 +114,16 @@ class _Awaiting(Waiting):
                 yield event
 
     async def check(
-        self, guard: Guard, stage: Stage, text: str, *, messages: Sequence[Message] = (), run_id: str | None = None
+        self,
+        guard: Guard,
+        stage: Stage,
+        text: str,
+        *,
+        forms: Sequence[str] = (),
+        messages: Sequence[Message] = (),
+        run_id: str | None = None,
     ) -> Checked:
-        return await guard.check(stage, text, messages=messages, run_id=run_id)
+        return await guard.check(stage, text, forms=forms, messages=messages, run_id=run_id)
 
     async def close(self, guard: Guard) -> None:
         await guard.aclose()
@@ -148,9 +162,16 @@ class _Blocking(Waiting):
                 yield event
 
     async def check(
-        self, guard: Guard, stage: Stage, text: str, *, messages: Sequence[Message] = (), run_id: str | None = None
+        self,
+        guard: Guard,
+        stage: Stage,
+        text: str,
+        *,
+        forms: Sequence[str] = (),
+        messages: Sequence[Message] = (),
+        run_id: str | None = None,
     ) -> Checked:
-        return guard.blocking.check(stage, text, messages=messages, run_id=run_id)
+        return guard.blocking.check(stage, text, forms=forms, messages=messages, run_id=run_id)
 
     async def close(self, guard: Guard) -> None:
         guard.blocking.close()

@@ -22,6 +22,7 @@ from langchain_stars._hiding import digest_of, shown, shown_policy
 from langchain_stars._keywords import PER_CALL, SAMPLING, check_keywords
 from langchain_stars._messages import chunk_of, result_of, to_messages
 from langchain_stars._run_tracking import ModelRun, RunTracking, TrackedRun, current_run
+from langchain_stars._shown_answers import ShownAnswers
 from langchain_stars._structured_output import Method, structured
 from langchain_stars._tool_binding import bound_tools, grammar_of, toolset_of
 from langchain_stars._waiting import AWAITING, BLOCKING, Waiting, iterate, run
@@ -89,6 +90,11 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
 
     def _current_policy(self, given: Mapping[str, Any]) -> Policy:
         return self.guard.policy if self.guard else self._guards.policy(self._chosen_policy(given))
+
+    def _shown_to(self, shown: ShownAnswers) -> Self:
+        """This model, whose runs are shown though the call that it is part of is hidden."""
+        self._shown = shown
+        return self
 
     def _under(self, recipe: GuardRecipe, guards: OpenGuards) -> Self:
         """The same model under the policy of another recipe, whose guards are opened and closed with ``guards``."""
@@ -275,6 +281,8 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
         if kwargs.get("policy") is not None:
             kwargs["policy"] = self._current_policy(kwargs).sha256
         kwargs["stars_guard"] = sorted(self._identifying_params.items(), key=str)
+        if self.base_url is not None:  # with what is hidden elsewhere
+            kwargs["base_url_sha256"] = digest_of({"base_url": self.base_url})
         return super()._get_llm_string(stop, **kwargs)
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -17,30 +16,33 @@ from langchain.agents.middleware.types import (
     hook_config,
     omit_payload,
 )
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolCall
 from langchain_core.runnables import Runnable
 from langgraph.runtime import Runtime
 
+from langchain_stars._conversation import message_of_refusal, transcript
+from langchain_stars._final_answer import judged_end
 from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
-from langchain_stars._hidden_runs import ReleasedAnswer, current_run_id
-from langchain_stars._hidden_tool_run import tool_run
+from langchain_stars._hidden_runs import current_run_id
+from langchain_stars._hidden_tool_run import tool_run, withholds_results
+from langchain_stars._model_answers import answer_or_failure, reading_of_answer
+from langchain_stars._plain import Unreadable
+from langchain_stars._quiet_models import QuietModels
+from langchain_stars._reading import read, reading_of_call
 from langchain_stars._regeneration import regenerate_until_kept
-from langchain_stars._texts import (
-    last_turn,
-    message_of_refusal,
-    text_of_call,
-    text_of_message,
-    texts_of_calls,
-    transcript,
-)
-from langchain_stars._tool_results import call_not_run, judged_result, message_after
-from langchain_stars._tool_stream import ToolOutputFilter, withholds_results
+from langchain_stars._released_answer import ReleasedAnswer
+from langchain_stars._shown_answers import ShownAnswers
+from langchain_stars._tool_door import ToolDoor
+from langchain_stars._tool_failures import judged_failure
+from langchain_stars._tool_results import call_not_run, judged_result
+from langchain_stars._trust import remember
+from langchain_stars._unjudged import GuardedState, check_reading, judged_input, judged_so_far, rejected_before_model
 from langchain_stars._waiting import AWAITING, BLOCKING, Waiting, run
 from langchain_stars.chat_model import ChatStars
 from stars_guard.audit import AuditStore
 from stars_guard.calling.checks import Checked
 from stars_guard.core.messages import Message
-from stars_guard.guard import Guard
+from stars_guard.core.vocabulary import Stage
 
 __all__ = ["StarsGuardMiddleware"]
 
@@ -63,6 +65,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
         PolicyError: the policy cannot be used.
     """
 
+    state_schema = GuardedState
     trace_policy = TracePolicy(process_inputs=omit_payload)
 
     def __init__(
@@ -76,9 +79,9 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
         super().__init__()
         self._recipe = GuardRecipe(policy=policy, audit=audit, allow_python=allow_python)
         self._model = model
+        self._quiet = QuietModels()
         self._guards = OpenGuards()
         self._guards.policy(policy)  # a policy that cannot be used is an error now
-        self.transformers = (partial(ToolOutputFilter, policy=lambda: self._guards.policy(policy)),)
 
     # --- LangChain's hooks, for callers that block and callers that await
 
@@ -125,96 +128,91 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
     # --- what happens behind them
 
     async def _judge_input(self, waiting: Waiting, state: AgentState[Any]) -> dict[str, Any] | None:
-        guard, messages = await self._guards.current(waiting, self._recipe), state["messages"]
-        for index in range(last_turn(messages), len(messages)):
-            text, context = text_of_message(messages[index]), transcript(messages[:index])
-            checked = await waiting.check(guard, "input", text, messages=context, run_id=current_run_id())
-            if not checked.allowed:
-                return _input_refused(guard, messages[index], checked)
-        return None
+        return await judged_input(waiting, await self._guards.current(waiting, self._recipe), state)
 
     async def _answer(
         self, waiting: Waiting, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
     ) -> ModelResponse[Any]:
-        model, recipe = self._model or request.model, self._recipe
+        guard, shown = await self._guards.current(waiting, self._recipe), ShownAnswers()
+        if (found := await rejected_before_model(waiting, guard, request.messages, request.state)) is not None:
+            return ModelResponse(result=[message_of_refusal(guard, found.reason, found.audit_id)])
+        model = self._model or request.model
         if isinstance(model, ChatStars):
-            ours = await waiting.call(lambda: model._under(recipe, self._guards))
-            response: ModelResponse[Any] = await waiting.result(handler(request.override(model=ours)))
-            return response
-        guard = await self._guards.current(waiting, recipe)
-        judged = await regenerate_until_kept(
-            waiting,
-            guard,
-            lambda: waiting.result(handler(request)),
-            messages=transcript([*([request.system_message] if request.system_message else []), *request.messages]),
-            model=_name_of(request.model),
-            text_of=_text_of_response,
-        )
-        response = judged.answer
+            ours = await waiting.call(lambda: model._under(self._recipe, self._guards))
+            request = request.override(model=ours._shown_to(shown))
+        request = self._quiet.request(request)
+        try:
+            judged = await regenerate_until_kept(
+                waiting,
+                guard,
+                lambda: answer_or_failure(waiting, lambda: handler(request)),
+                messages=transcript([*([request.system_message] if request.system_message else []), *request.messages]),
+                model=_name_of(request.model),
+                reading_of=reading_of_answer,
+                is_judged=shown.holds_all_of,
+            )
+        except Unreadable as exc:
+            return ModelResponse(result=[message_of_refusal(guard, exc.message, None)])
         if (ended := judged.rejected) is not None:
             response = ModelResponse(result=[message_of_refusal(guard, ended.reason, ended.call_id)])
-        await waiting.invoke(_run_of_release(response, request), request.messages)
+        elif isinstance(judged.answer, Exception):
+            raise judged.answer
+        else:
+            response = judged.answer
+        for message in response.result:
+            remember(message, guard.policy)
+            if isinstance(message, AIMessage) and not shown.has(message):
+                await waiting.invoke(_run_of_release(message, model), request.messages)
         return response
 
     async def _run_tool(
         self, waiting: Waiting, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]
     ) -> Any:
         guard, run_id = await self._guards.current(waiting, self._recipe), current_run_id()
-        context, call = _conversation_before(request), text_of_call(request.tool_call)
-        checked = await waiting.check(guard, "tool_call", call, messages=context, run_id=run_id)
-        if not checked.allowed:
-            return call_not_run(guard, request, checked)
+        context, call = _conversation_before(request), request.tool_call
 
-        async def judge(message: ToolMessage) -> ToolMessage:
-            text = text_of_message(message)
-            found = await waiting.check(guard, "tool_result", text, messages=context, run_id=run_id)
-            return message_after(guard, message, found)
+        async def check(waiting: Waiting, stage: Stage, value: Any) -> Checked:
+            reader = reading_of_call if stage == "tool_call" else read
+            return await check_reading(waiting, guard, stage, value, reader=reader, messages=context, run_id=run_id)
 
-        async with tool_run(waiting, request, hidden=withholds_results(guard.policy)) as shown:
-            shown.result = await judged_result(await waiting.result(handler(shown.request)), judge)
+        async def refusal(waiting: Waiting, call: ToolCall) -> BaseMessage | None:
+            checked = await check(waiting, "tool_call", call)
+            return None if checked.allowed else call_not_run(guard, call, checked)
+
+        async def judged(result: Any) -> Any:
+            return await judged_result(waiting, guard, call, result, messages=context, run_id=run_id)
+
+        if (refused := await refusal(waiting, call)) is not None:
+            return refused
+        door = ToolDoor(refusal, call, hidden=withholds_results(guard.policy))
+        async with tool_run(waiting, request, hidden=door.hidden) as shown:
+            failure: BaseException | None = None
+            try:
+                with door.hiding():
+                    given = await waiting.result(handler(door.request(request)))
+            except BaseException as exc:
+                failure = exc
+            if failure is not None:  # outside of the handler, so that no error has the tool's as its context
+                raise await judged_failure(failure, lambda text: check(waiting, "tool_result", text), judged)
+            shown.result = await judged(given)
         return shown.result
 
     async def _judge_output(self, waiting: Waiting, state: AgentState[Any]) -> dict[str, Any] | None:
-        guard, messages = await self._guards.current(waiting, self._recipe), state["messages"]
-        last = messages[-1] if messages else None
-        text = text_of_message(last) if isinstance(last, AIMessage) else ""
-        if last is None or text in ("", guard.policy.refusal.message):
-            return None
-        context = transcript(messages[:-1])
-        checked = await waiting.check(guard, "output", text, messages=context, run_id=current_run_id())
-        if checked.allowed:
-            return None
-        cleared = {"structured_response": None} if state.get("structured_response") is not None else {}
-        return {"messages": [message_of_refusal(guard, checked.reason, checked.audit_id, id=last.id)], **cleared}
-
-
-def _input_refused(guard: Guard, message: BaseMessage, checked: Checked) -> dict[str, Any]:
-    # what was rejected must not be read at the next turn, which judges only what is new
-    taken_out = HumanMessage(content="[removed by policy]", id=message.id)
-    refusal = message_of_refusal(guard, checked.reason, checked.audit_id)
-    return {"messages": [taken_out, refusal], "jump_to": "end"}
-
-
-def _text_of_response(response: ModelResponse[Any]) -> str:
-    """The text of an answer; of a structured one also its values. Calls of tools are judged before the tools run."""
-    messages = [message for message in response.result if isinstance(message, AIMessage)]
-    texts = [text_of_message(message) for message in messages]
-    if response.structured_response is not None:
-        texts += [text for message in messages for text in texts_of_calls(message)]
-    return "\n".join(text for text in texts if text)
+        guard = await self._guards.current(waiting, self._recipe)
+        update = await judged_end(waiting, guard, state)
+        return {**(update or {}), **judged_so_far(guard, state)} or None
 
 
 def _name_of(model: Any) -> str:
     return str(getattr(model, "model_name", None) or getattr(model, "model", None) or type(model).__name__)
 
 
-def _run_of_release(response: ModelResponse[Any], request: ModelRequest[Any]) -> Runnable[Any, Any]:
-    """A run that shows the answer to streams, traces and usage callbacks, which did not see the model's own run."""
-    message = next(message for message in response.result if isinstance(message, AIMessage))
+def _run_of_release(message: AIMessage, model: Any) -> Runnable[Any, Any]:
+    """A run that shows the answer to streams, traces and callbacks, which did not see the model's own run."""
     if message.id is None:
         message.id = f"stars-guard-{uuid4()}"
-    name = type(request.model).__name__
-    return ReleasedAnswer(message=message, provider=request.model._llm_type).with_config(run_name=name)
+    released = ReleasedAnswer(message=message, provider=model._llm_type, callbacks=model.callbacks)
+    return released.with_config(run_name=type(model).__name__)
 
 
 def _conversation_before(request: ToolCallRequest) -> list[Message]:

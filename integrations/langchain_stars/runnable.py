@@ -10,10 +10,12 @@ from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackMa
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
+from langchain_stars._conversation import message_of_refusal, messages_of
 from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
+from langchain_stars._quiet_models import quiet_models
+from langchain_stars._reading import Reading, calls_of, read, text_of
 from langchain_stars._regeneration import regenerate_until_kept
 from langchain_stars._stream_pieces import CHARACTERS_PER_TOKEN, PieceReader
-from langchain_stars._texts import message_of_refusal, messages_of, text_of, texts_of_calls
 from langchain_stars._waiting import AWAITING, BLOCKING, Waiting, iterate, run
 from stars_guard.audit import AuditStore
 from stars_guard.backends.supplied import SuppliedBackend
@@ -43,15 +45,15 @@ def guard_runnable(
     The policy's input rail judges the input. The policy's judges and its output rail judge what comes out, and the
     tool-call rail judges tool calls in a message. A stream is judged in pieces of about ``decoding.segment_tokens``
     tokens, each before it is released. Runs inside are neither streamed nor traced, because they may hold what is
-    rejected.
+    rejected; callbacks that a model inside was made with aren't called.
 
     Args:
         on_reject: ``refuse`` gives the policy's refusal message, in the kind of what comes out; ``raise`` raises
             `Refused`. Where the kind is unknown, or is neither text nor message, it raises too.
         attempts: how often the runnable may be asked for a whole answer, at most the policy's ``decoding.attempts``.
             A stream is asked for once, because its beginning has been released.
-        text: gives the text of an input or output that is not plain. The default reads strings, messages, prompts,
-            and every value of mappings and models.
+        text: gives the text of an input or output that is not plain, and then nothing else of it is judged. The
+            default reads every string in messages, prompts, documents, mappings, lists, models and dataclasses.
         audit: a store or its URL, instead of the policy's.
         allow_python: whether the policy's judges may name Python code to run.
 
@@ -71,7 +73,7 @@ class GuardedRunnable(OpensGuards, Runnable[Any, Any]):
     def __init__(
         self, runnable: Runnable[Any, Any], recipe: GuardRecipe, on_reject: OnReject, attempts: int, text: Text
     ) -> None:
-        self._runnable = runnable
+        self._runnable = quiet_models(runnable)
         self._recipe = recipe
         self._on_reject = on_reject
         self._attempts = attempts
@@ -141,7 +143,8 @@ class GuardedRunnable(OpensGuards, Runnable[Any, Any]):
 
     async def _answer(self, waiting: Waiting, given: Any, run_id: str, kwargs: dict[str, Any]) -> Any:
         guard = await self._guards.current(waiting, self._recipe)
-        checked = await waiting.check(guard, "input", self._text(given), run_id=run_id)
+        asked = self._read(given)
+        checked = await waiting.check(guard, "input", asked.text, forms=asked.forms, run_id=run_id)
         if not checked.allowed:
             return self._refusal(guard, _output_type(self._runnable), checked)
         judged = await regenerate_until_kept(
@@ -150,14 +153,14 @@ class GuardedRunnable(OpensGuards, Runnable[Any, Any]):
             lambda: waiting.invoke(self._runnable, given, **kwargs),
             messages=self._messages(given),
             model=self._runnable.get_name(),
-            text_of=self._text,
+            reading_of=self._read,
             attempts=self._attempts,
             run_id=run_id,
         )
         if judged.rejected is not None:
             return self._refusal(guard, type(judged.answer), judged.rejected)
-        for call in texts_of_calls(judged.answer):
-            checked = await waiting.check(guard, "tool_call", call, run_id=run_id)
+        for call in calls_of(judged.answer):
+            checked = await waiting.check(guard, "tool_call", call.text, forms=call.forms, run_id=run_id)
             if not checked.allowed:
                 return self._refusal(guard, AIMessage, checked)
         return judged.answer
@@ -166,7 +169,8 @@ class GuardedRunnable(OpensGuards, Runnable[Any, Any]):
         self, waiting: Waiting, given: Any, run_id: str, kwargs: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
         guard = await self._guards.current(waiting, self._recipe)
-        checked = await waiting.check(guard, "input", self._text(given), run_id=run_id)
+        asked = self._read(given)
+        checked = await waiting.check(guard, "input", asked.text, forms=asked.forms, run_id=run_id)
         if not checked.allowed:
             yield self._refusal(guard, _output_type(self._runnable), checked)
             return
@@ -179,9 +183,9 @@ class GuardedRunnable(OpensGuards, Runnable[Any, Any]):
         self, waiting: Waiting, guard: Guard, given: Any, run_id: str, chunks: AsyncIterator[Any]
     ) -> AsyncGenerator[Any, None]:
         """The chunks that may be released, and the refusal where one may not."""
-        reader = PieceReader(chunks, self._text, guard.policy.decoding.segment_tokens)
+        reader = PieceReader(chunks, self._read, guard.policy.decoding.segment_tokens)
         engine = SuppliedBackend(self._runnable.get_name())
-        if await reader.read():
+        if await reader.read() or reader.forms_at_end():
             options = CallOptions(run_id=run_id, attempts=1)
             async with aclosing(waiting.events(guard, self._messages(given), options, engine)) as events:
                 async for event in events:
@@ -189,7 +193,9 @@ class GuardedRunnable(OpensGuards, Runnable[Any, Any]):
                         case Drawing():
                             await reader.read()
                             piece, is_last = reader.take()
-                            engine.supply(piece, tokens=max(1, len(piece) // CHARACTERS_PER_TOKEN), last=is_last)
+                            tokens = max(1, len(piece) // CHARACTERS_PER_TOKEN)
+                            forms = reader.forms_at_end() if is_last else ()
+                            engine.supply(piece, tokens=tokens, last=is_last, forms=forms)
                         case Released(text=text) if (chunk := reader.chunk_of(text)) is not None:
                             yield chunk
                         case Finished() if event.finish not in ("eos", "stop", "length"):
@@ -198,12 +204,15 @@ class GuardedRunnable(OpensGuards, Runnable[Any, Any]):
                         case _:
                             pass
         for call in reader.calls():
-            checked = await waiting.check(guard, "tool_call", call, run_id=run_id)
+            checked = await waiting.check(guard, "tool_call", call.text, forms=call.forms, run_id=run_id)
             if not checked.allowed:
                 yield self._refusal(guard, AIMessageChunk, checked)
                 return
         if (rest := reader.rest()) is not None:
             yield rest
+
+    def _read(self, value: Any) -> Reading:
+        return read(value) if self._text is text_of else Reading(text=self._text(value))
 
     def _messages(self, given: Any) -> Any:
         return messages_of(given if self._text is text_of else self._text(given))

@@ -134,6 +134,10 @@ class Session(ABC):
                 prefix is then as it was.
         """
 
+    def forms_of(self, text: str) -> tuple[str, ...]:
+        """Other forms in which somebody will read a proposal of that text. Judges that veto read them too."""
+        return ()
+
     @abstractmethod
     async def aclose(self) -> None:
         """Free the prefix and abort every proposal that is still open. May be called twice."""

@@ -58,6 +58,9 @@ class _Session(Session):
         self.proposals.update(proposals)
         return list(proposals)
 
+    def forms_of(self, text: str) -> tuple[str, ...]:
+        return self._backend.forms_of(text)
+
     async def commit(self, proposal: Proposal, length: int, *, go_on: bool = False) -> int:
         if proposal not in self.proposals or not 0 <= length <= proposal.drawn:
             raise ProtocolError("only what an open proposal of this session holds can be committed")
@@ -81,17 +84,24 @@ class SuppliedBackend(Backend):
     def __init__(self, model: str) -> None:
         self.identity = {"engine": "handed in", "model": model}
         self._supplied: deque[list[Token]] = deque()
+        self._forms: dict[str, tuple[str, ...]] = {}
         self._closed = False
 
-    def supply(self, text: str, *, tokens: int = 1, last: bool = True) -> None:
+    def supply(self, text: str, *, tokens: int = 1, last: bool = True, forms: Sequence[str] = ()) -> None:
         """Supply one proposal.
 
         Args:
+            forms: other forms in which somebody will read it. Judges that veto read them too.
             tokens: how many the model counts for it.
             last: whether the answer ends with it.
         """
+        self._forms[text] = tuple(dict.fromkeys((*self._forms.get(text, ()), *forms)))
         rest = [Token(0, "") for _ in range(min(tokens, MOST_TOKENS // 2) - 1)]
         self._supplied.append([Token(0, text), *rest, *([Token(0, "", last=True)] if last else [])])
+
+    def forms_of(self, text: str) -> tuple[str, ...]:
+        """The forms that were supplied with a text."""
+        return self._forms.get(text, ())
 
     def take(self, count: int) -> list[list[Token]]:
         """Take what was supplied first.

@@ -195,7 +195,7 @@ class Call:
         totals = self._decoder.totals
         full = totals.kept + len(candidate) >= self._settings.max_tokens
         written = self._written(candidate, index=totals.segments, last=candidate.finish is not None or full)
-        return self._readings.of(candidate, written)
+        return self._with_forms(self._readings.of(candidate, written), candidate)
 
     def _written(self, candidate: Candidate, *, index: int, last: bool) -> Passage:
         accepted = self._text.accepted
@@ -209,6 +209,11 @@ class Call:
             last=last,
             whole=candidate.whole,
         )
+
+    def _with_forms(self, passage: Passage, candidate: Candidate) -> Passage:
+        """The passage with the other forms of the candidate that only its engine knows."""
+        forms = self._session.forms_of(candidate.text)
+        return replace(passage, forms=(*passage.forms, *forms)) if forms else passage
 
     # --- following what was decided
 

@@ -52,11 +52,17 @@ class Checker:
         self._rails = dict(policy.rails.items())
 
     async def check(
-        self, stage: Stage, text: str, *, messages: Sequence[Message] = (), run_id: str | None = None
+        self,
+        stage: Stage,
+        text: str,
+        *,
+        forms: Sequence[str] = (),
+        messages: Sequence[Message] = (),
+        run_id: str | None = None,
     ) -> Checked:
         """Judge a text. The arguments are those of `Guard.check`."""
         with self._loaded.in_use():
-            if not self._rails[stage].judges or not text or self._policy.mode == "off":
+            if not self._rails[stage].judges or not (text or any(forms)) or self._policy.mode == "off":
                 return Checked(stage=stage, allowed=True, text=text)
             call_id = uuid.uuid4().hex
             recording = Recording(
@@ -69,7 +75,7 @@ class Checker:
                 span=f"stars_guard.check {stage}",
             )
             async with recording:
-                check = _Check(self._policy, stage, text, tuple(messages), call_id, recording)
+                check = _Check(self._policy, stage, text, tuple(forms), tuple(messages), call_id, recording)
                 recording.follow(check)
                 return await check.run(await self._loaded.cascade(stage))
 
@@ -82,11 +88,13 @@ class _Check:
         policy: Policy,
         stage: Stage,
         text: str,
+        forms: tuple[str, ...],
         messages: tuple[Message, ...],
         call_id: str,
         recording: Recording,
     ) -> None:
         self._policy, self._stage, self._text, self._messages = policy, stage, text, messages
+        self._forms = forms
         self._call_id = call_id
         self._recording = recording
         self._reason = ""
@@ -100,7 +108,7 @@ class _Check:
     async def run(self, cascade: Cascade) -> Checked:
         self._recording.judged_by(cascade)
         try:
-            judgement = await self._judge(cascade, self._text)
+            judgement = await self._judge(cascade, self._text, self._forms)
             if judgement.veto is None:
                 return self._pass("passed", self._text, Kept(segment=0, attempt=0, how="accepted"))
             self._reason = f"vetoed by {judgement.veto}"
@@ -117,7 +125,10 @@ class _Check:
         return Checked(stage=self._stage, allowed=False, text="", reason=self._reason, audit_id=self._call_id)
 
     async def _redact(self, cascade: Cascade, judgement: Judgement) -> str | None:
-        """A copy that no judge vetoes; each round takes out what one judge points at, as no other is asked then."""
+        """A copy that no judge vetoes; each round takes out what one judge points at, as no other is asked then.
+
+        Whoever delivers the copy has no other form of the text left.
+        """
         text = self._text
         while judgement.veto is not None:
             clean = _redacted(cascade, judgement, text)
@@ -126,7 +137,7 @@ class _Check:
             text, judgement = clean, await self._judge(cascade, clean)
         return text
 
-    async def _judge(self, cascade: Cascade, text: str) -> Judgement:
+    async def _judge(self, cascade: Cascade, text: str, forms: tuple[str, ...] = ()) -> Judgement:
         passage = Passage(
             call_id=self._call_id,
             messages=self._messages,
@@ -134,6 +145,7 @@ class _Check:
             segment=text,
             last=True,
             role=_WRITERS[self._stage],
+            forms=forms,
         )
         (judgement,) = await cascade.judge([of_a_text(passage, is_call=self._stage == "tool_call")])
         verdict: Verdict = "rejected" if judgement.veto else "accepted"
@@ -155,7 +167,8 @@ class _Check:
 
     def _pass(self, finish: CheckFinish, text: str, kept: Kept) -> Checked:
         self._recording.add(kept)
-        self._recording.add(Released(segment=0, text=text))
+        if text:  # only its other forms were judged
+            self._recording.add(Released(segment=0, text=text))
         self._recording.finish(finish, self._reason)
         return Checked(
             stage=self._stage, allowed=finish == "passed", text=text, reason=self._reason, audit_id=self._call_id

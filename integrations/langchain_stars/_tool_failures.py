@@ -1,0 +1,73 @@
+"""What leaves a tool that fails: its error, judged as its result would be.
+
+An error's text comes from outside as a result does. It reaches callbacks and traces, the caller, and the model where
+the agent turns errors into messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand
+from langgraph.types import Interrupt
+
+from stars_guard.calling.checks import Checked
+from stars_guard.errors import Refused
+
+__all__ = ["judged_failure"]
+
+
+async def judged_failure(
+    failure: BaseException,
+    judge: Callable[[str], Awaitable[Checked]],
+    judge_result: Callable[[Any], Awaitable[Any]],
+) -> BaseException:
+    """The error that may be raised in the place of a tool's: the same one, or one that withholds its text.
+
+    Args:
+        judge: judges a text as a tool's result.
+        judge_result: judges what a tool gives to the graph.
+    """
+    if isinstance(failure, ParentCommand):
+        judged = await judge_result(failure.args[0])
+        return failure if judged is failure.args[0] else ParentCommand(judged)
+    is_silent = isinstance(failure, GraphBubbleUp) and not isinstance(failure, GraphInterrupt)
+    if is_silent or not isinstance(failure, (Exception, GraphInterrupt)):
+        return failure  # the end of the run, and no word of the tool's
+    checked = await judge("\n".join(dict.fromkeys(_texts(failure, set()))))
+    if checked.allowed:
+        return failure
+    what = "a question" if isinstance(failure, GraphInterrupt) else "an error"
+    error = Refused(f"the text of {what} of a tool was withheld: {checked.reason}", hint=f"record {checked.audit_id}")
+    error.audit_id = checked.audit_id
+    return error
+
+
+def _texts(value: Any, seen: set[int]) -> list[str]:
+    """Every text that an error holds, with the errors behind it, as they are and as they are shown."""
+    if value is None or isinstance(value, (bool, int, float)) or id(value) in seen:
+        return []
+    seen.add(id(value))
+    parts: list[Any]
+    match value:
+        case str():
+            return [value]
+        case bytes():
+            return [value.decode(errors="replace")]
+        case BaseException():
+            parts = [type(value).__name__, *_printed(value), value.args, vars(value), value.__cause__]
+            parts += [value.__context__, getattr(value, "exceptions", ()), getattr(value, "__notes__", ())]
+        case Interrupt():
+            parts = [value.value, *_printed(value.value)]
+        case Mapping():
+            parts = [*value.keys(), *value.values()]
+        case list() | tuple() | set() | frozenset():
+            parts = list(value)
+        case _:
+            parts = _printed(value)
+    return [text for part in parts for text in _texts(part, seen)]
+
+
+def _printed(value: Any) -> list[str]:
+    return [str(value), repr(value)]

@@ -1,0 +1,172 @@
+"""Which messages this process has judged already, so that none is judged twice and none is believed.
+
+A message that comes back, in a conversation that a client resends or from an agent's inner middleware, may claim
+anything of itself. It counts as judged only if all that it says is what was judged here under the same policy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage
+
+from langchain_stars._plain import Unreadable, plain
+from langchain_stars._reading import texts_beside
+from stars_guard.policy import Policy
+
+__all__ = [
+    "MOST_REMEMBERED",
+    "digest_of_message",
+    "fingerprint",
+    "is_ours",
+    "remember",
+    "remember_answer",
+    "was_judged",
+]
+
+MOST_REMEMBERED = 100_000
+"""Digests that the process keeps. The one that was not asked for longest goes first; its message is judged again."""
+
+
+class _Remembered:
+    """A bounded set of digests. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._digests: OrderedDict[bytes, None] = OrderedDict()
+
+    def add(self, digest: bytes) -> None:
+        with self._lock:
+            self._digests[digest] = None
+            self._digests.move_to_end(digest)
+            while len(self._digests) > MOST_REMEMBERED:
+                self._digests.popitem(last=False)
+
+    def has(self, digest: bytes) -> bool:
+        with self._lock:
+            if digest not in self._digests:
+                return False
+            self._digests.move_to_end(digest)
+            return True
+
+
+_remembered = _Remembered()
+
+
+def remember_answer(message: BaseMessage, policy: Policy, audit_id: str | None) -> None:
+    """Take note that the guard has released an answer under a policy.
+
+    Args:
+        audit_id: of the answer's record. `is_ours` asks for it.
+    """
+    _remember(message, policy, f"answer {audit_id}")
+    remember(message, policy)
+
+
+def remember(message: BaseMessage, policy: Policy) -> None:
+    """Take note that a message has passed a rail of a policy, or that the guard has written it."""
+    _remember(message, policy, "judged")
+
+
+def is_ours(message: BaseMessage, policy: Policy) -> bool:
+    """Whether a message is an answer that the guard has released under this policy, and carries its record's id.
+
+    The name that an agent gives to its answers does not count: see `was_judged`.
+    """
+    about = message.response_metadata.get("stars_guard")
+    claimed = about.get("audit_id") if isinstance(about, Mapping) else None
+    if not isinstance(claimed, str) or not isinstance(message, AIMessage):
+        return False
+    return _is_remembered(message.model_copy(update={"name": None}), policy, f"answer {claimed}")
+
+
+def was_judged(message: BaseMessage, policy: Policy) -> bool:
+    """Whether a message has passed a rail of this policy before, with all that it holds now."""
+    return _is_remembered(message, policy, "judged")
+
+
+def digest_of_message(message: BaseMessage) -> str:
+    """Tells messages apart by who says them and by all that they say. Names, ids and metadata do not count.
+
+    Raises:
+        Unreadable: it cannot be read.
+    """
+    content: Any = plain(message.content)
+    if isinstance(content, list):
+        content = [block for block in content if not _adds_nothing(block, message)]
+        if len(content) == 1 and isinstance(content[0], dict) and content[0].keys() == {"type", "text"}:
+            content = content[0]["text"]
+    words = json.dumps(_said(message, content), sort_keys=True, ensure_ascii=True, default=_unreadable)
+    return hashlib.blake2b(words.encode(), digest_size=20).hexdigest()
+
+
+def _said(message: BaseMessage, content: Any) -> dict[str, Any]:
+    return {
+        "who": [type(message).__name__.removesuffix("Chunk"), getattr(message, "role", None)],
+        "content": content or "",
+        "calls": [_call(call) for call in getattr(message, "tool_calls", ())],
+        "failed": [_call(call) for call in getattr(message, "invalid_tool_calls", ())],
+        "kwargs": plain(message.additional_kwargs),
+        "artifact": plain(getattr(message, "artifact", None)),
+        "answers": getattr(message, "tool_call_id", None),
+    }
+
+
+def _unreadable(value: Any) -> Any:
+    raise Unreadable(f"cannot judge a {type(value).__name__} inside a message", hint="send its text")
+
+
+def fingerprint(message: BaseMessage) -> str | None:
+    """Tells messages apart by everything that they hold; None where that cannot be read."""
+    try:
+        parts = [digest_of_message(message), *texts_beside(message)]
+    except Unreadable:
+        return None
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
+
+
+def _adds_nothing(block: Any, message: BaseMessage) -> bool:
+    """Whether a block of content is empty, or a call that is among the message's calls too."""
+    if isinstance(block, str):
+        return not block
+    if not isinstance(block, Mapping):
+        return False
+    if block.get("type") == "tool_call":
+        calls = [plain(dict(call)) for call in getattr(message, "tool_calls", ())]
+        return any(all({"type": "tool_call", **call}.get(key) == item for key, item in block.items()) for call in calls)
+    return block.keys() == {"type", "text"} and not block["text"]
+
+
+def _call(call: Mapping[str, Any]) -> list[Any]:
+    return [plain(call.get(key)) for key in ("id", "name", "args", "error")]
+
+
+def _remember(message: BaseMessage, policy: Policy, kind: str) -> None:
+    try:
+        digest = digest_of_message(message)
+        beside = texts_beside(message)
+    except Unreadable:
+        return  # it is judged again
+    _remembered.add(_key(policy, kind, digest))
+    for text in beside:
+        _remembered.add(_key(policy, "beside", text))
+
+
+def _is_remembered(message: BaseMessage, policy: Policy, kind: str) -> bool:
+    try:
+        digest = digest_of_message(message)
+        beside = texts_beside(message)
+    except Unreadable:
+        return False
+    keys = [_key(policy, kind, digest), *(_key(policy, "beside", text) for text in beside)]
+    return all(_remembered.has(key) for key in keys)
+
+
+def _key(policy: Policy, kind: str, text: str) -> bytes:
+    words = "\0".join((policy.sha256, kind, text))
+    return hashlib.blake2b(words.encode(errors="surrogatepass"), digest_size=20).digest()

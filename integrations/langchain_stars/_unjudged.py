@@ -1,0 +1,142 @@
+"""The messages that no rail has seen yet: what a client sends, and what reaches a model past the other rails.
+
+Everything in an agent's input is input, whoever is said to have written it, except what this guard has judged before:
+in this process, or in an earlier turn of a conversation that a checkpointer keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, NotRequired
+
+from langchain.agents.middleware.types import AgentState, PrivateStateAttr
+from langchain_core.messages import BaseMessage, HumanMessage, RemoveMessage, ToolMessage
+from langchain_core.runnables.config import var_child_runnable_config
+from langgraph.graph.message import REMOVE_ALL_MESSAGES
+
+from langchain_stars._block_keys import is_usual
+from langchain_stars._conversation import REMOVED, last_turn, message_of_refusal, transcript
+from langchain_stars._hidden_runs import current_run_id
+from langchain_stars._plain import Unreadable
+from langchain_stars._reading import Reading, read
+from langchain_stars._trust import fingerprint, remember, was_judged
+from langchain_stars._waiting import Waiting
+from stars_guard.calling.checks import Checked
+from stars_guard.core.messages import Message
+from stars_guard.core.vocabulary import Stage
+from stars_guard.guard import Guard
+
+__all__ = ["GuardedState", "check_reading", "judged_input", "judged_so_far", "rejected_before_model"]
+
+
+class GuardedState(AgentState[Any]):
+    """An agent's state with the fingerprints of the messages that were judged in earlier turns.
+
+    No input can set them and no output shows them.
+    """
+
+    stars_guard_judged: NotRequired[Annotated[Sequence[str], PrivateStateAttr]]
+
+
+async def check_reading(
+    waiting: Waiting,
+    guard: Guard,
+    stage: Stage,
+    value: Any,
+    *,
+    reader: Callable[[Any], Reading] = read,
+    messages: Sequence[Message] = (),
+    run_id: str | None = None,
+) -> Checked:
+    """Judge all texts of a value. What nobody can read is rejected, unless the policy only watches.
+
+    Args:
+        reader: reads the value.
+    """
+    try:
+        reading = reader(value)
+    except Unreadable as exc:
+        watched = guard.policy.mode == "enforce" and bool(dict(guard.policy.rails.items())[stage].judges)
+        return Checked(stage=stage, allowed=not watched, text="", reason=exc.message)
+    return await waiting.check(
+        guard, stage, reading.text, forms=reading.forms, messages=messages, run_id=run_id or current_run_id()
+    )
+
+
+async def judged_input(waiting: Waiting, guard: Guard, state: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Judge what is new in a state, and all of the user's last turn.
+
+    Returns:
+        None, or the update that takes the rejected messages out and ends the agent with the refusal.
+    """
+    messages: Sequence[BaseMessage] = state["messages"]
+    turn, known = last_turn(messages), _judged_before(state)
+    rejected: dict[int, Checked] = {}
+    for index, message in enumerate(messages):
+        if index < turn and (was_judged(message, guard.policy) or fingerprint(message) in known):
+            continue
+        checked = await check_reading(waiting, guard, "input", message, messages=_before(messages, index))
+        if checked.allowed:
+            remember(message, guard.policy)
+        else:
+            rejected[index] = checked
+    if not rejected:
+        return None
+    first = next(iter(rejected.values()))
+    refusal = message_of_refusal(guard, first.reason, first.audit_id)
+    return {"messages": [*_taken_out(guard, messages, rejected), refusal], "jump_to": "end"}
+
+
+async def rejected_before_model(
+    waiting: Waiting, guard: Guard, messages: Sequence[BaseMessage], state: Any
+) -> Checked | None:
+    """The first rejection among the messages that a model is about to read and that no rail has seen.
+
+    These are the words of a person who was asked about a call, and what other middleware puts into the conversation.
+    """
+    known = _judged_before(state)
+    for index, message in enumerate(messages):
+        if was_judged(message, guard.policy) or fingerprint(message) in known:
+            continue
+        stages: list[Stage] = ["input", "tool_result"] if isinstance(message, ToolMessage) else ["input"]
+        for stage in stages:
+            checked = await check_reading(waiting, guard, stage, message, messages=_before(messages, index))
+            if not checked.allowed:
+                return checked
+        remember(message, guard.policy)
+    return None
+
+
+def judged_so_far(guard: Guard, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The update of a state that tells the next turn which of the messages were judged."""
+    config = var_child_runnable_config.get() or {}
+    if not guard.policy.rails.input.judges or "thread_id" not in config.get("configurable", {}):
+        return {}  # without a thread there is no next turn that a checkpointer would bring
+    known = _judged_before(state)
+    found = [(message, fingerprint(message)) for message in state["messages"]]
+    judged = [mark for message, mark in found if mark and (mark in known or was_judged(message, guard.policy))]
+    return {} if set(judged) == known else {"stars_guard_judged": judged}
+
+
+def _judged_before(state: Any) -> set[str]:
+    marks = state.get("stars_guard_judged") if isinstance(state, Mapping) else None
+    return set(marks or ())
+
+
+def _before(messages: Sequence[BaseMessage], index: int) -> list[Message]:
+    return transcript(messages[:index]) if index else []
+
+
+def _taken_out(guard: Guard, messages: Sequence[BaseMessage], rejected: Mapping[int, Any]) -> list[BaseMessage]:
+    """The messages that take the place of those that were rejected."""
+    # what was rejected must not be read at the next turn, which judges only what is new
+    if all(is_usual(messages[index].id or "") for index in rejected):
+        return [_removed(guard, messages[index].id) for index in rejected]
+    whole = [_removed(guard, None) if index in rejected else message for index, message in enumerate(messages)]
+    return [RemoveMessage(id=REMOVE_ALL_MESSAGES), *whole]  # an id may be what was rejected
+
+
+def _removed(guard: Guard, id: str | None) -> HumanMessage:  # noqa: A002
+    removed = HumanMessage(REMOVED, id=id)
+    remember(removed, guard.policy)
+    return removed

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from stars_guard.backends.base import Proposal, Session
 from stars_guard.calling.answer_events import AnswerEvents
+from stars_guard.calling.holding import Holding
 from stars_guard.calling.readings import AnswerReadings
 from stars_guard.core.events import Called, Drawing, Event, Kept, Overrun, Released, Reviewed, Totals
 from stars_guard.core.judging import Judgement
@@ -76,6 +77,8 @@ class Call:
         self._text = AnswerText(stops, self._spans)
         self._events = AnswerEvents(call_id, session.form, single=single)
         self._readings = AnswerReadings(self._text, self._events)
+        judges = () if settings.monitor or not self._decoder.needs_judgement else cascade.judges
+        self._holding = Holding(judges, settings.hold_tokens)
         # by attempt: those that may yet be kept
         self._open: dict[int, tuple[Proposal, Candidate]] = {}
         # the answer so far and its last segment, as if the answer ended there
@@ -129,6 +132,10 @@ class Call:
         kept = self._kept
         if done.finish not in ("budget", "stopped") or kept is None or not self._decoder.needs_judgement:
             return done, None
+        out = len(self._text.released)
+        if (place := self._holding.open_from(self._readings.at_end(kept), out)) is not None:
+            self._text.take_back(max(place, out))
+            kept = _first(kept, len(self._text.accepted))
         (judgement,) = await self._ask([self._readings.at_end(kept)])
         if judgement.veto is None:
             return done, Reviewed(judgement=judgement, verdict="accepted")
@@ -230,11 +237,14 @@ class Call:
                 proposal.halt()
             return events
         proposal, candidate = self._open.pop(kept)
+        judged = self._written(candidate, index=segment, last=candidate.finish is not None)
+        judged = self._readings.of(candidate, judged)
         self._kept = self._written(candidate, index=segment, last=True)
         go_on = isinstance(self._decoder.plan(self._row_cost()), Generate)
         over = await self._session.commit(proposal, len(candidate), go_on=go_on)
         events += self._overrun(segment, kept, over)
-        return [*events, *self._events.release(segment, self._text.accept(candidate))]
+        holds = self._holding.after(candidate, judged, len(self._text.released))
+        return [*events, *self._events.release(segment, self._text.accept(candidate, holds))]
 
     def _overrun(self, segment: int, attempt: int, tokens: int) -> list[Overrun]:
         """Count the tokens that a candidate had past its boundary, which are thrown away."""
@@ -242,3 +252,9 @@ class Call:
             return []
         self._decoder.charge(tokens)
         return [Overrun(segment=segment, attempt=attempt, tokens=tokens)]
+
+
+def _first(passage: Passage, length: int) -> Passage:
+    """A passage whose answer is its own answer's beginning."""
+    rest = max(0, length - len(passage.accepted))
+    return replace(passage, accepted=passage.accepted[:length], segment=passage.segment[:rest])

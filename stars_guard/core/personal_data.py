@@ -14,6 +14,7 @@ from types import ModuleType
 import re2
 
 __all__ = [
+    "EMAIL_SHAPES",
     "card_numbers",
     "email_addresses",
     "ibans",
@@ -40,8 +41,8 @@ _SAID_AT = r"\s{1,2}(?:at|arroba|ät)\s{1,2}"
 _SAID_DOT = r"\s{1,2}(?:dot|punkt|punto|point)\s{1,2}"
 _ANY_DOT = rf"(?:{_DOT}|{_SAID_DOT}|\.)"
 _NAME = rf"{_LOCAL}(?:(?:{_DOT}|{_SAID_DOT}){_LOCAL})*"
-_EMAILS = tuple(
-    re2.compile(f"(?i){shape}")
+EMAIL_SHAPES = tuple(
+    f"(?i){shape}"
     for shape in (
         rf"{_LOCAL} ?@ ?{_LABEL}(?:\.{_LABEL})*\.{_TOP}\b",
         rf"{_LOCAL} ?@ ?{_LABEL}(?:\.{_LABEL})*\.{_TOP}",
@@ -52,6 +53,9 @@ _EMAILS = tuple(
         rf"{_NAME}(?:@|{_AT}|{_SAID_AT}){_LABEL}(?:{_ANY_DOT}{_LABEL})*{_SAID_DOT}{_KNOWN_TOP}\b",
     )
 )
+"""Regular expressions, in RE2 syntax, of which every address matches one."""
+
+_EMAILS = tuple(map(re2.compile, EMAIL_SHAPES))
 _MAY_HOLD_EMAIL = re2.compile(r"(?i)@|%40|&#|&commat|\b(?:at|arroba|ät)\b|[\[({<]\s?(?:at|chez)")
 _FILES = re.compile(
     "png|jpg|jpeg|gif|svg|webp|avif|ico|css|js|mjs|ts|tsx|jsx|py|rb|go|rs|java|kt|c|h|cpp|so"

@@ -26,7 +26,7 @@ from stars_guard.core.characters import (
     basic,
 )
 
-__all__ = ["Reading", "disguised", "encodable", "found", "readings"]
+__all__ = ["Reading", "disguised", "encodable", "found", "opened", "readings"]
 
 _PLAIN = bytes([*range(32, 127), 9, 10, 13]).translate(None, b"*_`~")
 """ASCII that reads as it is written."""
@@ -57,6 +57,10 @@ _EVERYDAY = str.maketrans(
     | {chr(code): unicodedata.normalize("NFKC", chr(code)) for code in range(0xFB00, 0xFB07)}
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_HIDDEN_END = re.compile(rf"[{INVISIBLE}*_`~]+\Z")
+_CONTEXT = 200
+"""Characters before a place that may say something about what begins there."""
+
 _GENERAL = re.compile(f"[{ACCENTS}]")
 
 _Edit = tuple[int, int, str]
@@ -173,6 +177,36 @@ def found(
             if begin < end:
                 finds.append((*reading.span(begin, end), name))
     return sorted(_merged(finds)) if len(finds) > 1 else finds
+
+
+def opened(
+    text: str, open_from: Callable[[str, int], int | None], start: int = 0, *, markup: bool = True
+) -> int | None:
+    """From where on something may have begun, in a text that goes on or in one of its readings; None: nowhere.
+
+    Args:
+        open_from: gives the place in one text, from a position on.
+        start: where in the text to begin. What is before is context.
+        markup: as for `readings`.
+    """
+    places = [open_from(encodable(text), start)]
+    cut = max(0, start - _CONTEXT)
+    near = text[cut:]
+    # marks and hidden characters at the end may turn out to stand inside of a word
+    bare = near.rstrip("*_`~").rstrip()
+    bare = _HIDDEN_END.sub("", bare)
+    for way in dict.fromkeys((near, bare)):
+        if way is bare and bare != near:
+            places.append(_moved(open_from(bare, min(start - cut, len(bare))), cut))
+        for reading in readings(way, markup=markup):
+            place = open_from(reading.text, 0)
+            if place is not None:
+                places.append(max(start, cut + reading.span(place, place + 1)[0]))
+    return min((place for place in places if place is not None), default=None)
+
+
+def _moved(place: int | None, by: int) -> int | None:
+    return None if place is None else place + by
 
 
 def _merged(finds: Iterable[tuple[int, int, str]]) -> Iterator[tuple[int, int, str]]:

@@ -93,6 +93,16 @@ class AnswerText:
         self._accepted = self._accepted[: len(self._accepted) - candidate.stop_overlap] + candidate.text
         return self.end() if candidate.finish is not None else self._release(self._free(holds))
 
+    def take_back(self, place: int) -> None:
+        """Drop what is held from a place on.
+
+        Raises:
+            ProtocolError: characters that are released would be taken back.
+        """
+        if place < self._released:
+            raise ProtocolError(f"the text from {place} on is taken back, and {self._released} characters are released")
+        self._accepted = self._accepted[:place]
+
     def end(self) -> list[Piece]:
         """Release what is held, because nothing comes after it."""
         return self._release(len(self._accepted), last=True)

@@ -66,6 +66,13 @@ class Decoding(BaseModel):
         description="let a candidate run on past its boundary while it is judged, where the engine can; "
         "without effect under budget_tokens",
     )
+    hold_tokens: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="the last tokens of the answer wait until more are accepted: for judges that cannot say "
+        "where something begins that they would veto",
+    )
     entropy_threshold: float = Field(
         3.0,
         ge=0,

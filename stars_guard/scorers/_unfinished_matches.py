@@ -23,7 +23,9 @@ class UnfinishedMatches:
     def __init__(self, expression: str) -> None:
         # what can never match at its end is only ever found unfinished
         try:
-            self._compiled: regex.Pattern[str] | None = regex.compile(f"(?:{expression})(?!)", regex.ASCII)
+            # in RE2, word characters and digits are of ASCII and classes of Unicode are not; here it is one or the other
+            flags = 0 if "\\p" in expression.lower() else regex.ASCII
+            self._compiled: regex.Pattern[str] | None = regex.compile(f"(?:{expression})(?!)", flags)
         except regex.error:
             self._compiled = None
 

@@ -63,6 +63,21 @@ class Scorer(ABC):
         """Where in a text the parts are for which it has a score above 0. Empty for a scorer that does not know."""
         return ()
 
+    def open_from(self, text: str, start: int = 0) -> int | None:
+        """From which character on something may have begun that the scorer would score above 0 once it is complete.
+
+        The text goes on. What is open isn't released, so that the beginning of what is vetoed is never out. Must be
+        fast, because it is asked after each segment.
+
+        Args:
+            start: nothing before this place matters, but it is context.
+
+        Returns:
+            The place, or None where nothing is open. A scorer that can't tell gives None; ``decoding.hold_tokens`` is
+            there for such scorers.
+        """
+        return None
+
     async def forget(self, call_id: str) -> None:
         """Drop what is kept for a call that is over."""
 

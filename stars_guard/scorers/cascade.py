@@ -64,6 +64,16 @@ class Judge:
         seen = self._seen(passage)
         return _with_turns(seen) if seen is not None and self.conversation and not self.scorer.reads_turns else seen
 
+    def open_from(self, passage: Passage, start: int) -> int | None:
+        """Where in the answer something may have begun that the judge would veto once it is complete; None: nowhere.
+
+        Args:
+            start: nothing in the answer before this place matters.
+        """
+        before = _turns(passage) if self.conversation and not self.scorer.reads_turns else ""
+        place = self.scorer.open_from(before + passage.answer, len(before) + start if start else 0)
+        return None if place is None else max(0, place - len(before))
+
     def _seen(self, passage: Passage) -> Passage | None:
         if self.final and passage.last:
             return passage
@@ -77,8 +87,11 @@ class Judge:
 
 def _with_turns(passage: Passage) -> Passage:
     """The passage with the texts of the conversation before its answer."""
-    before = "".join(f"{text}\n\n" for message in passage.messages if (text := text_of(message)))
-    return replace(passage, accepted=before + passage.accepted)
+    return replace(passage, accepted=_turns(passage) + passage.accepted)
+
+
+def _turns(passage: Passage) -> str:
+    return "".join(f"{text}\n\n" for message in passage.messages if (text := text_of(message)))
 
 
 class Cascade:

@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Self
 import re2
 from pydantic import Field, field_validator, model_validator
 
-from stars_guard.core.readings import found
+from stars_guard.core.readings import found, opened
 from stars_guard.core.segments import Passage
 from stars_guard.scorers._newest import Search
+from stars_guard.scorers._unfinished_matches import UnfinishedMatches
 from stars_guard.scorers.base import Find, Rating, Scorer
 from stars_guard.scorers.options import JudgeOptions, Loosening, Strict, no_twins
 
@@ -115,6 +116,7 @@ class PatternScorer(Scorer):
         self.identity = {"kind": "patterns", "patterns": ", ".join(p.name for p in patterns), "sha256": digest}
         self._compiled = [(pattern.name, _compiled(pattern.regex)) for pattern in patterns]
         self._search = Search(self._find, _LONGEST)
+        self._unfinished = [UnfinishedMatches(pattern.regex) for pattern in patterns]
 
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
         return [self._score(passage) for passage in passages]
@@ -124,6 +126,13 @@ class PatternScorer(Scorer):
 
     async def forget(self, call_id: str) -> None:
         self._search.forget(call_id)
+
+    def open_from(self, text: str, start: int = 0) -> int | None:
+        return opened(text, self._first_open, start)
+
+    def _first_open(self, text: str, start: int) -> int | None:
+        places = [one.open_from(text, start) for one in self._unfinished]
+        return min((place for place in places if place is not None), default=None)
 
     def _score(self, passage: Passage) -> Rating:
         names = {name for _, _, name in self._search.finds(passage)}

@@ -18,9 +18,10 @@ from stars_guard.core.personal_data import (
     social_security_numbers,
     spoken,
 )
-from stars_guard.core.readings import Reading, found
+from stars_guard.core.readings import Reading, found, opened
 from stars_guard.core.segments import Passage
 from stars_guard.errors import MissingExtra, ScorerError
+from stars_guard.scorers._begun_data import BegunData
 from stars_guard.scorers._newest import Search
 from stars_guard.scorers.base import Find, Rating, Scorer
 from stars_guard.scorers.options import JudgeOptions
@@ -68,6 +69,7 @@ class PiiScorer(Scorer):
         self._region = region
         self._kinds = _finders(kinds, region)
         self._search = Search(self._find, _LONGEST)
+        self._begun = BegunData(kinds)
 
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
         return [self._score(passage) for passage in passages]
@@ -81,6 +83,9 @@ class PiiScorer(Scorer):
 
     def find(self, text: str) -> Sequence[Find]:
         return self._find(text, 0)
+
+    def open_from(self, text: str, start: int = 0) -> int | None:
+        return opened(text, self._begun.open_from, start)
 
     def _find(self, text: str, start: int) -> Sequence[Find]:
         # a find that begins before is looked at as a whole, so that no part of a number passes for one

@@ -76,7 +76,7 @@ def _plain(hint: Any) -> Any:
 
 
 def block_cases() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every content block, with the mark in one of its places; some as providers write them; and one of no known type."""
+    """Each content block with the mark in one of its places, some as providers write them, and one of no known type."""
     for kind in vars(content).values():
         if hasattr(kind, "__required_keys__"):
             yield from _typed_dicts(kind)

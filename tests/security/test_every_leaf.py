@@ -49,8 +49,8 @@ POLICY = {
 class Foreign(BaseChatModel):
     """Says one message after the other, and keeps what it was asked."""
 
-    answers: list[Any] = []
-    asked: list[Any] = []
+    answers: list[Any] = []  # noqa: RUF012  # a pydantic field
+    asked: list[Any] = []  # noqa: RUF012
 
     @property
     def _llm_type(self) -> str:

@@ -114,6 +114,7 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule]] = {
         "budget_tokens": lambda old, new, sides: sides.rewards and sides.takes_the_best and (new or inf) < (old or inf),
         # of all answers only the refusal has nothing of what was generated, and reaches the reader
         "on_exhausted": lambda old, new, sides: new != "refuse",
+        "hold_tokens": lambda old, new, sides: new < old,
         "entropy_threshold": lambda old, new, sides: sides.after.decoding.method == "cards",
     },
     Audit: {

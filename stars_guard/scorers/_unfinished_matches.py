@@ -23,7 +23,7 @@ class UnfinishedMatches:
     def __init__(self, expression: str) -> None:
         # what can never match at its end is only ever found unfinished
         try:
-            # in RE2, word characters and digits are of ASCII and classes of Unicode are not; here it is one or the other
+            # in RE2 words and digits are of ASCII, and letters of Unicode; here all are or none
             flags = 0 if "\\p" in expression.lower() else regex.ASCII
             self._compiled: regex.Pattern[str] | None = regex.compile(f"(?:{expression})(?!)", flags)
         except regex.error:

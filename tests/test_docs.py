@@ -60,6 +60,18 @@ def test_examples_run(example: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert out
 
 
+def test_every_test_that_shows_a_guarantee_is_there() -> None:
+    page = (REPOSITORY / "docs" / "guarantees.md").read_text()
+    named = set(re.findall(r"`(tests/[\w/]+\.py)`", page))
+    assert not [name for name in sorted(named) if not (REPOSITORY / name).exists()]
+    ours = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "tests" / "security").glob("test_*.py")}
+    assert ours <= named
+    promises = [
+        line for line in page.splitlines() if line.startswith("| ") and not line.startswith(("| ---", "| promise"))
+    ]
+    assert all("`tests/" in line for line in promises)
+
+
 def tables(text: str) -> list[dict[str, dict[str, str]]]:
     """Markdown tables: cells by their row's first cell and their column's head."""
     found = []

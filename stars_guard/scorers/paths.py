@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator, Sequence
 
 import re2
@@ -39,6 +40,9 @@ _SHAPES = tuple(
         rf"{_BEFORE}((?:[\w@.-]+/)*\.\.(?:/{_REST})?){_AFTER}",
     )
 )
+
+
+_BEGUN = re.compile(r"[^\s\"'`<>|]*[/~$.%\\][^\s\"'`<>|]*\Z")
 
 
 class PathsOptions(JudgeOptions):
@@ -99,6 +103,11 @@ class PathScorer(Scorer):
     def _matches(self, text: str, start: int) -> Iterator[Find]:
         for begin, end in self._outside(text, start):
             yield begin, end, "path outside the roots"
+
+    def open_from(self, text: str, start: int = 0) -> int | None:
+        # a path that is inside so far may go on with .. and leave
+        begun = _BEGUN.search(text, max(start, len(text) - _LONGEST))
+        return begun.start() if begun else None
 
     def _outside(self, text: str, start: int) -> Iterator[tuple[int, int]]:
         for shape in _SHAPES:

@@ -169,6 +169,22 @@ class ScorerTests:
                 continue
         self.scores(loop, scorer, [Passage(call_id="o", messages=ASK, accepted="", segment="Talk.")])
 
+    def test_what_has_begun_is_open(self, loop: asyncio.Runner, scorer: Scorer) -> None:
+        for text in (*ANSWERS, *UNICODE, *self.samples, self.telltale):
+            for start in (0, len(text) // 2, len(text)):
+                place = scorer.open_from(text, start)
+                assert place is None or start <= place <= len(text), "open_from must give a place from the start on"
+        finds = scorer.find(self.telltale)
+        if type(scorer).open_from is Scorer.open_from or not finds:
+            pytest.skip("the scorer cannot say where something has begun")
+        start = min(begin for begin, _, _ in finds)
+        for cut in range(start + 1, max(end for _, end, _ in finds)):
+            begun = f"Well. {self.telltale[:cut]}"
+            if not scorer.find(begun):
+                place = scorer.open_from(begun)
+                assert place is not None, f"{cut - start} characters of what is found have begun, and nothing is open"
+                assert place <= start + 6, f"what is found begins at {start + 6}, and only {place} is open"
+
     def test_a_long_text_is_seen_whole(self, loop: asyncio.Runner, scorer: Scorer) -> None:
         """What a judge forbids has the same verdict wherever it is in 100,000 characters, or the text is refused."""
         if not self.telltale:

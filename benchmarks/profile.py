@@ -142,7 +142,8 @@ def _timed(engine: Backend, model: Clock, judges: Clock, either: Clock) -> Itera
         def patch(owner: Any, name: str, wrap: Callable[..., Any], clock: Clock) -> None:
             patches.enter_context(mock.patch.object(owner, name, wrap(getattr(owner, name), clock, either)))
 
-        patch(SequenceClassifier, "_logits", _call, judges)
+        patch(SequenceClassifier, "_readings", _call, judges)
+        patch(SequenceClassifier, "_rows", _call, judges)
         if isinstance(engine, VllmEngineBackend):
             patch(engine.engine, "generate", _stream, model)
         else:

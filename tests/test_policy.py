@@ -121,6 +121,7 @@ def test_defaults() -> None:
         "on_exhausted": "best",
         "budget_tokens": None,
         "optimistic": True,
+        "hold_tokens": 0,
         "entropy_threshold": 3.0,
     }
     assert policy.sampling.to_sampling() == Sampling()

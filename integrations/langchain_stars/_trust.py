@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolCall
 
 from langchain_stars._plain import Unreadable, plain
 from langchain_stars._reading import texts_beside
@@ -21,11 +21,13 @@ from stars_guard.policy import Policy
 
 __all__ = [
     "MOST_REMEMBERED",
+    "call_was_judged",
     "digest_of_message",
     "fingerprint",
     "is_ours",
     "remember",
     "remember_answer",
+    "remember_call",
     "was_judged",
 ]
 
@@ -71,6 +73,25 @@ def remember_answer(message: BaseMessage, policy: Policy, audit_id: str | None) 
 def remember(message: BaseMessage, policy: Policy) -> None:
     """Take note that a message has passed a rail of a policy, or that the guard has written it."""
     _remember(message, policy, "judged")
+
+
+def remember_call(call: ToolCall, policy: Policy) -> None:
+    """Take note that a tool call has passed the rail for tool calls."""
+    if (words := _words_of_call(call)) is not None:
+        _remembered.add(_key(policy, "call", words))
+
+
+def call_was_judged(call: ToolCall, policy: Policy) -> bool:
+    """Whether a call with this id has passed the rail for tool calls, with the arguments that it has now."""
+    words = _words_of_call(call)
+    return words is not None and _remembered.has(_key(policy, "call", words))
+
+
+def _words_of_call(call: ToolCall) -> str | None:
+    try:
+        return json.dumps(_call(call)[:3], sort_keys=True, ensure_ascii=True, default=_unreadable)
+    except Unreadable:
+        return None
 
 
 def is_ours(message: BaseMessage, policy: Policy) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -25,7 +26,7 @@ from langchain_stars._final_answer import judged_end
 from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
 from langchain_stars._hidden_runs import current_run_id
 from langchain_stars._hidden_tool_run import tool_run, withholds_results
-from langchain_stars._model_answers import answer_or_failure, reading_of_answer
+from langchain_stars._model_answers import Answer, answer_or_failure, reading_of_answer
 from langchain_stars._plain import Unreadable
 from langchain_stars._quiet_models import QuietModels
 from langchain_stars._reading import read, reading_of_call
@@ -35,9 +36,10 @@ from langchain_stars._shown_answers import ShownAnswers
 from langchain_stars._tool_door import ToolDoor
 from langchain_stars._tool_failures import judged_failure
 from langchain_stars._tool_results import call_not_run, judged_result
-from langchain_stars._trust import remember
+from langchain_stars._trust import call_was_judged, remember
 from langchain_stars._unjudged import GuardedState, check_reading, judged_input, judged_so_far, rejected_before_model
 from langchain_stars._waiting import AWAITING, BLOCKING, Waiting, run
+from langchain_stars._withheld_calls import reason_to_withhold, without_rejected_calls
 from langchain_stars.chat_model import ChatStars
 from stars_guard.audit import AuditStore
 from stars_guard.calling.checks import Checked
@@ -141,14 +143,22 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
             ours = await waiting.call(lambda: model._under(self._recipe, self._guards))
             request = request.override(model=ours._shown_to(shown))
         request = self._quiet.request(request)
+        context = transcript([*([request.system_message] if request.system_message else []), *request.messages])
+
+        async def generate() -> Answer:
+            answer = await answer_or_failure(waiting, lambda: handler(request))
+            if shown.holds_all_of(answer):
+                return answer
+            return await without_rejected_calls(waiting, guard, answer, messages=context)
+
         try:
             judged = await regenerate_until_kept(
                 waiting,
                 guard,
-                lambda: answer_or_failure(waiting, lambda: handler(request)),
-                messages=transcript([*([request.system_message] if request.system_message else []), *request.messages]),
+                generate,
+                messages=context,
                 model=_name_of(request.model),
-                reading_of=reading_of_answer,
+                reading_of=partial(reading_of_answer, calls=not guard.policy.rails.tool_call.judges),
                 is_judged=shown.holds_all_of,
             )
         except Unreadable as exc:
@@ -176,7 +186,9 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
             return await check_reading(waiting, guard, stage, value, reader=reader, messages=context, run_id=run_id)
 
         async def refusal(waiting: Waiting, call: ToolCall) -> BaseMessage | None:
-            checked = await check(waiting, "tool_call", call)
+            if call_was_judged(call, guard.policy):
+                return None
+            checked = reason_to_withhold(call) or await check(waiting, "tool_call", call)
             return None if checked.allowed else call_not_run(guard, call, checked)
 
         async def judged(result: Any) -> Any:

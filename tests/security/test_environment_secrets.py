@@ -41,7 +41,7 @@ WHOLE: dict[str, Any] = {
     "decoding": {"method": "stars", "segment_tokens": 16, "max_tokens": 64, "attempts": 2, "alpha": 0.5, "beta": 0.3,
                  "r_star": 1.0, "schedule": "learned", "thresholds": [{"tokens": 8, "base": 0.0, "carry": 0.5}],
                  "acceptance": "hard", "parallel": "auto", "on_exhausted": "refuse", "budget_tokens": 999,
-                 "optimistic": True, "entropy_threshold": 1.0},
+                 "optimistic": True, "hold_tokens": 1, "entropy_threshold": 1.0},
     "sampling": {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0},
     "refusal": {"message": "no"},
     "audit": {"url": "memory://", "content": {"prompt": "full", "accepted": "full", "rejected": "full"},

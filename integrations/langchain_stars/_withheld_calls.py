@@ -1,0 +1,75 @@
+"""Tool calls of another's model that the policy does not allow.
+
+A call that the rail for tool calls rejects stays in the answer, because the model has to be told why its tool was not
+run. Its arguments do not stay: nobody sees them, and no tool gets them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from langchain.agents.middleware.types import ModelResponse
+from langchain_core.messages import AIMessage, BaseMessage, ToolCall
+
+from langchain_stars._model_answers import Answer
+from langchain_stars._reading import reading_of_call
+from langchain_stars._trust import remember_call
+from langchain_stars._unjudged import check_reading
+from langchain_stars._waiting import Waiting
+from stars_guard.calling.checks import Checked
+from stars_guard.core.messages import Message
+from stars_guard.guard import Guard
+
+__all__ = ["reason_to_withhold", "without_rejected_calls"]
+
+_REASON, _RECORD = "withheld_by_policy", "audit_id"
+
+
+async def without_rejected_calls(
+    waiting: Waiting, guard: Guard, answer: Answer, *, messages: Sequence[Message]
+) -> Answer:
+    """The answer without the arguments of the calls that ``rails.tool_call`` rejects.
+
+    Args:
+        messages: the conversation before the answer.
+    """
+    if not isinstance(answer, ModelResponse) or answer.structured_response is not None:
+        return answer
+    result: list[BaseMessage] = []
+    for message in answer.result:
+        rejected: dict[int, Checked] = {}
+        for index, call in enumerate(message.tool_calls if isinstance(message, AIMessage) else ()):
+            checked = await check_reading(waiting, guard, "tool_call", call, reader=reading_of_call, messages=messages)
+            if checked.allowed:
+                remember_call(call, guard.policy)
+            else:
+                rejected[index] = checked
+        result.append(_withheld(message, rejected) if isinstance(message, AIMessage) and rejected else message)
+    return replace(answer, result=result)
+
+
+def reason_to_withhold(call: ToolCall) -> Checked | None:
+    """Why a call's arguments were taken out of an answer, or None where they were not."""
+    reason = call["args"].get(_REASON) if isinstance(call["args"], Mapping) else None
+    if not isinstance(reason, str):
+        return None
+    audit_id = call["args"].get(_RECORD)
+    return Checked(stage="tool_call", allowed=False, text="", reason=reason, audit_id=audit_id and str(audit_id))
+
+
+def _withheld(message: AIMessage, rejected: Mapping[int, Checked]) -> AIMessage:
+    calls = [
+        {**call, "args": {_REASON: found.reason, _RECORD: found.audit_id}} if (found := rejected.get(index)) else call
+        for index, call in enumerate(message.tool_calls)
+    ]
+    # what providers write there beside the text is the calls once more
+    content: Any = message.content
+    if isinstance(content, list):
+        content = [block for block in content if isinstance(block, str) or block.get("type") in ("text", "reasoning")]
+    kwargs = {name: value for name, value in message.additional_kwargs.items() if name not in _RAW_CALLS}
+    return message.model_copy(update={"content": content, "additional_kwargs": kwargs, "tool_calls": calls})
+
+
+_RAW_CALLS = ("tool_calls", "function_call")

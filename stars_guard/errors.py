@@ -21,6 +21,8 @@ answer text, nor a value that a policy took from the environment: `concealed` pu
 
 from __future__ import annotations
 
+from typing import Any
+
 from stars_guard.concealing import concealed
 
 __all__ = [
@@ -57,8 +59,19 @@ class StarsGuardError(Exception):
         self.hint = concealed(hint)
         super().__init__(self.message)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # an error of a worker process reaches its parent, whatever the arguments of its constructor are
+        return _made_again, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+def _made_again(kind: type[StarsGuardError], args: tuple[Any, ...], state: dict[str, Any]) -> StarsGuardError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class InputError(StarsGuardError):

@@ -19,11 +19,12 @@ from stars_guard.calling import portal
 from stars_guard.calling.call import Call
 from stars_guard.calling.checks import Checked, Checker
 from stars_guard.calling.loaded import Given, Loaded
-from stars_guard.calling.options import CallOptions
-from stars_guard.calling.plan import Plan, Request
+from stars_guard.calling.options import CallOptions, options_of
+from stars_guard.calling.plan import Plan, Request, messages_of
 from stars_guard.calling.recording import Recording
 from stars_guard.calling.settings import content_of
 from stars_guard.calling.telemetry import OPERATION, PROVIDER, REQUEST_MODEL
+from stars_guard.core.arguments import whole_number
 from stars_guard.core.events import Called, Event, Finished, Released
 from stars_guard.core.messages import Message
 from stars_guard.core.vocabulary import Stage
@@ -120,8 +121,9 @@ class Guard:
 
         Raises as `generate` does: the first error cancels the other answers.
         """
-        limiter = anyio.CapacityLimiter(concurrency)
-        base = options or CallOptions()
+        prompts = [messages_of(prompt) for prompt in prompts]
+        limiter = anyio.CapacityLimiter(whole_number("concurrency", concurrency, 1, 2**31))
+        base = options_of(options)
 
         async def one(index: int) -> Finished:
             seed = None if base.seed is None else base.seed + index
@@ -153,7 +155,7 @@ class Guard:
             run_id: the caller's id, kept in the record.
 
         Raises:
-            InputError: the guard is closed.
+            InputError: there is no such stage, the text is no string, or the guard is closed.
             ScorerError: a judge cannot be loaded, or failed and the policy says ``raise``.
         """
         return await portal.acall(

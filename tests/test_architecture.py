@@ -20,7 +20,7 @@ from stars_guard.guard import Blocking, Guard
 
 REPOSITORY = Path(__file__).parent.parent
 SOURCES = [*(REPOSITORY / "stars_guard").rglob("*.py"), *(REPOSITORY / "integrations").rglob("*.py")]
-STANDARD = {"__future__", "abc", "collections", "dataclasses", "hashlib", "json", "math", "re", "typing"}
+STANDARD = {"__future__", "abc", "collections", "dataclasses", "hashlib", "json", "math", "numbers", "re", "typing"}
 PURE = {
     "core": STANDARD
     | {"bisect", "difflib", "functools", "importlib", "ipaddress", "itertools", "re2", "types", "unicodedata"}

@@ -89,6 +89,16 @@ class Guard:
         """Where the records are."""
         return self._loaded.store
 
+    async def load(self) -> None:
+        """Load the engine and the judges of answers now. The first call does so otherwise.
+
+        Raises:
+            InputError: an unknown backend or option, or the guard is closed.
+            BackendError: the model cannot be loaded.
+            ScorerError: a judge cannot be loaded.
+        """
+        await portal.acall(self._load)
+
     async def generate(self, messages: Sequence[Message], options: CallOptions | None = None) -> Finished:
         """Draw one answer.
 
@@ -209,6 +219,11 @@ class Guard:
     ) -> None:
         await self.aclose()
 
+    async def _load(self) -> None:
+        with self._loaded.in_use():
+            await self._loaded.engine()
+            await self._loaded.cascade("answer")
+
     async def _answer(self, request: Request) -> Finished:
         async with aclosing(self._events(request)) as events:
             async for event in events:
@@ -282,6 +297,10 @@ class Blocking:
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
+
+    def load(self) -> None:
+        """As `Guard.load`."""
+        portal.call(self._guard.load)
 
     def generate(self, messages: Sequence[Message], options: CallOptions | None = None) -> Finished:
         """As `Guard.generate`."""

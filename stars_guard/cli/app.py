@@ -92,7 +92,11 @@ def run(
     audit: Annotated[str | None, typer.Option(help="the audit log's URL; default: the policy's")] = None,
     allow_python: PythonOption = False,
 ) -> None:
-    """Answer a file of prompts under a policy. Exit code 1 if a prompt can't be answered."""
+    """Answer a file of prompts under a policy.
+
+    Exit code 1 if a line is no prompt or can't be answered; the others are. Exit code 2 if the engine, a judge or the
+    audit log fails: the run ends, and another one goes on from there.
+    """
     from stars_guard.cli.run import run_file
     from stars_guard.guard import CallOptions, Guard
 

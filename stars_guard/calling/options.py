@@ -77,7 +77,7 @@ def sampling_of(given: Mapping[str, float], base: Sampling | None = None) -> Sam
     """
     if not isinstance(given, Mapping):
         raise InputError(f"sampling is of the type {type(given).__name__}", hint="pass a mapping")
-    known = [field.name for field in fields(Sampling)]
+    known = [one.name for one in fields(Sampling)]
     if unknown := [name for name in given if name not in known]:
         names = ", ".join(sorted(map(str, unknown)))
         raise InputError(f"unknown sampling option {names}", hint=f"known are {', '.join(known)}")

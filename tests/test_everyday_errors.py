@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import pickle
+import sys
+import types
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -58,3 +60,28 @@ def test_an_error_of_a_worker_process_reaches_its_parent() -> None:
             with pytest.raises(kind) as caught:
                 pool.submit(fail, kind.__name__).result(60)
             assert caught.value.hint
+
+
+def test_what_is_too_old_is_not_called_missing() -> None:
+    """Such as a langchain of last year. Its error must not say to install what is installed."""
+    with pytest.raises(ImportError) as caught:
+        exec("from pytest import a_name_of_tomorrow")
+    error = errors.MissingExtra.because_of(caught.value, "the feature", "agents")
+    assert f"than pytest {pytest.__version__}, which is installed" in error.message
+    assert "--upgrade" in error.hint
+    for cause in (ModuleNotFoundError(name="no_such_package.part"), ImportError(), ImportError(name="json")):
+        error = errors.MissingExtra.because_of(cause, "the feature", "agents")
+        assert error.message == "the feature needs an optional dependency"
+        assert error.hint == 'pip install "stars-guard[agents]"'
+
+
+@pytest.mark.parametrize("module", ["langchain", "langgraph"])
+def test_the_middleware_says_which_package_is_too_old(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    langchain_stars = pytest.importorskip("langchain_stars")
+    pytest.importorskip(module)
+    place = {"langchain": "langchain.agents.middleware.types", "langgraph": "langgraph.runtime"}[module]
+    monkeypatch.setitem(sys.modules, place, types.ModuleType(place))
+    monkeypatch.delitem(sys.modules, "langchain_stars.middleware", raising=False)
+    with pytest.raises(errors.MissingExtra, match=f"newer version than {module} ") as caught:
+        _ = langchain_stars.StarsGuardMiddleware
+    assert "--upgrade" in caught.value.hint

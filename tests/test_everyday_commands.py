@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -204,3 +205,15 @@ def test_records_that_wait_elsewhere_say_it_in_the_log(tmp_path: Path, caplog: p
     (tmp_path / "home").write_text("")
     write(f"sqlite://{tmp_path}/home/log")
     assert "audit.url" in caplog.text
+
+
+def test_the_readme_begins_with_how_to_get_it_and_needs_no_checkout() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = next(line for line in readme.splitlines() if line.startswith(("    ", "```")))
+    assert code.strip().startswith("pip install")
+    first = re.search(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    assert first is not None
+    assert "import" in first[1]
+    for block in re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE):
+        assert "policies/" not in block  # which is here, and nowhere else
+        assert ".yaml" not in block

@@ -24,12 +24,12 @@ from stars_guard.calling.plan import Plan, Request, messages_of
 from stars_guard.calling.recording import Recording
 from stars_guard.calling.settings import content_of
 from stars_guard.calling.telemetry import OPERATION, PROVIDER, REQUEST_MODEL
-from stars_guard.core.arguments import whole_number
+from stars_guard.core.arguments import text, whole_number
 from stars_guard.core.events import Called, Event, Finished, Released
 from stars_guard.core.messages import Message
 from stars_guard.core.vocabulary import Stage
 from stars_guard.decoding import AcceptanceRate, shared_row_cost
-from stars_guard.errors import BudgetExhausted
+from stars_guard.errors import BudgetExhausted, InputError
 from stars_guard.policy import Policy, load_policy
 from stars_guard.scorers.cascade import Judge
 
@@ -44,7 +44,8 @@ class Guard:
 
     Args:
         policy: a shipped policy's name, a path, a mapping or a `Policy`.
-        model: what the backend loads; ``embedded`` is the built-in small model. Or a `Backend`, used as it is.
+        model: what the backend loads: a directory or a name. ``embedded`` is the built-in small model. Or a `Backend`,
+            used as it is.
         backend: ``auto``, ``transformers``, ``vllm``, ``vllm-server`` or the name under which another package
             registers one; see `stars_guard.calling.backend_loading.load_backend`.
         options: of the backend, such as ``base_url`` and ``api_key`` of a server or vLLM's engine arguments.
@@ -53,7 +54,8 @@ class Guard:
         audit: a store or its URL, instead of the policy's.
 
     Raises:
-        PolicyError: the policy cannot be used. Models are loaded by the first call.
+        InputError: the model, the backend or the options are of another type.
+        PolicyError: the policy cannot be used. Models are loaded by the first call, or by `load`.
         AuditError: the log cannot be used, or texts are to be encrypted and there is no key.
     """
 
@@ -61,13 +63,18 @@ class Guard:
         self,
         policy: str | Path | Mapping[str, Any] | Policy = "default",
         *,
-        model: str | Backend = "embedded",
+        model: str | Path | Backend = "embedded",
         backend: str = "auto",
         options: Mapping[str, Any] | None = None,
         judges: Sequence[Judge] | None = None,
         allow_python: bool = False,
         audit: str | AuditStore | None = None,
     ) -> None:
+        if not isinstance(model, Backend):
+            model = text("the model", str(model) if isinstance(model, Path) else model)
+        text("the backend", backend)
+        if options is not None and not isinstance(options, Mapping):
+            raise InputError(f"options is not a mapping but {type(options).__name__}", hint="pass a dict")
         self.policy = load_policy(policy)
         content_of(self.policy)  # fails here where texts are to be encrypted and there is no key
         self.model_name = model if isinstance(model, str) else model.identity.get("model", type(model).__name__)

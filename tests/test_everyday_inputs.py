@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -230,3 +231,15 @@ def test_the_text_of_a_message_is_a_string(value: Any) -> None:
     ):
         with pytest.raises(InputError):
             make()
+
+
+def test_a_guard_names_what_it_cannot_be_made_of() -> None:
+    assert Guard("monitor", model=Path("models/x"), audit="memory://").model_name == "models/x"
+    wrong: list[dict[str, Any]] = [
+        *({"model": value} for value in (None, 5, b"x", ["x"], LONE, object())),
+        *({"backend": value} for value in (None, 5, b"x", object())),
+        *({"options": value} for value in ("x", 5, ["x"], [("a", 1)], True)),
+    ]
+    for given in wrong:
+        with pytest.raises(InputError, match=next(iter(given))):
+            Guard("monitor", audit="memory://", **given)

@@ -42,12 +42,29 @@ LLAMA = {
 PLAIN = {key: value for key, value in LLAMA.items() if key != "head_dim"}
 GPT = {**COMMON, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128}
 EXPERTS = {"num_experts": 4, "num_local_experts": 2, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+LATENT = {
+    **PLAIN,
+    "num_key_value_heads": 2,
+    "kv_lora_rank": 16,
+    "q_lora_rank": 16,
+    "v_head_dim": 12,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "n_routed_experts": 4,
+    "n_group": 1,
+    "topk_group": 1,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+}
 OPT = {**PLAIN, "ffn_dim": 32, "word_embed_proj_dim": 32}
 SAME: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("Llama", "Qwen2", "Qwen3", "Mistral", "Gemma", "Gemma2", "Gemma3Text", "Glm", "Granite"), LLAMA),
     **dict.fromkeys(("Cohere", "Olmo2", "Starcoder2", "Phi", "Phi3", "StableLm", "GPTNeoX", "Falcon"), PLAIN),
     "Mixtral": {**LLAMA, **EXPERTS},
     "Qwen3Moe": {**LLAMA, **EXPERTS},
+    "DeepseekV3": LATENT,
     "GPT2": GPT,
     "GPTBigCode": GPT,
     "OPT": OPT,

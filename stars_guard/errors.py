@@ -9,7 +9,7 @@
     ├── ScorerError             the judging engine's: a score that is missing, NaN or infinite
     │   └── ScorerInputError    the caller's: a text that a judge cannot take
     ├── AuditError              the record could not be written or read
-    ├── MissingExtra            an optional dependency is not installed
+    ├── MissingExtra            an optional dependency is not installed, or too old
     ├── ProtocolError           ours: a decoder or backend was driven out of order
     └── GuardVerdict            the guard's word, when a policy asks for it to be raised
         ├── Refused
@@ -20,6 +20,9 @@ answer text, nor a value that a policy took from the environment: `concealed` pu
 """
 
 from __future__ import annotations
+
+from importlib import metadata
+from typing import Any, Self
 
 from stars_guard.concealing import concealed
 
@@ -57,8 +60,19 @@ class StarsGuardError(Exception):
         self.hint = concealed(hint)
         super().__init__(self.message)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # an error of a worker process reaches its parent, whatever the arguments of its constructor are
+        return _made_again, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+def _made_again(kind: type[StarsGuardError], args: tuple[Any, ...], state: dict[str, Any]) -> StarsGuardError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class InputError(StarsGuardError):
@@ -99,15 +113,27 @@ class AuditError(StarsGuardError):
 
 
 class MissingExtra(StarsGuardError, ImportError):
-    """An optional dependency is not installed.
+    """An optional dependency is not installed, or is too old.
 
     Args:
         feature: what needs it.
         extra: the extra of this distribution that installs it.
+        too_old: what is installed but too old, such as ``langchain 1.2.0``; empty where it is missing.
     """
 
-    def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs an optional dependency", hint=f'pip install "stars-guard[{extra}]"')
+    def __init__(self, feature: str, extra: str, *, too_old: str = "") -> None:
+        needs = f"a newer version than {too_old}, which is installed" if too_old else "an optional dependency"
+        upgrade = "--upgrade " if too_old else ""
+        super().__init__(f"{feature} needs {needs}", hint=f'pip install {upgrade}"stars-guard[{extra}]"')
+
+    @classmethod
+    def because_of(cls, cause: ImportError, feature: str, extra: str) -> Self:
+        """The error for an import that failed. What is there, but lacks what is imported, is too old."""
+        package = (cause.name or "").partition(".")[0]
+        try:
+            return cls(feature, extra, too_old=f"{package} {metadata.version(package)}")
+        except (metadata.PackageNotFoundError, ValueError):
+            return cls(feature, extra)
 
 
 class ProtocolError(StarsGuardError):

@@ -19,16 +19,17 @@ from stars_guard.calling import portal
 from stars_guard.calling.call import Call
 from stars_guard.calling.checks import Checked, Checker
 from stars_guard.calling.loaded import Given, Loaded
-from stars_guard.calling.options import CallOptions
-from stars_guard.calling.plan import Plan, Request
+from stars_guard.calling.options import CallOptions, options_of
+from stars_guard.calling.plan import Plan, Request, messages_of
 from stars_guard.calling.recording import Recording
 from stars_guard.calling.settings import content_of
 from stars_guard.calling.telemetry import OPERATION, PROVIDER, REQUEST_MODEL
+from stars_guard.core.arguments import text, whole_number
 from stars_guard.core.events import Called, Event, Finished, Released
 from stars_guard.core.messages import Message
 from stars_guard.core.vocabulary import Stage
 from stars_guard.decoding import AcceptanceRate, shared_row_cost
-from stars_guard.errors import BudgetExhausted
+from stars_guard.errors import BudgetExhausted, InputError
 from stars_guard.policy import Policy, load_policy
 from stars_guard.scorers.cascade import Judge
 
@@ -43,7 +44,8 @@ class Guard:
 
     Args:
         policy: a shipped policy's name, a path, a mapping or a `Policy`.
-        model: what the backend loads; ``embedded`` is the built-in small model. Or a `Backend`, used as it is.
+        model: what the backend loads: a directory or a name. ``embedded`` is the built-in small model. Or a `Backend`,
+            used as it is.
         backend: ``auto``, ``transformers``, ``vllm``, ``vllm-server`` or the name under which another package
             registers one; see `stars_guard.calling.backend_loading.load_backend`.
         options: of the backend, such as ``base_url`` and ``api_key`` of a server or vLLM's engine arguments.
@@ -52,7 +54,8 @@ class Guard:
         audit: a store or its URL, instead of the policy's.
 
     Raises:
-        PolicyError: the policy cannot be used. Models are loaded by the first call.
+        InputError: the model, the backend or the options are of another type.
+        PolicyError: the policy cannot be used. Models are loaded by the first call, or by `load`.
         AuditError: the log cannot be used, or texts are to be encrypted and there is no key.
     """
 
@@ -60,13 +63,18 @@ class Guard:
         self,
         policy: str | Path | Mapping[str, Any] | Policy = "default",
         *,
-        model: str | Backend = "embedded",
+        model: str | Path | Backend = "embedded",
         backend: str = "auto",
         options: Mapping[str, Any] | None = None,
         judges: Sequence[Judge] | None = None,
         allow_python: bool = False,
         audit: str | AuditStore | None = None,
     ) -> None:
+        if not isinstance(model, Backend):
+            model = text("the model", str(model) if isinstance(model, Path) else model)
+        text("the backend", backend)
+        if options is not None and not isinstance(options, Mapping):
+            raise InputError(f"options is not a mapping but {type(options).__name__}", hint="pass a dict")
         self.policy = load_policy(policy)
         content_of(self.policy)  # fails here where texts are to be encrypted and there is no key
         self.model_name = model if isinstance(model, str) else model.identity.get("model", type(model).__name__)
@@ -87,6 +95,16 @@ class Guard:
     def audit(self) -> AuditStore:
         """Where the records are."""
         return self._loaded.store
+
+    async def load(self) -> None:
+        """Load the engine and the judges of answers now. The first call does so otherwise.
+
+        Raises:
+            InputError: an unknown backend or option, or the guard is closed.
+            BackendError: the model cannot be loaded.
+            ScorerError: a judge cannot be loaded.
+        """
+        await portal.acall(self._load)
 
     async def generate(self, messages: Sequence[Message], options: CallOptions | None = None) -> Finished:
         """Draw one answer.
@@ -120,8 +138,9 @@ class Guard:
 
         Raises as `generate` does: the first error cancels the other answers.
         """
-        limiter = anyio.CapacityLimiter(concurrency)
-        base = options or CallOptions()
+        prompts = [messages_of(prompt) for prompt in prompts]
+        limiter = anyio.CapacityLimiter(whole_number("concurrency", concurrency, 1, 2**31))
+        base = options_of(options)
 
         async def one(index: int) -> Finished:
             seed = None if base.seed is None else base.seed + index
@@ -153,7 +172,7 @@ class Guard:
             run_id: the caller's id, kept in the record.
 
         Raises:
-            InputError: the guard is closed.
+            InputError: there is no such stage, the text is no string, or the guard is closed.
             ScorerError: a judge cannot be loaded, or failed and the policy says ``raise``.
         """
         return await portal.acall(
@@ -206,6 +225,11 @@ class Guard:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    async def _load(self) -> None:
+        with self._loaded.in_use():
+            await self._loaded.engine()
+            await self._loaded.cascade("answer")
 
     async def _answer(self, request: Request) -> Finished:
         async with aclosing(self._events(request)) as events:
@@ -280,6 +304,10 @@ class Blocking:
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
+
+    def load(self) -> None:
+        """As `Guard.load`."""
+        portal.call(self._guard.load)
 
     def generate(self, messages: Sequence[Message], options: CallOptions | None = None) -> Finished:
         """As `Guard.generate`."""

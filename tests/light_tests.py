@@ -23,8 +23,10 @@ HEAVY = {
     *("test_vllm", "test_vllm_guard_model", "test_vllm_unloading"),
 }
 
-# Tests of light modules that need an extra all the same, or the embedded models.
+# Tests, or classes of them, of light modules that need an extra all the same, or the embedded models.
 NEEDS_EXTRA = {
+    "test_audit_conformance": {"TestPostgresql"},
+    "test_audit_seam": {"test_dataclasses_take_few_values_by_place"},
     "test_audit_stores": {"test_the_default_is_sqlite_in_the_state_directory"},
     "test_calibration": {"test_the_command_on_the_real_model", "test_learned_thresholds_give_the_wanted_rate"},
     "test_cli": {
@@ -36,6 +38,8 @@ NEEDS_EXTRA = {
     "test_architecture": {"test_exported_names_exist"},
     "test_judges": {"test_personal_data", "test_personal_data_over_the_edge_of_a_segment"},
     "test_langchain": {"test_per_call_overrides"},
+    "test_machine": {"test_the_machine_is_known", "test_the_processor_decides_the_type_of_numbers"},
+    "test_outages": {"test_a_prompt_too_long_for_a_guard_model_leaves_the_others_alone"},
     "test_policy": {"test_shipped_policies_say_what_they_are_for_and_pass_their_cases"},
     "test_rails": {"test_redaction_takes_out_what_judges_point_at_and_judges_again"},
     "test_replay": {
@@ -43,6 +47,8 @@ NEEDS_EXTRA = {
         "test_encrypted_texts_are_compared",
         "test_the_embedded_model_draws_a_call_again",
     },
+    "test_streamed": {"TestStreamed"},
+    "test_what_if": {"test_checks_under_their_own_policy_and_others"},
 }
 
 
@@ -65,5 +71,5 @@ def is_light(name: str) -> bool:
 
 def needs_extra(item: pytest.Item) -> bool:
     """Whether a test of a light module needs an extra all the same."""
-    name = getattr(item, "originalname", item.name)
-    return name in NEEDS_EXTRA.get(item.path.stem, ()) or "postgresql" in item.name
+    names = {getattr(item, "originalname", item.name), getattr(getattr(item, "cls", None), "__name__", "")}
+    return bool(names & NEEDS_EXTRA.get(item.path.stem, set())) or "postgresql" in item.name

@@ -87,6 +87,7 @@ EVERY: dict[str, Callable[[House], str]] = {
 }
 SILENT = {
     "demo": "prints its own prompts, and what the model writes: see below",
+    "policy list": "prints the same for everybody",
     "policy schema": "prints the same for everybody",
     "audit report": "writes a page",
     "audit ui": "serves a page",

@@ -37,5 +37,5 @@ def __getattr__(name: str) -> Any:
     try:
         from langchain_stars.middleware import StarsGuardMiddleware
     except ImportError as exc:
-        raise MissingExtra("StarsGuardMiddleware", "agents") from exc
+        raise MissingExtra.because_of(exc, "StarsGuardMiddleware", "agents") from exc
     return StarsGuardMiddleware

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from stars_guard.audit._files import ELSEWHERE
 from stars_guard.audit.private_files import tighten
 from stars_guard.errors import AuditError, MissingExtra
 
@@ -124,18 +126,36 @@ def _upgrade(engine: Engine) -> None:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         if at_head(connection):
             return
-        from alembic import command
-        from alembic.config import Config
-        from alembic.util import CommandError
+        with _alembic_quiet():
+            from alembic import command
+            from alembic.config import Config
+            from alembic.util import CommandError
 
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-        config.set_main_option("path_separator", "os")
-        config.attributes["connection"] = connection
+            config = Config()
+            config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+            config.set_main_option("path_separator", "os")
+            config.attributes["connection"] = connection
+            try:
+                command.upgrade(config, "head")
+            except CommandError as exc:
+                newer = "the audit log was written by a newer version of stars-guard"
+                raise AuditError(newer, hint="upgrade it") from exc
+
+
+_quiet = threading.Lock()
+
+
+@contextmanager
+def _alembic_quiet() -> Iterator[None]:
+    """Without the lines that alembic writes into the app's log as it is imported and runs. Warnings are still seen."""
+    logger = logging.getLogger("alembic")
+    with _quiet:
+        before = logger.level
+        logger.setLevel(logging.WARNING)
         try:
-            command.upgrade(config, "head")
-        except CommandError as exc:
-            raise AuditError("the audit log was written by a newer version of stars-guard", hint="upgrade it") from exc
+            yield
+        finally:
+            logger.setLevel(before)
 
 
 @contextmanager
@@ -149,8 +169,14 @@ def translated(doing: str, name: str) -> Iterator[None]:
         yield
     except DBAPIError as exc:
         said = str(exc.orig).strip().splitlines()[:1]
-        raise AuditError(f"cannot {doing} the audit log {name}: {''.join(said)}") from exc
-    except (SQLAlchemyError, OSError) as exc:
+        place = doing == "write" and type(exc.orig).__module__.startswith("sqlite3")
+        hint = ELSEWHERE if place else ""
+        raise AuditError(f"cannot {doing} the audit log {name}: {''.join(said)}", hint=hint) from exc
+    except OSError as exc:
+        said = [exc.strerror or type(exc).__name__]
+        hint = ELSEWHERE if doing == "write" else ""
+        raise AuditError(f"cannot {doing} the audit log {name}: {''.join(said)}", hint=hint) from exc
+    except SQLAlchemyError as exc:
         raise AuditError(f"cannot {doing} the audit log {name}: {type(exc).__name__}") from exc
 
 

@@ -15,6 +15,7 @@ from stars_guard.audit.private_files import tighten
 from stars_guard.errors import AuditError
 
 __all__ = [
+    "ELSEWHERE",
     "Line",
     "last_line",
     "lines_of",
@@ -28,6 +29,9 @@ __all__ = [
 ]
 
 _BLOCK = 1 << 16
+
+ELSEWHERE = "name another place in the policy's audit.url, or set XDG_STATE_HOME to a folder that can be written"
+"""What to do where the log's place can't be written, such as the home directory of many containers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from platformdirs import user_state_path
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from stars_guard.audit._files import sync_folder
+from stars_guard.audit._files import ELSEWHERE, sync_folder
 from stars_guard.audit._sink import Sink
 from stars_guard.audit.entries import Item, canonical
 from stars_guard.audit.private_files import tighten
@@ -70,7 +70,8 @@ class Spool:
                 raise
         except OSError as exc:
             raise AuditError(
-                f"the audit log cannot be written, nor can the records be put aside in {self._folder}: {exc.strerror}"
+                f"the audit log cannot be written, nor can the records be put aside in {self._folder}: {exc.strerror}",
+                hint=ELSEWHERE,
             ) from exc
 
     def replay(self, store: Sink) -> int:

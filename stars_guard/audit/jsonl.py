@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from stars_guard.audit._files import (
+    ELSEWHERE,
     Line,
     last_line,
     lines_of,
@@ -86,7 +87,7 @@ class JsonlStore(ChainedStore):
         try:
             self._append([("record", item.payload) for item in items])
         except OSError as exc:
-            raise AuditError(f"cannot write the audit log {self.path}: {exc.strerror}") from exc
+            raise AuditError(f"cannot write the audit log {self.path}: {exc.strerror}", hint=ELSEWHERE) from exc
 
     def has(self, calls: Collection[str]) -> set[str]:
         return {record.call_id for record in self.records() if record.call_id in calls}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from stars_guard.backends._kv import SlotCache
 
-__all__ = ["Row", "SlotModel", "check_layers", "check_slots"]
+__all__ = ["Row", "SlotModel", "check_attention", "check_layers", "check_slots"]
 
 T = TypeVar("T")
 
@@ -175,6 +175,26 @@ def check_layers(config: Any) -> None:
     config = config.get_text_config()
     if reason := reason_against_keeping(config):
         raise _unkept(config, reason)
+
+
+def check_attention(config: Any) -> None:
+    """Whether transformers' code for a model uses the attention that reads from our slots.
+
+    Raises:
+        BackendError: it does not, or there is no code that generates text with such a model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    kind = type(config)
+    if hasattr(config, "auto_map") and "AutoModelForCausalLM" in config.auto_map:
+        return  # code of the model's own, which is run on trust alone: loading says what is wrong
+    if kind not in AutoModelForCausalLM._model_mapping:
+        raise BackendError(
+            f"models of the kind {config.model_type} don't generate text in transformers",
+            hint="name a causal language model, or use backend='vllm' or 'vllm-server' if vLLM serves it",
+        )
+    if not getattr(AutoModelForCausalLM._model_mapping[kind], "_supports_sdpa", True):
+        raise _unkept(config, "its attention in transformers is code of its own, without SDPA")
 
 
 def check_slots(model: Any) -> None:

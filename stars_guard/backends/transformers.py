@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from stars_guard.backends._lanes import LaneSession
 from stars_guard.backends._lockstep import Lockstep
-from stars_guard.backends._slots import SlotModel, check_layers, check_slots
+from stars_guard.backends._slots import SlotModel, check_attention, check_layers, check_slots
 from stars_guard.backends._token_sessions import TokenBackend
 from stars_guard.backends.base import OpenRequest
-from stars_guard.engines.loading import end_ids, load_config, loading, own_code
+from stars_guard.engines.loading import check_device, end_ids, load_config, loading, own_code
+from stars_guard.engines.options import Plain
 from stars_guard.errors import BackendError, MissingExtra
 from stars_guard.prompting.detokenizer import decoder
 from stars_guard.prompting.prompt import Prompt
@@ -41,7 +42,7 @@ class TransformersOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    dtype: Annotated[Literal["float32", "float16", "bfloat16"], Plain] | None = None
     device: str | None = None
     revision: str | None = None
 
@@ -78,6 +79,7 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
         """Load a model directory or hub name.
 
         Raises:
+            InputError: there is no such device here.
             BackendError: there is no such model, it cannot be loaded, or its layers cannot keep what they have read.
             MissingExtra: torch or transformers is not installed.
         """
@@ -92,7 +94,10 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
             from stars_guard.engines.attention import use_grouped
         except ImportError as exc:
             raise MissingExtra("the transformers backend", "transformers") from exc
-        device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = options.device
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        check_device(device)
         dtype = options.dtype or ("float32" if device == "cpu" else "bfloat16")
         hint = "pass a Hugging Face directory or name, or 'embedded' for the built-in small model"
         with loading(f"the model {model!r}", BackendError, hint=hint):
@@ -100,6 +105,7 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
             # before the weights, which take long
             config = load_config(model, options.revision)
             check_layers(config)
+            check_attention(config)
             loaded = AutoModelForCausalLM.from_pretrained(
                 model,
                 config=config,

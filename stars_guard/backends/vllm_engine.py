@@ -7,7 +7,7 @@ import itertools
 import logging
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +15,7 @@ from stars_guard.backends._streamed import Chunk, Request, StreamedBackend, Toke
 from stars_guard.backends.base import OpenRequest
 from stars_guard.engines import vllm_process
 from stars_guard.engines.loading import Vocabulary, load_vocabulary
+from stars_guard.engines.options import Plain
 from stars_guard.prompting.detokenizer import decoder
 from stars_guard.prompting.prompt import Prompt
 
@@ -43,6 +44,7 @@ class VllmOptions(BaseModel):
     ``distributed_executor_backend``, and our own options. vLLM itself knows which arguments there are.
 
     Attributes:
+        dtype: of the weights. vLLM's choice is the default, and float32 on a processor without bfloat16.
         tokenizer: directory or name, where it is not the model's.
         revision: of the model on the hub; ``tokenizer_revision`` that of the tokenizer.
         start_timeout: seconds that the engine's start may take, downloads included.
@@ -50,6 +52,7 @@ class VllmOptions(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
+    dtype: Annotated[Literal["auto", "half", "float16", "bfloat16", "float", "float32"], Plain] | None = None
     tokenizer: str | None = None
     revision: str | None = None
     tokenizer_revision: str | None = None

@@ -47,6 +47,7 @@ async def lease_backend(model: str, backend: str = "auto", options: Mapping[str,
     key = (backend, model, json.dumps(read.model_dump(), sort_keys=True, default=_reveal))
 
     async def load() -> Backend:
+        logger.info("loading %s with the backend %s, for which the first call waits", model, backend)
         loaded: Backend = await kind.load(model, read)
         return loaded
 

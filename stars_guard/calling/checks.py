@@ -5,11 +5,15 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 from stars_guard.calling.loaded import Loaded
+from stars_guard.calling.plan import messages_of
 from stars_guard.calling.portal import to_the_end
 from stars_guard.calling.readings import of_a_text
 from stars_guard.calling.recording import Recording
+from stars_guard.core.arguments import chosen
+from stars_guard.core.arguments import text as text_of
 from stars_guard.core.events import Decision, Ended, Kept, Released, Totals
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message
@@ -61,6 +65,11 @@ class Checker:
         run_id: str | None = None,
     ) -> Checked:
         """Judge a text. The arguments are those of `Guard.check`."""
+        chosen("stage", stage, get_args(Stage))
+        text = text_of("the text to check", text)
+        messages = messages_of(messages)
+        if run_id is not None:
+            text_of("run_id", run_id)
         with self._loaded.in_use():
             if not self._rails[stage].judges or not (text or any(forms)) or self._policy.mode == "off":
                 return Checked(stage=stage, allowed=True, text=text)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
+from stars_guard.core.arguments import text, whole_number
 from stars_guard.core.grammar import Grammar
+from stars_guard.core.sampling import Sampling
 from stars_guard.core.tools import Toolset
 from stars_guard.errors import InputError
 
-__all__ = ["CallOptions"]
+__all__ = ["CallOptions", "options_of", "sampling_of"]
+
+_WHOLE: Mapping[str, tuple[int, int]] = {
+    "max_tokens": (1, 2**31),
+    "seed": (-(2**64), 2**64),
+    "attempts": (1, 2**31),
+}
+"""The options that are whole numbers, with the least and the most that each may be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +36,8 @@ class CallOptions:
         attempts: fewer than the policy's, for texts that are handed in.
 
     Raises:
-        InputError: ``stop`` is not a sequence of strings, or one of them is empty.
+        InputError: a value is of another type or not in its range, or a stop string is empty. True and False are no
+            numbers.
     """
 
     max_tokens: int | None = None
@@ -42,7 +52,46 @@ class CallOptions:
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
             raise InputError("stop is one string", hint="pass a sequence of strings")
-        for number, text in enumerate(self.stop, 1):
-            if not isinstance(text, str) or not text:
-                what = "empty" if text == "" else f"not a string but {type(text).__name__}"
-                raise InputError(f"stop string {number} of {len(self.stop)} is {what}", hint="leave it out")
+        if not isinstance(self.stop, Sequence):
+            raise InputError(f"stop is of the type {type(self.stop).__name__}", hint="pass a sequence of strings")
+        for number, one in enumerate(self.stop, 1):
+            if not text(f"stop string {number} of {len(self.stop)}", one):
+                raise InputError(f"stop string {number} of {len(self.stop)} is empty", hint="leave it out")
+        for name, (low, high) in _WHOLE.items():
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, whole_number(name, value, low, high))
+        if self.sampling is not None:
+            sampling_of(self.sampling)
+        if self.run_id is not None:
+            text("run_id", self.run_id)
+        for name, value, kind in (("tools", self.tools, Toolset), ("grammar", self.grammar, Grammar)):
+            if value is not None and not isinstance(value, kind):
+                raise InputError(f"{name} is of the type {type(value).__name__}", hint=f"pass a {kind.__name__}")
+
+
+def sampling_of(given: Mapping[str, float], base: Sampling | None = None) -> Sampling:
+    """Sampling options that replace those of ``base``.
+
+    Raises:
+        InputError: it is no mapping, one is unknown, or a value is no number in its range.
+    """
+    if not isinstance(given, Mapping):
+        raise InputError(f"sampling is of the type {type(given).__name__}", hint="pass a mapping")
+    known = [one.name for one in fields(Sampling)]
+    if unknown := [name for name in given if name not in known]:
+        names = ", ".join(sorted(map(str, unknown)))
+        raise InputError(f"unknown sampling option {names}", hint=f"known are {', '.join(known)}")
+    return replace(base or Sampling(), **given)  # type: ignore[arg-type]
+
+
+def options_of(given: CallOptions | None) -> CallOptions:
+    """The options of a call.
+
+    Raises:
+        InputError: these are none.
+    """
+    if given is None:
+        return CallOptions()
+    if not isinstance(given, CallOptions):
+        raise InputError(f"the options are of the type {type(given).__name__}", hint="pass CallOptions(...)")
+    return given

@@ -5,25 +5,24 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 
 from stars_guard.backends.base import Backend, OpenRequest, Session
 from stars_guard.calling.loaded import Loaded
-from stars_guard.calling.options import CallOptions
+from stars_guard.calling.options import CallOptions, options_of, sampling_of
 from stars_guard.calling.portal import to_the_end
 from stars_guard.calling.recording import Recording
 from stars_guard.calling.settings import as_one_segment, settings_of, supplied_settings
 from stars_guard.core.messages import Message
-from stars_guard.core.sampling import Sampling
 from stars_guard.decoding import Settings, decoder_of
 from stars_guard.errors import InputError
 from stars_guard.policy import Policy
 from stars_guard.scorers.cascade import Cascade
 
-__all__ = ["Plan", "Request"]
+__all__ = ["Plan", "Request", "messages_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +59,14 @@ class Request:
 
     @classmethod
     def of(cls, messages: Sequence[Message], options: CallOptions | None, engine: Backend | None = None) -> Request:
-        """With an id of its own, and a seed."""
-        options = options or CallOptions()
+        """With an id of its own, and a seed.
+
+        Raises:
+            InputError: these are no messages, or no options.
+        """
+        options = options_of(options)
         seed = secrets.randbits(63) if options.seed is None else options.seed
-        return cls(messages=tuple(messages), options=options, engine=engine, call_id=uuid.uuid4().hex, seed=seed)
+        return cls(messages=messages_of(messages), options=options, engine=engine, call_id=uuid.uuid4().hex, seed=seed)
 
     @asynccontextmanager
     async def planned(self, policy: Policy, loaded: Loaded, recording: Recording) -> AsyncGenerator[Plan, None]:
@@ -77,7 +80,7 @@ class Request:
         if not self.messages:
             raise InputError("there are no messages", hint="pass at least one user message")
         options = self.options
-        sampling = _sampling(policy, options)
+        sampling = sampling_of(options.sampling or {}, policy.sampling.to_sampling())
         settings = self._settings(policy)
         recording.describe(
             decoding=settings.model_dump(),
@@ -121,8 +124,6 @@ class Request:
     def _settings(self, policy: Policy) -> Settings:
         """The decoder's settings as far as they are known without the engine."""
         wanted = policy.decoding.max_tokens if self.options.max_tokens is None else self.options.max_tokens
-        if wanted < 1:
-            raise InputError(f"max_tokens is {wanted}", hint="use 1 or more")
         if self.engine is not None and self.engine.supplied:
             settings = supplied_settings(policy, self.options.attempts)
         else:
@@ -138,12 +139,23 @@ def _within(settings: Settings, session: Session) -> Settings:
     return as_one_segment(settings) if whole else settings
 
 
-def _sampling(policy: Policy, options: CallOptions) -> Sampling:
-    given = options.sampling or {}
-    known = [field.name for field in fields(Sampling)]
-    if unknown := sorted(given.keys() - set(known)):
-        raise InputError(f"unknown sampling option {', '.join(unknown)}", hint=f"known are {', '.join(known)}")
-    return replace(policy.sampling.to_sampling(), **given)  # type: ignore[arg-type]
+def messages_of(given: Sequence[Message]) -> tuple[Message, ...]:
+    """A conversation that a caller passes in.
+
+    Raises:
+        InputError: it is no sequence of messages.
+    """
+    if isinstance(given, Message | str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise InputError(f"messages is of the type {type(given).__name__}", hint=_MESSAGES)
+    found = tuple(given)
+    for number, message in enumerate(found, 1):
+        if not isinstance(message, Message):
+            what = f"message {number} of {len(found)} is of the type {type(message).__name__}"
+            raise InputError(what, hint=_MESSAGES)
+    return found
+
+
+_MESSAGES = 'pass a list such as [Message("user", "...")]'
 
 
 async def _to_the_end(close: Callable[[], Awaitable[None]]) -> None:

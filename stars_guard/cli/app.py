@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from stars_guard import __version__
 from stars_guard.cli._console import Terminal
 from stars_guard.cli.audit_app import audit_app
 from stars_guard.errors import StarsGuardError
@@ -48,6 +49,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"stars-guard {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _all_commands(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    pass
+
+
 app.add_typer(audit_app, name="audit")
 policy_app = typer.Typer(help="Check, show, compare and test policies.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
@@ -92,7 +110,11 @@ def run(
     audit: Annotated[str | None, typer.Option(help="the audit log's URL; default: the policy's")] = None,
     allow_python: PythonOption = False,
 ) -> None:
-    """Answer a file of prompts under a policy. Exit code 1 if a prompt can't be answered."""
+    """Answer a file of prompts under a policy.
+
+    Exit code 1 if a line is no prompt or can't be answered; the others are. Exit code 2 if the engine, a judge or the
+    audit log fails: the run ends, and another one goes on from there.
+    """
     from stars_guard.cli.run import run_file
     from stars_guard.guard import CallOptions, Guard
 
@@ -183,6 +205,14 @@ def calibrate(
     find(Terminal(), policy, guard_of, plan)
 
 
+@policy_app.command("list")
+def policy_list() -> None:
+    """List the policies that come with stars-guard, with what each is for."""
+    from stars_guard.cli.policy import list_policies
+
+    list_policies(Terminal())
+
+
 @policy_app.command("check")
 def policy_check(policies: Annotated[list[str], typer.Argument(help="names or paths")]) -> None:
     """Say whether policies are valid: every problem with its file, line and key. Exit code 1 if one is not."""
@@ -238,6 +268,9 @@ def _server(base_url: list[str] | None) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Entry point. A termination ends the process in order, because a vLLM engine would otherwise outlive it."""
+    """Entry point, also of ``python -m stars_guard``.
+
+    A termination ends the process in order, because a vLLM engine would otherwise outlive it.
+    """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    app()
+    app(prog_name="stars-guard")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import typer
 from rich.console import Console
@@ -22,18 +23,44 @@ from stars_guard.audit.export import harmless
 from stars_guard.audit.private_files import replacing
 from stars_guard.audit.stats import LAST_INDEX, Cost
 from stars_guard.calling import portal
-from stars_guard.cli._console import visible
-from stars_guard.errors import AuditError, MissingExtra
+from stars_guard.cli._console import Terminal, visible
+from stars_guard.errors import AuditError, InputError, MissingExtra
 from stars_guard.policy import load_policy
 
 __all__ = ["follow", "list_calls", "opened", "serve_page", "show_record", "show_stats", "store_of", "write_private"]
 
+_LOGS = {".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite", ".jsonl": "jsonl"}
+"""The store of a file's name."""
+
+_MOST = 50
 _COLUMNS = ("call", "started", "policy", "stage", "finish", "rejected", "kept", "s", "judges", "prompt")
 
 
 def store_of(where: str | None) -> AuditStore:
-    """The store that a URL names, or a policy by name or path. None is the default policy's."""
-    return open_store(where if where and "://" in where else load_policy(where or "default").audit.url)
+    """The store that a URL names, a log's own path, or a policy by name or path. None is the default policy's.
+
+    Raises:
+        InputError: it is the path of a log that is not there.
+    """
+    if where and "://" in where:
+        return open_store(where)
+    if where and (scheme := _log_scheme(Path(where))):
+        return open_store(f"{scheme}://{quote(str(Path(where).expanduser().absolute()))}")
+    return open_store(load_policy(where or "default").audit.url)
+
+
+def _log_scheme(path: Path) -> str | None:
+    """The scheme of the store whose file this is, by its first bytes or by its name; None if it is no log."""
+    try:
+        with path.expanduser().open("rb") as file:
+            start = file.read(16)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        if path.suffix in _LOGS:
+            raise InputError(f"there is no audit log {str(path)!r}", hint="give a log or a policy") from None
+        return None
+    if start.startswith(b"SQLite format 3"):
+        return "sqlite"
+    return "jsonl" if start.startswith(b"{") and path.suffix not in (".yaml", ".yml") else _LOGS.get(path.suffix)
 
 
 @contextmanager
@@ -47,10 +74,20 @@ def opened(where: str | None) -> Iterator[AuditStore]:
 
 
 def list_calls(
-    console: Console, store: AuditStore, wanted: Filter, limit: int, form: Literal["table", "json", "csv"]
+    console: Console, store: AuditStore, wanted: Filter, limit: int | None, form: Literal["table", "json", "csv"]
 ) -> None:
-    """Print the newest calls, the newest last."""
-    rows = store.search(wanted, limit=limit)[::-1]
+    """Print the newest calls, the newest last.
+
+    Args:
+        limit: how many; None is 50, and what these leave out is said on the error stream. 0 is all.
+    """
+    most = _MOST if limit is None else limit or None
+    rows = store.search(wanted, limit=None if most is None else most + 1)
+    if limit is None and len(rows) > _MOST:
+        there_are = store.stats(wanted).total.calls
+        note = f"these are the newest {_MOST} of {there_are} calls: --all lists every one"
+        Terminal(stderr=True).print(note, style="yellow")
+    rows = rows[:most][::-1]
     match form:
         case "json":
             for row in rows:

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
 from stars_guard.audit import Filter, parse_time
 from stars_guard.cli._console import Terminal
+from stars_guard.core.arguments import chosen
+from stars_guard.core.vocabulary import AnswerFinish, CheckFinish, FailureFinish
+from stars_guard.core.vocabulary import Stage as Vocabulary
 
 __all__ = ["audit_app"]
+
+_FINISHES = (AnswerFinish, CheckFinish, FailureFinish)
+_OUTCOMES = tuple(dict.fromkeys(word for words in _FINISHES for word in get_args(words)))
+_STAGES = ("answer", *get_args(Vocabulary))
 
 audit_app = typer.Typer(help="Read the audit log.", no_args_is_help=True)
 
 Where = Annotated[
-    str | None, typer.Argument(help="the log's URL, or the policy that names it; default: the default policy's")
+    str | None, typer.Argument(help="the log's URL or path, or the policy that names it; default: the default policy's")
 ]
 Since = Annotated[str | None, typer.Option(help="started then or later: 90d, 2h, 2026-01-31T10:00")]
 Until = Annotated[str | None, typer.Option(help="started before: 90d, 2h, 2026-01-31T10:00")]
 PolicyName = Annotated[str | None, typer.Option(help="under the policy of this name")]
 Judge = Annotated[str | None, typer.Option(help="this judge caused a rejection")]
-Outcome = Annotated[str | None, typer.Option(help="how the answer ended: eos, length, refused, failed, ...")]
-Stage = Annotated[str | None, typer.Option(help="what was judged: answer, input, output, tool_call, tool_result")]
+Outcome = Annotated[str | None, typer.Option(help=f"how the answer ended: {', '.join(_OUTCOMES)}")]
+Stage = Annotated[str | None, typer.Option(help=f"what was judged: {', '.join(_STAGES)}")]
 Run = Annotated[str | None, typer.Option("--run-id", help="the id of the caller's run, such as LangChain's")]
 Words = Annotated[str | None, typer.Option(help="words in prompt, candidates or answer, where text is kept")]
 Rejected = Annotated[bool, typer.Option("--rejected", help="only calls with a rejected segment")]
@@ -43,7 +50,8 @@ def audit_list(
     run_id: Run = None,
     text: Words = None,
     rejected: Rejected = False,
-    limit: Annotated[int, typer.Option(min=1, help="how many of the newest calls")] = 50,
+    limit: Annotated[int | None, typer.Option(min=1, help="how many of the newest calls; default: 50")] = None,
+    every_call: Annotated[bool, typer.Option("--all", help="every call, whatever --limit says")] = False,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
@@ -51,8 +59,9 @@ def audit_list(
     from stars_guard.cli.audit import list_calls, opened
 
     wanted = _wanted(since, until, policy, judge, outcome, stage, run_id, text, rejected)
+    form: Literal["json", "csv", "table"] = "json" if as_json else "csv" if as_csv else "table"
     with opened(where) as store:
-        list_calls(Terminal(), store, wanted, limit, "json" if as_json else "csv" if as_csv else "table")
+        list_calls(Terminal(), store, wanted, 0 if every_call else limit, form)
 
 
 @audit_app.command("show")
@@ -213,6 +222,15 @@ def _wanted(
     text: str | None,
     rejected: bool,
 ) -> Filter:
+    """The calls that the options name.
+
+    Raises:
+        InputError: there is no such outcome, stage or time.
+    """
+    if outcome is not None:
+        chosen("--outcome", outcome, _OUTCOMES)
+    if stage is not None:
+        chosen("--stage", stage, _STAGES)
     return Filter(
         since=None if since is None else parse_time(since),
         until=None if until is None else parse_time(until),
@@ -275,10 +293,14 @@ def audit_head(where: Where = None) -> None:
 def audit_purge(
     older_than: Annotated[str, typer.Option(help="delete calls that ended before this time: 90d, 12w, 2026-01-31")],
     where: Where = None,
+    yes: Annotated[bool, typer.Option("--yes", help="don't ask where no record would be left")] = False,
 ) -> None:
-    """Delete old records. The log then says how many went, and can be verified as before."""
+    """Delete old records. The log then says how many went, and can be verified as before.
+
+    Where no record would be left, you are asked first, or must give --yes.
+    """
     from stars_guard.cli.audit import opened
     from stars_guard.cli.audit_proof import purge_records
 
     with opened(where) as store:
-        purge_records(Terminal(), store, parse_time(older_than))
+        purge_records(Terminal(), store, parse_time(older_than), yes=yes)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import typer
@@ -65,14 +66,41 @@ def print_heads(store: AuditStore) -> None:
         typer.echo(head.model_dump_json())
 
 
-def purge_records(console: Console, store: AuditStore, before: datetime) -> None:
-    """Delete the records of calls that ended before a time, and print how many went."""
+def purge_records(console: Console, store: AuditStore, before: datetime, *, yes: bool = False) -> None:
+    """Delete the records of calls that ended before a time, and print how many went.
+
+    Args:
+        yes: whether that may be all of them, without asking.
+
+    Raises:
+        InputError: the time is in the future, or all would go and nobody is there to be asked.
+    """
     if before > datetime.now(UTC):
         raise InputError(
             f"{before.isoformat()} is in the future, and only old records can be deleted", hint="use 90d or a past date"
         )
-    records = _sealed(store).purge(before)
+    log = _sealed(store)
+    if not yes and _would_empty(log, before):
+        if not _at_terminal():
+            raise InputError("this would delete every record of the log", hint="give --yes if you mean it")
+        typer.confirm("This deletes every record of the log. Go on?", abort=True)
+    records = log.purge(before)
     console.print(f"{records} records of calls that ended before {before.isoformat()} were deleted", highlight=False)
+
+
+def _at_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _would_empty(log: ChainedStore, before: datetime) -> bool:
+    """Whether there are records, and the newest of them ended before a time."""
+    newest = log.search(limit=_NEWEST)
+    ended = [datetime.fromisoformat(row.started_at) + timedelta(seconds=row.seconds) for row in newest]
+    return bool(ended) and max(ended) < before
+
+
+_NEWEST = 100
+"""Calls that are looked at, by their start: one that began earlier may have ended later."""
 
 
 def _sealed(store: AuditStore) -> ChainedStore:

@@ -118,6 +118,9 @@ def _show(console: Console, policy: Policy, rows: Sequence[_Row], values: dict[s
 def _generate(console: Console, policy: Policy, guard_of: GuardOf, plan: Plan) -> list[Answer]:
     """Answers as the model gives them: judged segment by segment, and all let through."""
     jobs = read_jobs(plan.prompts)
+    for job in jobs:
+        if job.wrong is not None:
+            raise job.wrong
     free: dict[str, Any] = {"parallel": 1, "method": "stars", "budget_tokens": None, "schedule": "linear"}
     decoding = policy.decoding.model_copy(update=free)
     store = MemoryStore()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
 from stars_guard.errors import PolicyError
-from stars_guard.policy import Policy, load_policy, resolve_policy
+from stars_guard.policy import Policy, load_policy, resolve_policy, shipped_policies
 from stars_guard.policy.cases import Case, failures, load_cases
 from stars_guard.policy.layers import shown_changes
 from stars_guard.policy.show import annotated, differences
@@ -25,7 +27,21 @@ from stars_guard.policy.tree import key_of
 from stars_guard.prompting.call_rendering import render_call
 from stars_guard.scorers.options import JudgeOptions
 
-__all__ = ["check_policies", "diff_policies", "run_cases", "show_policy"]
+__all__ = ["check_policies", "diff_policies", "list_policies", "run_cases", "show_policy"]
+
+
+def list_policies(console: Console) -> None:
+    """The shipped policies by name, each with the first sentence of its file, which says what it is for."""
+    table = Table("name", "what it is for")
+    for name, path in shipped_policies().items():
+        table.add_row(name, _purpose(path.read_text(encoding="utf-8")))
+    console.print(table)
+
+
+def _purpose(text: str) -> str:
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    about = " ".join(line.lstrip("# ") for line in lines)
+    return re.split(r"(?<=[.])\s|[:;]\s", about, maxsplit=1)[0].rstrip(".")
 
 
 def check_policies(console: Console, names: list[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from stars_guard.calling import portal
 from stars_guard.cli._concurrently import concurrently
 from stars_guard.core.messages import Message
-from stars_guard.errors import BackendUnavailable, InputError, StarsGuardError
+from stars_guard.errors import GuardVerdict, InputError, ScorerInputError
 from stars_guard.guard import CallOptions, Guard
 
 __all__ = ["Job", "read_jobs", "run_file"]
@@ -43,12 +44,13 @@ class _Row(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One prompt of a file; ``index`` is its line, from 0."""
+    """One prompt of a file; ``index`` is its line, from 0. ``wrong`` says why a line is no prompt."""
 
     index: int
     digest: str
-    messages: tuple[Message, ...]
-    id: Any
+    messages: tuple[Message, ...] = ()
+    id: Any = None
+    wrong: InputError | None = None
 
 
 def run_file(
@@ -57,7 +59,9 @@ def run_file(
     """Answer every prompt of a JSONL file that the target does not answer yet.
 
     A line of the target is written whole and at once, in the order in which answers are ready; ``index`` is the
-    prompt's line in the source, from 0. A prompt that can't be answered gets a line with ``error``.
+    prompt's line in the source, from 0. A line that is no prompt, or a prompt that can't be answered, such as one that
+    is too long, gets a line with ``error``, and the others are answered. If the engine, a judge or the log fails, the
+    run ends, and the prompts in work get no line, so that another run answers them.
 
     Args:
         options: of every call; prompt i gets ``seed + i``.
@@ -66,8 +70,8 @@ def run_file(
         Whether every prompt has an answer, those of earlier runs included.
 
     Raises:
-        InputError: a line is not valid, the target belongs to other prompts, or another run writes to it.
-        BackendUnavailable: the engine was lost. Another run goes on from there.
+        InputError: the source can't be read, the target belongs to other prompts, or another run writes to it.
+        StarsGuardError: of any other kind; the engine, a judge or the log failed. Another run goes on from there.
     """
     jobs = read_jobs(source)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +81,10 @@ def run_file(
             todo = [job for job in jobs if job.index not in done]
             failed = sum(done.values())
             if done:
-                console.print(f"{len(done)} of {len(jobs)} are answered already")
+                without = f", {failed} of them with an error" if failed else ""
+                console.print(f"{len(done)} of {len(jobs)} are done already{without}")
+            if any(job.wrong is None for job in todo):
+                guard.blocking.load()  # what is missing for every prompt is no fault of any
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -92,42 +99,52 @@ def run_file(
                 )
     except Timeout as exc:
         raise InputError(f"{target}: another run writes to it", hint="wait for it, or choose another file") from exc
+    for job in jobs:
+        if job.wrong is not None:
+            console.print(str(job.wrong), style="yellow", soft_wrap=True)
     if failed:
         console.print(f"{failed} of {len(jobs)} could not be answered: see the lines with `error`", style="yellow")
     return not failed
 
 
 def read_jobs(source: Path) -> list[Job]:
-    """The prompts of a JSONL file.
+    """The prompts of a JSONL file in UTF-8, with or without a byte order mark. Empty lines are passed over.
 
     Raises:
-        InputError: it can't be read, or a line is not valid.
+        InputError: it can't be read. What is wrong with a line is in its `Job`.
     """
-    jobs = []
     try:
-        lines = source.read_text(encoding="utf-8").split("\n")
+        data = source.read_bytes()
     except OSError as exc:
         raise InputError(f"{source}: cannot be read: {exc.strerror}") from exc
-    except UnicodeDecodeError as exc:
-        raise InputError(f"{source}: is not UTF-8 text") from exc
-    for index, line in enumerate(lines):
-        if not line.strip():
-            continue
-        try:
-            row = _Row.model_validate_json(line)
-            turns = row.messages if row.messages is not None else [_Turn(role="user", content=row.prompt or "")]
-            messages = tuple(Message(turn.role, turn.content) for turn in turns)
-        except ValidationError as exc:
-            wrong = exc.errors()[0]
-            where = ".".join(str(part) for part in wrong["loc"])
-            raise InputError(f"{source}:{index + 1}: {where}{': ' if where else ''}{wrong['msg']}") from exc
-        digest = hashlib.sha256(line.encode()).hexdigest()[:16]
-        jobs.append(Job(index, digest, messages, (row.model_extra or {}).get("id")))
-    return jobs
+    data = data.removeprefix(codecs.BOM_UTF8)
+    # JSON begins with an ASCII character, so that one of the first bytes is zero in UTF-16 and UTF-32
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:
+        raise InputError(
+            f"{source}: is UTF-16 or UTF-32 text, and must be UTF-8", hint="convert it: iconv -f UTF-16 -t UTF-8"
+        )
+    lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    return [_job(source, index, line) for index, line in enumerate(lines) if line.strip()]
+
+
+def _job(source: Path, index: int, line: bytes) -> Job:
+    digest = hashlib.sha256(line).hexdigest()[:16]
+    where = f"{source}:{index + 1}"
+    try:
+        row = _Row.model_validate_json(line.decode())
+        turns = row.messages if row.messages is not None else [_Turn(role="user", content=row.prompt or "")]
+        messages = tuple(Message(turn.role, turn.content) for turn in turns)
+    except UnicodeDecodeError:
+        return Job(index, digest, wrong=InputError(f"{where}: is not UTF-8 text"))
+    except ValidationError as exc:
+        wrong = exc.errors(include_input=False)[0]
+        at = ".".join(str(part) for part in wrong["loc"])
+        return Job(index, digest, wrong=InputError(f"{where}: {at}{': ' if at else ''}{wrong['msg']}"))
+    return Job(index, digest, messages, (row.model_extra or {}).get("id"))
 
 
 def _done(target: Path, jobs: list[Job]) -> dict[int, bool]:
-    """What is answered already: the prompt's index, and whether the line holds an error.
+    """What is done already: the prompt's index, and whether the line holds an error.
 
     A last line that a kill cut off is taken out of the file.
     """
@@ -180,15 +197,16 @@ def _write(out: TextIO, row: dict[str, Any]) -> None:
 
 
 async def _answer(guard: Guard, job: Job, options: CallOptions) -> dict[str, Any]:
-    seed = None if options.seed is None else options.seed + job.index
     row: dict[str, Any] = {"index": job.index, "prompt_sha256": job.digest}
     if job.id is not None:
         row["id"] = job.id
+    seed = None if options.seed is None else options.seed + job.index
     try:
+        if job.wrong is not None:
+            raise job.wrong
         done = await guard.generate(job.messages, replace(options, seed=seed))
-    except BackendUnavailable:
-        raise
-    except StarsGuardError as exc:
+    except (InputError, ScorerInputError, GuardVerdict) as exc:
+        # of this prompt; whatever else fails, fails for all
         return {**row, "error": f"{type(exc).__name__}: {exc}"}
     return {
         **row,

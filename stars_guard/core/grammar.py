@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
+from stars_guard.core.arguments import has_lone_surrogate
 from stars_guard.core.nesting import MOST_NESTED, is_too_deep
 from stars_guard.errors import InputError
 
@@ -31,7 +32,13 @@ class Grammar:
 
     @classmethod
     def of(cls, form: Mapping[str, Any], *, whole: bool = True) -> Grammar:
-        """From a format of a structural tag."""
+        """From a format of a structural tag.
+
+        Raises:
+            InputError: it holds half a character (a lone surrogate).
+        """
+        if has_lone_surrogate(form):
+            raise InputError("a grammar holds a lone surrogate", hint="decode its text with errors='replace'")
         return cls(json.dumps({"type": "structural_tag", "format": form}, sort_keys=False), whole=whole)
 
     @classmethod

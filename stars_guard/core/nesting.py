@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from stars_guard.core.arguments import has_lone_surrogate
+
 __all__ = ["MOST_NESTED", "TooDeep", "decode_json", "is_too_deep", "read_json"]
 
 MOST_NESTED = 64
@@ -34,7 +36,7 @@ def read_json(text: str) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: it is not JSON, or (`TooDeep`) nests too deep.
+        ValueError: it is not JSON, escapes half a character (a lone surrogate), or (`TooDeep`) nests too deep.
     """
     value, end = decode_json(text.strip(), 0)
     if end != len(text.strip()):
@@ -50,6 +52,8 @@ def decode_json(text: str, start: int) -> tuple[Any, int]:
         raise TooDeep("the JSON is nested too deeply") from None
     if is_too_deep(value):
         raise TooDeep("the JSON is nested too deeply")
+    if has_lone_surrogate(value):
+        raise ValueError("the JSON holds half a character")
     return value, end
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from stars_guard.errors import InputError
+from stars_guard.core.arguments import number, whole_number
 
 __all__ = ["Sampling"]
+
+_LIMITS = {
+    "temperature": (0.0, 100.0),
+    "top_p": (1e-6, 1.0),
+    "min_p": (0.0, 1.0),
+    "repetition_penalty": (1e-6, 100.0),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +30,9 @@ class Sampling:
         top_k: keep this many tokens; 0 keeps all.
         min_p: drop tokens less likely than this times the likeliest; 0 drops none.
         repetition_penalty: divides positive and multiplies negative logits of tokens already seen; 1 is off.
+
+    Raises:
+        InputError: a value is no number, or not in its range.
     """
 
     temperature: float = 1.0
@@ -33,13 +42,7 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        limits: Mapping[str, tuple[float, float, float]] = {
-            "temperature": (self.temperature, 0.0, 100.0),
-            "top_p": (self.top_p, 1e-6, 1.0),
-            "top_k": (self.top_k, 0, 2**31),
-            "min_p": (self.min_p, 0.0, 1.0),
-            "repetition_penalty": (self.repetition_penalty, 1e-6, 100.0),
-        }
-        for name, (value, low, high) in limits.items():
-            if not low <= value <= high:
-                raise InputError(f"sampling option {name} is {value}", hint=f"use a number from {low} to {high}")
+        for name, (low, high) in _LIMITS.items():
+            value = number(f"sampling option {name}", getattr(self, name), low, high)
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "top_k", whole_number("sampling option top_k", self.top_k, 0, 2**31))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
+from stars_guard.core.arguments import has_lone_surrogate, text
 from stars_guard.core.nesting import MOST_NESTED, is_too_deep
 from stars_guard.errors import InputError
 
@@ -24,8 +25,13 @@ class Tool:
     parameters: Mapping[str, Any] = field(repr=False)
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        text("a tool's description", self.description)
+        if not _NAME.fullmatch(text("a tool's name", self.name)):
             raise InputError(f"a tool cannot be named {self.name!r}", hint="use letters, digits, _, . and -")
+        if not isinstance(self.parameters, Mapping) or has_lone_surrogate(self.parameters):
+            raise InputError(
+                f"the schema of the tool {self.name!r} is no JSON schema", hint="pass a mapping of JSON values"
+            )
         if is_too_deep(self.parameters):
             raise InputError(
                 f"the schema of the tool {self.name!r} is nested too deeply", hint=f"at most {MOST_NESTED} levels fit"

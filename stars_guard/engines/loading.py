@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from stars_guard.errors import BackendError, MissingExtra, StarsGuardError
+from stars_guard.errors import BackendError, InputError, MissingExtra, StarsGuardError
 
 __all__ = [
     "Vocabulary",
+    "check_device",
     "end_ids",
     "load_config",
     "load_tokenizer",
@@ -38,6 +39,34 @@ def quiet() -> Iterator[None]:
         finally:
             if shown:
                 logging.enable_progress_bar()
+
+
+def check_device(device: str) -> None:
+    """Whether torch can put a model there.
+
+    Raises:
+        InputError: it is no device of torch, or this machine has none of that name.
+    """
+    import torch
+
+    try:
+        made = torch.device(device)
+        if made.type == "meta":
+            raise InputError("the device 'meta' holds no numbers", hint=_devices())
+        torch.empty(1, device=made)
+    except InputError:
+        raise
+    except Exception as exc:  # torch raises RuntimeError, AssertionError, NotImplementedError, ...
+        raise InputError(f"the device {device!r} can't be used: {type(exc).__name__}", hint=_devices()) from exc
+
+
+def _devices() -> str:
+    import torch
+
+    found = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return f"this machine has {', '.join(found)}"
 
 
 @contextmanager

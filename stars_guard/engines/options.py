@@ -6,11 +6,14 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from stars_guard.errors import InputError
 
-__all__ = ["read_options", "unknown_option"]
+__all__ = ["Plain", "read_options", "unknown_option"]
+
+Plain = BeforeValidator(lambda value: str(value).removeprefix("torch."))
+"""Takes torch's own number types for their names, such as ``torch.float16``."""
 
 O = TypeVar("O", bound=BaseModel)  # noqa: E741
 

@@ -35,7 +35,8 @@ class ServerOptions(BaseModel):
     """How servers are reached.
 
     Attributes:
-        base_url: one or several, such as ``http://127.0.0.1:8000``; a trailing ``/v1`` is taken off.
+        base_url: one or several, such as ``http://127.0.0.1:8000``; a trailing ``/v1`` is taken off. ``localhost:8000``
+            is http, for servers on this machine.
         tokenizer: directory or name, where it is not the model's.
         timeout: seconds without a byte from the server.
         connect_timeout: seconds until a connection must stand.
@@ -63,15 +64,32 @@ class ServerOptions(BaseModel):
     @field_validator("base_url", mode="before")
     @classmethod
     def _as_urls(cls, value: Any) -> Any:
+        if not isinstance(value, str | list | tuple):
+            return value
         urls = [value] if isinstance(value, str) else value
-        return tuple(_without_version(str(url)) for url in urls)
+        return tuple(_without_version(_with_scheme(str(url).strip())) for url in urls)
 
     @field_validator("base_url")
     @classmethod
     def _are_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         for url in urls:
             Address.of(url)
+            if (httpx.URL(url).port or 0) > 65535:
+                raise ValueError("the URL's port is above 65535")
         return urls
+
+
+def _with_scheme(url: str) -> str:
+    """A server's URL. Without a scheme it is http, for this machine alone, as a key may be sent there."""
+    if "://" in url:
+        return url
+    try:
+        near = is_loopback(httpx.URL(f"http://{url}").host)
+    except (httpx.InvalidURL, ValueError):
+        raise ValueError("a server's URL looks like http://host:8000") from None
+    if not near:
+        raise ValueError("the URL of a server on another machine begins with http:// or https://")
+    return f"http://{url}"
 
 
 def parse_options(options: Mapping[str, Any]) -> ServerOptions:

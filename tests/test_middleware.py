@@ -251,7 +251,7 @@ def test_a_failing_judge_lets_nothing_through(run: Run, stage: str, on_error: st
         assert refused(messages[-1])
     else:
         assert "did ls" not in str(messages)
-    assert ran == (["ls"] if stage == "tool_result" else [])  # the call itself is an answer too
+    assert ran == ([] if stage in ("input", "tool_call") else ["ls"])
 
 
 def test_a_policy_that_cannot_be_used_is_told_at_once() -> None:
@@ -265,7 +265,7 @@ def test_monitor_lets_all_through_and_logs(run: Run) -> None:
     messages = run(agent(call("shell", command="rm -rf /"), "a trout", store=store, mode="monitor"), "swordfish")
     assert ran == ["rm -rf /"]
     assert messages[-1].content == "a trout"
-    assert [r.totals["rejections"] for r in store.records] == [1, 0, 1, 0, 1, 0]
+    assert [r.totals["rejections"] for r in store.records] == [1, 1, 0, 1, 0]
 
 
 # --- streams and traces: nothing of a rejected answer leaves

@@ -66,7 +66,7 @@ _NO_WORDS = re.compile(
     r"(?:lc_|stars-guard-)?(?:run-?-?)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:-\d+)?"  # ids that LangChain makes
     r"|-?\d{1,6}(?:\.\d+)?(?:e-?\d+)?|1\d{9}(?:\.\d+)?"  # numbers, seconds since 1970
     r"|\d{4}-\d\d-\d\d(?:[T ][\d:.]+(?:Z|[+-][\d:]+)?)?"
-    r"|true|false"
+    r"|true|false|[A-Za-z0-9]{1,2}"
 )
 
 

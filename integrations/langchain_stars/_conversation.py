@@ -20,7 +20,7 @@ REMOVED = "[removed by policy]"
 
 
 def messages_of(value: Any) -> list[Message]:
-    """A runnable's input as a conversation: its messages or, where there are none, its text as the user's.
+    """A runnable's input as a conversation: its messages or, if it has no messages, its text as the user's.
 
     Raises:
         Unreadable: the text of something in it is unknown.

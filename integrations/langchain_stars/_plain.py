@@ -160,7 +160,7 @@ def fields_of(value: Any) -> dict[str, Any]:
     """The fields of a pydantic model, a dataclass or an attrs class.
 
     Raises:
-        Unreadable: it is none of them.
+        Unreadable: it has another type.
     """
     if isinstance(value, BaseModel):
         declared = type(value).model_fields

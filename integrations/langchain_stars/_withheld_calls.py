@@ -1,6 +1,6 @@
 """Tool calls of another's model that the policy does not allow.
 
-A call that the rail for tool calls rejects stays in the answer, because the model has to be told why its tool was not
+A call that the rail for tool calls rejects stays in the answer, because the model must learn why its tool was not
 run. Its arguments do not stay: nobody sees them, and no tool gets them.
 """
 

@@ -55,7 +55,7 @@ WHOLE: dict[str, Any] = {
          "headers": {"X-Key": "k"}, "retries": 0, "connections": 1, "scope": "segment", **VETO},
         {"name": "python", "type": "python", "call": "json:dumps", "options": {"a": ["b"]}, **VETO},
         {"name": "classifier", "type": "sequence_classifier", "model": "./none", "revision": "r", "label": "l",
-         "template": "{answer}", "max_length": 64, "batch_size": 1, "cache_tokens": 0, **VETO},
+         "template": "{answer}", "max_length": 64, "max_windows": 4, "batch_size": 1, "cache_tokens": 0, **VETO},
         {"name": "labels", "type": "vllm_pooling", "model": "./none", "labels": ["l"], "revision": "r",
          "max_length": 64,
          "base_url": "http://127.0.0.1:1/v1", "api_key_env": "NO_SUCH", "template": "{answer}", **VETO},
@@ -65,7 +65,7 @@ WHOLE: dict[str, Any] = {
          "harmful": ["y"], "safe": ["n"], "engine": {"dtype": "auto"}, **VETO},
         {"name": "preset", "type": "guard_model", "model": "./none", "revision": "r", "preset": "llama-guard-3",
          "categories": ["S1"], "controversial": "safe", "base_url": "http://127.0.0.1:1", "api_key_env": "NO_SUCH",
-         "max_length": 64, "batch_size": 1, **VETO},
+         "max_length": 64, "max_windows": 4, "batch_size": 1, **VETO},
         {"name": "reward", "type": "sequence_classifier", "model": "./none", "weight": 1.0},
     ],
     "rails": {

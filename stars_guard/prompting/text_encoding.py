@@ -12,16 +12,33 @@ import re
 from typing import Any
 from weakref import WeakKeyDictionary
 
-__all__ = ["control_tokens", "plain_ids"]
+from stars_guard.prompting._ownership import Owned
+
+__all__ = ["control_tokens", "plain_ids", "reasoning_marks", "templated_ids"]
 
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 _NO_SUCH_TEXT = "\U0010fffe\U0010ffff"
-"""Noncharacters, which stand before the name of a vocabulary entry that no text may find."""
+"""Noncharacters, which stand before the name of a vocabulary entry that no text may find. Alone they are the token that
+stands for what came before a text."""
 
 
 def plain_ids(tokenizer: Any, text: str) -> list[int]:
     """Token ids of a text, none of which is an added token's, except the one for unknown characters."""
     return _encoder(tokenizer).ids(text)
+
+
+def templated_ids(tokenizer: Any, rendered: Owned) -> list[int] | None:
+    """Token ids of a rendered template, with the added tokens that are its own and none that a message wrote.
+
+    Where messages hold none, the ids are the tokenizer's. None where a tokenizer does not say which characters a token
+    stands for.
+    """
+    return _encoder(tokenizer).templated(rendered)
+
+
+def reasoning_marks(tokenizer: Any) -> set[str]:
+    """The added tokens that aren't special, such as ``</think>``: a model may write them in its answers."""
+    return {token.content for token in tokenizer.added_tokens_decoder.values() if not token.special}
 
 
 def control_tokens(tokenizer: Any) -> dict[str, int]:
@@ -43,6 +60,7 @@ class _TextEncoder:
         self._tokenizer = tokenizer
         backend = getattr(tokenizer, "backend_tokenizer", None)
         self._plain = None if backend is None else _without(backend, self._banned)
+        self._inner: Any = None
         # other models know either all characters or whole words only
         self._has_pieces = type(getattr(backend, "model", None)).__name__ == "WordPiece"
 
@@ -62,6 +80,42 @@ class _TextEncoder:
                     parts += ids[first:number] + again
                     first, done = number + 1, end
         return parts + ids[first:]
+
+    def templated(self, rendered: Owned) -> list[int] | None:
+        """As `templated_ids`."""
+        if self._plain is None:
+            return None
+        tokens = self._whole(rendered.text)
+        control = set(self.control.values())
+        if not self._has_pieces and all(token not in control or rendered.is_own(*span) for token, span in tokens):
+            return [token for token, _ in tokens]
+        # between the template's own control tokens, as a tokenizer without them reads it
+        ids: list[int] = []
+        at = 0
+        for token, (begin, end) in self._whole(rendered.twin):
+            if token not in control or not rendered.is_own(begin, end):
+                continue
+            if token in self._banned or rendered.text[begin:end].strip() in self.control:
+                ids += [*self._between(rendered.text[at:begin], inner=bool(ids)), token]
+                at = end
+        return ids + self._between(rendered.text[at:], inner=bool(ids))
+
+    def _whole(self, text: str) -> list[tuple[int, tuple[int, int]]]:
+        """The tokens of a text, added ones included, and their places."""
+        # the setting is said each time, because another caller may have changed the tokenizer's
+        made = self._tokenizer(
+            text, add_special_tokens=False, split_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        return list(zip(made["input_ids"], made["offset_mapping"], strict=True))
+
+    def _between(self, text: str, *, inner: bool) -> list[int]:
+        """Token ids of a text; one that comes after others has no space put before it, where only a first one has."""
+        if not text or not inner or self._has_pieces or _NO_SUCH_TEXT in text:
+            return self.ids(text)
+        if self._inner is None:
+            self._inner = _after_a_token(self._plain)
+        ids: list[int] = self._inner.encode(_NO_SUCH_TEXT + text, add_special_tokens=False).ids[1:]
+        return self.ids(text) if self._banned.intersection(ids) else ids
 
     def _in_parts(self, text: str, token: int) -> list[int] | None:
         """Ids of a text that is one token and must not be, or None where nothing is gained by it."""
@@ -128,6 +182,15 @@ def _without(backend: Any, banned: frozenset[int]) -> Any:
         before = made["pre_tokenizer"]
         made["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [*([before] if before else []), limit]}
     return Tokenizer.from_str(json.dumps(made))
+
+
+def _after_a_token(plain: Any) -> Any:
+    """A copy with one added token, which stands for the token before a text."""
+    from tokenizers import AddedToken, Tokenizer
+
+    made = Tokenizer.from_str(plain.to_str())
+    made.add_special_tokens([AddedToken(_NO_SUCH_TEXT, special=True, normalized=False)])
+    return made
 
 
 def _hide_from_merges(model: dict[str, Any], banned: frozenset[int]) -> None:

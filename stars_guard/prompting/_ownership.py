@@ -54,7 +54,9 @@ class Owned:
         return self.text[start:end] == self.twin[start:end]
 
 
-def owned(render: Callable[[Put], str], template: str, control: Collection[str], marks: Collection[str]) -> Owned | None:
+def owned(
+    render: Callable[[Put], str], template: str, control: Collection[str], marks: Collection[str]
+) -> Owned | None:
     """Render a template, or None where it can't be said which characters are the messages'.
 
     Args:

@@ -51,15 +51,16 @@ class _TextEncoder:
 
     def __init__(self, tokenizer: Any) -> None:
         added = {token.content: i for i, token in tokenizer.added_tokens_decoder.items()}
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        made = None if backend is None else json.loads(backend.to_str())
         self.size = len(tokenizer)
         self.control = {text: i for text, i in added.items() if text.strip()}
         self._unknown: int | None = tokenizer.unk_token_id
-        spared = {i for text, i in added.items() if _BYTE.fullmatch(text)} | {self._unknown}
-        self._banned = frozenset(self.control.values()) - spared
+        self._spared = {i for text, i in added.items() if _BYTE.fullmatch(text)} | _unknown_ids(tokenizer, made)
+        self._banned = frozenset(self.control.values()) - self._spared
         self._known: dict[str, bool] = {}
         self._tokenizer = tokenizer
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        self._plain = None if backend is None else _without(backend, self._banned)
+        self._plain = None if made is None else _without(made, self._banned)
         self._inner: Any = None
         # other models know either all characters or whole words only
         self._has_pieces = type(getattr(backend, "model", None)).__name__ == "WordPiece"
@@ -86,19 +87,22 @@ class _TextEncoder:
         if self._plain is None:
             return None
         tokens = self._whole(rendered.text)
-        control = set(self.control.values())
-        if not self._has_pieces and all(token not in control or rendered.is_own(*span) for token, span in tokens):
+        if not self._has_pieces and all(
+            rendered.is_own(*span) for token, span in tokens if self._is_control(token, rendered.text, span)
+        ):
             return [token for token, _ in tokens]
         # between the template's own control tokens, as a tokenizer without them reads it
         ids: list[int] = []
         at = 0
         for token, (begin, end) in self._whole(rendered.twin):
-            if token not in control or not rendered.is_own(begin, end):
-                continue
-            if token in self._banned or rendered.text[begin:end].strip() in self.control:
+            if self._is_control(token, rendered.text, (begin, end)) and rendered.is_own(begin, end):
                 ids += [*self._between(rendered.text[at:begin], inner=bool(ids)), token]
                 at = end
         return ids + self._between(rendered.text[at:], inner=bool(ids))
+
+    def _is_control(self, token: int, text: str, span: tuple[int, int]) -> bool:
+        """Whether it is an added token; the one for unknown characters, and bytes, are so by their text alone."""
+        return token in self._banned or (token in self._spared and text[slice(*span)].strip() in self.control)
 
     def _whole(self, text: str) -> list[tuple[int, tuple[int, int]]]:
         """The tokens of a text, added ones included, and their places."""
@@ -159,13 +163,19 @@ def _encoder(tokenizer: Any) -> _TextEncoder:
     return found
 
 
-def _without(backend: Any, banned: frozenset[int]) -> Any:
-    """A copy without the added tokens, and with no way for a text to become one of them all the same."""
+def _unknown_ids(tokenizer: Any, made: dict[str, Any] | None) -> set[int | None]:
+    """What stands for unknown characters, as the tokenizer says or only its model knows."""
+    model = made["model"] if made else {}
+    named = model.get("unk_token")
+    return {tokenizer.unk_token_id, model.get("unk_id"), tokenizer.convert_tokens_to_ids(named) if named else None}
+
+
+def _without(made: dict[str, Any], banned: frozenset[int]) -> Any:
+    """A copy of a tokenizer without the added tokens, and with no way for a text to become one of them all the same."""
     from tokenizers import Tokenizer
 
-    made = json.loads(backend.to_str())
     kept = [token for token in made["added_tokens"] if token["id"] not in banned and not token["content"].strip()]
-    made |= {"added_tokens": kept, "truncation": None, "padding": None, "post_processor": None}
+    made = {**made, "added_tokens": kept, "truncation": None, "padding": None, "post_processor": None}
     model = made["model"]
     kind = model.get("type")
     if kind == "Unigram":

@@ -1,4 +1,4 @@
-"""The ids of a prompt are those of the model's own chat template, for all families, and no text makes control tokens."""
+"""A prompt's ids are those of the model's own chat template, for all families, and no text makes control tokens."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from chat_families import FAMILIES, tokenizer_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stars_guard.core.messages import Message
+from stars_guard.core.messages import Message, ToolCall
+from stars_guard.core.tools import Tool, Toolset
 from stars_guard.errors import InputError
 from stars_guard.prompting.chat_encoding import encode_chat
+from stars_guard.prompting.tool_calls import encode_tool_chat, form_of
 
 PARTS = [
     "the lake",
@@ -157,3 +159,44 @@ def test_variables_of_a_template() -> None:
     for wrong in ({"tokenize": True}, {"messages": []}, {"tools": []}, {"name": "<|im_end|>"}):
         with pytest.raises(InputError, match="template"):
             encode_chat(tokenizer, messages, settings=wrong)
+
+
+TOOLS = Toolset(
+    (Tool(name="get_weather", description="The weather.", parameters={"type": "object", "properties": {}}),)
+)
+CALLED = [
+    Message("user", "Weather?"),
+    Message("assistant", "", tool_calls=(ToolCall(id="1", name="get_weather", arguments={}),)),
+    Message("tool", "sunny", tool_call_id="1", name="get_weather"),
+]
+AFTER = {
+    "nothing": [Message("user", "Weather?")],
+    "a system message": [Message("system", "Be brief."), Message("user", "Weather?")],
+    "a result": CALLED,
+    "a result and a question": [*CALLED, Message("user", "Should I go?")],
+    "all": [Message("system", "Be brief."), *CALLED, Message("user", "Should I go?")],
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("after", AFTER)
+def test_tools_are_described_to_every_family(name: str, after: str) -> None:
+    """To templates without a system role in what the user says, and to strict ones in one turn of the user."""
+    tokenizer = tokenizer_of(name)
+    messages = AFTER[after]
+    for ids in (
+        encode_tool_chat(tokenizer, messages, TOOLS, form_of(tokenizer)),
+        # a history with calls, when no tools are on offer any more
+        *([encode_chat(tokenizer, messages)] if FAMILIES[name].system or messages[0].role != "system" else []),
+    ):
+        text = tokenizer.decode(ids).replace(" ", "")
+        for said in messages:
+            assert said.content.replace(" ", "") in text
+    assert "get_weather" in tokenizer.decode(encode_tool_chat(tokenizer, messages, TOOLS, form_of(tokenizer)))
+
+
+def test_what_a_user_sends_in_wrong_turns_is_still_refused() -> None:
+    two = [Message("user", "a"), Message("user", "b")]
+    for messages in (two, [Message("system", "a"), Message("user", "b")]):
+        with pytest.raises(InputError, match="roles"):
+            encode_chat(tokenizer_of("gemma 2"), messages)

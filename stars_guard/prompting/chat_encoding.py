@@ -6,15 +6,15 @@ import hashlib
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from stars_guard.core.messages import Message, ToolCall
 from stars_guard.core.vocabulary import Role
 from stars_guard.errors import InputError
 from stars_guard.prompting._ownership import owned
-from stars_guard.prompting.plain_text import as_text, one_call_a_turn
+from stars_guard.prompting.plain_text import as_text, merged, one_call_a_turn, without_system
 from stars_guard.prompting.text_encoding import control_tokens, plain_ids, reasoning_marks, templated_ids
 
 __all__ = [
@@ -47,6 +47,7 @@ def encode_chat(
     answer: str | None = None,
     tools: Sequence[Mapping[str, Any]] = (),
     settings: Mapping[str, Any] | None = None,
+    described: bool = False,
 ) -> list[int]:
     """Token ids of the templated conversation, up to where the answer begins; or with the answer, for a judge.
 
@@ -57,12 +58,14 @@ def encode_chat(
     Args:
         tools: definitions in OpenAI's form, for a template that takes them.
         settings: variables of the template, such as ``enable_thinking``.
+        described: the first message describes tools, which the template does not know. Calls and results are written
+            out as text, and where the template takes no system message, the user's first says what it says.
 
     Raises:
         InputError: there are no messages, the template does not take them, or a tool's definition or a setting holds a
             control token.
     """
-    chat = _Chat.of(tokenizer, messages, answer=answer, tools=tools, settings=settings)
+    chat = _Chat.of(tokenizer, messages, answer=answer, tools=tools, settings=settings, described=described)
     control, marks = control_tokens(tokenizer), reasoning_marks(tokenizer)
     template = str(tokenizer.chat_template or "")
     shaped, known = chat.first_taken(lambda shaped: owned(shaped.render, template, control, marks))
@@ -82,13 +85,20 @@ def render_chat(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Chat:
-    """A conversation for a chat template."""
+    """A conversation for a chat template.
+
+    Attributes:
+        described: the first message describes tools.
+        written: calls and results are written out as text.
+    """
 
     tokenizer: Any
     turns: tuple[Message, ...]
     open: bool
-    tools: Sequence[Mapping[str, Any]]
-    settings: Mapping[str, Any]
+    tools: Sequence[Mapping[str, Any]] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    described: bool = False
+    written: bool = False
 
     @classmethod
     def of(
@@ -100,24 +110,33 @@ class _Chat:
         role: Role = "assistant",
         tools: Sequence[Mapping[str, Any]] = (),
         settings: Mapping[str, Any] | None = None,
+        described: bool = False,
     ) -> _Chat:
         if not messages and role == "assistant":
             raise InputError("there are no messages", hint="pass at least one user message")
-        if any(message.tool_calls or message.role == "tool" for message in messages) and not takes_tools(tokenizer):
+        written = any(message.tool_calls or message.role == "tool" for message in messages) and (
+            described or not takes_tools(tokenizer)
+        )
+        if written:
             messages = as_text(messages)
         turns = (*messages, *([Message(role, answer)] if answer is not None else []))
         _refuse_settings(tokenizer, settings or {})
         _refuse_control_tokens(tokenizer, tools, "a tool's definition")
-        return cls(tokenizer=tokenizer, turns=turns, open=answer is None, tools=tools, settings=settings or {})
+        return cls(
+            tokenizer=tokenizer,
+            turns=turns,
+            open=answer is None,
+            tools=tools,
+            settings=settings or {},
+            described=described,
+            written=written,
+        )
 
     def first_taken(self, attempt: Callable[[_Chat], _T]) -> tuple[_Chat, _T]:
         """What is made of the conversation in the first shape that the template takes."""
-        shapes = [self.turns]
-        if any(len(turn.tool_calls) > 1 for turn in self.turns):
-            shapes.append(tuple(one_call_a_turn(self.turns)))
         refused: Exception | None = None
-        for turns in shapes:
-            shaped = replace(self, turns=turns)
+        for turns in self._shapes():
+            shaped = replace(self, turns=tuple(turns))
             try:
                 return shaped, attempt(shaped)
             except Exception as exc:
@@ -126,6 +145,18 @@ class _Chat:
             f"the model's chat template does not take these roles: {[turn.role for turn in self.turns]}",
             hint="most templates want an optional system message, then user and assistant in turn",
         ) from refused
+
+    def _shapes(self) -> Iterator[Sequence[Message]]:
+        """The conversation as it is, and then with what was made of tools in the messages that the user sent."""
+        yield self.turns
+        if any(len(turn.tool_calls) > 1 for turn in self.turns):
+            yield one_call_a_turn(self.turns)
+        if self.written:
+            yield merged(self.turns)
+        if self.described:
+            yield without_system(self.turns)
+        if self.written and self.described:
+            yield merged(without_system(self.turns))
 
     def render(self, put: Callable[[str, Role], str]) -> str:
         """The template's text, with what is put for each text of the conversation."""
@@ -193,7 +224,7 @@ def takes_tools(tokenizer: Any) -> bool:
         call = ToolCall(id="abcdef012", name="probe_tool", arguments={"probe_key": "probe_value"})
         result = Message("tool", "probe_result", tool_call_id=call.id, name="probe_tool")
         turns = [Message("user", "Go."), Message("assistant", "", tool_calls=(call,)), result]
-        chat = _Chat(tokenizer=tokenizer, turns=tuple(turns), open=True, tools=[_PROBE], settings={})
+        chat = _Chat(tokenizer=tokenizer, turns=tuple(turns), open=True, tools=[_PROBE])
         try:
             rendered, texts = chat.marked()
         except Exception:

@@ -177,16 +177,9 @@ def _fallback(*, prepend: bool) -> Tokenizer:
     letters = sorted({SPACE, *"".join(CORPUS).replace(" ", SPACE)} - set("東京都"))
     vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2} | {f"<0x{byte:02X}>": 3 + byte for byte in range(256)}
     vocabulary |= {letter: 259 + index for index, letter in enumerate(letters)}
-    merges = [
-        (SPACE, "t"),
-        (SPACE + "t", "h"),
-        (SPACE + "th", "e"),
-        ("e", "r"),
-        (SPACE, SPACE),
-        (SPACE, "["),
-        ("]", SPACE),
-    ]
-    merges += [("\n", "\n"), (SPACE, "d"), (SPACE + "d", "e"), (":", SPACE)]
+    # no piece has a space behind something else, as in the models themselves
+    merges = [(SPACE, "t"), (SPACE + "t", "h"), (SPACE + "th", "e"), ("e", "r"), (SPACE, SPACE), (SPACE, "[")]
+    merges += [("\n", "\n"), (SPACE, "d"), (SPACE + "d", "e")]
     vocabulary |= {left + right: 259 + len(letters) + index for index, (left, right) in enumerate(merges)}
     made = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     replaced = normalizers.Replace(" ", SPACE)
@@ -198,7 +191,7 @@ def _fallback(*, prepend: bool) -> Tokenizer:
 
 def _metaspace(scheme: str) -> Tokenizer:
     made = Tokenizer(models.Unigram())
-    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=scheme == "always")
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
     made.decoder = decoders.Metaspace(prepend_scheme=scheme)
     trainer = trainers.UnigramTrainer(
         vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], unk_token="<unk>", show_progress=False

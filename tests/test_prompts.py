@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from chat_families import FAMILIES, tokenizer_of
+from conftest import USER, policy, words
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from stars_guard.audit import MemoryStore
+from stars_guard.auditing.replay import regenerate
+from stars_guard.backends._streamed import StreamedBackend
+from stars_guard.backends.base import OpenRequest
+from stars_guard.backends.transformers import TransformersOptions
+from stars_guard.backends.vllm_engine import VllmOptions
+from stars_guard.backends.vllm_server import VllmServerOptions
+from stars_guard.calling import portal
 from stars_guard.core.messages import Message, ToolCall
+from stars_guard.core.segments import Passage
 from stars_guard.core.tools import Tool, Toolset
-from stars_guard.errors import InputError
+from stars_guard.errors import AuditError, InputError
+from stars_guard.guard import CallOptions, Guard
+from stars_guard.policy import load_policy
 from stars_guard.prompting.chat_encoding import encode_chat
+from stars_guard.prompting.prompt import Prompt
 from stars_guard.prompting.tool_calls import encode_tool_chat, form_of
+from stars_guard.scorers._reading import Reader
+from stars_guard.testing.scripted import ScriptedBackend
 
 PARTS = [
     "the lake",
@@ -200,3 +217,86 @@ def test_what_a_user_sends_in_wrong_turns_is_still_refused() -> None:
     for messages in (two, [Message("system", "a"), Message("user", "b")]):
         with pytest.raises(InputError, match="roles"):
             encode_chat(tokenizer_of("gemma 2"), messages)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("asked", ["hi", "the lake?\n\nA\nB", "é 😀"])
+@pytest.mark.parametrize("answer", ["It is deep.", "the lake and so on " * 60])
+def test_judges_read_what_the_template_makes_of_a_conversation(name: str, asked: str, answer: str) -> None:
+    """An answer that grows is read as it would be at once."""
+    tokenizer = tokenizer_of(name)
+    messages = (Message("user", asked),)
+    turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": "?"}]
+    reader = Reader(tokenizer, template=None, max_length=100_000)
+    for size in {len(answer) // 3, len(answer) // 2, len(answer)}:
+        text = answer[:size]
+        turns[1]["content"] = text
+        passage = Passage(call_id="c", messages=messages, accepted="", segment=text)
+        wanted = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
+        assert reader.read(passage).ids == wanted
+
+
+class Asked(ScriptedBackend):
+    """Keeps what it is asked."""
+
+    asked: OpenRequest
+
+    async def open(self, request: OpenRequest) -> Any:
+        self.asked = request
+        return await super().open(request)
+
+
+def test_a_call_may_set_variables_of_the_template() -> None:
+    """The record has switches and numbers, and of texts a digest, so that the call can be generated again or not."""
+    under, store, backend = load_policy(policy(judges=[])), MemoryStore(), Asked(words())
+    made = Guard(under, model=backend, audit=store)
+    made.blocking.generate(USER, CallOptions(seed=1, chat_template_kwargs={"enable_thinking": False}))
+    assert backend.asked.chat_template_kwargs == {"enable_thinking": False}
+    record = store.records[-1]
+    assert record.backend["call_chat_template_kwargs"] == '{"enable_thinking": false}'
+    fresh = Asked(words())
+    portal.call(lambda: regenerate(record, under, model=fresh))
+    assert fresh.asked.chat_template_kwargs == {"enable_thinking": False}
+    made.blocking.generate(USER, CallOptions(seed=1, chat_template_kwargs={"documents": ["secret"]}))
+    assert "secret" not in store.records[-1].model_dump_json()
+    with pytest.raises(AuditError, match="template"):
+        portal.call(lambda: regenerate(store.records[-1], under, model=fresh))
+    made.blocking.generate(USER)
+    assert "call_chat_template_kwargs" not in store.records[-1].backend
+    for wrong in ("x", {1: 2}, {"a": object()}, {"a": float("nan")}):
+        with pytest.raises(InputError, match="chat_template_kwargs"):
+            CallOptions(chat_template_kwargs=wrong)  # type: ignore[arg-type]
+
+
+async def test_a_model_has_variables_of_its_template() -> None:
+    """Of its backend's options, which a call's go before; on both engines, which make prompts alike."""
+    for options in (TransformersOptions, VllmOptions, partial(VllmServerOptions, base_url="http://a")):
+        assert options(chat_template_kwargs={"enable_thinking": False}).chat_template_kwargs
+    assert "chat_template_kwargs" not in VllmOptions(chat_template_kwargs={"a": 1}).engine_arguments
+    tokenizer = tokenizer_of("qwen 3")
+    backend = Streams(SimpleNamespace(tokenizer=tokenizer), 1000)  # type: ignore[arg-type]
+    backend.identity = {"engine": "x"}
+    backend.use_template({"enable_thinking": False, "style": "short"})
+    assert backend.identity["chat_template_kwargs"].startswith("sha256:")
+    think = tokenizer.convert_tokens_to_ids("</think>")
+    for variables, closed in (({}, True), ({"enable_thinking": True}, False)):
+        await backend.open(OpenRequest(messages=USER, chat_template_kwargs=variables))
+        assert (think in backend.prompts[-1].ids) == closed
+
+
+class Streams(StreamedBackend[Any]):
+    """Keeps prompts."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.prompts: list[Prompt] = []
+
+    def _source(self, prompt: Prompt, request: OpenRequest) -> Any:
+        self.prompts.append(prompt)
+        return SimpleNamespace(decode=None, leave=lambda: None)
+
+    @classmethod
+    async def load(cls, model: str, options: Any) -> Any: ...
+
+    async def _free_engine(self) -> None:
+        pass

@@ -15,9 +15,17 @@ from stars_guard.core.vocabulary import Role
 from stars_guard.errors import InputError
 from stars_guard.prompting._ownership import owned
 from stars_guard.prompting.plain_text import as_text, merged, one_call_a_turn, without_system
-from stars_guard.prompting.text_encoding import control_tokens, plain_ids, reasoning_marks, templated_ids
+from stars_guard.prompting.text_encoding import (
+    After,
+    control_tokens,
+    own_ids,
+    plain_ids,
+    reasoning_marks,
+    templated_ids,
+)
 
 __all__ = [
+    "Pieces",
     "encode_chat",
     "encode_marked",
     "encode_pieces",
@@ -214,7 +222,8 @@ def _turn(message: Message, put: Callable[[str, Role], str]) -> dict[str, Any]:
 
 def trims(tokenizer: Any) -> bool:
     """Whether the chat template strips the texts of messages."""
-    return "trim" in str(tokenizer.chat_template or "")
+    template = str(tokenizer.chat_template or "")
+    return "trim" in template or ".strip()" in template
 
 
 def takes_tools(tokenizer: Any) -> bool:
@@ -267,30 +276,60 @@ def mark(index: int) -> str:
 
 def encode_marked(tokenizer: Any, rendered: str, texts: Sequence[str]) -> list[int]:
     """Token ids of a rendered template whose marks stand for texts. Only the template itself has control tokens."""
-    return [token for _, ids in encode_pieces(tokenizer, rendered, texts) for token in ids]
+    return encode_pieces(tokenizer, rendered, texts).whole
 
 
-def encode_pieces(tokenizer: Any, rendered: str, texts: Sequence[str]) -> list[tuple[bool, list[int]]]:
-    """As `encode_marked`, piece by piece, with whether a piece is one of the texts."""
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A rendered template, encoded piece by piece.
+
+    Attributes:
+        ids: of each piece, with whether it is one of the texts.
+        after: what comes before a text that follows.
+        lead: spaces of the template before that text. Tokenizers put them together with what follows.
+    """
+
+    ids: list[tuple[bool, list[int]]]
+    after: After
+    lead: str
+
+    @property
+    def whole(self) -> list[int]:
+        """All ids."""
+        return [token for _, ids in self.ids for token in ids]
+
+
+def encode_pieces(
+    tokenizer: Any, rendered: str, texts: Sequence[str], after: After = "nothing", *, ends: bool = True
+) -> Pieces:
+    """As `encode_marked`, piece by piece.
+
+    Args:
+        after: what comes before it.
+        ends: whether no text follows.
+    """
     pieces: list[tuple[bool, list[int]]] = []
     at = 0
+    lead = ""
     for match in [*_MARK.finditer(rendered), None]:
         own = rendered[at : match.start()] if match else rendered[at:]
-        if own:
-            # the setting is said each time, because another caller may have changed the tokenizer's
-            ids = tokenizer(own, add_special_tokens=False, split_special_tokens=False, verbose=False)["input_ids"]
-            pieces.append((False, list(ids)))
+        bare = own if match is None and ends else own.rstrip(" ")
+        lead = own[len(bare) :]
+        if bare:
+            ids, after = own_ids(tokenizer, bare, after)
+            pieces.append((False, ids))
         if match is None:
             break
-        if ids := plain_ids(tokenizer, _as_json(texts[int(match[2])], match[1].count("\\"))):
-            pieces.append((True, ids))
+        if text := lead + _as_json(texts[int(match[2])], match[1].count("\\")):
+            pieces.append((True, plain_ids(tokenizer, text, after)))
+            after = "text"
         at = match.end()
-    return pieces
+    return Pieces(pieces, after, lead)
 
 
-def encode_text(tokenizer: Any, text: str) -> list[int]:
+def encode_text(tokenizer: Any, text: str, after: After = "nothing") -> list[int]:
     """Token ids of plain text, without control tokens of any kind."""
-    return plain_ids(tokenizer, text)
+    return plain_ids(tokenizer, text, after)
 
 
 def _as_json(text: str, backslashes: int) -> str:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 from stars_guard.prompting._ownership import Owned
 
-__all__ = ["control_tokens", "plain_ids", "reasoning_marks", "templated_ids"]
+__all__ = ["After", "control_tokens", "own_ids", "plain_ids", "reasoning_marks", "templated_ids"]
+
+After = Literal["nothing", "token", "text"]
+"""What comes before a text: many tokenizers put a space before one that comes first, or after an added token."""
 
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 _NO_SUCH_TEXT = "\U0010fffe\U0010ffff"
@@ -22,9 +25,14 @@ _NO_SUCH_TEXT = "\U0010fffe\U0010ffff"
 stands for what came before a text."""
 
 
-def plain_ids(tokenizer: Any, text: str) -> list[int]:
+def plain_ids(tokenizer: Any, text: str, after: After = "nothing") -> list[int]:
     """Token ids of a text, none of which is an added token's, except the one for unknown characters."""
-    return _encoder(tokenizer).ids(text)
+    return _encoder(tokenizer).ids_after(text, after)
+
+
+def own_ids(tokenizer: Any, text: str, after: After = "nothing") -> tuple[list[int], After]:
+    """Token ids of a template's own text, with the added tokens in it, and what comes before what follows it."""
+    return _encoder(tokenizer).own(text, after)
 
 
 def templated_ids(tokenizer: Any, rendered: Owned) -> list[int] | None:
@@ -62,6 +70,7 @@ class _TextEncoder:
         self._tokenizer = tokenizer
         self._plain = None if made is None else _without(made, self._banned)
         self._inner: Any = None
+        self._bare: Any = None
         # other models know either all characters or whole words only
         self._has_pieces = type(getattr(backend, "model", None)).__name__ == "WordPiece"
 
@@ -92,13 +101,26 @@ class _TextEncoder:
         ):
             return [token for token, _ in tokens]
         # between the template's own control tokens, as a tokenizer without them reads it
+        return self._between_own(rendered, "nothing")[0]
+
+    def own(self, text: str, after: After) -> tuple[list[int], After]:
+        """As `own_ids`."""
+        if self._plain is not None and not self._has_pieces:
+            return self._between_own(Owned(text, text), after)
+        # the setting is said each time, because another caller may have changed the tokenizer's
+        made = self._tokenizer(text, add_special_tokens=False, split_special_tokens=False, verbose=False)
+        return list(made["input_ids"]), "text"
+
+    def _between_own(self, rendered: Owned, after: After) -> tuple[list[int], After]:
+        """The template's own control tokens, and what is between them; and what comes before what follows."""
         ids: list[int] = []
         at = 0
         for token, (begin, end) in self._whole(rendered.twin):
             if self._is_control(token, rendered.text, (begin, end)) and rendered.is_own(begin, end):
-                ids += [*self._between(rendered.text[at:begin], inner=bool(ids)), token]
-                at = end
-        return ids + self._between(rendered.text[at:], inner=bool(ids))
+                ids += [*self.ids_after(rendered.text[at:begin], after), token]
+                at, after = end, "token"
+        rest = rendered.text[at:]
+        return ids + self.ids_after(rest, after), "text" if rest else after
 
     def _is_control(self, token: int, text: str, span: tuple[int, int]) -> bool:
         """Whether it is an added token; the one for unknown characters, and bytes, are so by their text alone."""
@@ -112,13 +134,17 @@ class _TextEncoder:
         )
         return list(zip(made["input_ids"], made["offset_mapping"], strict=True))
 
-    def _between(self, text: str, *, inner: bool) -> list[int]:
-        """Token ids of a text; one that comes after others has no space put before it, where only a first one has."""
-        if not text or not inner or self._has_pieces or _NO_SUCH_TEXT in text:
+    def ids_after(self, text: str, after: After) -> list[int]:
+        """Token ids of a text that comes after something."""
+        if not text or after == "nothing" or self._plain is None or self._has_pieces or _NO_SUCH_TEXT in text:
             return self.ids(text)
-        if self._inner is None:
-            self._inner = _after_a_token(self._plain)
-        ids: list[int] = self._inner.encode(_NO_SUCH_TEXT + text, add_special_tokens=False).ids[1:]
+        ids: list[int]
+        if after == "token":
+            self._inner = self._inner or _after_a_token(self._plain)
+            ids = self._inner.encode(_NO_SUCH_TEXT + text, add_special_tokens=False).ids[1:]
+        else:
+            self._bare = self._bare or _without_a_space_first(self._plain)
+            ids = self._bare.encode(text, add_special_tokens=False).ids
         return self.ids(text) if self._banned.intersection(ids) else ids
 
     def _in_parts(self, text: str, token: int) -> list[int] | None:
@@ -201,6 +227,28 @@ def _after_a_token(plain: Any) -> Any:
     made = Tokenizer.from_str(plain.to_str())
     made.add_special_tokens([AddedToken(_NO_SUCH_TEXT, special=True, normalized=False)])
     return made
+
+
+def _without_a_space_first(plain: Any) -> Any:
+    """A copy that puts no space before a text."""
+    from tokenizers import Tokenizer
+
+    def changed(part: Any) -> Any:
+        if not isinstance(part, dict):
+            return part
+        part = dict(part)
+        for name in ("normalizers", "pretokenizers"):
+            if name in part:
+                part[name] = [inner for given in part[name] if (inner := changed(given)) is not None]
+        if part.get("type") == "Metaspace":
+            part["prepend_scheme"] = "never"
+        elif part.get("type") == "ByteLevel":
+            part["add_prefix_space"] = False
+        return None if part.get("type") == "Prepend" else part
+
+    made = json.loads(plain.to_str())
+    made |= {name: changed(made[name]) for name in ("normalizer", "pre_tokenizer")}
+    return Tokenizer.from_str(json.dumps(made))
 
 
 def _hide_from_merges(model: dict[str, Any], banned: frozenset[int]) -> None:

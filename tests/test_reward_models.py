@@ -37,7 +37,7 @@ from stars_guard.engines.embedded_models import reward_dir
 from stars_guard.errors import PolicyError, ScorerError
 from stars_guard.guard import Guard
 from stars_guard.policy import load_policy
-from stars_guard.prompting.chat_encoding import encode_chat
+from stars_guard.prompting.chat_encoding import encode_chat, encode_marked, render_chat
 from stars_guard.scorers._label_scores import LabelScore
 from stars_guard.scorers._reading import Reader
 from stars_guard.scorers.sequence_classifier import SequenceClassifier, SequenceClassifierScorer
@@ -87,7 +87,8 @@ class Own:
         self.tokenizer = AutoTokenizer.from_pretrained(where)
 
     def score(self, passage: Passage) -> float:
-        ids = encode_chat(self.tokenizer, passage.messages, answer=passage.answer)
+        rendered = render_chat(self.tokenizer, passage.messages, answer=passage.answer)
+        ids = encode_marked(self.tokenizer, *rendered)
         with torch.inference_mode():
             return float(self.model(input_ids=torch.tensor([ids])).logits[0, 0])
 

@@ -459,3 +459,57 @@ def test_calls_in_other_forms_are_judged_whole(name: str, answer: str, text: str
     wanted = [] if answer.startswith("So") else [answer[max(0, answer.find("[TOOL_CALLS]")) :]]
     assert [segment[-len(want) :] for segment, want in zip(marked, wanted, strict=True)] == wanted
     assert sum(isinstance(event, Called) for event in events) == bool(names)
+
+
+MARKERS = ["</tool_call>", "<tool_call>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>", "<tool_response>"]
+HARD = st.lists(st.sampled_from([*MARKERS, '"', "\\", "{", "}", "]", ",", "\n", "é", " ", ";", "</"]), max_size=8).map(
+    "".join
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(first=HARD, second=HARD, ascii_only=st.booleans())
+def test_a_marker_in_an_argument_is_an_argument(first: str, second: str, ascii_only: bool) -> None:
+    written = [json.dumps({"text": text, text: [text]}, ensure_ascii=ascii_only) for text in (first, second)]
+    bodies = [f'{{"name": "say", "arguments": {arguments}}}' for arguments in written]
+    wanted = [json.loads(arguments) for arguments in written]
+    llama = [body.replace('"arguments"', '"parameters"', 1) for body in bodies]
+    answers: list[tuple[ToolForm, list[str]]] = [
+        (HERMES, [f"<tool_call>{body}</tool_call>" for body in bodies]),
+        (MistralForm(), [f"[TOOL_CALLS][{', '.join(bodies)}]"]),
+        (MistralForm(named=True), ["".join(f"[TOOL_CALLS]say[ARGS]{arguments}" for arguments in written)]),
+        (form_of_llama(), ["; ".join(llama)]),
+    ]
+    for form, parts in answers:
+        text = "".join(parts)
+        found = find_spans(text, form.spans, at_start=True)
+        assert [text[part.start : part.stop] for part in found] == parts
+        calls = [call for part in found for call in form.calls(text[part.start : part.stop], part) or ()]
+        assert [call.arguments for call in calls] == wanted
+        if form is HERMES:
+            inside = [
+                at for at in range(12, len(parts[0])) if not is_unfinished(parts[0][:at], form.spans, at_start=True)
+            ]
+            assert not inside
+
+
+def test_a_call_with_an_open_string_ends_where_no_string_goes_on() -> None:
+    text = '<tool_call>{"name": "x</tool_call>\nand more'
+    (found,) = find_spans(text, HERMES.spans, at_start=True)
+    assert (found.closed, text[found.stop :]) == (True, "\nand more")
+    for body in ("{'a': 'it</tool_call>", 'He said "</tool_call>'):
+        assert find_spans(f"<tool_call>{body}", HERMES.spans, at_start=True)[0].closed
+
+
+@pytest.mark.parametrize("arguments", ["null", '""', '" "', '"null"', '"{}"', "{}"])
+def test_a_tool_without_arguments_may_be_called_with_nothing(arguments: str) -> None:
+    assert HERMES.read(f'{{"name": "now", "arguments": {arguments}}}')[0].arguments == {}
+    assert form_of_llama().read(f'{{"name": "now", "parameters": {arguments}}}')[0].arguments == {}
+    assert MistralForm().read(f'[{{"name": "now", "arguments": {arguments}}}]')[0].arguments == {}
+    for written in (arguments, ""):
+        two = MistralForm(named=True).read(
+            f'now[ARGS]{written}[TOOL_CALLS]now[ARGS]{{"a": 1}}[TOOL_CALLS]now[ARGS]{written}'
+        )
+        assert [call.arguments for call in two] == [{}, {"a": 1}, {}]
+    for wrong in ("1", "[]", "false", '"x"', "0"):
+        assert HERMES.read(f'{{"name": "now", "arguments": {wrong}}}')[0].arguments is None

@@ -125,6 +125,7 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
             run_id=str(run_id) if run_id else None,
             tools=toolset_of(given),
             grammar=grammar_of(given),
+            chat_template_kwargs=given.get("chat_template_kwargs") or {},
         )
 
     # --- LangChain's doors

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any
 
 from stars_guard.audit import CallRecord, MemoryStore, Text
 from stars_guard.audit.record import Attempt, Segment
@@ -14,6 +15,7 @@ from stars_guard.core.vocabulary import Role
 from stars_guard.errors import AuditError, PolicyError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import Policy
+from stars_guard.prompting.template_variables import read_variables
 
 __all__ = ["Difference", "compare", "messages_of", "promise", "regenerate", "stops_of"]
 
@@ -117,6 +119,12 @@ async def regenerate(
     engine = record.backend.get("engine", "")
     if engine == "handed in":
         raise AuditError(f"another model wrote the answer of the call {record.call_id}, so it can't be generated again")
+    variables: dict[str, Any] = {}
+    for name in ("chat_template_kwargs", "call_chat_template_kwargs"):
+        known = read_variables(record.backend.get(name, ""))
+        if known is None:
+            raise AuditError(f"the call {record.call_id} gave the chat template texts, which are not on record")
+        variables |= known
     kind = "vllm-server" if engine.startswith("vllm server") else engine.split(" ")[0]
     store = MemoryStore()
     guard = Guard(
@@ -132,6 +140,7 @@ async def regenerate(
         seed=record.seed,
         sampling=record.sampling,
         run_id=record.run_id,
+        chat_template_kwargs=variables,
     )
     await guard.generate(messages_of(record), options)
     return store.records[-1]

@@ -171,7 +171,13 @@ class StreamedBackend(TokenBackend[O]):
     async def _open(self, request: OpenRequest) -> StreamedSession:
         tokenizer, context = self.vocabulary.tokenizer, self.context
         prompt = await asyncio.to_thread(
-            Prompt.of, tokenizer, request.messages, context, request.tools, request.grammar
+            Prompt.of,
+            tokenizer,
+            request.messages,
+            context,
+            request.tools,
+            request.grammar,
+            self.template_settings(request),
         )
         return StreamedSession(self._source(prompt, request), prompt, context)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
@@ -16,6 +16,7 @@ from stars_guard.core.segments import Token
 from stars_guard.errors import ProtocolError, StarsGuardError
 from stars_guard.prompting.detokenizer import Detokenizer
 from stars_guard.prompting.prompt import Prompt
+from stars_guard.prompting.template_variables import shown_variables
 
 __all__ = ["Generated", "TokenBackend", "TokenProposal", "TokenSession"]
 
@@ -176,8 +177,19 @@ class TokenBackend(LoadableBackend[O]):
     """A backend whose sessions are `TokenSession`. Closing it ends them all."""
 
     def __init__(self) -> None:
+        self._template_settings: dict[str, Any] = {}
         self._sessions: WeakSet[TokenSession[Any]] = WeakSet()
         self._closed = False
+
+    def use_template(self, settings: Mapping[str, Any]) -> None:
+        """Set variables of the chat template for all calls, and say so in the identity."""
+        if settings:
+            self._template_settings = dict(settings)
+            self.identity = {**self.identity, "chat_template_kwargs": shown_variables(settings)}
+
+    def template_settings(self, request: OpenRequest) -> dict[str, Any]:
+        """The variables of the chat template for one call."""
+        return {**self._template_settings, **request.chat_template_kwargs}
 
     @property
     def dead(self) -> bool:

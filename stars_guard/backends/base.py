@@ -43,6 +43,7 @@ class OpenRequest:
         tools: what the model may call; forced and strict calls bring a grammar of their own.
         grammar: what the answer must look like. Each proposal starts at the grammar's beginning: it is either the whole
             answer, or the grammar is in its beginning at each boundary.
+        chat_template_kwargs: variables of the model's chat template for this call, over those of the backend's options.
 
     Raises:
         InputError: there are no messages.
@@ -54,6 +55,7 @@ class OpenRequest:
     seeded: bool = False
     tools: Toolset | None = None
     grammar: Grammar | None = None
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.messages:

@@ -12,7 +12,7 @@ import hashlib
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from stars_guard.backends._lanes import LaneSession
 from stars_guard.backends._lockstep import Lockstep
@@ -38,6 +38,7 @@ class TransformersOptions(BaseModel):
         dtype: of the weights. The default is bfloat16 on a GPU and float32 on the CPU.
         device: torch's name of it. The default is ``cuda`` where there is one.
         revision: of the model on the hub.
+        chat_template_kwargs: variables of the model's chat template, such as ``enable_thinking``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,6 +46,7 @@ class TransformersOptions(BaseModel):
     dtype: Annotated[Literal["float32", "float16", "bfloat16"], Plain] | None = None
     device: str | None = None
     revision: str | None = None
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
 
 
 class TransformersBackend(TokenBackend[TransformersOptions]):
@@ -123,7 +125,9 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
         }
         use_grouped(loaded)
         check_slots(loaded)
-        return cls(loaded, tokenizer, identity)
+        made = cls(loaded, tokenizer, identity)
+        made.use_template(options.chat_template_kwargs)
+        return made
 
     @cached_property
     def grammars(self) -> Compiler:
@@ -134,7 +138,8 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
 
     async def _open(self, request: OpenRequest) -> LaneSession:
         ask, tools, grammar = request.messages, request.tools, request.grammar
-        prompt = await self.slots.run(partial(Prompt.of, self.tokenizer, ask, self.context, tools, grammar))
+        settings = self.template_settings(request)
+        prompt = await self.slots.run(partial(Prompt.of, self.tokenizer, ask, self.context, tools, grammar, settings))
         begin = None
         if (rules := prompt.grammar) is not None:
             compiled = await asyncio.to_thread(lambda: self.grammars.compile(rules))

@@ -48,6 +48,7 @@ class VllmOptions(BaseModel):
         tokenizer: directory or name, where it is not the model's.
         revision: of the model on the hub; ``tokenizer_revision`` that of the tokenizer.
         start_timeout: seconds that the engine's start may take, downloads included.
+        chat_template_kwargs: variables of the model's chat template, such as ``enable_thinking``.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -57,11 +58,12 @@ class VllmOptions(BaseModel):
     revision: str | None = None
     tokenizer_revision: str | None = None
     start_timeout: float = Field(vllm_process.START_LIMIT, gt=0)
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def engine_arguments(self) -> dict[str, Any]:
         """Those that were given, without our own options."""
-        return self.model_dump(exclude={"start_timeout"}, exclude_unset=True)
+        return self.model_dump(exclude={"start_timeout", "chat_template_kwargs"}, exclude_unset=True)
 
 
 class _Source(TokenSource):
@@ -163,7 +165,9 @@ class VllmEngineBackend(StreamedBackend[VllmOptions]):
             "dtype": str(engine.model_config.dtype).removeprefix("torch."),
         }
         await _warm_up(engine, model)
-        return cls(engine, vocabulary, identity)
+        made = cls(engine, vocabulary, identity)
+        made.use_template(options.chat_template_kwargs)
+        return made
 
     @property
     def dead(self) -> bool:

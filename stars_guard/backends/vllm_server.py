@@ -7,6 +7,8 @@ import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
+from pydantic import Field
+
 from stars_guard.backends._streamed import Chunk, Request, StreamedBackend, TokenSource
 from stars_guard.backends.base import OpenRequest
 from stars_guard.backends.vllm_engine import TOP, entropy_of
@@ -84,10 +86,20 @@ def _chunk_of(event: dict[str, Any]) -> Chunk:
     return chunk
 
 
-class VllmServerBackend(StreamedBackend[ServerOptions]):
+class VllmServerOptions(ServerOptions):
+    """How servers are reached, and what the chat template is given.
+
+    Attributes:
+        chat_template_kwargs: variables of the model's chat template, such as ``enable_thinking``.
+    """
+
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+
+
+class VllmServerBackend(StreamedBackend[VllmServerOptions]):
     """One model on one or several servers. Make it with `load`."""
 
-    options_model = ServerOptions
+    options_model = VllmServerOptions
     auto_rank = 3
     row_cost = 0.05
     """Between a GPU's and a CPU's: the client cannot know."""
@@ -107,7 +119,7 @@ class VllmServerBackend(StreamedBackend[ServerOptions]):
         return "" if "base_url" in options else "there is no base_url"
 
     @classmethod
-    async def load(cls, model: str, options: ServerOptions) -> VllmServerBackend:
+    async def load(cls, model: str, options: VllmServerOptions) -> VllmServerBackend:
         """Ask a server what it serves, and read the model's tokenizer.
 
         Args:
@@ -131,7 +143,9 @@ class VllmServerBackend(StreamedBackend[ServerOptions]):
         except BaseException:
             await servers.aclose()
             raise
-        return cls(servers, model, vocabulary, int(entry.get("max_model_len") or vocabulary.context), version)
+        made = cls(servers, model, vocabulary, int(entry.get("max_model_len") or vocabulary.context), version)
+        made.use_template(options.chat_template_kwargs)
+        return made
 
     def _source(self, prompt: Prompt, request: OpenRequest) -> TokenSource:
         return _Source(self, prompt, request)

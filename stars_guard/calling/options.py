@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from stars_guard.core.arguments import text, whole_number
 from stars_guard.core.grammar import Grammar
@@ -33,11 +35,13 @@ class CallOptions:
         run_id: the caller's id, kept in the record.
         tools: what the model may call. A call is drawn and judged whole.
         grammar: what the answer must look like; it is then drawn and judged as one segment.
+        chat_template_kwargs: variables of the model's chat template, such as ``enable_thinking``, over those of the
+            backend's options.
         attempts: fewer than the policy's, for texts that are handed in.
 
     Raises:
         InputError: a value is of another type or not in its range, or a stop string is empty. True and False are no
-            numbers.
+            numbers. The template's variables are not JSON values by their names.
     """
 
     max_tokens: int | None = None
@@ -47,9 +51,11 @@ class CallOptions:
     run_id: str | None = None
     tools: Toolset | None = None
     grammar: Grammar | None = None
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     attempts: int | None = None
 
     def __post_init__(self) -> None:
+        _check_variables(self.chat_template_kwargs)
         if isinstance(self.stop, str):
             raise InputError("stop is one string", hint="pass a sequence of strings")
         if not isinstance(self.stop, Sequence):
@@ -95,3 +101,13 @@ def options_of(given: CallOptions | None) -> CallOptions:
     if not isinstance(given, CallOptions):
         raise InputError(f"the options are of the type {type(given).__name__}", hint="pass CallOptions(...)")
     return given
+
+
+def _check_variables(given: Any) -> None:
+    hint = "pass a mapping such as {'enable_thinking': False}"
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise InputError("chat_template_kwargs is not a mapping from names to values", hint=hint)
+    try:
+        json.dumps(dict(given), allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise InputError("chat_template_kwargs holds what is not a JSON value", hint=hint) from exc

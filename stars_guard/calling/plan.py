@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from typing import Any
 
 from stars_guard.backends.base import Backend, OpenRequest, Session
 from stars_guard.calling.loaded import Loaded
@@ -20,6 +21,7 @@ from stars_guard.core.messages import Message
 from stars_guard.decoding import Settings, decoder_of
 from stars_guard.errors import InputError
 from stars_guard.policy import Policy
+from stars_guard.prompting.template_variables import shown_variables
 from stars_guard.scorers.cascade import Cascade
 
 __all__ = ["Plan", "Request", "messages_of"]
@@ -90,7 +92,7 @@ class Request:
         )
         engine = self.engine or await loaded.engine()
         cascade = await loaded.cascade("answer")
-        recording.describe(backend=dict(engine.identity))
+        recording.describe(backend=_identity(engine, options.chat_template_kwargs))
         recording.judged_by(cascade)
         async with AsyncExitStack() as stack:
             session = await engine.open(
@@ -101,6 +103,7 @@ class Request:
                     seeded=options.seed is not None,
                     tools=options.tools,
                     grammar=options.grammar,
+                    chat_template_kwargs=options.chat_template_kwargs,
                 )
             )
             stack.push_async_callback(_to_the_end, session.aclose)
@@ -130,6 +133,12 @@ class Request:
             settings = settings_of(policy, wanted)
         # drawn ahead, an answer would depend on the width and so on what else has been drawn
         return settings.changed(optimistic=settings.optimistic and self.options.seed is None)
+
+
+def _identity(engine: Backend, variables: Mapping[str, Any]) -> dict[str, str]:
+    """What generates, with the variables that its chat template is given in this call."""
+    given = {"call_chat_template_kwargs": shown_variables(variables)} if variables else {}
+    return {**engine.identity, **given}
 
 
 def _within(settings: Settings, session: Session) -> Settings:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
 __all__ = ["Found", "Span", "begun_at_end", "find_spans", "is_unfinished", "open_from"]
+
+
+_STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\[^\x00-\x1f])*+(?:"|\\?\Z)')
+"""A string of JSON, which is complete or which the text's end cuts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +19,8 @@ class Span:
 
     Attributes:
         begin: its opening marker.
-        end: its closing marker; None when it goes on to the answer's end.
+        end: its closing marker; None when it goes on to the answer's end. In a part that is JSON, a marker inside a
+            string is not one.
         leading: it counts only where the answer begins, white space aside.
     """
 
@@ -44,13 +50,29 @@ def find_spans(text: str, spans: Sequence[Span], *, at_start: bool) -> list[Foun
     at = 0
     while hits := [(start, span) for span in spans if (start := _begin(text, span, at, at_start)) >= 0]:
         start, span = min(hits, key=lambda hit: hit[0])
-        close = text.find(span.end, start + len(span.begin)) if span.end is not None else -1
+        close = _close(text, span.end, start + len(span.begin)) if span.end is not None else -1
         if close < 0 or span.end is None:
             found.append(Found(start=start, stop=len(text), span=span, closed=False))
             break
         at = close + len(span.end)
         found.append(Found(start=start, stop=at, span=span, closed=True))
     return found
+
+
+def _close(text: str, end: str, start: int) -> int:
+    """Where the closing marker is that comes first and not inside a string of JSON, or -1."""
+    close = text.find(end, start)
+    if close < 0 or text[start : start + 64].lstrip()[:1] not in ("{", "["):
+        return close
+    at = start
+    while 0 <= (quote := text.find('"', at)) < close:
+        string = _STRING.match(text, quote)
+        if string is None:
+            return text.find(end, at)  # not JSON, for no string has such characters
+        at = string.end()
+        if at > close:
+            close = text.find(end, at)
+    return close
 
 
 def _begin(text: str, span: Span, at: int, at_start: bool) -> int:

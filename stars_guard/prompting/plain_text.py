@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from stars_guard.core.messages import Message, ToolCall
 
-__all__ = ["as_text", "call_text", "one_call_a_turn", "text_of"]
+__all__ = ["as_text", "call_text", "merged", "one_call_a_turn", "text_of", "without_system"]
 
 
 def call_text(call: ToolCall) -> str:
@@ -39,6 +39,28 @@ def as_text(messages: Iterable[Message]) -> list[Message]:
             turns.append(Message("user", text))
         follows = message.role == "tool"
     return turns
+
+
+def merged(messages: Iterable[Message]) -> list[Message]:
+    """The same conversation with one message for the messages of a user that follow each other."""
+    turns: list[Message] = []
+    for message in messages:
+        if turns and turns[-1].role == message.role == "user":
+            message = replace(message, content=f"{turns.pop().content}\n\n{message.content}")
+        turns.append(message)
+    return turns
+
+
+def without_system(messages: Sequence[Message]) -> list[Message]:
+    """The same conversation with a system message that comes first at the front of what the user says first."""
+    if not messages or messages[0].role != "system":
+        return list(messages)
+    system, *turns = messages
+    for number, turn in enumerate(turns):
+        if turn.role == "user":
+            turns[number] = replace(turn, content=f"{system.content}\n\n{turn.content}")
+            return turns
+    return [Message("user", system.content), *turns]
 
 
 def one_call_a_turn(messages: Sequence[Message]) -> list[Message]:

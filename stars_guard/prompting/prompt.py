@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,22 +38,26 @@ class Prompt:
         context: int,
         tools: Toolset | None = None,
         grammar: Grammar | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> Prompt:
         """Template and encode a conversation.
+
+        Args:
+            settings: variables of the chat template.
 
         Raises:
             InputError: the template does not take it, or the answer is to be both a call and something else.
             ContextTooLong: an answer of one token does not fit.
         """
         if tools is None or not tools.tools:
-            made = cls(encode_chat(tokenizer, messages), None, grammar)
+            made = cls(encode_chat(tokenizer, messages, settings=settings), None, grammar)
         else:
             if grammar is not None:
                 raise InputError(
                     "an answer cannot follow a schema and call tools", hint="give the schema as a tool, or tools alone"
                 )
             form = form_of(tokenizer)
-            made = cls(encode_tool_chat(tokenizer, messages, tools, form), form, form.grammar(tools))
+            made = cls(encode_tool_chat(tokenizer, messages, tools, form, settings), form, form.grammar(tools))
         if len(made.ids) >= context:
             raise ContextTooLong(
                 f"the prompt has {len(made.ids)} tokens and the model's context is {context}",

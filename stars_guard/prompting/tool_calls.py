@@ -11,7 +11,6 @@ them described in a system message, and calls in the first form. To add a form, 
 from __future__ import annotations
 
 import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,9 +22,8 @@ from stars_guard.core.tools import Tool, Toolset
 from stars_guard.decoding.spans import Found, Span
 from stars_guard.errors import InputError
 from stars_guard.prompting._call_grammar import call_format, either, row
-from stars_guard.prompting._written_calls import Written, read_json_calls, read_named_call
+from stars_guard.prompting._written_calls import Written, read_json_calls, read_named_calls
 from stars_guard.prompting.chat_encoding import encode_chat, takes_tools
-from stars_guard.prompting.plain_text import as_text
 
 __all__ = [
     "FORMS",
@@ -181,13 +179,9 @@ class MistralForm(ToolForm):
         return row(begin, "[", call_format(tools, "arguments"), "]")
 
     def read(self, text: str) -> list[Written]:
-        named = [_NAMED.match(part) for part in text.split("[TOOL_CALLS]")]
-        if all(named):
-            return [read_named_call(match[1], match[2]) for match in named if match]
-        return read_json_calls(text)
+        calls = read_named_calls(text, "[TOOL_CALLS]")
+        return read_json_calls(text) if calls is None else calls
 
-
-_NAMED = re.compile(r"\s*([\w.-]+)(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?\s*(\{.*)", re.DOTALL)
 
 FORMS: tuple[type[ToolForm], ...] = (MistralForm, HermesForm, Llama3Form)
 """The forms that templates are tried for, in this order."""
@@ -214,12 +208,22 @@ To call functions, write nothing but a list of calls between tool_call tags, wit
 When no function helps, answer in plain words. Results come between tool_response tags."""
 
 
-def encode_tool_chat(tokenizer: Any, messages: Sequence[Message], toolset: Toolset, form: ToolForm) -> list[int]:
-    """Token ids of a conversation with the tools on offer."""
+def encode_tool_chat(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    toolset: Toolset,
+    form: ToolForm,
+    settings: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """Token ids of a conversation with the tools on offer.
+
+    Where the template shows no tools, a system message describes them, or the first message of the user where the
+    template takes no system message.
+    """
     definitions = [tool.definition for tool in toolset.tools]
     if form.native:
-        return encode_chat(tokenizer, messages, tools=definitions)
+        return encode_chat(tokenizer, messages, tools=definitions, settings=settings)
     text = _DESCRIPTION.format(tools=json.dumps(definitions, ensure_ascii=False))
     if messages and messages[0].role == "system":
         text, messages = f"{messages[0].content}\n\n{text}", messages[1:]
-    return encode_chat(tokenizer, [Message("system", text), *as_text(messages)])
+    return encode_chat(tokenizer, [Message("system", text), *messages], settings=settings, described=True)

@@ -14,6 +14,7 @@ from stars_guard.core.vocabulary import Role
 from stars_guard.errors import InputError, ScorerError, ScorerInputError
 from stars_guard.prompting.chat_encoding import encode_pieces, encode_text, mark, render_chat, trims
 from stars_guard.prompting.plain_text import text_of
+from stars_guard.prompting.text_encoding import After
 from stars_guard.scorers._windows import starts_of
 
 __all__ = ["Reader", "Reading", "places"]
@@ -63,13 +64,18 @@ class Reading:
 
 @dataclass(slots=True)
 class _Call:
-    """What is encoded already: pieces before the answer, ids after it, and the answer in chunks."""
+    """What is encoded already: pieces before the answer, ids after it, and the answer in chunks.
+
+    The answer has what is left of the template before it as its ``lead``, and comes after ``follows``.
+    """
 
     messages: tuple[Message, ...]
     role: Role
     before: list[tuple[bool, list[int]]]
     after: list[int]
     pair: bool
+    follows: After = "nothing"
+    lead: str = ""
     chunks: list[tuple[str, list[int]]] = field(default_factory=list)
 
 
@@ -167,15 +173,14 @@ class Reader:
         if rendered.count(place) != 1:
             raise ScorerError("the judge's template must show the answer once")
         head, _, tail = rendered.partition(place)
-        before = encode_pieces(tokenizer, head, texts)
-        after = [token for _, ids in encode_pieces(tokenizer, tail, texts) for token in ids]
+        encoded = encode_pieces(tokenizer, head, texts, ends=False)
+        before, after = encoded.ids, encode_pieces(tokenizer, tail, texts, "text").whole
         if self._template is not None:
-            whole = [token for _, ids in before for token in ids]
-            if self._front and whole[: len(self._front)] != self._front:
+            if self._front and encoded.whole[: len(self._front)] != self._front:
                 before.insert(0, (False, self._front))
             if self._end and after[-len(self._end) :] != self._end:
                 after = after + self._end
-        return _Call(messages, role, before, after, False)
+        return _Call(messages, role, before, after, False, encoded.after, encoded.lead)
 
     def _chat(self, messages: tuple[Message, ...], role: Role) -> tuple[str, list[str]]:
         """The chat template's text, with a question mark where the judged text comes."""
@@ -192,13 +197,14 @@ class Reader:
         """The answer's ids. Chunks that have not changed are not encoded again."""
         ids: list[int] = []
         at = number = 0
+        after, answer = call.follows, call.lead + answer
         while self._chunked and (cut := _SAFE.search(answer, at + CHUNK)):
             text = answer[at : cut.start()]
             if number == len(call.chunks) or call.chunks[number][0] != text:
-                call.chunks[number:] = [(text, encode_text(self._tokenizer, text))]
+                call.chunks[number:] = [(text, encode_text(self._tokenizer, text, after))]
             ids += call.chunks[number][1]
-            at, number = cut.start(), number + 1
-        return ids + encode_text(self._tokenizer, answer[at:])
+            at, number, after = cut.start(), number + 1, "text"
+        return ids + encode_text(self._tokenizer, answer[at:], after)
 
     def _room(self, before: list[tuple[bool, list[int]]], after: int) -> tuple[int, int]:
         """The prompt's tokens, and those that are left for it and the judged text together."""
@@ -246,8 +252,8 @@ def _splits_at_spaces(tokenizer: Any) -> bool:
     """Whether texts may be encoded in parts that are cut before a space between letters."""
 
     def same(*parts: str) -> bool:
-        whole = encode_text(tokenizer, "".join(parts))
-        return whole == [token for part in parts for token in encode_text(tokenizer, part)]
+        whole = encode_text(tokenizer, "".join(parts), "text")
+        return whole == [token for part in parts for token in encode_text(tokenizer, part, "text")]
 
     samples: Sequence[Sequence[str]] = (
         ("the old keeper", " of the light"),

@@ -43,8 +43,8 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
         ``ChatStars(model="embedded", policy="default").invoke("Hello")``
 
     ``policy``, ``model``, ``max_tokens``, ``seed`` and the sampling options may also be given per call. No model is
-    loaded before the first call. A refusal is a message with a ``refusal`` content block, and its reason is in the
-    ``response_metadata``. Close a model that you no longer need: ``with``, ``async with``, `close` or `aclose`.
+    loaded before the first call. A refusal is a message whose text is the policy's, with a ``refusal`` content
+    block; its reason is in the ``response_metadata``. Close a model that you no longer need: ``with``, ``async with``, `close` or `aclose`.
 
     Raises:
         InputError: a keyword is not known, or is given beside a ready guard that has settled it.

@@ -120,7 +120,7 @@ def test_what_has_text_is_sent(block: dict[str, Any], kind: type[BaseMessage]) -
 @pytest.mark.parametrize("block", MEDIA, ids=name_of)
 @pytest.mark.parametrize("kind", [HumanMessage, AIMessage])
 def test_what_is_no_text_is_named(block: dict[str, Any], kind: type[BaseMessage]) -> None:
-    with pytest.raises(InputError, match="message 1 holds a content block .*which the model cannot read") as caught:
+    with pytest.raises(InputError, match=r"message 1 holds a content block .*which the model cannot read") as caught:
         to_messages([HumanMessage("hi"), kind(["see:", block])])
     inner = block.get("value", block)
     assert str(inner.get("type") or next(iter(inner))) in str(caught.value)

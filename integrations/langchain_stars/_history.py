@@ -104,9 +104,9 @@ class _Calls:
             ToolCall(id=call["id"] or "", name=call["name"], arguments=call["args"]) for call in message.tool_calls
         )
         match message.additional_kwargs.get("function_call"):
-            case {"name": str(name)} as function if not calls:
+            case {"name": str(name), **rest} if not calls:
                 self._functions[name] = f"function_call_{len(self.names)}"
-                arguments = _arguments(function.get("arguments"))
+                arguments = _arguments(rest.get("arguments"))
                 calls = (ToolCall(id=self._functions[name], name=name, arguments=arguments),)
         self.names.update((call.id, call.name) for call in calls)
         return calls
@@ -152,9 +152,9 @@ def _role(message: BaseMessage, index: int) -> Role:
         case ChatMessage() if (role := _ROLES.get(message.role.strip().lower())) is not None:
             return role
         case _:
-            role = message.role if isinstance(message, ChatMessage) else message.type
+            unknown = message.role if isinstance(message, ChatMessage) else message.type
             raise InputError(
-                f"message {index} has the unknown role {role!r}", hint="use system, human, ai and tool messages"
+                f"message {index} has the unknown role {unknown!r}", hint="use system, human, ai and tool messages"
             )
 
 

@@ -1,4 +1,4 @@
-"""What people who use LangChain every day do with it: one value for a list, plain functions, its errors, its counters."""
+"""What people who use LangChain every day do: one value for a list, plain functions, its errors, its counters."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import SummarizationMiddleware
 from langchain_core import exceptions
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, trim_messages
 from langchain_core.runnables import RunnableLambda
 
 from langchain_stars import ChatStars, StarsGuardMiddleware, guard_runnable
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.base import OpenRequest
+from stars_guard.engines.embedded_models import generator_dir
 from stars_guard.errors import (
     BackendError,
     BackendUnavailable,
@@ -27,6 +28,7 @@ from stars_guard.errors import (
     InputError,
     StarsGuardError,
 )
+from stars_guard.guard import Guard
 from stars_guard.testing.scripted import ScriptedBackend
 
 WORDS = ["one ", "two ", "END ", "three "]
@@ -123,7 +125,7 @@ async def test_errors_are_langchains_too(error: StarsGuardError, name: str) -> N
     for one in found:
         assert isinstance(one, type(error))
         assert (str(one), one.__cause__, one.is_retryable) == (str(error), error, error.retryable)
-        again = pickle.loads(pickle.dumps(one))  # noqa: S301
+        again = pickle.loads(pickle.dumps(one))
         assert isinstance(again, kind)
         assert (type(again), str(again)) == (type(one), str(error))
 
@@ -257,3 +259,52 @@ def test_what_one_middleware_has_judged_another_has_not() -> None:
     assert _judged_before(state, "second") == set()
     remember(message, made.policy)
     assert judged_so_far(made, state) == {}
+
+
+# --- counting tokens
+
+
+def tokenizer() -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(generator_dir())
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_tokens_are_counted_by_the_models_own_tokenizer(ready: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)  # no weights
+    made = Guard(NO_TROUT, model="embedded", audit=MemoryStore())
+    model = ChatStars(guard=made) if ready else ChatStars(model="embedded", audit="memory://")
+    text = "Counting <|im_start|> tokens, 😀 too."
+    assert 5 < model.get_num_tokens(text) == len(model.get_token_ids(text)) < 40
+    messages = [HumanMessage("Hello there"), AIMessage("Hi."), HumanMessage("How are you?")]
+    own = tokenizer()
+    plain = [
+        {"role": role, "content": m.content} for role, m in zip(["user", "assistant", "user"], messages, strict=True)
+    ]
+    expected = own.apply_chat_template(plain, add_generation_prompt=True, return_dict=False)
+    assert abs(model.get_num_tokens_from_messages(messages) - len(expected)) <= 2 * len(messages)
+    assert model.get_num_tokens_from_messages(messages, tools=[plain_tool]) > len(expected) + 10
+    assert model.get_num_tokens_from_messages([]) == 0
+
+
+def plain_tool(city: str) -> str:
+    """The weather in a city."""
+    return city
+
+
+@pytest.mark.parametrize("model", ["embedded", "/nowhere/at/all", "scripted"])
+def test_messages_are_trimmed(model: str) -> None:
+    chosen = chat() if model == "scripted" else ChatStars(model=model, audit="memory://")
+    messages: list[Any] = [HumanMessage(f"{i} " + "word " * 50) for i in range(20)]
+    trimmed = trim_messages(messages, max_tokens=300, token_counter=chosen)
+    assert 1 <= len(trimmed) < 10
+    assert trimmed[-1] is messages[-1] or trimmed[-1] == messages[-1]
+    assert chosen.get_num_tokens_from_messages(trimmed) <= 300
+    assert chosen.get_num_tokens("") == 0
+
+
+def test_an_estimate_is_of_four_characters() -> None:
+    assert [chat().get_num_tokens("x" * n) for n in (0, 1, 4, 5)] == [0, 1, 1, 2]
+    custom = chat(custom_get_token_ids=lambda text: [7] * len(text))
+    assert custom.get_num_tokens("abc") == 3

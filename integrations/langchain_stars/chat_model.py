@@ -25,6 +25,7 @@ from langchain_stars._messages import chunk_of, result_of, to_messages
 from langchain_stars._run_tracking import ModelRun, RunTracking, TrackedRun, current_run
 from langchain_stars._shown_answers import ShownAnswers
 from langchain_stars._structured_output import Method, structured
+from langchain_stars._token_counts import TokenCounter
 from langchain_stars._tool_binding import bound_tools, grammar_of, toolset_of
 from langchain_stars._waiting import AWAITING, BLOCKING, Waiting, iterate, run
 from stars_guard.errors import InputError
@@ -128,6 +129,31 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
             tools=toolset_of(given),
             grammar=grammar_of(given),
         )
+
+    # --- counting tokens
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Token ids of a text, by the model's tokenizer. No weights are loaded. Blocks."""
+        return self.custom_get_token_ids(text) if self.custom_get_token_ids else self._counter().ids(text)
+
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """Tokens of the prompt that is made of messages and tools, as the model's chat template has it. Blocks.
+
+        Where the tokenizer cannot be read, a token is estimated as four characters.
+
+        Raises:
+            InputError: a message or a tool cannot be read.
+        """
+        if self.custom_get_token_ids:
+            return super().get_num_tokens_from_messages(messages)
+        return self._counter().of_messages(
+            messages, bound_tools(tools or (), None, strict=None, parallel=None)["tools"]
+        )
+
+    def _counter(self) -> TokenCounter:
+        if self.guard is not None:
+            return TokenCounter(self.guard.model, self.guard.model_options)
+        return TokenCounter(self.model_name, self.backend_options)
 
     # --- LangChain's doors
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 from langchain_core import exceptions
@@ -48,9 +47,17 @@ def langchain_errors() -> Iterator[None]:
         raise _remade(kind, exc.args, vars(exc)) from exc
 
 
-@cache
-def _kind_of(kind: Any) -> type[StarsGuardError] | None:
+def _kind_of(kind: type[StarsGuardError]) -> type[StarsGuardError] | None:
     """A subclass of a kind of error that is LangChain's too; None where LangChain has no word for it."""
+    if kind not in _made:
+        _made[kind] = _make(kind)
+    return _made[kind]
+
+
+_made: dict[type[StarsGuardError], type[StarsGuardError] | None] = {}
+
+
+def _make(kind: type[StarsGuardError]) -> type[StarsGuardError] | None:
     for ours, name in _KINDS:
         theirs: Any = getattr(exceptions, name, None)
         if issubclass(kind, ours) and theirs is not None and not issubclass(kind, theirs):

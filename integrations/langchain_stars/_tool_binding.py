@@ -58,7 +58,7 @@ class _Choice:
         """From any of the forms that providers have for it.
 
         Raises:
-            InputError: it is none of them.
+            InputError: it has none of these forms.
         """
         match given:
             case None | False | "":

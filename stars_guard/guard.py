@@ -53,6 +53,9 @@ class Guard:
         allow_python: whether the policy's judges may name Python code to run.
         audit: a store or its URL, instead of the policy's.
 
+    Attributes:
+        model, model_options: as they were given. The options may hold keys.
+
     Raises:
         InputError: the model, the backend or the options are of another type.
         PolicyError: the policy cannot be used. Models are loaded by the first call, or by `load`.
@@ -78,6 +81,7 @@ class Guard:
         self.policy = load_policy(policy)
         content_of(self.policy)  # fails here where texts are to be encrypted and there is no key
         self.model_name = model if isinstance(model, str) else model.identity.get("model", type(model).__name__)
+        self.model, self.model_options = model, dict(options or {})
         self._rate = AcceptanceRate()
         self._given = Given(
             model=model,

@@ -16,7 +16,14 @@ import pytest
 from conftest import guard, policy, rewarding, vetoing, words
 from langchain_core.caches import InMemoryCache
 from langchain_core.load import dumpd, load
-from langchain_core.messages import AIMessage, FunctionMessage, HumanMessage, SystemMessage
+from langchain_core.messages import (
+    AIMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    message_to_dict,
+    messages_from_dict,
+)
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.rate_limiters import InMemoryRateLimiter
@@ -93,12 +100,33 @@ def test_a_refusal_is_a_message(door: str) -> None:
     model = scripted(vetoing(" "), on_exhausted="refuse", refusal={"message": "No."})
     message = model.invoke("hi") if door == "invoke" else reduce(operator.add, model.stream("hi"))
     assert message.response_metadata["finish_reason"] == "refused"
-    (block,) = message.content
-    assert block["type"] == "refusal"
+    assert message.text == "No."
+    block, text = message.content_blocks
+    assert (block["type"], text["type"]) == ("refusal", "text")
     assert block["refusal"] == "No."
     assert "words" in block["reason"]
     assert "attempts" in message.response_metadata["stars_guard"]["reason"]
     assert model.invoke([HumanMessage("hi"), message, HumanMessage("why?")]).response_metadata
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+@pytest.mark.parametrize("good", [0, 3])
+async def test_the_refusal_is_what_a_reader_gets(version: str, good: int) -> None:
+    backend = ScriptedBackend(lambda messages, prefix, rng: "good " if len(prefix) < 2 * good else "bad ")
+    model = scripted(rewarding(), vetoing("bad"), on_exhausted="refuse", refusal={"message": "No."}, backend=backend)
+    model.output_version = version
+    chain = ChatPromptTemplate.from_template("{x}") | model | StrOutputParser()
+    expected = "good " * 2 * good + "\n\n" * (good > 0) + "No."
+    assert chain.invoke({"x": "hi"}) == expected
+    assert await chain.ainvoke({"x": "hi"}) == expected
+    assert "".join(chain.stream({"x": "hi"})) == expected
+    whole, added = model.invoke("hi"), reduce(operator.add, model.stream("hi"))
+    for message in (whole, added, messages_from_dict([message_to_dict(whole)])[0]):
+        assert message.text == expected
+        assert "".join(b["text"] for b in message.content_blocks if b["type"] == "text") == expected
+        (block,) = [block for block in message.content_blocks if block["type"] == "refusal"]
+        assert block["refusal"] == "No."
+    assert "".join([piece.text async for piece in model.astream("hi")]) == expected
 
 
 async def test_32_calls_with_two_policies_keep_their_records_apart(tmp_path: Path) -> None:
@@ -119,7 +147,9 @@ async def test_32_calls_with_two_policies_keep_their_records_apart(tmp_path: Pat
         record = store.get(answer.response_metadata["stars_guard"]["audit_id"])
         assert record.policy == name
         assert record.prompt[0].content.text == question
-        assert record.answer.text == answer.text
+        refused = answer.response_metadata["finish_reason"] == "refused"
+        shown = [record.answer.text, "I can't help with that."] if refused else [record.answer.text]
+        assert "\n\n".join(text for text in shown if text) == answer.text
         assert name.removeprefix("no-") not in answer.text
 
 
@@ -198,8 +228,8 @@ def test_bad_input_is_named() -> None:
     model = scripted()
     with pytest.raises(InputError, match="no messages"):
         model.invoke([])
-    with pytest.raises(InputError, match="function"):
-        model.invoke([FunctionMessage("x", name="f")])
+    with pytest.raises(InputError, match="critic"):
+        model.invoke([ChatMessage("x", role="critic")])
     with pytest.raises(InputError, match="image"):
         model.invoke([HumanMessage([{"type": "image", "base64": "x", "mime_type": "image/png"}])])
     with pytest.raises(PolicyError, match="did you mean 'strict'"):

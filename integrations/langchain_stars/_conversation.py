@@ -7,6 +7,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
+from langchain_stars._messages import refusal_content
 from langchain_stars._plain import Unreadable, plain
 from langchain_stars._reading import read, words_of
 from langchain_stars._trust import remember
@@ -52,7 +53,7 @@ def message_of_refusal(guard: Guard, reason: str, audit_id: str | None, *, id: s
     """The policy's refusal, as `ChatStars` gives it."""
     policy = guard.policy
     refusal = AIMessage(
-        content=[{"type": "refusal", "refusal": policy.refusal.message, "reason": reason}],
+        content=refusal_content(policy, reason),
         response_metadata={
             "model_provider": "stars-guard",
             "finish_reason": "refused",

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.utils import secret_from_env
-from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, WrapValidator, field_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    WrapValidator,
+    field_serializer,
+    model_validator,
+)
 
 from langchain_stars._guards import OpenGuards, PolicySource
 from langchain_stars._hiding import SECRETIVE, check_not_hidden, shown, shown_policy
 from langchain_stars._keywords import check_keywords
 from stars_guard.audit import AuditStore
 from stars_guard.errors import InputError
-from stars_guard.guard import Guard
+from stars_guard.guard import CallOptions, Guard
+from stars_guard.policy import Policy
 
 __all__ = ["ChatStarsFields"]
 
@@ -23,6 +34,38 @@ __all__ = ["ChatStarsFields"]
 _Policy = Annotated[
     PolicySource, WrapValidator(lambda value, check: dict(value) if isinstance(value, Mapping) else check(value))
 ]
+
+
+def stops(given: Any) -> list[str]:
+    """Stop strings, from one or several.
+
+    Raises:
+        InputError: one of them is empty or no string.
+    """
+    found = [given] if isinstance(given, str) else list(given or ())
+    CallOptions(stop=tuple(found))  # says what is wrong with them
+    return found
+
+
+def _stops_or_none(given: Any) -> Any:
+    return None if given is None else stops(given)
+
+
+def _text_of_path(given: Any) -> Any:
+    return str(given) if isinstance(given, Path) else given
+
+
+def _listed(given: Any) -> Any:
+    """One policy as a list of one."""
+    return [given] if isinstance(given, str | Path | Policy | Mapping) else given
+
+
+def _same(given: Any) -> Any:
+    return given
+
+
+_MADE = {"stop": _stops_or_none, "policies": _listed, "model_name": _text_of_path}
+"""What is made of a value that is given in a shorter form."""
 
 _IN_A_GUARD = (
     "policy",
@@ -49,11 +92,11 @@ class ChatStarsFields(BaseChatModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True, hide_input_in_errors=True)
 
-    model_name: str = Field(default="embedded", alias="model")
+    model_name: Annotated[str, BeforeValidator(_text_of_path)] = Field(default="embedded", alias="model")
     """A Hugging Face directory or name; ``embedded`` is the built-in small model."""
     policy: _Policy = "default"
     """A shipped policy's name, a path, a mapping or a `Policy`. A file that changes is read again; see `LivePolicy`."""
-    policies: list[_Policy] = Field(default_factory=list)
+    policies: Annotated[list[_Policy], BeforeValidator(_listed)] = Field(default_factory=list)
     """Policies that a call may choose by ``policy=`` besides `policy`."""
     guard: Guard | None = Field(default=None, exclude=True)
     """A ready guard, with any backend, judges and store, instead of policy, model, backend and audit. It stays yours to
@@ -80,7 +123,8 @@ class ChatStarsFields(BaseChatModel):
     repetition_penalty: float | None = None
     max_tokens: int | None = None
     seed: int | None = None
-    stop: list[str] | None = Field(default=None, alias="stop_sequences")
+    stop: Annotated[list[str] | None, BeforeValidator(_stops_or_none)] = Field(default=None, alias="stop_sequences")
+    """One stop string or several, none of them empty. They are not part of the answer."""
     streaming: bool = False
     """Whether `invoke` streams under the hood, so that callbacks get each accepted segment."""
 
@@ -133,7 +177,7 @@ class ChatStarsFields(BaseChatModel):
         """
         names = self._names()
         check_keywords(update or (), names, type(self).__name__)
-        changes = {names[name]: value for name, value in (update or {}).items()}
+        changes = {names[name]: _MADE.get(names[name], _same)(value) for name, value in (update or {}).items()}
         copied = copy.deepcopy(self) if deep else copy.copy(self)
         copied.__dict__.update(changes)
         copied.__pydantic_fields_set__.update(changes)

@@ -65,9 +65,8 @@ def _is_refusal(guard: Guard, values: Sequence[Any]) -> bool:
     if len(values) != 1 or not isinstance(values[0], AIMessage):
         return False
     message = values[0]
-    if isinstance(message.content, list) and [
-        block.get("type") for block in message.content if isinstance(block, dict)
-    ] == ["refusal"]:
+    kinds = [block.get("type") for block in message.content if isinstance(block, dict)]
+    if "refusal" in kinds and message.text == guard.policy.refusal.message:
         return was_judged(message, guard.policy)
     reading = read(message)
     return reading.text == guard.policy.refusal.message and not reading.forms

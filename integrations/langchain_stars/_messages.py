@@ -1,82 +1,21 @@
-"""LangChain messages to ours, and events to message chunks."""
+"""LangChain's messages to ours, and events to message chunks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
+from langchain_stars._history import to_messages
 from langchain_stars._tool_binding import call_chunks, calls_of, invalid_calls_of
 from langchain_stars._trust import remember_answer
 from stars_guard.core.events import Called, Event, Finished, Released
-from stars_guard.core.messages import Message, ToolCall
-from stars_guard.core.vocabulary import Role
-from stars_guard.errors import InputError
 from stars_guard.guard import Guard
+from stars_guard.policy import Policy
 
-__all__ = ["chunk_of", "result_of", "to_messages"]
-
-
-def to_messages(messages: Sequence[BaseMessage]) -> list[Message]:
-    """Messages whose content is plain text, with tool calls.
-
-    Raises:
-        InputError: no messages, a role that the model does not have, or content that is not text.
-    """
-    if not messages:
-        raise InputError("there are no messages", hint="pass at least one message")
-    names: dict[str, str] = {}
-    return [_message(message, names) for message in messages]
-
-
-def _message(message: BaseMessage, names: dict[str, str]) -> Message:
-    """``names``: those of the tools called so far, by the call's id."""
-    role, text = _role(message), _text(message)
-    if isinstance(message, ToolMessage):
-        name = message.name or names.get(message.tool_call_id, "")
-        return Message(role, text, tool_call_id=message.tool_call_id, name=name)
-    if not isinstance(message, AIMessage):
-        return Message(role, text)
-    calls = tuple(
-        ToolCall(id=call["id"] or "", name=call["name"], arguments=call["args"]) for call in message.tool_calls
-    )
-    names.update((call.id, call.name) for call in calls)
-    return Message(role, text, tool_calls=calls)
-
-
-def _role(message: BaseMessage) -> Role:
-    match message:
-        case HumanMessage():
-            return "user"
-        case SystemMessage():
-            return "system"
-        case AIMessage():
-            return "assistant"
-        case ToolMessage():
-            return "tool"
-        case _:
-            raise InputError(f"unknown message role {message.type!r}", hint="use system, human, ai and tool messages")
-
-
-def _text(message: BaseMessage) -> str:
-    if isinstance(message.content, str):
-        return message.content
-    parts = []
-    for block in message.content:
-        if isinstance(block, str):
-            parts.append(block)
-        elif block.get("type") == "text":
-            parts.append(str(block.get("text", "")))
-        elif block.get("type") not in _PASSED_OVER:
-            raise InputError(f"cannot read content of type {block.get('type')!r}", hint="send text only")
-    return "".join(parts)
-
-
-# refusals and reasoning are no part of the answer; calls are read from ``tool_calls``
-_PASSED_OVER = ("refusal", "tool_use", "reasoning", "tool_call", "invalid_tool_call", "tool_call_chunk")
+__all__ = ["chunk_of", "refusal_content", "result_of", "to_messages"]
 
 
 def result_of(guard: Guard, done: Finished) -> ChatResult:
@@ -119,11 +58,22 @@ def chunk_of(guard: Guard, event: Event, *, beside_blocks: bool) -> ChatGenerati
 
 
 def _content(guard: Guard, done: Finished, text: str) -> Any:
-    """The text; with a refusal, blocks: what was released and then the policy's refusal message."""
+    """The text; with a refusal, blocks: what was released and then the refusal."""
     if done.finish != "refused":
         return text
-    refusal = {"type": "refusal", "refusal": guard.policy.refusal.message, "reason": done.reason}
-    return [{"type": "text", "text": text}, refusal] if text else [refusal]
+    refusal = refusal_content(guard.policy, done.reason, after=done.text)
+    return [{"type": "text", "text": text}, *refusal] if text else refusal
+
+
+def refusal_content(policy: Policy, reason: str, *, after: str = "") -> list[Any]:
+    """The policy's refusal as content: a block that says what it is, and one of the text that a reader gets.
+
+    Args:
+        after: the text that it follows.
+    """
+    message = policy.refusal.message
+    block = {"type": "refusal", "refusal": message, "reason": reason}
+    return [block, {"type": "text", "text": f"\n\n{message}" if after else message}] if message else [block]
 
 
 def _usage(done: Finished) -> UsageMetadata:

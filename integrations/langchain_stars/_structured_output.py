@@ -13,9 +13,9 @@ from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import BaseOutputParser, JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableMap, RunnablePassthrough
-from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
+from langchain_stars._schemas import described_answer, described_tool
 from stars_guard.core.nesting import MOST_NESTED, TooDeep, read_json
 from stars_guard.errors import InputError, Refused
 
@@ -44,8 +44,9 @@ def structured(
     is_pydantic = isinstance(schema, type) and is_basemodel_subclass(schema)
     parser: BaseOutputParser[Any]
     if method == "function_calling":
-        name = convert_to_openai_tool(schema)["function"]["name"]
-        llm = model.bind_tools([schema], tool_choice=name, parallel_tool_calls=False, **bound)
+        tool = described_tool(schema)
+        name = tool["function"]["name"]
+        llm = model.bind_tools([tool], tool_choice=name, parallel_tool_calls=False, **bound)
         parser = (
             PydanticToolsParser(tools=[schema], first_tool_only=True)
             if is_pydantic
@@ -54,7 +55,7 @@ def structured(
     else:
         wanted: Mapping[str, Any] = {"type": "json_object"}
         if method == "json_schema":
-            described = convert_to_json_schema(schema)
+            described = described_answer(schema)
             about = {"name": described.get("title", "answer"), "schema": described}
             wanted = {"type": "json_schema", "json_schema": about}
         llm = model.bind(response_format=wanted, **bound)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import InvalidToolCall, ToolCall, ToolCallChunk
-from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from langchain_stars._schemas import described_tool
 from stars_guard.core.events import Called, Finished
 from stars_guard.core.grammar import Grammar
+from stars_guard.core.schemas import self_contained
 from stars_guard.core.tools import Tool, Toolset
 from stars_guard.errors import InputError
 
@@ -25,29 +27,87 @@ def bound_tools(
     Raises:
         InputError: something is not a tool that we can describe, or the choice names none of them.
     """
-    formatted = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
-    chosen = _choice(tool_choice)
+    formatted = [described_tool(tool, strict=strict) for tool in tools]
+    names = [_function(tool)["name"] for tool in formatted]
+    chosen = _Choice.of(tool_choice)
+    chosen.check(names)
     bound: dict[str, Any] = {"tools": formatted}
-    if chosen != "auto":
-        bound["tool_choice"] = chosen
+    if chosen.kind != "auto":
+        bound["tool_choice"] = tool_choice if isinstance(tool_choice, Mapping) else chosen.kind or chosen.names[0]
     if parallel is not None:
         bound["parallel_tool_calls"] = parallel
-    names = [_function(tool)["name"] for tool in formatted]
-    if chosen not in ("auto", "required", "none", *names):
-        raise InputError(f"no tool is named {chosen}", hint=f"there are {', '.join(names)}")
     return bound
 
 
-def _choice(given: Any) -> str:
-    if isinstance(given, Mapping):
-        given = given.get("function", given).get("name")
-    if given is True or given in ("any", "required"):
-        return "required"
-    if not given:
-        return "auto"
-    if not isinstance(given, str):
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Which tools must be called.
+
+    Attributes:
+        kind: ``auto``, ``required`` or ``none``; empty where tools are named.
+        names: of the tools of which one must be called.
+        parallel: whether there may be several calls, as far as the choice says so.
+    """
+
+    kind: str
+    names: tuple[str, ...] = ()
+    parallel: bool = True
+
+    @classmethod
+    def of(cls, given: Any) -> _Choice:
+        """From any of the forms that providers have for it.
+
+        Raises:
+            InputError: it has none of these forms.
+        """
+        match given:
+            case None | False | "":
+                return cls("auto")
+            case True:
+                return cls("required")
+            case "any" | "required":
+                return cls("required")
+            case str():
+                return cls(given) if given in ("auto", "none") else cls("", (given,))
+            case {"function": {"name": str(name)}} | {"tool": {"name": str(name)}}:
+                return cls("", (name,))
+            case {"type": "allowed_tools"}:
+                return cls._allowed(given.get("allowed_tools", given))
+            case {"type": "auto" | "any" | "required" | "none" as kind}:
+                return replace(cls.of(kind), parallel=not given.get("disable_parallel_tool_use"))
+            case {"name": str(name)}:
+                return cls("", (name,), not given.get("disable_parallel_tool_use"))
+            case {"auto": _} | {"any": _} | {"none": _} if len(given) == 1:
+                return cls.of(next(iter(given)))
         raise InputError("tool_choice is not understood", hint="use auto, any, none or a tool's name")
-    return given
+
+    @classmethod
+    def _allowed(cls, given: Mapping[str, Any]) -> _Choice:
+        names = tuple(_name_in(tool) for tool in given.get("tools") or ())
+        if given.get("mode") == "required" and names:
+            return cls("", names)
+        raise InputError("tool_choice lets the model choose among some tools", hint="bind only these tools")
+
+    def check(self, names: Sequence[str]) -> None:
+        """See that the choice can be made.
+
+        Raises:
+            InputError: there is no such tool, or none at all.
+        """
+        there = f"there are {', '.join(names)}" if names else "no tools are given"
+        for name in self.names:
+            if name not in names:
+                raise InputError(f"no tool is named {name}", hint=there)
+        if self.kind == "required" and not names:
+            raise InputError("tool_choice says that a tool must be called", hint=there)
+
+
+def _name_in(tool: Any) -> str:
+    match tool:
+        case {"function": {"name": str(name)}} | {"name": str(name)}:
+            return name
+        case _:
+            raise InputError("tool_choice is not understood", hint="use auto, any, none or a tool's name")
 
 
 def toolset_of(given: Mapping[str, Any]) -> Toolset | None:
@@ -56,23 +116,23 @@ def toolset_of(given: Mapping[str, Any]) -> Toolset | None:
     Raises:
         InputError: a tool or the choice cannot be used.
     """
-    choice = _choice(given.get("tool_choice"))
+    choice = _Choice.of(given.get("tool_choice"))
     functions = [_function(tool) for tool in given.get("tools") or ()]
-    if not functions or choice == "none":
+    choice.check([function["name"] for function in functions])
+    if not functions or choice.kind == "none":
         return None
     tools = tuple(
         Tool(
             name=function["name"],
             description=function.get("description", ""),
-            parameters=function.get("parameters") or _NOTHING,
+            parameters=self_contained(function.get("parameters") or _NOTHING),
         )
         for function in functions
     )
-    forced = {"auto": (), "required": tuple(tool.name for tool in tools)}.get(choice, (choice,))
     return Toolset(
         tools,
-        forced=forced,
-        parallel=given.get("parallel_tool_calls") is not False,
+        forced=tuple(tool.name for tool in tools) if choice.kind == "required" else choice.names,
+        parallel=given.get("parallel_tool_calls") is not False and choice.parallel,
         strict=bool(given.get("strict")) or any(function.get("strict") for function in functions),
     )
 

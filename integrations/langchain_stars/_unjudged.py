@@ -63,14 +63,19 @@ async def check_reading(
     )
 
 
-async def judged_input(waiting: Waiting, guard: Guard, state: Mapping[str, Any]) -> dict[str, Any] | None:
+async def judged_input(
+    waiting: Waiting, guard: Guard, state: Mapping[str, Any], *, by: str = ""
+) -> dict[str, Any] | None:
     """Judge what is new in a state, and all of the user's last turn.
+
+    Args:
+        by: the middleware, where an agent has several: one doesn't count what another has judged.
 
     Returns:
         None, or the update that takes the rejected messages out and ends the agent with the refusal.
     """
     messages: Sequence[BaseMessage] = state["messages"]
-    turn, known = last_turn(messages), _judged_before(state)
+    turn, known = last_turn(messages), _judged_before(state, by)
     rejected: dict[int, Checked] = {}
     for index, message in enumerate(messages):
         if index < turn and (was_judged(message, guard.policy) or fingerprint(message) in known):
@@ -88,13 +93,13 @@ async def judged_input(waiting: Waiting, guard: Guard, state: Mapping[str, Any])
 
 
 async def rejected_before_model(
-    waiting: Waiting, guard: Guard, messages: Sequence[BaseMessage], state: Any
+    waiting: Waiting, guard: Guard, messages: Sequence[BaseMessage], state: Any, *, by: str = ""
 ) -> Checked | None:
     """The first rejection among the messages that a model is about to read and that no rail has seen.
 
     These are the words of a person who was asked about a call, and what other middleware puts into the conversation.
     """
-    known = _judged_before(state)
+    known = _judged_before(state, by)
     for index, message in enumerate(messages):
         if was_judged(message, guard.policy) or fingerprint(message) in known:
             continue
@@ -107,20 +112,24 @@ async def rejected_before_model(
     return None
 
 
-def judged_so_far(guard: Guard, state: Mapping[str, Any]) -> dict[str, Any]:
+def judged_so_far(guard: Guard, state: Mapping[str, Any], *, by: str = "") -> dict[str, Any]:
     """The update of a state that tells the next turn which of the messages were judged."""
     config = var_child_runnable_config.get() or {}
     if not guard.policy.rails.input.judges or "thread_id" not in config.get("configurable", {}):
         return {}  # without a thread there is no next turn that a checkpointer would bring
-    known = _judged_before(state)
+    known = _judged_before(state, by)
     found = [(message, fingerprint(message)) for message in state["messages"]]
     judged = [mark for message, mark in found if mark and (mark in known or was_judged(message, guard.policy))]
-    return {} if set(judged) == known else {"stars_guard_judged": judged}
+    if set(judged) == known:
+        return {}
+    others = [mark for mark in state.get("stars_guard_judged") or () if mark.rpartition(":")[0] != by]
+    return {"stars_guard_judged": [*others, *(f"{by}:{mark}" if by else mark for mark in judged)]}
 
 
-def _judged_before(state: Any) -> set[str]:
+def _judged_before(state: Any, by: str) -> set[str]:
     marks = state.get("stars_guard_judged") if isinstance(state, Mapping) else None
-    return set(marks or ())
+    owned = [mark.rpartition(":") for mark in marks or ()]
+    return {mark for owner, _, mark in owned if owner == by}
 
 
 def _before(messages: Sequence[BaseMessage], index: int) -> list[Message]:

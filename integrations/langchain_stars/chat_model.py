@@ -16,7 +16,8 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 
 from langchain_stars._decision_events import reported_answer, reported_events
-from langchain_stars._fields import ChatStarsFields
+from langchain_stars._errors import langchain_errors
+from langchain_stars._fields import ChatStarsFields, stops
 from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
 from langchain_stars._hiding import digest_of, shown, shown_policy
 from langchain_stars._keywords import PER_CALL, SAMPLING, check_keywords
@@ -24,6 +25,7 @@ from langchain_stars._messages import chunk_of, result_of, to_messages
 from langchain_stars._run_tracking import ModelRun, RunTracking, TrackedRun, current_run
 from langchain_stars._shown_answers import ShownAnswers
 from langchain_stars._structured_output import Method, structured
+from langchain_stars._token_counts import TokenCounter
 from langchain_stars._tool_binding import bound_tools, grammar_of, toolset_of
 from langchain_stars._waiting import AWAITING, BLOCKING, Waiting, iterate, run
 from stars_guard.errors import InputError
@@ -43,8 +45,9 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
         ``ChatStars(model="embedded", policy="default").invoke("Hello")``
 
     ``policy``, ``model``, ``max_tokens``, ``seed`` and the sampling options may also be given per call. No model is
-    loaded before the first call. A refusal is a message with a ``refusal`` content block, and its reason is in the
-    ``response_metadata``. Close a model that you no longer need: ``with``, ``async with``, `close` or `aclose`.
+    loaded before the first call. A refusal is a message whose text is the policy's, with a ``refusal`` content block.
+    Its reason is in the ``response_metadata``. Errors of a call are LangChain's too, such as `ContextOverflowError`.
+    Close a model that you no longer need: ``with``, ``async with``, `close` or `aclose`.
 
     Raises:
         InputError: a keyword is not known, or is given beside a ready guard that has settled it.
@@ -119,7 +122,7 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
         sampling = {name: given.get(name, getattr(self, name)) for name in SAMPLING}
         return CallOptions(
             max_tokens=given.get("max_tokens", self.max_tokens),
-            stop=tuple(stop or self.stop or ()),
+            stop=tuple(stops(self.stop if stop is None else stop)),
             seed=given.get("seed", self.seed),
             sampling={name: value for name, value in sampling.items() if value is not None},
             run_id=str(run_id) if run_id else None,
@@ -127,6 +130,31 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
             grammar=grammar_of(given),
             chat_template_kwargs=given.get("chat_template_kwargs") or {},
         )
+
+    # --- counting tokens
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Token ids of a text, by the model's tokenizer. No weights are loaded. Blocks."""
+        return self.custom_get_token_ids(text) if self.custom_get_token_ids else self._counter().ids(text)
+
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """Tokens of the prompt that is made of messages and tools, as the model's chat template has it. Blocks.
+
+        Where the tokenizer cannot be read, a token is estimated as four characters.
+
+        Raises:
+            InputError: a message or a tool cannot be read.
+        """
+        if self.custom_get_token_ids:
+            return super().get_num_tokens_from_messages(messages)
+        return self._counter().of_messages(
+            messages, bound_tools(tools or (), None, strict=None, parallel=None)["tools"]
+        )
+
+    def _counter(self) -> TokenCounter:
+        if self.guard is not None:
+            return TokenCounter(self.guard.model, self.guard.model_options)
+        return TokenCounter(self.model_name, self.backend_options)
 
     # --- LangChain's doors
 
@@ -238,9 +266,10 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
         run: ModelRun | None,
         given: dict[str, Any],
     ) -> ChatResult:
-        guard = await self._guard_of(waiting, given)
-        options = self._options(stop, run and run.run_id, given)
-        done = await reported_answer(waiting, guard, to_messages(messages), options, run)
+        with langchain_errors():
+            guard = await self._guard_of(waiting, given)
+            options = self._options(stop, run and run.run_id, given)
+            done = await reported_answer(waiting, guard, to_messages(messages), options, run)
         return result_of(guard, done)
 
     async def _chunks(
@@ -251,16 +280,17 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
         run: ModelRun | None,
         given: dict[str, Any],
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
-        guard = await self._guard_of(waiting, given)
-        options = self._options(stop, run and run.run_id, given)
-        async with aclosing(reported_events(waiting, guard, to_messages(messages), options, run)) as events:
-            async for event in events:
-                chunk = chunk_of(guard, event, beside_blocks=self.output_version == "v1")
-                if chunk is None:
-                    continue
-                if run is not None and not isinstance(run, TrackedRun):
-                    await waiting.result(run.on_llm_new_token(chunk.text, chunk=chunk))
-                yield chunk
+        with langchain_errors():
+            guard = await self._guard_of(waiting, given)
+            options = self._options(stop, run and run.run_id, given)
+            async with aclosing(reported_events(waiting, guard, to_messages(messages), options, run)) as events:
+                async for event in events:
+                    chunk = chunk_of(guard, event, beside_blocks=self.output_version == "v1")
+                    if chunk is None:
+                        continue
+                    if run is not None and not isinstance(run, TrackedRun):
+                        await waiting.result(run.on_llm_new_token(chunk.text, chunk=chunk))
+                    yield chunk
 
     @property
     def _llm_type(self) -> str:

@@ -62,6 +62,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
         model: generates the answers instead of the agent's own model.
         audit: a store or its URL, instead of the policy's, for all records of the agent's run.
         allow_python: whether the policy's judges may name Python code to run.
+        name: tells it from another one in the same agent; the default is the class's name.
 
     Raises:
         PolicyError: the policy cannot be used.
@@ -77,13 +78,25 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
         model: ChatStars | None = None,
         audit: str | AuditStore | None = None,
         allow_python: bool = False,
+        name: str | None = None,
     ) -> None:
         super().__init__()
+        self._name = name
         self._recipe = GuardRecipe(policy=policy, audit=audit, allow_python=allow_python)
         self._model = model
         self._quiet = QuietModels()
         self._guards = OpenGuards()
         self._guards.policy(policy)  # a policy that cannot be used is an error now
+
+    @property
+    def name(self) -> str:
+        """What the agent's graph calls it. No two middlewares of an agent may have the same name."""
+        return self._name or super().name
+
+    @property
+    def _mark(self) -> str:
+        """Whose judging a conversation's state takes note of."""
+        return "" if self.name == StarsGuardMiddleware.__name__ else self.name
 
     # --- LangChain's hooks, for callers that block and callers that await
 
@@ -130,13 +143,15 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
     # --- what happens behind them
 
     async def _judge_input(self, waiting: Waiting, state: AgentState[Any]) -> dict[str, Any] | None:
-        return await judged_input(waiting, await self._guards.current(waiting, self._recipe), state)
+        guard = await self._guards.current(waiting, self._recipe)
+        return await judged_input(waiting, guard, state, by=self._mark)
 
     async def _answer(
         self, waiting: Waiting, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
     ) -> ModelResponse[Any]:
         guard, shown = await self._guards.current(waiting, self._recipe), ShownAnswers()
-        if (found := await rejected_before_model(waiting, guard, request.messages, request.state)) is not None:
+        found = await rejected_before_model(waiting, guard, request.messages, request.state, by=self._mark)
+        if found is not None:
             return ModelResponse(result=[message_of_refusal(guard, found.reason, found.audit_id)])
         model = self._model or request.model
         if isinstance(model, ChatStars):
@@ -212,7 +227,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
     async def _judge_output(self, waiting: Waiting, state: AgentState[Any]) -> dict[str, Any] | None:
         guard = await self._guards.current(waiting, self._recipe)
         update = await judged_end(waiting, guard, state)
-        return {**(update or {}), **judged_so_far(guard, state)} or None
+        return {**(update or {}), **judged_so_far(guard, state, by=self._mark)} or None
 
 
 def _name_of(model: Any) -> str:

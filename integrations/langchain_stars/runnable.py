@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, closing
 from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.base import coerce_to_runnable
 
 from langchain_stars._conversation import message_of_refusal, messages_of
 from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
@@ -31,7 +32,7 @@ Text = Callable[[Any], str]
 
 
 def guard_runnable(
-    runnable: Runnable[Any, Any],
+    runnable: Runnable[Any, Any] | Callable[..., Any] | Mapping[str, Any],
     policy: PolicySource = "default",
     *,
     on_reject: OnReject = "refuse",
@@ -48,6 +49,7 @@ def guard_runnable(
     rejected; callbacks that a model inside was made with aren't called.
 
     Args:
+        runnable: or what LangChain makes one of: a function, a coroutine function, a generator function, a mapping.
         on_reject: ``refuse`` gives the policy's refusal message, in the kind of what comes out; ``raise`` raises
             `Refused`. Where the kind is unknown, or is neither text nor message, it raises too.
         attempts: how often the runnable may be asked for a whole answer, at most the policy's ``decoding.attempts``.
@@ -58,13 +60,17 @@ def guard_runnable(
         allow_python: whether the policy's judges may name Python code to run.
 
     Raises:
-        InputError: ``attempts`` is less than 1.
+        InputError: ``attempts`` is less than 1, or nothing can be made of ``runnable``.
         PolicyError: the policy cannot be used.
     """
     if attempts < 1:
         raise InputError(f"attempts is {attempts}", hint="use 1 or more")
+    try:
+        coerced: Runnable[Any, Any] = coerce_to_runnable(runnable)
+    except TypeError as exc:
+        raise InputError(f"cannot guard a {type(runnable).__name__}", hint="give a runnable or a function") from exc
     recipe = GuardRecipe(policy=policy, audit=audit, allow_python=allow_python)
-    return GuardedRunnable(runnable, recipe, on_reject, attempts, text or text_of)
+    return GuardedRunnable(coerced, recipe, on_reject, attempts, text or text_of)
 
 
 class GuardedRunnable(OpensGuards, Runnable[Any, Any]):
@@ -212,10 +218,17 @@ class GuardedRunnable(OpensGuards, Runnable[Any, Any]):
             yield rest
 
     def _read(self, value: Any) -> Reading:
-        return read(value) if self._text is text_of else Reading(text=self._text(value))
+        return read(value) if self._text is text_of else Reading(text=self._own_text(value))
 
     def _messages(self, given: Any) -> Any:
-        return messages_of(given if self._text is text_of else self._text(given))
+        return messages_of(given if self._text is text_of else self._own_text(given))
+
+    def _own_text(self, value: Any) -> str:
+        """What the caller's function says of a value. Nothing has no text, so the function isn't asked."""
+        text = "" if value is None else self._text(value)
+        if not isinstance(text, str):
+            raise InputError(f"text= gave a {type(text).__name__}", hint="give a function to a string")
+        return text
 
     def _refusal(self, guard: Guard, kind: type | None, rejected: Checked | Finished) -> Any:
         """The refusal in the place of a value of that kind.

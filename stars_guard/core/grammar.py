@@ -9,6 +9,7 @@ from typing import Any
 
 from stars_guard.core.arguments import has_lone_surrogate
 from stars_guard.core.nesting import MOST_NESTED, is_too_deep
+from stars_guard.core.schemas import self_contained
 from stars_guard.errors import InputError
 
 __all__ = ["Grammar", "json_format"]
@@ -46,11 +47,11 @@ class Grammar:
         """JSON that a schema describes, its properties in the schema's order.
 
         Raises:
-            InputError: the schema is nested too deeply.
+            InputError: the schema is nested too deeply, or refers to something that it does not hold.
         """
         if is_too_deep(schema):
             raise InputError("the JSON schema is nested too deeply", hint=f"at most {MOST_NESTED} levels fit")
-        return cls.of(json_format(schema))
+        return cls.of(json_format(self_contained(schema)))
 
     @classmethod
     def regex(cls, pattern: str) -> Grammar:

@@ -15,6 +15,7 @@ import re2
 
 __all__ = [
     "EMAIL_SHAPES",
+    "SPOKEN_PARTS",
     "card_numbers",
     "email_addresses",
     "ibans",
@@ -352,6 +353,9 @@ _DIGITS = {
     for i, words in enumerate(("zero oh o", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"))
     for w in words.split()
 }
+SPOKEN_PARTS = frozenset({*_DIGITS, "double", "triple"})
+"""All words of which a number may be made."""
+
 _WORD = rf"(?:(?:double|triple)[\s-]{{1,2}}(?:{'|'.join(_DIGITS)}|\d)|{'|'.join(_DIGITS)}|\d+)"
 _SPOKEN = re2.compile(rf"(?i)\b{_WORD}(?:[\s,.\-]{{1,3}}{_WORD}){{2,}}\b")
 _UNIT = re.compile(rf"(?i)(?:(double|triple)[\s-]{{1,2}})?((?:{'|'.join(_DIGITS)})\b|\d+)")

@@ -133,13 +133,25 @@ def card_numbers(text: str, is_valid: Callable[[str], bool]) -> Iterator[Span]:
                 number += digits[last]
                 if len(number) > 19:
                     break
-                if single and (first or last < len(groups) - 1):
+                if single and not _stands_alone(text, groups, first, last):
                     continue
                 if len(number) >= 13 and _is_card(number, is_valid) and _are_groups(text, groups[first : last + 1]):
                     best = last + 1
             if best:
                 taken = best
                 yield groups[first].start(), groups[best - 1].end()
+
+
+def _stands_alone(text: str, groups: list[re.Match[str]], first: int, last: int) -> bool:
+    """Whether a part of a row of single digits is one number: something else is between it and the rest."""
+    within = _signs(text, groups[first], groups[first + 1]) if last > first else None
+    before = _signs(text, groups[first - 1], groups[first]) if first else None
+    after = _signs(text, groups[last], groups[last + 1]) if last + 1 < len(groups) else None
+    return within not in (before, after)
+
+
+def _signs(text: str, one: re.Match[str], other: re.Match[str]) -> str:
+    return text[one.end() : other.start()].strip(" \t\r")
 
 
 def _rows(text: str) -> Iterator[list[re.Match[str]]]:
@@ -165,7 +177,7 @@ def _are_groups(text: str, groups: list[re.Match[str]]) -> bool:
     # in the midst of a word, such as a digest
     if text[max(0, start - 1) : start].isalpha() and text[end : end + 1].isalpha():
         return False
-    between = {text[a.end() : b.start()].strip(" \t\r") for a, b in pairwise(groups)}
+    between = {_signs(text, a, b) for a, b in pairwise(groups)}
     lengths = [len(group.group()) for group in groups]
     fraction = between == {"."} and len(groups) == 2
     return len(between) < 2 and not fraction and (len(groups) < 6 or len({*lengths}) == 1)
@@ -225,13 +237,14 @@ def _leaves_one(number: str) -> bool:
 
 _POINT = r"(?:\.|\s?[\[({]\s?(?:\.|dot)\s?[\])}]\s?|\s+dot\s+)"
 _IP4 = re.compile(
-    rf"(?i)(?<![\w.])(\d{{1,3}}){_POINT}(\d{{1,3}}){_POINT}(\d{{1,3}}){_POINT}(\d{{1,3}})(?!\d)(?!\.\d)(?!-[A-Za-z])"
+    rf"(?i)(?<![A-Za-z0-9_.])(\d{{1,3}}){_POINT}(\d{{1,3}}){_POINT}(\d{{1,3}}){_POINT}(\d{{1,3}})(?!\d)(?!\.\d)(?!-[A-Za-z])"
 )
 _IP6 = re.compile(
-    r"(?<![\w:.])(?:[0-9A-Fa-f]{1,4}(?=:)|(?=::))[0-9A-Fa-f:]{2,39}(?:(?<=:)\d{1,3}(?:\.\d{1,3}){3})?(?:%\w{1,16})?(?![\w:])"
+    r"(?:(?<![A-Za-z0-9_:.])|(?<=[A-Za-z][g-zG-Z]:))(?:[0-9A-Fa-f]{1,4}(?=:)|(?=::))[0-9A-Fa-f:]{2,39}"
+    r"(?:(?<=:)\d{1,3}(?:\.\d{1,3}){3})?(?:%\w{1,16})?(?![A-Za-z0-9_:])"
 )
-_HEX_IP = re.compile(r"(?i)(?<!\w)0x([0-9a-f]{8})(?!\w)")
-_NUMBER_IP = re.compile(r"(?i)(?<!\w)(?:https?|ftp)://(\d{8,10})(?![\w.])")
+_HEX_IP = re.compile(r"(?i)(?<![A-Za-z0-9_])0x([0-9a-f]{8})(?![A-Za-z0-9_])")
+_NUMBER_IP = re.compile(r"(?i)(?<![A-Za-z0-9_])(?:https?|ftp)://(\d{8,10})(?![A-Za-z0-9_.])")
 _VERSION = re.compile(
     r"(?i)(?:\bv|\bver\.?|\bversion|\brelease|\bbuild|\brev|\bchapter|\bsection|\bsec\.|\bclause|\brule|\bfigure"
     r"|\b(?:python|java|node|ruby|php|kernel|firmware|driver)|==|>=|<=|~=|\^|[A-Za-z]/|\w@|\w-)\s?:?\s?$"

@@ -57,7 +57,11 @@ _EVERYDAY = str.maketrans(
     | {chr(code): unicodedata.normalize("NFKC", chr(code)) for code in range(0xFB00, 0xFB07)}
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_HIDDEN_END = re.compile(rf"[{INVISIBLE}*_`~]+\Z")
+# what may yet turn out to stand inside of a word: the beginning of a terminal's code for colours too
+_HIDDEN_END = re.compile(rf"(?:[{INVISIBLE}*_`~]|\x1b\[[0-9;]{{0,32}})+\Z")
+_BACKWARDS_END = re.compile("\u202e[^\u202c\n]*\\Z")
+_TAGS_END = re.compile("[\U000e0020-\U000e007e\U000e0100-\U000e01ef]+\\Z")
+_LAST_WORD = re.compile(r"\w+\Z")
 _CONTEXT = 200
 """Characters before a place that may say something about what begins there."""
 
@@ -192,17 +196,30 @@ def opened(
     places = [open_from(encodable(text), start)]
     cut = max(0, start - _CONTEXT)
     near = text[cut:]
-    # marks and hidden characters at the end may turn out to stand inside of a word
-    bare = near.rstrip("*_`~").rstrip()
-    bare = _HIDDEN_END.sub("", bare)
-    for way in dict.fromkeys((near, bare)):
-        if way is bare and bare != near:
-            places.append(_moved(open_from(bare, min(start - cut, len(bare))), cut))
-        for reading in readings(way, markup=markup):
+    # what comes next is read before what is shown backwards there
+    backwards = _BACKWARDS_END.search(near, start - cut) if "\u202e" in near else None
+    spelling = None if near[-1:] < "\U000e0020" else _TAGS_END.search(near, start - cut)
+    places += [cut + begun.start() for begun in (backwards, spelling) if begun]
+    ways = (near, _HIDDEN_END.sub("", near), *([near[: backwards.start()]] if backwards else ()))
+    for way in dict.fromkeys(ways):
+        whole = Reading(encodable(way))
+        if way is not near:
+            places.append(_moved(open_from(whole.text, min(start - cut, len(way))), cut))
+        others = readings(way, markup=markup)
+        for reading in (*others, *filter(None, map(_ending_in_latin, (whole, *others)))):
             place = open_from(reading.text, 0)
             if place is not None:
                 places.append(max(start, cut + reading.span(place, place + 1)[0]))
     return min((place for place in places if place is not None), default=None)
+
+
+def _ending_in_latin(reading: Reading) -> Reading | None:
+    """With the last word in Latin, which it becomes if it goes on so. None where that makes no difference."""
+    last = None if reading.text.isascii() else _LAST_WORD.search(reading.text)
+    if last is None or last.group().isascii():
+        return None
+    text = reading.text[: last.start()] + last.group().translate(MIXED)
+    return None if text == reading.text else Reading(text, reading._layers)
 
 
 def _moved(place: int | None, by: int) -> int | None:
@@ -279,9 +296,9 @@ def _written_out(text: str) -> Iterator[_Edit]:
 def _without_marks(text: str, start: int, end: int) -> Iterator[_Edit]:
     before = text[max(0, start - 1) : start]
     if before.isascii():
-        if before.isalnum():
+        if before.isprintable():
             yield start, end, ""
-    elif before.isalpha() and _GENERAL.match(text, start):
+    elif (before.isalnum() or _ODD.match(before)) and _GENERAL.match(text, start):
         base = unicodedata.normalize("NFKD", before)[0]
         if base == before or _ODD.match(before):
             yield start, end, ""

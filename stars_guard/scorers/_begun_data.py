@@ -22,7 +22,7 @@ _BETWEEN = 8
 
 _WORDS = frozenset({*SPOKEN_PARTS, "dot"})
 _BEGUN_WORDS = frozenset(word[:length] for word in _WORDS for length in range(1, len(word) + 1))
-_PART = re.compile(r"(?P<digit>\d)|(?P<word>[^\W\d_]+)|(?P<between>[\W_]+)")
+_PART = re.compile(r"(?P<digit>\d)|(?P<word>[A-Za-z]+)|(?P<between>[\W_]+)|(?P<letters>\w)")
 _LEAD = re.compile(r"(?:[(\[+][^\w\n]{0,4}){1,3}\Z")
 
 # a letter, as far as it matters here. The exact sets of Unicode make large expressions
@@ -88,6 +88,8 @@ def _number(text: str, start: int) -> int | None:
             if len(said) > _BETWEEN:
                 break
             continue
+        if kind == "letters":
+            break
         at_end = part.end() == len(text)
         if kind == "word" and said not in (_BEGUN_WORDS if at_end else _WORDS):
             break

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 import re2
 from pydantic import Field, field_validator
 
-from stars_guard.core.readings import found, readings
+from stars_guard.core.readings import found, opened, readings
 from stars_guard.core.segments import Passage
 from stars_guard.scorers._newest import Search
+from stars_guard.scorers._unfinished_matches import UnfinishedMatches
 from stars_guard.scorers.base import Find, Rating, Scorer
 from stars_guard.scorers.options import JudgeOptions
 
@@ -40,6 +41,15 @@ _SHAPES = tuple(
         rf"{_BEFORE}((?:[\w@.-]+/)*\.\.(?:/{_REST})?){_AFTER}",
     )
 )
+
+_LEAD = re.compile(r"[^\w/.~$@-]")
+_BEGUN = (
+    rf"(?:^|\W)/{_REST}[\s\S]",
+    rf"{_BEFORE}~[\w-]*(?:/{_REST})?[\s\S]",
+    rf"{_BEFORE}\$\{{?HOME\}}?(?:/{_REST})?[\s\S]",
+    rf"{_BEFORE}(?:[\w@.-]+/)*\.\.(?:/{_REST})?[\s\S]",
+)
+"""What may become a path outside, one character longer, so that a path counts as begun as long as it goes on."""
 
 
 _BEGUN = re.compile(r"[^\s\"'`<>|]*[/~$.%\\][^\s\"'`<>|]*\Z")
@@ -82,6 +92,7 @@ class PathScorer(Scorer):
         # a root whose name has look-alikes or full-width letters is inside of itself in every reading
         self._roots += [reading.text for root in self._roots for reading in readings(root, markup=False)]
         self._search = Search(self._find, _LONGEST)
+        self._begun = [UnfinishedMatches(shape) for shape in _BEGUN]
 
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
         return [self._score(passage) for passage in passages]
@@ -95,6 +106,16 @@ class PathScorer(Scorer):
 
     def find(self, text: str) -> Sequence[Find]:
         return [find for find in self._find(text, 0) if find[0] < find[1]]
+
+    def open_from(self, text: str, start: int = 0) -> int | None:
+        return opened(text, self._first_open, start, markup=False)
+
+    def _first_open(self, text: str, start: int) -> int | None:
+        # what is before a path is not a part of it
+        before = max(0, start - 1)
+        places = [place for one in self._begun if (place := one.open_from(text, before)) is not None]
+        places = [max(start, place + bool(_LEAD.match(text, place))) for place in places]
+        return min((place for place in places if place < len(text)), default=None)
 
     def _find(self, text: str, start: int) -> Sequence[Find]:
         # an underscore is a part of a name

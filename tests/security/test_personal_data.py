@@ -239,3 +239,24 @@ def test_no_text_takes_long(part: str) -> None:
         SCORER.find(part * size)
         seconds.append(time.thread_time() - began)
     assert seconds[1] < 10 * 5 * max(seconds[0], 0.002), seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "IP是8.8.8.8的",
+        "地址93[.]184[.]216[.]34",
+        "地址2001:db8::1是",
+        "address:2001:db8::1",
+        "1\u03010\u0336.0.0.7",
+        "\U0001d7cf\u0336\U0001d7ce\u0336.0.0.7",
+        "1) 4 1 1 1  1 1 1 1  1 1 1 1  1 1 1 1 ok",
+    ],
+)
+def test_forms_beside_other_scripts_and_with_marks(text: str) -> None:
+    assert SCORER.find(text)
+
+
+@pytest.mark.parametrize("form", ["joe@corp.com", "4111-1111-1111-1111", "219-09-9998", "8.8.8.8"])
+def test_text_that_is_struck_through(form: str) -> None:
+    assert SCORER.find("".join(char + "\u0336" for char in form))

@@ -29,6 +29,8 @@ from stars_guard.scorers.cascade import Cascade
 
 __all__ = ["Call"]
 
+_NOTHING = Candidate(tokens=(), text="")
+
 SLOWER = 0.1
 """The share of its speed that a candidate may lose to others that are generated ahead beside it."""
 
@@ -132,16 +134,28 @@ class Call:
         kept = self._kept
         if done.finish not in ("budget", "stopped") or kept is None or not self._decoder.needs_judgement:
             return done, None
-        out = len(self._text.released)
-        if (place := self._holding.open_from(self._readings.at_end(kept), out)) is not None:
-            self._text.take_back(max(place, out))
-            kept = _first(kept, len(self._text.accepted))
+        kept = self._without_open_end(kept)
         (judgement,) = await self._ask([self._readings.at_end(kept)])
         if judgement.veto is None:
             return done, Reviewed(judgement=judgement, verdict="accepted")
         self.is_withdrawn = not self._settings.monitor
         refused = Done("refused", f"vetoed by {judgement.veto}")
         return refused if self.is_withdrawn else done, Reviewed(judgement=judgement, verdict="rejected")
+
+    def _without_open_end(self, kept: Passage) -> Passage:
+        """The passage up to where something has begun that a judge would veto once it is complete.
+
+        What is left may end with such a beginning again.
+        """
+        out = len(self._text.released)
+        while len(self._text.accepted) > out:
+            marked = self._text.unfinished_from(_NOTHING)
+            place = self._holding.open_from(self._readings.at_end(kept), out, marked)
+            if place is None or place >= len(self._text.accepted):
+                break
+            self._text.take_back(max(place, out))
+            kept = _first(kept, len(self._text.accepted))
+        return kept
 
     # --- generating
 
@@ -243,7 +257,8 @@ class Call:
         go_on = isinstance(self._decoder.plan(self._row_cost()), Generate)
         over = await self._session.commit(proposal, len(candidate), go_on=go_on)
         events += self._overrun(segment, kept, over)
-        holds = self._holding.after(candidate, judged, len(self._text.released))
+        marked = self._text.unfinished_from(candidate)
+        holds = self._holding.after(candidate, judged, len(self._text.released), marked)
         return [*events, *self._events.release(segment, self._text.accept(candidate, holds))]
 
     def _overrun(self, segment: int, attempt: int, tokens: int) -> list[Overrun]:

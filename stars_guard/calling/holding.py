@@ -12,7 +12,11 @@ from stars_guard.scorers.cascade import Judge
 
 __all__ = ["Holding"]
 
-_BEGUN_ESCAPE = re.compile(r"\\(?:u[0-9A-Fa-f]{0,3})?\Z")
+_BEGUN_ESCAPE = re.compile(
+    r"(?:\\u[dD][89abAB][0-9A-Fa-f]{2})?(?:\\(?:u[0-9A-Fa-f]{0,3})?)\Z|\\u[dD][89abAB][0-9A-Fa-f]{2}\Z"
+)
+_HALF_READ = re.compile(r"\ufffd?(?:\\(?:u[0-9A-Fa-f]{0,3})?)?\Z")
+"""The same in a text that is read as JSON, where half of a pair is read already."""
 
 
 class Holding:
@@ -25,6 +29,9 @@ class Holding:
     - the last ``tokens`` of the answer begin there;
     - an escape begins there that is not complete: nobody knows yet which character a reader of JSON makes of it.
 
+    What comes next may go on after an escape that is not complete, or after a marked part (a tool call) that has not
+    ended. So an answer counts as open where it is open up to there.
+
     Args:
         judges: all of the call. Only those that can veto count.
         tokens: how many are held at least.
@@ -34,40 +41,70 @@ class Holding:
         self._judges = [judge for judge in judges if judge.rule.reject_above is not None]
         # by judge: up to where nothing may be vetoed, as far as the judge was asked
         self._clear = dict.fromkeys((judge.rule.judge for judge in self._judges), 0)
+        # by judge: the readings at the last look, and the same of each
+        self._read: dict[str, list[tuple[str, int]]] = {}
         self._tail: deque[int] = deque(maxlen=tokens)
 
-    def after(self, candidate: Candidate, passage: Passage, released: int) -> list[int]:
+    def after(self, candidate: Candidate, passage: Passage, released: int, marked: int | None = None) -> list[int]:
         """The places after a candidate has become part of the answer.
 
         Args:
             passage: as which it was judged, with the other ways in which the answer is read.
             released: characters of the answer that are out.
+            marked: where a marked part begins that has not ended.
         """
         text = passage.answer
         if not self._judges or candidate.finish is not None:
             return []
+        known = max(released, len(_without_half(text)))
         for judge in self._judges:
             if judge.view(passage) is not None:
-                place = _first_open(judge, passage, released)
-                self._clear[judge.rule.judge] = len(text) if place is None else place
-        places = list(self._clear.values())
-        places += [escape.start() for escape in [_BEGUN_ESCAPE.search(text)] if escape]
+                place = self._first_open(judge, passage, released, marked)
+                self._clear[judge.rule.judge] = known if place is None else min(place, known)
+        places = [*self._clear.values(), known]
         if self._tail.maxlen:
             self._tail.extend(len(token.text) for token in candidate.tokens)
             places.append(max(0, len(text) - sum(self._tail)))
         return places
 
-    def open_from(self, passage: Passage, released: int) -> int | None:
+    def open_from(self, passage: Passage, released: int, marked: int | None = None) -> int | None:
         """Where something has begun that a judge would veto once it is complete, or None. It stays out of an answer
-        that ends there."""
-        places = [_first_open(judge, passage, released) for judge in self._judges]
+        that ends there. The arguments are those of `after`."""
+        places = [self._first_open(judge, passage, released, marked) for judge in self._judges]
+        known = len(_without_half(passage.answer))
+        if self._judges and known < len(passage.answer):
+            places.append(known)
         return min((place for place in places if place is not None), default=None)
 
-
-def _first_open(judge: Judge, passage: Passage, released: int) -> int | None:
-    # nobody knows where a place in another reading is in the text as it is written
-    for before, text in passage.readings:
-        other = replace(passage, accepted="", segment=_BEGUN_ESCAPE.sub("", before + text))
-        if judge.open_from(other, 0) is not None:
+    def _first_open(self, judge: Judge, passage: Passage, released: int, marked: int | None) -> int | None:
+        answer = passage.answer
+        unfinished = "" if marked is None else answer[marked:]
+        # nobody knows where a place in another reading is in the text as it is written
+        if self._is_open_as_read(judge, passage, unfinished):
             return released
-    return judge.open_from(passage, min(released, len(passage.answer)))
+        ways = [answer, answer.removesuffix(unfinished)]
+        ways += [_without_half(way) for way in ways]
+        places = [
+            judge.open_from(replace(passage, accepted="", segment=way), min(released, len(way)))
+            for way in dict.fromkeys(ways)
+        ]
+        return min((place for place in places if place is not None), default=None)
+
+    def _is_open_as_read(self, judge: Judge, passage: Passage, unfinished: str) -> bool:
+        known, found = self._read.get(judge.rule.judge, []), []
+        is_open = False
+        for before, text in passage.readings:
+            whole = before + text
+            for way in dict.fromkeys((whole, whole.removesuffix(unfinished))):
+                shown = _without_half(way, _HALF_READ)
+                start = max((clear for old, clear in known if shown.startswith(old[:clear])), default=0)
+                place = judge.open_from(replace(passage, accepted="", segment=shown), start)
+                found.append((shown, len(shown) if place is None else place))
+                is_open = is_open or place is not None
+        self._read[judge.rule.judge] = found
+        return is_open
+
+
+def _without_half(text: str, half: re.Pattern[str] = _BEGUN_ESCAPE) -> str:
+    found = half.search(text, max(0, len(text) - 12))
+    return text if found is None else text[: found.start()]

@@ -29,7 +29,7 @@ Span = tuple[int, int]
 
 # --- e-mail addresses
 
-_LOCAL = r"""(?:"[^"\n@]+"|[\pL\pN_%+][\pL\pN\pM._%+'-]*)"""
+_LOCAL = r"""(?:"[^"\n@]{1,64}"|[\pL\pN_%+][\pL\pN\pM._%+'-]*)"""
 _LABEL = r"[\pL\pN][\pL\pN\pM-]*"
 _TOP = r"(?:\pL[\pL\pM]+|xn--[a-z0-9-]+)"
 _KNOWN_TOP = (

@@ -76,6 +76,12 @@ class AnswerText:
         """Whether the held text with a candidate's after it contains a marked part, if only the beginning of one."""
         return bool(find_spans(self.held + text, self._spans, at_start=self.is_at_start))
 
+    def unfinished_from(self, candidate: Candidate) -> int | None:
+        """Where in the accepted text, with a candidate's after it, a marked part begins that has not ended."""
+        held = self.held[: len(self.held) - candidate.stop_overlap] + candidate.text
+        place = open_from(held, self._spans, at_start=self.is_at_start)
+        return None if place is None else self._released + place
+
     def accept(self, candidate: Candidate, holds: Iterable[int] = ()) -> list[Piece]:
         """Append a candidate, and take back the characters before it that belong to a stop string which it completed.
 

@@ -20,6 +20,9 @@ _DIGITS = 24
 _BETWEEN = 8
 """Characters that may stand between two parts of a number, and some more."""
 
+_PART_LENGTH = 64
+"""Characters of a name or a part of a domain."""
+
 _WORDS = frozenset({*SPOKEN_PARTS, "dot"})
 _BEGUN_WORDS = frozenset(word[:length] for word in _WORDS for length in range(1, len(word) + 1))
 _PART = re.compile(r"(?P<digit>\d)|(?P<word>[A-Za-z]+)|(?P<between>[\W_]+)|(?P<letters>\w)")
@@ -74,6 +77,11 @@ def _unfinished(shape: str) -> UnfinishedMatches:
 
 
 def _simple(shape: str) -> str:
+    """A shape with fewer sets of characters, and no part that is longer than an address allows: in a script without
+    spaces, all that comes before an address looks like a part of it."""
+    shape = shape.replace("._%+'-]*", f"._%+'-]{{0,{_PART_LENGTH - 1}}}").replace(
+        r"\pM-]*", rf"\pM-]{{0,{_PART_LENGTH - 1}}}"
+    )
     return shape.replace(r"\pL[", r"[\pL][").replace(r"\pL", _LETTERS).replace(r"\pN", "0-9").replace(r"\pM", "")
 
 

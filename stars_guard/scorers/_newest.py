@@ -13,6 +13,9 @@ __all__ = ["Search"]
 _CALLS = 1024
 """Calls that something is kept of. The answer of another is searched whole again."""
 
+_WAYS = 4
+"""Ways to read an answer of which something is kept: as it is written, without escapes, without calls, and both."""
+
 _EDGE = 64
 """Characters at the beginning of a part in which a find may only seem to begin, since what is before is cut off."""
 
@@ -27,7 +30,8 @@ class Search:
 
     def __init__(self, find: Callable[[str, int], Sequence[Find]], longest: int) -> None:
         self._find, self._longest = find, longest
-        self._searched: OrderedDict[str, tuple[str, list[Find]]] = OrderedDict()
+        # by call, for each way in which its answer is read
+        self._searched: OrderedDict[str, list[tuple[str, list[Find]]]] = OrderedDict()
 
     def finds(self, passage: Passage) -> Sequence[Find]:
         """All finds in the passage's answer."""
@@ -36,10 +40,10 @@ class Search:
             return ()
         if passage.last:
             return self._find(answer, 0)
-        searched, known = self._searched.pop(passage.call_id, ("", []))
-        if not passage.accepted.startswith(searched):
-            # the answer went back, or less of it is shown
-            searched, known = "", []
+        states = self._searched.pop(passage.call_id, [])
+        # none where the answer went back, or less of it is shown
+        fitting = [state for state in states if passage.accepted.startswith(state[0])]
+        searched, known = max(fitting, key=lambda state: len(state[0]), default=("", []))
         start = max(0, len(searched) - self._longest)
         # the character before says whether a word or a line begins at the start
         cut = max(0, start - 1)
@@ -49,7 +53,8 @@ class Search:
             if begin + cut >= edge or end + cut > len(searched):
                 finds.append((begin + cut, end + cut, name))
         kept = len(passage.accepted)
-        self._searched[passage.call_id] = (passage.accepted, [find for find in finds if find[1] <= kept])
+        new = (passage.accepted, [find for find in finds if find[1] <= kept])
+        self._searched[passage.call_id] = [new, *(state for state in states if state[0] != new[0])][:_WAYS]
         if len(self._searched) > _CALLS:
             self._searched.popitem(last=False)
         return finds

@@ -52,9 +52,6 @@ _BEGUN = (
 """What may become a path outside, one character longer, so that a path counts as begun as long as it goes on."""
 
 
-_BEGUN = re.compile(r"[^\s\"'`<>|]*[/~$.%\\][^\s\"'`<>|]*\Z")
-
-
 class PathsOptions(JudgeOptions):
     """File paths outside the roots: absolute, in the home, or by ``..`` out of the first root."""
 
@@ -124,11 +121,6 @@ class PathScorer(Scorer):
     def _matches(self, text: str, start: int) -> Iterator[Find]:
         for begin, end in self._outside(text, start):
             yield begin, end, "path outside the roots"
-
-    def open_from(self, text: str, start: int = 0) -> int | None:
-        # a path that is inside so far may go on with .. and leave
-        begun = _BEGUN.search(text, max(start, len(text) - _LONGEST))
-        return begun.start() if begun else None
 
     def _outside(self, text: str, start: int) -> Iterator[tuple[int, int]]:
         for shape in _SHAPES:

@@ -127,4 +127,5 @@ def test_long_answers_take_no_longer_than_they_are_long(text: str) -> None:
         return time.perf_counter() - began
 
     seconds(200)
-    assert seconds(6_000) < 12 * seconds(1_000) + 0.5
+    # far more than it takes, since other programs run at the same time
+    assert seconds(6_000) < 12 * seconds(1_000) + 3

@@ -193,6 +193,14 @@ async def test_a_text_to_check_is_a_text(text: Any) -> None:
             await made.check(stage, text)
 
 
+@pytest.mark.parametrize("forms", ["AKIA0123456789ABCDEF", b"x", None, 5, [None], ["a", 5], {"a"}])
+async def test_forms_are_texts(forms: Any) -> None:
+    made = guard()
+    for stage in get_args(Stage):
+        with pytest.raises(InputError, match="forms"):
+            await made.check(stage, "text", forms=forms)
+
+
 @pytest.mark.parametrize("points", [(0xD800,), (0xDBFF,), (0xDC00,), (0xDFFF,), (0x78, 0xD83D, 0x79), (0xDE00, 0xD83D)])
 def test_half_a_character_is_refused_at_every_place(points: tuple[int, ...]) -> None:
     half = "".join(map(chr, points))

@@ -19,6 +19,7 @@ from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Candidate, Passage
 from stars_guard.core.vocabulary import CheckFinish, Role, Stage, Verdict
+from stars_guard.errors import InputError
 from stars_guard.policy import Policy
 from stars_guard.scorers.cascade import Cascade
 
@@ -67,6 +68,7 @@ class Checker:
         """Judge a text. The arguments are those of `Guard.check`."""
         chosen("stage", stage, get_args(Stage))
         text = text_of("the text to check", text)
+        forms = _forms_of(forms)
         messages = messages_of(messages)
         if run_id is not None:
             text_of("run_id", run_id)
@@ -87,6 +89,13 @@ class Checker:
                 check = _Check(self._policy, stage, text, tuple(forms), tuple(messages), call_id, recording)
                 recording.follow(check)
                 return await check.run(await self._loaded.cascade(stage))
+
+
+def _forms_of(forms: Sequence[str]) -> tuple[str, ...]:
+    # one string is a sequence too, of characters in which no judge finds anything
+    if isinstance(forms, str) or not isinstance(forms, Sequence) or not all(isinstance(one, str) for one in forms):
+        raise InputError("forms is not a sequence of strings", hint="pass a tuple of strings")
+    return tuple(forms)
 
 
 class _Check:

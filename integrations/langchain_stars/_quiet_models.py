@@ -68,11 +68,14 @@ class QuietModels:
             def __init__(self, *, model: Any, **kwargs: Any) -> None:
                 super().__init__(model=quiet.of(model), **kwargs)
 
+            def __setattr__(self, name: str, value: Any) -> None:
+                super().__setattr__(name, quiet.of(value) if name == "model" else value)
+
         return QuietRequest(**{field.name: getattr(request, field.name) for field in fields(request)})
 
     def of(self, model: Any) -> Any:
         """The quiet form of a model, or the model itself where its runs may be shown."""
-        if isinstance(model, RunTracking) and model._shown is not None:
+        if isinstance(model, RunTracking) and model._listener is not None:
             return model
         for known, quiet in self._known:
             if known is model:

@@ -26,7 +26,14 @@ from stars_guard.core.messages import Message
 from stars_guard.core.vocabulary import Stage
 from stars_guard.guard import Guard
 
-__all__ = ["GuardedState", "check_reading", "judged_input", "judged_so_far", "rejected_before_model"]
+__all__ = [
+    "GuardedState",
+    "check_reading",
+    "judged_input",
+    "judged_so_far",
+    "rejected_before_model",
+    "unjudged_in",
+]
 
 
 class GuardedState(AgentState[Any]):
@@ -78,7 +85,7 @@ async def judged_input(
     turn, known = last_turn(messages), _judged_before(state, by)
     rejected: dict[int, Checked] = {}
     for index, message in enumerate(messages):
-        if index < turn and (was_judged(message, guard.policy) or fingerprint(message) in known):
+        if index < turn and (was_judged(message, guard.policy) or fingerprint(message, guard.policy) in known):
             continue
         checked = await check_reading(waiting, guard, "input", message, messages=_before(messages, index))
         if checked.allowed:
@@ -101,7 +108,7 @@ async def rejected_before_model(
     """
     known = _judged_before(state, by)
     for index, message in enumerate(messages):
-        if was_judged(message, guard.policy) or fingerprint(message) in known:
+        if was_judged(message, guard.policy) or fingerprint(message, guard.policy) in known:
             continue
         stages: list[Stage] = ["input", "tool_result"] if isinstance(message, ToolMessage) else ["input"]
         for stage in stages:
@@ -112,13 +119,28 @@ async def rejected_before_model(
     return None
 
 
+def unjudged_in(guard: Guard, state: Mapping[str, Any], *, before: int, by: str = "") -> list[int]:
+    """Indexes of the messages that no rail has seen as they are now.
+
+    Args:
+        before: the index of the first message that is not asked about.
+        by: as `judged_input` takes it.
+    """
+    known, messages = _judged_before(state, by), state["messages"][:before]
+    return [
+        index
+        for index, message in enumerate(messages)
+        if not was_judged(message, guard.policy) and fingerprint(message, guard.policy) not in known
+    ]
+
+
 def judged_so_far(guard: Guard, state: Mapping[str, Any], *, by: str = "") -> dict[str, Any]:
     """The update of a state that tells the next turn which of the messages were judged."""
     config = var_child_runnable_config.get() or {}
     if not guard.policy.rails.input.judges or "thread_id" not in config.get("configurable", {}):
         return {}  # without a thread there is no next turn that a checkpointer would bring
     known = _judged_before(state, by)
-    found = [(message, fingerprint(message)) for message in state["messages"]]
+    found = [(message, fingerprint(message, guard.policy)) for message in state["messages"]]
     judged = [mark for message, mark in found if mark and (mark in known or was_judged(message, guard.policy))]
     if set(judged) == known:
         return {}

@@ -76,6 +76,10 @@ class AnswerText:
         """Whether the held text with a candidate's after it contains a marked part, if only the beginning of one."""
         return bool(find_spans(self.held + text, self._spans, at_start=self.is_at_start))
 
+    def begun_stop(self, text: str) -> int:
+        """How many characters at the end of a text are held because a stop string may have begun there."""
+        return begun_at_end(text, self._stops)
+
     def accept(self, candidate: Candidate, holds: Iterable[int] = ()) -> list[Piece]:
         """Append a candidate, and take back the characters before it that belong to a stop string which it completed.
 

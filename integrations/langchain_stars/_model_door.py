@@ -59,8 +59,9 @@ class ModelDoor(BaseCallbackHandler):
         Raises:
             RejectedBeforeModel: it is rejected.
         """
-        if is_inside():
-            return  # a judge that asks a model
+        rails = self._guard.policy.rails
+        if is_inside() or not (rails.input.judges or rails.tool_result.judges):
+            return  # a judge asks a model, or nobody judges what models read
         for conversation in messages:
             read = [message for message in conversation if not isinstance(message, SystemMessage)]
             if (found := run(rejected_before_model(BLOCKING, self._guard, read, self._state, by=self._by))) is not None:

@@ -5,8 +5,9 @@ Callbacks that a model was made with are called for the answer that is released.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from langchain.agents.middleware.types import ModelRequest
@@ -35,6 +36,8 @@ def quiet_models(value: Any) -> Any:
             parts = {name: getattr(value, name) for name in type(value).model_fields}
             if isinstance(config := parts.get("config"), Mapping):
                 parts["config"] = {name: part for name, part in config.items() if name != "callbacks"}
+            if factories := parts.pop("config_factories", None):  # how `with_listeners` adds callbacks
+                parts["config_factories"] = [partial(_without_callbacks, factory) for factory in factories]
             found = {name: quiet_models(part) for name, part in parts.items()}
             changes = {name: part for name, part in found.items() if _differs(part, getattr(value, name))}
             return value.model_copy(update=changes) if changes else value
@@ -48,6 +51,10 @@ def quiet_models(value: Any) -> Any:
             return tuple(parts_of) if isinstance(value, tuple) else parts_of
         case _:
             return value
+
+
+def _without_callbacks(factory: Callable[[Any], Any], config: Any) -> dict[str, Any]:
+    return {name: part for name, part in factory(config).items() if name != "callbacks"}
 
 
 def _differs(new: Any, old: Any) -> bool:

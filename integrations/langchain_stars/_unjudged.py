@@ -87,11 +87,10 @@ async def judged_input(
     for index, message in enumerate(messages):
         if index < turn and (was_judged(message, guard.policy) or fingerprint(message, guard.policy) in known):
             continue
-        checked = await check_reading(waiting, guard, "input", message, messages=_before(messages, index))
-        if checked.allowed:
+        if (found := await _rejected(waiting, guard, messages, index)) is None:
             remember(message, guard.policy)
         else:
-            rejected[index] = checked
+            rejected[index] = found
     if not rejected:
         return None
     first = next(iter(rejected.values()))
@@ -110,12 +109,19 @@ async def rejected_before_model(
     for index, message in enumerate(messages):
         if was_judged(message, guard.policy) or fingerprint(message, guard.policy) in known:
             continue
-        stages: list[Stage] = ["input", "tool_result"] if isinstance(message, ToolMessage) else ["input"]
-        for stage in stages:
-            checked = await check_reading(waiting, guard, stage, message, messages=_before(messages, index))
-            if not checked.allowed:
-                return checked
+        if (found := await _rejected(waiting, guard, messages, index)) is not None:
+            return found
         remember(message, guard.policy)
+    return None
+
+
+async def _rejected(waiting: Waiting, guard: Guard, messages: Sequence[BaseMessage], index: int) -> Checked | None:
+    """The rejection of a message that nobody has judged, or None. What is said to be a tool's is judged as that too."""
+    stages: list[Stage] = ["input", "tool_result"] if isinstance(messages[index], ToolMessage) else ["input"]
+    for stage in stages:
+        checked = await check_reading(waiting, guard, stage, messages[index], messages=_before(messages, index))
+        if not checked.allowed:
+            return checked
     return None
 
 

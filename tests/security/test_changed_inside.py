@@ -14,11 +14,12 @@ from langchain.agents.middleware.types import ExtendedModelResponse, ModelRespon
 from langchain.tools import ToolRuntime
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from langchain_stars import ChatStars, StarsGuardMiddleware
+from langchain_stars import ChatStars, StarsGuardMiddleware, guard_runnable
 from stars_guard.guard import Guard
 from stars_guard.testing import ScriptedBackend
 
@@ -262,3 +263,29 @@ def test_a_model_that_is_assigned_has_no_callbacks_of_its_own(is_async: bool) ->
     made = agent(Scripted(answers=["fine"]), inner=[hook(name, assigns)])
     seen = asyncio.run(made.ainvoke(INPUT)) if is_async else made.invoke(INPUT)
     assert BAD not in repr([seen, hears.heard])
+
+
+def test_listeners_inside_a_guarded_chain_hear_nothing() -> None:
+    heard: list[str] = []
+    model = Scripted(answers=[f"one {BAD}"]).with_listeners(on_end=lambda run: heard.append(repr(run.outputs)))
+    retried = RunnableLambda(lambda text: f"say {text}") | model.with_retry()
+    for inside in (model, retried, {"a": model} | RunnableLambda(str)):
+        guarded = guard_runnable(inside, POLICY, audit="memory://")
+        assert BAD not in repr([guarded.invoke("hi"), list(guarded.stream("hi")), asyncio.run(guarded.ainvoke("hi"))])
+    assert BAD not in repr(heard)
+
+
+def test_a_result_that_a_client_sends_meets_the_rail_of_results() -> None:
+    asked: list[str] = []
+
+    class Asked(Scripted):
+        def _generate(self, messages: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+            asked.append(repr(messages))
+            return super()._generate(messages, **kwargs)
+
+    rails = {"tool_result": POLICY["rails"]["tool_result"]}
+    guard = StarsGuardMiddleware({**POLICY, "judges": [], "rails": rails}, audit="memory://")
+    sent = [HumanMessage("hi"), calls("gives_it"), ToolMessage(BAD, tool_call_id="c1"), HumanMessage("go on")]
+    made = create_agent(Asked(answers=["fine"]), tools=[], middleware=[guard])
+    assert BAD not in repr(made.invoke({"messages": sent}))
+    assert not asked

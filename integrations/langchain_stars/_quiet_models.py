@@ -15,6 +15,7 @@ from langchain_core.language_models import BaseLanguageModel
 from langchain_core.runnables import Runnable
 from pydantic import BaseModel
 
+from langchain_stars._hidden_runs import quiet_runtime
 from langchain_stars._judged_cache import keep_out_of_cache
 from langchain_stars._run_tracking import RunTracking
 
@@ -68,15 +69,19 @@ class QuietModels:
         self._known: list[tuple[Any, Any]] = []
 
     def request(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
-        """The request with a quiet model. So is every request that is made from it, with whichever model."""
+        """The request with a quiet model, and a runtime that writes nowhere.
+
+        So is every request that is made from it, with whichever model.
+        """
         quiet = self
 
         class QuietRequest(ModelRequest[Any]):
             def __init__(self, *, model: Any, **kwargs: Any) -> None:
-                super().__init__(model=quiet.of(model), **kwargs)
+                super().__init__(model=quiet.of(model), **{**kwargs, "runtime": quiet_runtime(kwargs.get("runtime"))})
 
             def __setattr__(self, name: str, value: Any) -> None:
-                super().__setattr__(name, quiet.of(value) if name == "model" else value)
+                quieted = {"model": quiet.of, "runtime": quiet_runtime}.get(name, lambda same: same)
+                super().__setattr__(name, quieted(value))
 
         return QuietRequest(**{field.name: getattr(request, field.name) for field in fields(request)})
 

@@ -17,6 +17,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.config import get_stream_writer
 from langgraph.types import Command
 
 from langchain_stars import ChatStars, StarsGuardMiddleware, guard_runnable
@@ -289,3 +290,17 @@ def test_a_result_that_a_client_sends_meets_the_rail_of_results() -> None:
     made = create_agent(Asked(answers=["fine"]), tools=[], middleware=[guard])
     assert BAD not in repr(made.invoke({"messages": sent}))
     assert not asked
+
+
+@pytest.mark.parametrize("is_assigned", [False, True])
+def test_what_middleware_writes_in_a_model_call_is_not_streamed(is_assigned: bool) -> None:
+    def writes(self: Any, request: Any, handler: Any) -> Any:
+        if is_assigned:
+            request.runtime = request.runtime
+        response = handler(request.override(messages=request.messages))
+        request.runtime.stream_writer(response.result[0].text)
+        get_stream_writer()(response.result[0].text)
+        return response
+
+    made = agent(Scripted(answers=[BAD]), inner=[hook("wrap_model_call", writes)])
+    assert BAD not in repr(list(made.stream(INPUT, stream_mode=[*ALL_VIEWS, "custom"])))

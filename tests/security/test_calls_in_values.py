@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hidden_scenarios import BAD, POLICY
+from hidden_scenarios import BAD, INPUT, POLICY, Scripted, gives_it
+from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage
 from langchain_core.runnables import RunnableGenerator, RunnableLambda
 from pydantic import BaseModel, PrivateAttr, computed_field
 
-from langchain_stars import guard_runnable
+from langchain_stars import StarsGuardMiddleware, guard_runnable
 from stars_guard.errors import Refused
 
 CALLS_ONLY = {**POLICY, "judges": [], "rails": {"tool_call": POLICY["rails"]["tool_call"]}}
@@ -101,3 +102,25 @@ def test_counts_of_tokens_hold_no_text() -> None:
     message.usage_metadata = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2, "note": BAD}  # type: ignore[typeddict-unknown-key]
     found = guard_runnable(RunnableLambda(lambda _: message), POLICY, audit="memory://").invoke("hi")
     assert BAD not in repr(found)
+
+
+GOOD = {"name": "gives_it", "args": {"q": "x"}, "id": "c1"}
+WRITTEN = {"name": "gives_it", "arguments": '{"q": "x"}'}
+BESIDES: dict[str, dict[str, Any]] = {
+    "a name": {"content": [{"type": "tool_use", "id": "c1", "name": BAD, "input": {"q": "x"}}]},
+    "a type": {"content": [{"type": BAD, "id": "c1", "input": {"q": "x"}}]},
+    "a number": {"content": [{"type": "tool_use", "id": "c1", "index": BAD, "input": {"q": "x"}}]},
+    "a second id": {"content": [{"type": "function_call", "id": "c1", "call_id": BAD, "arguments": '{"q": "x"}'}]},
+    "second arguments": {"content": [{"type": "tool_use", "id": "c1", "input": {"q": "x"}, "args": {"q": BAD}}]},
+    "a raw key": {"additional_kwargs": {"tool_calls": [{"id": "c1", "function": WRITTEN, "more": BAD}]}},
+    "a raw type": {"additional_kwargs": {"tool_calls": [{"id": "c1", "function": WRITTEN, "type": BAD}]}},
+    "a raw name": {"additional_kwargs": {"tool_calls": [{"id": "c1", "function": {**WRITTEN, "name": BAD}}]}},
+}
+
+
+@pytest.mark.parametrize("what", BESIDES)
+def test_what_stands_beside_a_judged_call_is_judged_as_the_answer(what: str) -> None:
+    answer = AIMessage(**{"content": "", **BESIDES[what]}, tool_calls=[GOOD])
+    guard = StarsGuardMiddleware(POLICY, audit="memory://")
+    made = create_agent(Scripted(answers=[answer, answer]), tools=[gives_it], middleware=[guard])
+    assert BAD not in repr(list(made.stream(INPUT, stream_mode=["messages", "values", "updates"])))

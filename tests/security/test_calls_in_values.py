@@ -122,5 +122,5 @@ BESIDES: dict[str, dict[str, Any]] = {
 def test_what_stands_beside_a_judged_call_is_judged_as_the_answer(what: str) -> None:
     answer = AIMessage(**{"content": "", **BESIDES[what]}, tool_calls=[GOOD])
     guard = StarsGuardMiddleware(POLICY, audit="memory://")
-    made = create_agent(Scripted(answers=[answer, answer]), tools=[gives_it], middleware=[guard])
+    made = create_agent(Scripted(answers=[answer, "done"]), tools=[gives_it], middleware=[guard])
     assert BAD not in repr(list(made.stream(INPUT, stream_mode=["messages", "values", "updates"])))

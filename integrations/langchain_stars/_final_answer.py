@@ -55,7 +55,9 @@ async def judged_end(
     return {"messages": [*whole[:-1], refusal.model_copy(update={"id": None})], **cleared}
 
 
-async def _judged_before(waiting: Waiting, guard: Guard, state: Mapping[str, Any], start: int) -> dict[str, Any] | None:
+async def _judged_before(
+    waiting: Waiting, guard: Guard, state: Mapping[str, Any], start: int, by: str
+) -> dict[str, Any] | None:
     """Judge what other middleware has put before the answer, or changed there, since the last model call.
 
     Returns:

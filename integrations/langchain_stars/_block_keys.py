@@ -6,6 +6,7 @@ import re
 from typing import Any, get_args, get_type_hints
 
 from langchain_core.messages import content
+from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 
 __all__ = ["BESIDE", "BESIDE_FIELDS", "DATA", "DECLARED", "KNOWN_TYPES", "READ_FIELDS", "THOUGHTS", "is_usual"]
 
@@ -53,7 +54,11 @@ READ_FIELDS = _words(
 BESIDE_FIELDS = ("id", "name", "role", "status", "tool_call_id", "tool_call_chunks", "chunk_position", "example")
 """The fields of a message that a reader does not see. Any other field counts as text."""
 
-_USUAL = _words(
+_USAGE = frozenset(
+    key for kind in (UsageMetadata, InputTokenDetails, OutputTokenDetails) for key in get_type_hints(kind)
+)
+
+_USUAL = _USAGE | _words(
     "stop length tool_calls function_call content_filter end_turn max_tokens stop_sequence tool_use eos refused budget "
     "success error last tool_call function text default auto low high standard "
     "messages graph update resume goto __parent__ "

@@ -9,24 +9,32 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, Remove
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
 from langchain_stars._block_keys import is_usual
-from langchain_stars._conversation import message_of_refusal, transcript
+from langchain_stars._conversation import REMOVED, message_of_refusal, transcript
 from langchain_stars._reading import read
 from langchain_stars._trust import remember, was_judged
-from langchain_stars._unjudged import check_reading
+from langchain_stars._unjudged import check_reading, unjudged_in
 from langchain_stars._waiting import Waiting
+from stars_guard.calling.checks import Checked
 from stars_guard.guard import Guard
 
 __all__ = ["judged_end"]
 
 
-async def judged_end(waiting: Waiting, guard: Guard, state: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Judge the messages that a state ends with, and its structured response.
+async def judged_end(
+    waiting: Waiting, guard: Guard, state: Mapping[str, Any], *, by: str = ""
+) -> dict[str, Any] | None:
+    """Judge the messages that a state ends with, all others that no rail has seen, and its structured response.
+
+    Args:
+        by: the middleware, where an agent has several.
 
     Returns:
         None, or the update that puts the refusal in their place.
     """
     messages: Sequence[BaseMessage] = state["messages"]
     start = _end(guard, messages)
+    if (update := await _judged_before(waiting, guard, state, start, by)) is not None:
+        return update
     structured = state.get("structured_response")
     values = [*messages[start:], *([] if structured is None else [structured])]
     if not values or _is_refusal(guard, values):
@@ -45,6 +53,42 @@ async def judged_end(waiting: Waiting, guard: Guard, state: Mapping[str, Any]) -
         return {"messages": [*notes, refusal], **cleared}
     whole = [RemoveMessage(id=REMOVE_ALL_MESSAGES), *messages[:start], *notes, refusal]
     return {"messages": [*whole[:-1], refusal.model_copy(update={"id": None})], **cleared}
+
+
+async def _judged_before(
+    waiting: Waiting, guard: Guard, state: Mapping[str, Any], start: int, by: str
+) -> dict[str, Any] | None:
+    """Judge what other middleware has put before the answer, or changed there, since the last model call.
+
+    Returns:
+        None, or the update that takes the answer and all that is rejected out and ends with the refusal.
+    """
+    messages: Sequence[BaseMessage] = state["messages"]
+    rejected: dict[int, Checked] = {}
+    for index in unjudged_in(guard, state, before=start, by=by) if guard.policy.rails.output.judges else ():
+        checked = await check_reading(waiting, guard, "output", messages[index], messages=transcript(messages[:index]))
+        if checked.allowed:
+            remember(messages[index], guard.policy)
+        else:
+            rejected[index] = checked
+    if not rejected:
+        return None
+    first = next(iter(rejected.values()))
+    refusal = message_of_refusal(guard, first.reason, first.audit_id)
+    kept = [
+        _in_place_of(guard, message, rejected[index].reason) if index in rejected else message
+        for index, message in enumerate(messages[:start])
+    ]
+    cleared = {"structured_response": None} if state.get("structured_response") is not None else {}
+    return {"messages": [RemoveMessage(id=REMOVE_ALL_MESSAGES), *kept, refusal], **cleared}
+
+
+def _in_place_of(guard: Guard, message: BaseMessage, reason: str) -> BaseMessage:
+    if isinstance(message, ToolMessage):
+        return _note(guard, message, reason)
+    removed = HumanMessage(REMOVED)
+    remember(removed, guard.policy)
+    return removed
 
 
 def _end(guard: Guard, messages: Sequence[BaseMessage]) -> int:

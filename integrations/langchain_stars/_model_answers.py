@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from langchain.agents.middleware.types import ModelResponse
 from langchain.agents.structured_output import StructuredOutputError
 from langchain_core.messages import AIMessage, BaseMessage
 
+from langchain_stars._block_keys import is_usual
 from langchain_stars._reading import Reading, read
 from langchain_stars._waiting import Waiting
 from stars_guard.core.nesting import read_json
@@ -45,32 +46,46 @@ def _without_calls(message: BaseMessage) -> BaseMessage:
     """The message without its calls, and without what a provider writes beside them if it says the same."""
     if not isinstance(message, AIMessage) or not message.tool_calls:
         return message
-    args = {call["id"]: call["args"] for call in message.tool_calls}
+    calls = {call["id"]: call for call in message.tool_calls}
     content: Any = message.content
     if isinstance(content, list):
-        content = [block for block in content if not (isinstance(block, Mapping) and _repeats(block, args))]
+        content = [block for block in content if not _repeats(block, calls)]
     kwargs = dict(message.additional_kwargs)
-    raw = kwargs.get("tool_calls")
-    if isinstance(raw, list):
-        kwargs["tool_calls"] = [
-            call
-            for call in raw
-            if not (isinstance(call, Mapping) and _repeats(call.get("function"), args, call.get("id")))
-        ]
+    if isinstance(raw := kwargs.get("tool_calls"), list):
+        kwargs["tool_calls"] = [call for call in raw if not _wraps(call, calls)]
     return message.model_copy(update={"tool_calls": [], "content": content, "additional_kwargs": kwargs})
 
 
-def _repeats(block: Any, args: Mapping[Any, Any], id: Any = None) -> bool:  # noqa: A002
-    """Whether a block is one of the calls once more, and nothing else."""
-    if not isinstance(block, Mapping) or (call_id := id or block.get("id") or block.get("call_id")) not in args:
+def _wraps(raw: Any, calls: Mapping[Any, Any]) -> bool:
+    """Whether a call as a provider writes it is one of the calls once more, and nothing else."""
+    if not isinstance(raw, Mapping) or not _says_nothing(raw, besides={"id", "function"}):
         return False
-    said = next((block[key] for key in ("input", "args", "arguments") if key in block), None)
-    if isinstance(said, str):
-        try:
-            said = read_json(said)
-        except ValueError:
-            return False
-    return bool(said == args[call_id] and block.keys() <= _OF_A_CALL)
+    return _repeats(raw.get("function"), calls, raw.get("id"))
 
 
-_OF_A_CALL = {"type", "id", "call_id", "name", "input", "args", "arguments", "index"}
+def _repeats(block: Any, calls: Mapping[Any, Any], id: Any = None) -> bool:  # noqa: A002
+    """Whether a block is one of the calls once more, and nothing else."""
+    if not isinstance(block, Mapping) or not _says_nothing(block, besides=_OF_A_CALL):
+        return False
+    ids = {one for one in (id, block.get("id"), block.get("call_id")) if one is not None}
+    found = [calls[one] for one in ids if isinstance(one, str) and one in calls]
+    said = [_parsed(block[key]) for key in ("input", "args", "arguments") if key in block]
+    if len(ids) != 1 or not found or block.get("name", found[0]["name"]) != found[0]["name"]:
+        return False
+    return bool(said) and all(one == found[0]["args"] for one in said)
+
+
+def _parsed(said: Any) -> Any:
+    try:
+        return read_json(said) if isinstance(said, str) else said
+    except ValueError:
+        return None
+
+
+def _says_nothing(block: Mapping[Any, Any], *, besides: Collection[str]) -> bool:
+    """Whether all that a block holds besides some keys is its type and its number."""
+    rest = {key: value for key, value in block.items() if key not in besides}
+    return rest.keys() <= {"type", "index"} and all(is_usual(str(value)) for value in rest.values())
+
+
+_OF_A_CALL = {"id", "call_id", "name", "input", "args", "arguments"}

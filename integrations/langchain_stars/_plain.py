@@ -15,7 +15,8 @@ import pathlib
 import re
 import uuid
 from collections import deque
-from collections.abc import ItemsView, KeysView, Mapping, ValuesView
+from collections.abc import Collection, ItemsView, KeysView, Mapping, ValuesView
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
@@ -133,9 +134,20 @@ class _Plainer:
             case _ if isinstance(value, _WRITTEN_PLAINLY):
                 return str(value)
             case _:
-                return {
-                    name: self.plain(item, depth - 1) for name, item in fields_of(value).items() if item is not None
-                }
+                fields = {name: item for name, item in fields_of(value).items() if item is not None}
+                return {name: self.plain(item, depth - 1) for name, item in fields.items()} | self._attributes(
+                    value, depth - 1, besides=fields
+                )
+
+    def _attributes(self, value: Any, depth: int, *, besides: Collection[str]) -> dict[str, Any]:
+        """What an object holds beside its fields, as far as it can be read: only who knows the name finds it."""
+        held = {**getattr(value, "__dict__", {}), **(getattr(value, "__pydantic_private__", None) or {})}
+        tree: dict[str, Any] = {}
+        for name, item in held.items():
+            if name not in besides and item is not None:
+                with suppress(Unreadable):
+                    tree[name] = self.plain(item, depth)
+        return tree
 
     def _mapping(self, items: Mapping[Any, Any], depth: int) -> dict[str, Any]:
         tree: dict[str, Any] = {}
@@ -165,6 +177,7 @@ def fields_of(value: Any) -> dict[str, Any]:
     if isinstance(value, BaseModel):
         declared = type(value).model_fields
         fields = {name: getattr(value, name, None) for name in declared if not _is_the_type(value, name)}
+        fields |= {name: getattr(value, name, None) for name in type(value).model_computed_fields}
         return {**fields, **(value.model_extra or {})}
     if isinstance(value, Send):
         return {"node": value.node, "arg": value.arg}

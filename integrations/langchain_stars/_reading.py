@@ -78,8 +78,29 @@ def reading_of_call(call: ToolCall) -> Reading:
 
 
 def calls_of(answer: Any) -> list[Reading]:
-    """The tool calls of an answer, if it is a message."""
-    return [reading_of_call(call) for call in answer.tool_calls] if isinstance(answer, AIMessage) else []
+    """The tool calls of an answer: those of a message, wherever it is in the answer, and those that stand alone."""
+    try:
+        return [reading_of_call(call) for call in _calls_in(plain(answer))]
+    except Unreadable:  # whoever gives the text of such a value gives that of its calls too
+        return []
+
+
+def _calls_in(tree: Any) -> Iterator[Any]:
+    match tree:
+        case AIMessage():
+            yield from tree.tool_calls
+        case {"name": str() as name, "args": Mapping() as args, **rest}:
+            yield {"name": name, "args": args, "id": rest.get("id")}
+        case {"type": str() as name, "args": Mapping() as args, **rest}:  # as `JsonOutputToolsParser` gives it
+            yield {"name": name, "args": args, "id": rest.get("id")}
+        case {"name": str() as name, "arguments": Mapping() | str() as args, **rest}:  # as providers write it
+            yield {"name": name, "args": args, "id": rest.get("id")}
+        case Mapping():
+            for item in tree.values():
+                yield from _calls_in(item)
+        case list():
+            for item in tree:
+                yield from _calls_in(item)
 
 
 def text_of(value: Any) -> str:
@@ -256,6 +277,7 @@ class _Texts:
     def fields_beside(self, message: BaseMessage) -> None:
         self._beside({key: item for key, item in message.additional_kwargs.items() if key not in THOUGHTS})
         self._beside(message.response_metadata)
+        self._beside(getattr(message, "usage_metadata", None))
         for name in BESIDE_FIELDS:
             self._beside(getattr(message, name, None), keys=False)
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import AbstractContextManager, aclosing, closing, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from langchain_core.callbacks import (
@@ -107,6 +107,36 @@ class RunTracking(BaseChatModel):
     _shown: ShownAnswers | None = PrivateAttr(default=None)
     """Where the model is part of a hidden call, what its runs are shown to all the same."""
 
+    _shown_under: Any = PrivateAttr(default=None)
+    """What decided the model's guard when it was shown."""
+
+    def _decides(self) -> Any:
+        """What decides the guard of the model's calls. Equal values mean the same guard."""
+        return None
+
+    def _shown_to(self, shown: ShownAnswers) -> Self:
+        """This model, whose runs are shown though the call that it is part of is hidden. A copy of it is not shown."""
+        self._shown, self._shown_under = shown, self._decides()
+        return self
+
+    @property
+    def _listener(self) -> ShownAnswers | None:
+        """What the model's runs are shown to, unless somebody has changed which guard judges them."""
+        return self._shown if self._shown is not None and self._decides() == self._shown_under else None
+
+    def __copy__(self) -> Self:
+        return super().__copy__()._unshown()
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        memo = {} if memo is None else memo
+        for shared in (self._shown, self._shown_under):
+            memo[id(shared)] = shared
+        return super().__deepcopy__(memo)._unshown()
+
+    def _unshown(self) -> Self:
+        self._shown = self._shown_under = None
+        return self
+
     def invoke(
         self,
         input: LanguageModelInput,  # noqa: A002
@@ -164,12 +194,12 @@ class RunTracking(BaseChatModel):
 
     def _tracked(self, config: RunnableConfig | None) -> tuple[RunnableConfig, _RunTracker]:
         config = ensure_config(config)
-        if self._shown is not None:
-            config = self._shown.config(config)
+        if (listener := self._listener) is not None:
+            config = listener.config(config)
         handlers = CallbackManager.configure(config.get("callbacks"), self.callbacks).handlers
         tracker = _RunTracker(list(handlers))
         return merge_configs(config, {"callbacks": [tracker]}), tracker
 
     def _caches(self) -> AbstractContextManager[None]:
         """A shown model's answers are judged, so a cache may have them."""
-        return caches_allowed() if self._shown is not None else nullcontext()
+        return caches_allowed() if self._listener is not None else nullcontext()

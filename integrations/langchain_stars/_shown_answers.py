@@ -13,13 +13,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
+from langchain.agents.middleware.types import ModelResponse
 from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig
 
+from langchain_stars._block_keys import is_usual
 from langchain_stars._hidden_runs import surrounding_callbacks
 from langchain_stars._model_answers import Answer
+from langchain_stars._plain import fields_of
 from langchain_stars._silent_handlers import Silent
 from stars_guard.core.nesting import read_json
 
@@ -33,6 +36,7 @@ class ShownAnswers(BaseCallbackHandler):
 
     def __init__(self) -> None:
         self._surrounding = surrounding_callbacks()
+        self._agent = (self._surrounding.metadata or {}).get("lc_agent_name")
         self._digests: set[str] = set()
 
     def config(self, given: RunnableConfig) -> RunnableConfig:
@@ -52,10 +56,13 @@ class ShownAnswers(BaseCallbackHandler):
 
     def has(self, message: BaseMessage | None) -> bool:
         """Whether it is an answer that was shown, with all that it says."""
-        return isinstance(message, AIMessage) and _digest(message) in self._digests
+        return isinstance(message, AIMessage) and _digest(message, self._agent) in self._digests
 
     def holds_all_of(self, response: Answer) -> bool:
-        """Whether all that a model call gives to the agent was shown, or is the agent's own reply to a shown call."""
+        """Whether all that a model call gives to the agent was shown, or is a reply to a shown call.
+
+        `not_shown_in` has the replies, whose words may be anybody's.
+        """
         if isinstance(response, Exception):
             return self.has(getattr(response, "ai_message", None))
         answers = [message for message in response.result if self.has(message)]
@@ -67,16 +74,29 @@ class ShownAnswers(BaseCallbackHandler):
             string for answer in answers for string in _strings_of(answer)
         }
 
+    def not_shown_in(self, response: ModelResponse[Any]) -> list[BaseMessage]:
+        """What stands beside shown answers and says something else than the agent's own reply to a structured one."""
+        if not self.holds_all_of(response):
+            return []  # no answer was trusted because it was shown
+        usual = f"Returning structured response: {response.structured_response}"
+        return [message for message in response.result if not self.has(message) and message.content != usual]
 
-def _digest(message: BaseMessage) -> str:
-    said = [
-        message.content,
-        message.additional_kwargs,
-        message.response_metadata,
-        getattr(message, "tool_calls", ()),
-        getattr(message, "invalid_tool_calls", ()),
-    ]
+
+def _digest(message: BaseMessage, agent: str | None = None) -> str:
+    """
+    Args:
+        agent: the name that the agent gives to its answers, which does not count.
+    """
+    said = {name: value for name, value in fields_of(message).items() if name not in _TECHNICAL and value}
+    if is_usual(said.get("id", "")):
+        said.pop("id", None)
+    if said.get("name") == agent:
+        said.pop("name", None)
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()
+
+
+_TECHNICAL = ("type", "tool_call_chunks", "chunk_position", "example", "usage_metadata")
+"""Fields that are not the same in a stream and in a whole answer, or that hold numbers alone."""
 
 
 def _strings_of(answer: BaseMessage) -> set[str]:

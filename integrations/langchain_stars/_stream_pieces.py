@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 
+from langchain_stars._block_keys import is_usual
 from langchain_stars._hidden_runs import hidden_runs
 from langchain_stars._reading import Reading, calls_of, read
 from stars_guard.errors import InputError
@@ -83,6 +84,10 @@ class _Chunks(ABC):
         """The chunk that releases a piece of text, or None where all is released at the end."""
         return None
 
+    def forms_beside(self) -> tuple[str, ...]:
+        """What is released with each piece of text besides, and is judged with it. It is settled by the first piece."""
+        return ()
+
     def forms_at_end(self) -> tuple[str, ...]:
         """What else is judged with the last piece of text: other forms of all of it, and what the `rest` holds."""
         return ()
@@ -112,6 +117,7 @@ class _MessageChunks(_Chunks):
     def __init__(self, first: Any) -> None:
         super().__init__(first)
         self._sum: Any = None
+        self._id: str | None = None
 
     def add(self, chunk: Any) -> str:
         if not isinstance(chunk, AIMessage):
@@ -122,7 +128,11 @@ class _MessageChunks(_Chunks):
         return str(chunk.text)
 
     def chunk_of(self, text: str) -> Any:
-        return AIMessageChunk(content=text, id=self._sum.id)
+        return AIMessageChunk(content=text, id=self._id)
+
+    def forms_beside(self) -> tuple[str, ...]:
+        self._id = self._id or self._sum.id  # the first, because a later one has not been judged yet
+        return () if self._id is None or is_usual(self._id) else (self._id,)
 
     def forms_at_end(self) -> tuple[str, ...]:
         reading = read(self.rest())
@@ -157,6 +167,9 @@ class _ObjectChunks(_Chunks):
     def forms_at_end(self) -> tuple[str, ...]:
         return self._reading_of(self._sum).forms
 
+    def calls(self) -> list[Reading]:
+        return calls_of(self._sum)
+
     def rest(self) -> Any:
         return self._sum
 
@@ -185,10 +198,18 @@ class PieceReader:
         chunks: all of one kind: strings, messages, or anything else.
         reading_of: the texts of what is neither string nor answer.
         tokens: of a piece, roughly.
+        judged_failure: gives the error that may be raised in the place of one of the stream's.
     """
 
-    def __init__(self, chunks: AsyncIterator[Any], reading_of: Callable[[Any], Reading], tokens: int) -> None:
+    def __init__(
+        self,
+        chunks: AsyncIterator[Any],
+        reading_of: Callable[[Any], Reading],
+        tokens: int,
+        judged_failure: Callable[[BaseException], Awaitable[BaseException]],
+    ) -> None:
         self._source = chunks
+        self._judged_failure = judged_failure
         self._reading_of = reading_of
         self._cutter = PieceCutter(tokens * CHARACTERS_PER_TOKEN)
         self._chunks: _Chunks | None = None
@@ -200,8 +221,14 @@ class PieceReader:
             InputError: the chunks are of several kinds, or their text cannot be read.
         """
         while self._cutter.needs_more:
-            with hidden_runs():
-                chunk = await anext(self._source, _END)
+            failure: Exception | None = None
+            try:
+                with hidden_runs():
+                    chunk = await anext(self._source, _END)
+            except Exception as exc:
+                failure = exc
+            if failure is not None:  # outside of the clause, so that no error has the other one as its context
+                raise await self._judged_failure(failure)
             if chunk is _END:
                 self._cutter.add(self._chunks.text_at_end() if self._chunks else "")
                 self._cutter.end()
@@ -222,6 +249,10 @@ class PieceReader:
     def chunk_of(self, text: str) -> Any:
         """The chunk that releases a piece of text, or None where all is released at the end."""
         return self._chunks.chunk_of(text) if self._chunks else None
+
+    def forms_beside(self) -> tuple[str, ...]:
+        """What is released with the piece of text besides. Ask for it whenever a piece is judged."""
+        return self._chunks.forms_beside() if self._chunks else ()
 
     def forms_at_end(self) -> tuple[str, ...]:
         """What else is judged with the last piece of text. Nothing of it is released before."""

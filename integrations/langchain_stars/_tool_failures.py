@@ -6,12 +6,12 @@ the agent turns errors into messages.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand
-from langgraph.types import Interrupt
 
+from langchain_stars._error_texts import texts_of_error
 from stars_guard.calling.checks import Checked
 from stars_guard.errors import Refused
 
@@ -35,39 +35,10 @@ async def judged_failure(
     is_silent = isinstance(failure, GraphBubbleUp) and not isinstance(failure, GraphInterrupt)
     if is_silent or not isinstance(failure, (Exception, GraphInterrupt)):
         return failure  # the end of the run, and no word of the tool's
-    checked = await judge("\n".join(dict.fromkeys(_texts(failure, set()))))
+    checked = await judge(texts_of_error(failure))
     if checked.allowed:
         return failure
     what = "a question" if isinstance(failure, GraphInterrupt) else "an error"
     error = Refused(f"the text of {what} of a tool was withheld: {checked.reason}", hint=f"record {checked.audit_id}")
     error.audit_id = checked.audit_id
     return error
-
-
-def _texts(value: Any, seen: set[int]) -> list[str]:
-    """Every text that an error holds, with the errors behind it, as they are and as they are shown."""
-    if value is None or isinstance(value, (bool, int, float)) or id(value) in seen:
-        return []
-    seen.add(id(value))
-    parts: list[Any]
-    match value:
-        case str():
-            return [value]
-        case bytes():
-            return [value.decode(errors="replace")]
-        case BaseException():
-            parts = [type(value).__name__, *_printed(value), value.args, vars(value), value.__cause__]
-            parts += [value.__context__, getattr(value, "exceptions", ()), getattr(value, "__notes__", ())]
-        case Interrupt():
-            parts = [value.value, *_printed(value.value)]
-        case Mapping():
-            parts = [*value.keys(), *value.values()]
-        case list() | tuple() | set() | frozenset():
-            parts = list(value)
-        case _:
-            parts = _printed(value)
-    return [text for part in parts for text in _texts(part, seen)]
-
-
-def _printed(value: Any) -> list[str]:
-    return [str(value), repr(value)]

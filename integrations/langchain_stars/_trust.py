@@ -15,7 +15,8 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall
 
-from langchain_stars._plain import Unreadable, plain
+from langchain_stars._block_keys import BESIDE_FIELDS, READ_FIELDS
+from langchain_stars._plain import Unreadable, fields_of, plain
 from langchain_stars._reading import texts_beside
 from stars_guard.policy import Policy
 
@@ -33,6 +34,10 @@ __all__ = [
 
 MOST_REMEMBERED = 100_000
 """Digests that the process keeps. The one that was not asked for longest goes first; its message is judged again."""
+
+
+_COUNTED = frozenset(("artifact", "role", "tool_call_id"))
+"""Fields of some kinds of messages that `_said` has by itself."""
 
 
 class _Remembered:
@@ -135,6 +140,11 @@ def _said(message: BaseMessage, content: Any) -> dict[str, Any]:
         "kwargs": plain(message.additional_kwargs),
         "artifact": plain(getattr(message, "artifact", None)),
         "answers": getattr(message, "tool_call_id", None),
+        "more": {
+            name: plain(value)
+            for name, value in fields_of(message).items()
+            if value is not None and name not in READ_FIELDS.union(BESIDE_FIELDS, _COUNTED)
+        },
     }
 
 
@@ -142,10 +152,10 @@ def _unreadable(value: Any) -> Any:
     raise Unreadable(f"cannot judge a {type(value).__name__} inside a message", hint="send its text")
 
 
-def fingerprint(message: BaseMessage) -> str | None:
-    """Tells messages apart by everything that they hold; None where that cannot be read."""
+def fingerprint(message: BaseMessage, policy: Policy) -> str | None:
+    """Tells messages apart by everything that they hold and by what judged them; None where that cannot be read."""
     try:
-        parts = [digest_of_message(message), *texts_beside(message)]
+        parts = [policy.sha256, digest_of_message(message), *texts_beside(message)]
     except Unreadable:
         return None
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()

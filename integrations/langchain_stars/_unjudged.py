@@ -26,7 +26,14 @@ from stars_guard.core.messages import Message
 from stars_guard.core.vocabulary import Stage
 from stars_guard.guard import Guard
 
-__all__ = ["GuardedState", "check_reading", "judged_input", "judged_so_far", "rejected_before_model"]
+__all__ = [
+    "GuardedState",
+    "check_reading",
+    "judged_input",
+    "judged_so_far",
+    "rejected_before_model",
+    "unjudged_in",
+]
 
 
 class GuardedState(AgentState[Any]):
@@ -78,13 +85,12 @@ async def judged_input(
     turn, known = last_turn(messages), _judged_before(state, by)
     rejected: dict[int, Checked] = {}
     for index, message in enumerate(messages):
-        if index < turn and (was_judged(message, guard.policy) or fingerprint(message) in known):
+        if index < turn and (was_judged(message, guard.policy) or fingerprint(message, guard.policy) in known):
             continue
-        checked = await check_reading(waiting, guard, "input", message, messages=_before(messages, index))
-        if checked.allowed:
+        if (found := await _rejected(waiting, guard, messages, index)) is None:
             remember(message, guard.policy)
         else:
-            rejected[index] = checked
+            rejected[index] = found
     if not rejected:
         return None
     first = next(iter(rejected.values()))
@@ -101,15 +107,37 @@ async def rejected_before_model(
     """
     known = _judged_before(state, by)
     for index, message in enumerate(messages):
-        if was_judged(message, guard.policy) or fingerprint(message) in known:
+        if was_judged(message, guard.policy) or fingerprint(message, guard.policy) in known:
             continue
-        stages: list[Stage] = ["input", "tool_result"] if isinstance(message, ToolMessage) else ["input"]
-        for stage in stages:
-            checked = await check_reading(waiting, guard, stage, message, messages=_before(messages, index))
-            if not checked.allowed:
-                return checked
+        if (found := await _rejected(waiting, guard, messages, index)) is not None:
+            return found
         remember(message, guard.policy)
     return None
+
+
+async def _rejected(waiting: Waiting, guard: Guard, messages: Sequence[BaseMessage], index: int) -> Checked | None:
+    """The rejection of a message that nobody has judged, or None. What is said to be a tool's is judged as that too."""
+    stages: list[Stage] = ["input", "tool_result"] if isinstance(messages[index], ToolMessage) else ["input"]
+    for stage in stages:
+        checked = await check_reading(waiting, guard, stage, messages[index], messages=_before(messages, index))
+        if not checked.allowed:
+            return checked
+    return None
+
+
+def unjudged_in(guard: Guard, state: Mapping[str, Any], *, before: int, by: str = "") -> list[int]:
+    """Indexes of the messages that no rail has seen as they are now.
+
+    Args:
+        before: the index of the first message that is not asked about.
+        by: as `judged_input` takes it.
+    """
+    known, messages = _judged_before(state, by), state["messages"][:before]
+    return [
+        index
+        for index, message in enumerate(messages)
+        if not was_judged(message, guard.policy) and fingerprint(message, guard.policy) not in known
+    ]
 
 
 def judged_so_far(guard: Guard, state: Mapping[str, Any], *, by: str = "") -> dict[str, Any]:
@@ -118,7 +146,7 @@ def judged_so_far(guard: Guard, state: Mapping[str, Any], *, by: str = "") -> di
     if not guard.policy.rails.input.judges or "thread_id" not in config.get("configurable", {}):
         return {}  # without a thread there is no next turn that a checkpointer would bring
     known = _judged_before(state, by)
-    found = [(message, fingerprint(message)) for message in state["messages"]]
+    found = [(message, fingerprint(message, guard.policy)) for message in state["messages"]]
     judged = [mark for message, mark in found if mark and (mark in known or was_judged(message, guard.policy))]
     if set(judged) == known:
         return {}

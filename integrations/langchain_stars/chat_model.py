@@ -23,7 +23,6 @@ from langchain_stars._hiding import digest_of, shown, shown_policy
 from langchain_stars._keywords import PER_CALL, SAMPLING, check_keywords
 from langchain_stars._messages import chunk_of, result_of, to_messages
 from langchain_stars._run_tracking import ModelRun, RunTracking, TrackedRun, current_run
-from langchain_stars._shown_answers import ShownAnswers
 from langchain_stars._structured_output import Method, structured
 from langchain_stars._token_counts import TokenCounter
 from langchain_stars._tool_binding import bound_tools, grammar_of, toolset_of
@@ -94,10 +93,8 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
     def _current_policy(self, given: Mapping[str, Any]) -> Policy:
         return self.guard.policy if self.guard else self._guards.policy(self._chosen_policy(given))
 
-    def _shown_to(self, shown: ShownAnswers) -> Self:
-        """This model, whose runs are shown though the call that it is part of is hidden."""
-        self._shown = shown
-        return self
+    def _decides(self) -> Any:
+        return (self.guard, self.policy, list(self.policies), self.allow_python, id(self._guards))
 
     def _under(self, recipe: GuardRecipe, guards: OpenGuards) -> Self:
         """The same model under the policy of another recipe, whose guards are opened and closed with ``guards``."""

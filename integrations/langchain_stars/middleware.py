@@ -21,12 +21,14 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolCall
 from langchain_core.runnables import Runnable
 from langgraph.runtime import Runtime
 
+from langchain_stars._answer_failures import AnswerFailures
 from langchain_stars._conversation import message_of_refusal, transcript
 from langchain_stars._final_answer import judged_end
 from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
 from langchain_stars._hidden_runs import current_run_id
 from langchain_stars._hidden_tool_run import tool_run, withholds_results
 from langchain_stars._model_answers import Answer, answer_or_failure, reading_of_answer
+from langchain_stars._model_door import ModelDoor, RejectedBeforeModel
 from langchain_stars._plain import Unreadable
 from langchain_stars._quiet_models import QuietModels
 from langchain_stars._reading import read, reading_of_call
@@ -159,13 +161,17 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
             request = request.override(model=ours._shown_to(shown))
         request = self._quiet.request(request)
         context = transcript([*([request.system_message] if request.system_message else []), *request.messages])
+        failures = AnswerFailures(waiting, guard, context, model=_name_of(request.model))
+        door = ModelDoor(guard, request.state, by=self._mark)
 
         async def generate() -> Answer:
-            answer = await answer_or_failure(waiting, lambda: handler(request))
+            with door.closed():
+                answer = await answer_or_failure(waiting, lambda: handler(request))
             if shown.holds_all_of(answer):
                 return answer
             return await without_rejected_calls(waiting, guard, answer, messages=context)
 
+        failure: Exception | None = None
         try:
             judged = await regenerate_until_kept(
                 waiting,
@@ -178,10 +184,18 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
             )
         except Unreadable as exc:
             return ModelResponse(result=[message_of_refusal(guard, exc.message, None)])
+        except RejectedBeforeModel as exc:
+            return ModelResponse(result=[message_of_refusal(guard, exc.reason, exc.audit_id)])
+        except Exception as exc:
+            failure = exc
+        if failure is not None:  # outside of the clause, so that no error has the other one as its context
+            raise await failures.judged(failure)
         if (ended := judged.rejected) is not None:
             response = ModelResponse(result=[message_of_refusal(guard, ended.reason, ended.call_id)])
         elif isinstance(judged.answer, Exception):
             raise judged.answer
+        elif (veto := await failures.veto(read(*shown.not_shown_in(judged.answer)))) is not None:
+            response = ModelResponse(result=[message_of_refusal(guard, veto.reason, veto.audit_id)])
         else:
             response = judged.answer
         for message in response.result:
@@ -226,7 +240,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
 
     async def _judge_output(self, waiting: Waiting, state: AgentState[Any]) -> dict[str, Any] | None:
         guard = await self._guards.current(waiting, self._recipe)
-        update = await judged_end(waiting, guard, state)
+        update = await judged_end(waiting, guard, state, by=self._mark)
         return {**(update or {}), **judged_so_far(guard, state, by=self._mark)} or None
 
 

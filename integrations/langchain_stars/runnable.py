@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, BaseM
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import coerce_to_runnable
 
+from langchain_stars._answer_failures import AnswerFailures
 from langchain_stars._conversation import message_of_refusal, messages_of
 from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
 from langchain_stars._quiet_models import quiet_models
@@ -153,22 +154,28 @@ class GuardedRunnable(OpensGuards, Runnable[Any, Any]):
         checked = await waiting.check(guard, "input", asked.text, forms=asked.forms, run_id=run_id)
         if not checked.allowed:
             return self._refusal(guard, _output_type(self._runnable), checked)
-        judged = await regenerate_until_kept(
-            waiting,
-            guard,
-            lambda: waiting.invoke(self._runnable, given, **kwargs),
-            messages=self._messages(given),
-            model=self._runnable.get_name(),
-            reading_of=self._read,
-            attempts=self._attempts,
-            run_id=run_id,
-        )
+        failure: Exception | None = None
+        try:
+            judged = await regenerate_until_kept(
+                waiting,
+                guard,
+                lambda: waiting.invoke(self._runnable, given, **kwargs),
+                messages=self._messages(given),
+                model=self._runnable.get_name(),
+                reading_of=self._read,
+                attempts=self._attempts,
+                run_id=run_id,
+            )
+        except Exception as exc:
+            failure = exc
+        if failure is not None:  # outside of the clause, so that no error has the other one as its context
+            raise await self._failures(waiting, guard, given, run_id).judged(failure)
         if judged.rejected is not None:
             return self._refusal(guard, type(judged.answer), judged.rejected)
-        for call in calls_of(judged.answer):
+        for call in calls_of(judged.answer) if guard.policy.rails.tool_call.judges else ():
             checked = await waiting.check(guard, "tool_call", call.text, forms=call.forms, run_id=run_id)
             if not checked.allowed:
-                return self._refusal(guard, AIMessage, checked)
+                return self._refusal(guard, type(judged.answer), checked)
         return judged.answer
 
     async def _pieces(
@@ -189,7 +196,8 @@ class GuardedRunnable(OpensGuards, Runnable[Any, Any]):
         self, waiting: Waiting, guard: Guard, given: Any, run_id: str, chunks: AsyncIterator[Any]
     ) -> AsyncGenerator[Any, None]:
         """The chunks that may be released, and the refusal where one may not."""
-        reader = PieceReader(chunks, self._read, guard.policy.decoding.segment_tokens)
+        failures = self._failures(waiting, guard, given, run_id)
+        reader = PieceReader(chunks, self._read, guard.policy.decoding.segment_tokens, failures.judged)
         engine = SuppliedBackend(self._runnable.get_name())
         if await reader.read() or reader.forms_at_end():
             options = CallOptions(run_id=run_id, attempts=1)
@@ -200,7 +208,7 @@ class GuardedRunnable(OpensGuards, Runnable[Any, Any]):
                             await reader.read()
                             piece, is_last = reader.take()
                             tokens = max(1, len(piece) // CHARACTERS_PER_TOKEN)
-                            forms = reader.forms_at_end() if is_last else ()
+                            forms = (*reader.forms_beside(), *(reader.forms_at_end() if is_last else ()))
                             engine.supply(piece, tokens=tokens, last=is_last, forms=forms)
                         case Released(text=text) if (chunk := reader.chunk_of(text)) is not None:
                             yield chunk
@@ -209,16 +217,19 @@ class GuardedRunnable(OpensGuards, Runnable[Any, Any]):
                             return
                         case _:
                             pass
-        for call in reader.calls():
+        for call in reader.calls() if guard.policy.rails.tool_call.judges else ():
             checked = await waiting.check(guard, "tool_call", call.text, forms=call.forms, run_id=run_id)
             if not checked.allowed:
-                yield self._refusal(guard, AIMessageChunk, checked)
+                yield self._refusal(guard, reader.chunk_type, checked)
                 return
         if (rest := reader.rest()) is not None:
             yield rest
 
     def _read(self, value: Any) -> Reading:
         return read(value) if self._text is text_of else Reading(text=self._own_text(value))
+
+    def _failures(self, waiting: Waiting, guard: Guard, given: Any, run_id: str) -> AnswerFailures:
+        return AnswerFailures(waiting, guard, self._messages(given), model=self._runnable.get_name(), run_id=run_id)
 
     def _messages(self, given: Any) -> Any:
         return messages_of(given if self._text is text_of else self._own_text(given))

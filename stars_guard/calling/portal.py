@@ -16,19 +16,27 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from concurrent import futures
 from contextlib import aclosing, suppress
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from typing import Any, Generic, TypeVar
 
 import anyio
 
 from stars_guard.errors import InputError
 
-__all__ = ["acall", "astream", "begin", "call", "stream", "to_the_end"]
+__all__ = ["acall", "astream", "begin", "call", "is_inside", "stream", "to_the_end"]
 
 T = TypeVar("T")
 
 PATIENCE = 10.0
 """Seconds that a sync caller who is interrupted waits for its call to end. A second interrupt ends the wait."""
+
+
+_inside: ContextVar[bool] = ContextVar("stars_guard_inside", default=False)
+
+
+def is_inside() -> bool:
+    """Whether the code runs on the loop, or in a thread that was begun there, as a judge does."""
+    return _inside.get()
 
 
 class _Background:
@@ -117,6 +125,7 @@ class _Errand(Generic[T]):
         self._task.add_done_callback(self._ended)
 
     async def _run(self) -> None:
+        _inside.set(True)
         try:
             result = await self._function()
         except BaseException as exc:

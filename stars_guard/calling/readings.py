@@ -40,21 +40,25 @@ class AnswerReadings:
         Args:
             passage: as the candidate is written.
         """
+        begun = self._text.begun_stop(passage.answer) if candidate.finish is None else 0
         if self._events.form is None:
-            return self._with(passage, ())
-        return self._with(passage, copy(self._text).accept(replace(candidate, finish="stop")))
+            return self._with(passage, (), begun=begun)
+        return self._with(passage, copy(self._text).accept(replace(candidate, finish="stop")), begun=begun)
 
     def at_end(self, passage: Passage) -> Passage:
         """The passage of the last segment, which the answer has already, if the answer ends there."""
         return self._with(passage, copy(self._text).end())
 
-    def _with(self, passage: Passage, pieces: Sequence[Piece]) -> Passage:
+    def _with(self, passage: Passage, pieces: Sequence[Piece], *, begun: int = 0) -> Passage:
         """
         Args:
             pieces: what would be released if the answer ended there; of an answer with tools alone.
+            begun: characters at the end that are no part of the answer if a stop string ends it.
         """
         written = (passage.accepted, passage.segment)
         ways = [written, *_unescaped(self._written, written)]
+        if begun:
+            ways.append(_without_end(written, begun))
         forms: list[str] = []
         plain = written
         if self._events.form is not None:
@@ -68,6 +72,11 @@ class AnswerReadings:
             forms += values_of("".join(plain))
         readings = tuple(way for way in dict.fromkeys(ways) if way != written)
         return replace(passage, forms=tuple(forms), readings=readings)
+
+
+def _without_end(parts: tuple[str, str], count: int) -> tuple[str, str]:
+    before, last = parts
+    return (before, last[:-count]) if count <= len(last) else (before[: len(last) - count], "")
 
 
 def _text(events: Sequence[Released | Called]) -> str:

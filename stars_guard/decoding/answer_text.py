@@ -82,6 +82,10 @@ class AnswerText:
         place = open_from(held, self._spans, at_start=self.is_at_start)
         return None if place is None else self._released + place
 
+    def begun_stop(self, text: str) -> int:
+        """How many characters at the end of a text are held because a stop string may have begun there."""
+        return begun_at_end(text, self._stops)
+
     def accept(self, candidate: Candidate, holds: Iterable[int] = ()) -> list[Piece]:
         """Append a candidate, and take back the characters before it that belong to a stop string which it completed.
 

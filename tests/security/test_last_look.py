@@ -189,7 +189,7 @@ def test_the_beginning_of_a_stop_string_is_not_judged_with_the_answer() -> None:
 
     def ends_badly(passage: Passage) -> float:
         seen.append(passage.answer)
-        return float(passage.answer.endswith("bad"))
+        return float(passage.last and passage.answer.endswith("bad"))
 
     tokens = ("ba", "dX", "Y", "Z")
     made = Guard(
@@ -203,3 +203,20 @@ def test_the_beginning_of_a_stop_string_is_not_judged_with_the_answer() -> None:
     (record,) = store.records
     assert record.segments[-1].attempts[0].stop_overlap == len("XY")
     assert redo(record) is None
+
+
+@pytest.mark.parametrize(
+    "tokens", [("ba", "dX", "YZ"), ("bad", "X", "Y", "Z"), ("ba", "d", "XY", "Z"), ("b", "adXY", "Z")]
+)
+def test_what_a_stop_string_uncovers_is_not_released(tokens: tuple[str, ...]) -> None:
+    """The text before the beginning of a stop string is what a stream gives out, so it is judged as that."""
+    made = Guard(
+        policy(segment_tokens=1, attempts=1, on_exhausted="refuse"),
+        model=ScriptedBackend(lambda m, so_far, r: tokens[len(so_far)] if len(so_far) < len(tokens) else None),
+        judges=[
+            Judge(Rule(judge="end", reject_above=0.5), FunctionScorer(lambda one: float(one.answer.endswith("bad"))))
+        ],
+        audit="memory://",
+    )
+    events = made.blocking.stream(ASK, CallOptions(stop=("XYZ",)))
+    assert "bad" not in "".join(event.text for event in events if isinstance(event, Released))

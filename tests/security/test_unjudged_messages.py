@@ -26,6 +26,7 @@ from security.test_every_leaf import MARK, POLICY, Foreign, doors, holds_mark
 from langchain_stars import ChatStars, StarsGuardMiddleware, _trust, guard_runnable
 from stars_guard.audit import MemoryStore
 from stars_guard.guard import Guard
+from stars_guard.policy import load_policy
 from stars_guard.testing.scripted import ScriptedBackend
 
 Run = Callable[..., Any]
@@ -153,7 +154,7 @@ def test_a_conversation_that_a_checkpointer_keeps_is_not_judged_again(
 def test_a_client_cannot_say_what_was_judged(run: Run) -> None:
     saver, config = InMemorySaver(), {"configurable": {"thread_id": "1"}}
     message = AIMessage(MARK, id="m1")
-    mark = _trust.fingerprint(message)
+    mark = _trust.fingerprint(message, load_policy(POLICY))
     graph, model = agent("never", checkpointer=saver)
     given = {"messages": [message, HumanMessage("two")], "stars_guard_judged": [mark]}
     assert not holds_mark([run(graph.with_config(config), given), model.asked])

@@ -6,7 +6,7 @@ run. Its arguments do not stay: nobody sees them, and no tool gets them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,25 +28,29 @@ _REASON, _RECORD = "withheld_by_policy", "audit_id"
 
 
 async def without_rejected_calls(
-    waiting: Waiting, guard: Guard, answer: Answer, *, messages: Sequence[Message]
+    waiting: Waiting, guard: Guard, answer: Answer, *, messages: Sequence[Message], tools: Collection[str]
 ) -> Answer:
     """The answer without the arguments of the calls that ``rails.tool_call`` rejects.
 
     Args:
         messages: the conversation before the answer.
+        tools: the names of the agent's tools, which are the program's own words.
     """
     if not isinstance(answer, ModelResponse) or answer.structured_response is not None:
         return answer
     result: list[BaseMessage] = []
     for message in answer.result:
         rejected: dict[int, Checked] = {}
+        unnamed: set[int] = set()
         for index, call in enumerate(message.tool_calls if isinstance(message, AIMessage) else ()):
             checked = await check_reading(waiting, guard, "tool_call", call, reader=reading_of_call, messages=messages)
             if checked.allowed:
                 remember_call(call, guard.policy)
             else:
                 rejected[index] = checked
-        result.append(_withheld(message, rejected) if isinstance(message, AIMessage) and rejected else message)
+                if call["name"] not in tools:  # the model's own words, which may be what was rejected
+                    unnamed.add(index)
+        result.append(_withheld(message, rejected, unnamed) if isinstance(message, AIMessage) and rejected else message)
     return replace(answer, result=result)
 
 
@@ -59,11 +63,13 @@ def reason_to_withhold(call: ToolCall) -> Checked | None:
     return Checked(stage="tool_call", allowed=False, text="", reason=reason, audit_id=audit_id and str(audit_id))
 
 
-def _withheld(message: AIMessage, rejected: Mapping[int, Checked]) -> AIMessage:
+def _withheld(message: AIMessage, rejected: Mapping[int, Checked], unnamed: Collection[int]) -> AIMessage:
     calls = [
         {**call, "args": {_REASON: found.reason, _RECORD: found.audit_id}} if (found := rejected.get(index)) else call
         for index, call in enumerate(message.tool_calls)
     ]
+    for index in unnamed:
+        calls[index] = {**calls[index], "name": "withheld", "id": f"withheld-{index}"}
     # what providers write there beside the text is the calls once more
     content: Any = message.content
     if isinstance(content, list):

@@ -169,7 +169,8 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
                 answer = await answer_or_failure(waiting, lambda: handler(request))
             if shown.holds_all_of(answer):
                 return answer
-            return await without_rejected_calls(waiting, guard, answer, messages=context)
+            names = {getattr(tool, "name", "") for tool in request.tools}
+            return await without_rejected_calls(waiting, guard, answer, messages=context, tools=names)
 
         failure: Exception | None = None
         try:

@@ -124,3 +124,10 @@ def test_what_stands_beside_a_judged_call_is_judged_as_the_answer(what: str) -> 
     guard = StarsGuardMiddleware(POLICY, audit="memory://")
     made = create_agent(Scripted(answers=[answer, "done"]), tools=[gives_it], middleware=[guard])
     assert BAD not in repr(list(made.stream(INPUT, stream_mode=["messages", "values", "updates"])))
+
+
+def test_a_rejected_name_does_not_keep_its_place() -> None:
+    answer = AIMessage("", tool_calls=[{**GOOD, "name": BAD}])
+    guard = StarsGuardMiddleware(POLICY, audit="memory://")
+    made = create_agent(Scripted(answers=[answer, "done"]), tools=[gives_it], middleware=[guard])
+    assert BAD not in repr(list(made.stream(INPUT, stream_mode=["messages", "values", "updates"])))

@@ -72,12 +72,15 @@ async def test_score_is_that_of_the_model_itself(reward: SequenceClassifierScore
     assert (await reward.score([split]))[0].value == pytest.approx(expected, abs=1e-4)
 
 
-async def test_truncation_keeps_the_end_of_the_answer(reward: SequenceClassifierScorer) -> None:
+async def test_truncation_keeps_the_end_of_the_answer() -> None:
+    """Of a judge that only rewards. One that vetoes reads all of it: `tests/security/test_long_texts.py`."""
+    reward = await SequenceClassifierScorer.load(str(reward_dir()), windows=None)
     filler = "It was a calm and sunny day in the village. " * 80
     ends = await reward.score([passage(filler + KIND), passage(filler + CRUEL)])
     assert ends[0].value != ends[1].value
     starts = await reward.score([passage(KIND + filler), passage(CRUEL + filler)])
     assert starts[0].value == starts[1].value
+    await reward.aclose()
 
 
 @pytest.fixture(scope="module")

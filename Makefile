@@ -43,15 +43,20 @@ check: setup ## ruff (lint and format), mypy, import-linter, and griffe against 
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_api.py
 
-# Two workers: one has the tests that use vLLM, the other begins with the rest. Models are too small for more threads.
+# The tests that use vLLM run alone, because several engines and two workers do not fit 24 GB together. Then two workers
+# have the rest. Models are too small for more threads.
 WORKERS ?= 2
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+ALONE = --engines only
+BESIDE = --engines without -n $(WORKERS) --no-loadscope-reorder
 
 test: check system ## all checks and all tests
-	$(PYTEST)
+	$(PYTEST) $(ALONE)
+	$(PYTEST) $(BESIDE)
 
 coverage: setup system ## all tests with the lines and branches that they reach, which must not become fewer
-	$(PYTEST) --cov --cov-report=term:skip-covered
+	$(PYTEST) $(ALONE) --cov --cov-report=
+	$(PYTEST) $(BESIDE) --cov --cov-append --cov-report=term:skip-covered
 
 test-oldest: setup ## the light tests on a base install with the lowest versions that pyproject.toml allows
 	scripts/test_versions.sh lowest-direct 3.11

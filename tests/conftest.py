@@ -49,11 +49,16 @@ VLLM = ("test_docs", "test_benchmarks", "test_exactness", "test_langchain_standa
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--light", action="store_true", help="only the tests that need no extra (see light_tests.py)")
+    parser.addoption("--engines", choices=["only", "without"], help="only the tests that use vLLM, or all others")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    name = collection_path.stem
-    return True if config.getoption("--light") and name.startswith("test_") and not is_light(name) else None
+    name, engines = collection_path.stem, config.getoption("--engines")
+    if not name.startswith("test_"):
+        return None
+    if engines is not None and uses_vllm(name) != (engines == "only"):
+        return True
+    return True if config.getoption("--light") and not is_light(name) else None
 
 
 def uses_vllm(module: str) -> bool:
@@ -62,23 +67,19 @@ def uses_vllm(module: str) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A module stays on one worker, and all that use vLLM are on the same one, for there is one engine."""
+    """A module stays on one worker."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByModule(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            module = Path(nodeid.partition("::")[0]).stem
-            return "vllm" if uses_vllm(module) else module
+            return nodeid.partition("::")[0]
 
     return ByModule(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Modules that use vLLM come last, since with an engine beside them models of this process compute on fewer cores.
-
-    With several workers they come first, because they take longest.
-    """
-    items.sort(key=lambda item: uses_vllm(item.path.stem), reverse=hasattr(config, "workerinput"))
+    """Modules that use vLLM come last, since with an engine beside them models of this process compute on fewer cores."""
+    items.sort(key=lambda item: uses_vllm(item.path.stem))
     if config.getoption("--light"):
         left = [item for item in items if needs_extra(item)]
         config.hook.pytest_deselected(items=left)
@@ -215,7 +216,7 @@ def guard(*judges: Judge, backend: ScriptedBackend | None = None, **more: Any) -
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _engines_shared(request: pytest.FixtureRequest) -> Iterator[None]:
+def _engines_shared() -> Iterator[None]:
     """Engines are loaded once and stay for the whole run, because `load_backend` shares them by their options.
 
     vLLM computes in float32 here, as the transformers backend does on the CPU, so that the two can be compared and no
@@ -223,9 +224,6 @@ def _engines_shared(request: pytest.FixtureRequest) -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vllm_process, "CPU_DEFAULTS", {**vllm_process.CPU_DEFAULTS, "dtype": "float32"})
-        if hasattr(request.config, "workerinput") and hasattr(os, "sched_getaffinity"):
-            # vLLM leaves the other cores to the other workers: on all of them it would wait for the busiest
-            patch.setenv("VLLM_CPU_OMP_THREADS_BIND", str(min(os.sched_getaffinity(0))))
         yield
         portal.call(unload_backends)
 

@@ -125,6 +125,8 @@ def test_one_attempt_as_it_is_written() -> None:
         "tokens": 2,
         "overrun": 0,
         "finish": None,
+        "whole": False,
+        "stop_overlap": 0,
         "scores": [
             {
                 "judge": "harmlessness",

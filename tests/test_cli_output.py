@@ -93,6 +93,7 @@ SILENT = {
     "audit ui": "serves a page",
     "audit head": "prints JSON",
     "audit purge": "prints a number and a time",
+    "audit rebuild": "prints numbers",
     "audit tail": "runs until it is interrupted; prints the rows of audit list",
 }
 

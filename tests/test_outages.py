@@ -329,6 +329,7 @@ def embedded_judge(**more: Any) -> dict[str, Any]:
         "safe": [" no"],
         "reject_above": 0.9999,
         "max_length": 64,
+        "max_windows": 1,
         **more,
     }
 

@@ -24,7 +24,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
 
 from langchain_stars import ChatStars, StarsGuardMiddleware, guard_runnable
-from langchain_stars._tool_results import judged_result
+from langchain_stars._tool_results import _Messages
 from langchain_stars._waiting import iterate, run
 from stars_guard.audit import MemoryStore
 
@@ -248,6 +248,16 @@ def messages_in(value: Any) -> list[str]:
             return []
 
 
+class Judging(_Messages):
+    """Walks through a result with a judge of the test's own."""
+
+    def __init__(self, judge: Any) -> None:
+        self._judge_one = judge
+
+    async def _message(self, message: Any) -> Any:
+        return await self._judge_one(message)
+
+
 @given(results)
 def test_every_message_of_a_result_is_judged_once_and_the_rest_stays(result: Any) -> None:
     judged: list[str] = []
@@ -257,7 +267,7 @@ def test_every_message_of_a_result_is_judged_once_and_the_rest_stays(result: Any
         return message if message.text == "good" else message.model_copy(update={"content": "withheld"})
 
     before = messages_in(result)
-    after = run(judged_result(result, judge))
+    after = run(Judging(judge).judged(result))
     assert judged == before
     assert messages_in(after) == [text if text == "good" else "withheld" for text in before]
     if "bad" not in before:
@@ -272,4 +282,4 @@ def test_the_same_message_twice_is_withheld_twice() -> None:
     async def judge(one: ToolMessage) -> ToolMessage:
         return one.model_copy(update={"content": "withheld"})
 
-    assert messages_in(run(judged_result([message, {"a": (message,)}], judge))) == ["withheld"] * 2
+    assert messages_in(run(Judging(judge).judged([message, {"a": (message,)}]))) == ["withheld"] * 2

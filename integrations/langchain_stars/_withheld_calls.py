@@ -6,6 +6,7 @@ run. Its arguments do not stay: nobody sees them, and no tool gets them.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -65,7 +66,9 @@ def reason_to_withhold(call: ToolCall) -> Checked | None:
 
 def _withheld(message: AIMessage, rejected: Mapping[int, Checked], unnamed: Collection[int]) -> AIMessage:
     calls = [
-        {**call, "args": {_REASON: found.reason, _RECORD: found.audit_id}} if (found := rejected.get(index)) else call
+        {**call, "args": {_REASON: found.reason, _RECORD: found.audit_id}, "id": _other_id(call, index)}
+        if (found := rejected.get(index))
+        else call
         for index, call in enumerate(message.tool_calls)
     ]
     for index in unnamed:
@@ -76,6 +79,11 @@ def _withheld(message: AIMessage, rejected: Mapping[int, Checked], unnamed: Coll
         content = [block for block in content if isinstance(block, str) or block.get("type") in ("text", "reasoning")]
     kwargs = {name: value for name, value in message.additional_kwargs.items() if name not in _RAW_CALLS}
     return message.model_copy(update={"content": content, "additional_kwargs": kwargs, "tool_calls": calls})
+
+
+def _other_id(call: ToolCall, index: int) -> str:
+    """An id in the place of the model's own, which is a text of the model too."""
+    return f"withheld-{index}-{hashlib.sha256(str(call['id']).encode(errors='replace')).hexdigest()[:12]}"
 
 
 _RAW_CALLS = ("tool_calls", "function_call")

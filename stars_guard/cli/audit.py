@@ -58,6 +58,8 @@ def _log_scheme(path: Path) -> str | None:
         if path.suffix in _LOGS:
             raise InputError(f"there is no audit log {str(path)!r}", hint="give a log or a policy") from None
         return None
+    except ValueError as exc:  # such as a null character in it
+        raise InputError(f"{str(path)!r} is not a path", hint="give a log or a policy") from exc
     if start.startswith(b"SQLite format 3"):
         return "sqlite"
     return "jsonl" if start.startswith(b"{") and path.suffix not in (".yaml", ".yml") else _LOGS.get(path.suffix)

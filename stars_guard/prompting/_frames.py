@@ -20,6 +20,8 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 _LINE = r"(?:\A|(?<=[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]))"
 _LINE_END = r"(?:\Z|[\n\r\v\f\x85\u2028\u2029])"
 _OPEN, _CLOSE, _COLON = "[<\\[＜［‹〈⟨《「【]", "[>\\]＞］›〉⟩》」】]", "[:：﹕꞉]"
+# on the same line: a line of dashes before it is an imitation of its own
+_BEFORE = r"(?:[^\S\n\r\v\f\x1c-\x1e\x85\u2028\u2029]|[>*#_\u200b-\u200d\ufeff-])"
 _GAP = r"[\s_\u200b-\u200d\ufeff-]*"
 
 
@@ -38,7 +40,7 @@ class Frame:
             for label in _LABEL.findall(text):
                 if words := _words(label):
                     # a list, a quotation or bold type may stand before it
-                    ways.add(rf"{_LINE}[\s>*#_\u200b-\u200d\ufeff-]{{0,16}}{words}[\s*_]{{0,8}}(?={_COLON})")
+                    ways.add(rf"{_LINE}{_BEFORE}{{0,16}}{words}[\s*_]{{0,8}}(?={_COLON})")
             for rule in map(re.escape, _RULE.findall(text)):
                 ways.add(rf"{_LINE}[ \t]{{0,16}}{rule}(?={rule}{{2,}}[ \t]*{_LINE_END})")
         longest_first = sorted(ways, key=lambda way: (-len(way), way))

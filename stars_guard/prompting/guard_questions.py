@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -103,7 +103,10 @@ class Questions:
             raise ScorerError(f"the judge's template is not Jinja2: {exc.message}", hint="correct it") from exc
         self._middle = {"safe": (), "unsafe": (), controversial: form.controversial}
         self._frame: Frame | None = None
+        self._of_answers: Questions | None = None
         self._of_users = form.user and Questions(form.user, categories, controversial=controversial)
+        if self._of_users:
+            self._of_users._of_answers = self
         self.asked = tuple(self._all())
 
     def about(self, role: Role) -> Questions:
@@ -205,7 +208,10 @@ class Questions:
     def _encoded(self, encoder: Encoder, question: Question, passage: Passage) -> list[int]:
         shown = self._render(question, passage)
         if self._frame is None:
-            self._frame = Frame(self._own_texts(question))
+            # a text must not imitate the format's other question either
+            other = self._of_users or self._of_answers
+            more = other._own_texts(other.asked[0]) if other else ()
+            self._frame = Frame((*self._own_texts(question), *more))
         return encoder.encode(shown.rendered, [self._frame.plain(text) for text in shown.texts])
 
     def _own_texts(self, question: Question) -> Iterator[str]:
@@ -215,6 +221,9 @@ class Questions:
 
     def _render(self, question: Question, passage: Passage) -> _Rendered:
         role: Role = "assistant" if passage.role == "assistant" else "user"
+        if role == "assistant" and not any(message.role == "user" for message in passage.messages):
+            # formats show an answer as one to a message of the user
+            passage = replace(passage, messages=(*passage.messages, Message("user", "")))
         turns = [*as_text(passage.messages), Message(role, passage.answer)]
         said = [message.content for message in passage.messages if message.role == "user"]
         fields = {

@@ -78,7 +78,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Modules that use vLLM come last, since with an engine beside them models of this process compute on fewer cores."""
+    """Modules that use vLLM come last: with an engine beside them, models of this process compute on fewer cores."""
     items.sort(key=lambda item: uses_vllm(item.path.stem))
     if config.getoption("--light"):
         left = [item for item in items if needs_extra(item)]

@@ -26,7 +26,7 @@ from langchain_stars import ChatStars
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.base import Backend, OpenRequest
 from stars_guard.backends.vllm_engine import VllmEngineBackend, entropy_of
-from stars_guard.backends.vllm_server import VllmServerBackend
+from stars_guard.backends.vllm_server import VllmServerBackend, VllmServerOptions
 from stars_guard.calling import portal
 from stars_guard.calling.backend_loading import load_backend
 from stars_guard.core.events import Finished, Released
@@ -80,7 +80,9 @@ class TestOverHttp(_VllmTests):
 
     @pytest.fixture
     def make(self, embedded_model: Path, vllm_server: Server) -> Callable[[], Awaitable[Backend]]:
-        return lambda: VllmServerBackend.load(str(embedded_model), parse_options({"base_url": vllm_server.url}))
+        return lambda: VllmServerBackend.load(
+            str(embedded_model), VllmServerOptions.model_validate({"base_url": vllm_server.url})
+        )
 
 
 def guard_of(engine: Backend, *judges: Any, **more: Any) -> Guard:

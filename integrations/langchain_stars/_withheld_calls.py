@@ -7,6 +7,7 @@ run. Its arguments do not stay: nobody sees them, and no tool gets them.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from langchain.agents.middleware.types import ModelResponse
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall
 
+from langchain_stars._block_keys import is_usual
 from langchain_stars._model_answers import Answer
 from langchain_stars._reading import reading_of_call
 from langchain_stars._trust import remember_call
@@ -26,6 +28,8 @@ from stars_guard.guard import Guard
 __all__ = ["reason_to_withhold", "without_rejected_calls"]
 
 _REASON, _RECORD = "withheld_by_policy", "audit_id"
+_PLAIN_ID = re.compile("call[-_][A-Za-z0-9]{1,8}")
+"""An id that says nothing, so that it need not be judged."""
 
 
 async def without_rejected_calls(
@@ -41,18 +45,27 @@ async def without_rejected_calls(
         return answer
     result: list[BaseMessage] = []
     for message in answer.result:
-        rejected: dict[int, Checked] = {}
-        unnamed: set[int] = set()
+        stubs: dict[int, dict[str, Any]] = {}
         for index, call in enumerate(message.tool_calls if isinstance(message, AIMessage) else ()):
             checked = await check_reading(waiting, guard, "tool_call", call, reader=reading_of_call, messages=messages)
             if checked.allowed:
                 remember_call(call, guard.policy)
-            else:
-                rejected[index] = checked
-                if call["name"] not in tools:  # the model's own words, which may be what was rejected
-                    unnamed.add(index)
-        result.append(_withheld(message, rejected, unnamed) if isinstance(message, AIMessage) and rejected else message)
+                continue
+            stubs[index] = stub = {**call, "args": {_REASON: checked.reason, _RECORD: checked.audit_id}}
+            # the id, and a name that is no tool's, are the model's own words too, and may be what was rejected
+            if call["name"] not in tools:
+                stub |= {"name": "withheld", "id": f"withheld-{index}"}
+            elif not await _may_stay(waiting, guard, str(call["id"])):
+                digest = hashlib.sha256(str(call["id"]).encode(errors="replace")).hexdigest()
+                stub["id"] = f"withheld-{index}-{digest[:12]}"
+        result.append(_withheld(message, stubs) if isinstance(message, AIMessage) and stubs else message)
     return replace(answer, result=result)
+
+
+async def _may_stay(waiting: Waiting, guard: Guard, call_id: str) -> bool:
+    if is_usual(call_id) or _PLAIN_ID.fullmatch(call_id):
+        return True
+    return (await check_reading(waiting, guard, "tool_call", call_id)).allowed
 
 
 def reason_to_withhold(call: ToolCall) -> Checked | None:
@@ -64,26 +77,14 @@ def reason_to_withhold(call: ToolCall) -> Checked | None:
     return Checked(stage="tool_call", allowed=False, text="", reason=reason, audit_id=audit_id and str(audit_id))
 
 
-def _withheld(message: AIMessage, rejected: Mapping[int, Checked], unnamed: Collection[int]) -> AIMessage:
-    calls = [
-        {**call, "args": {_REASON: found.reason, _RECORD: found.audit_id}, "id": _other_id(call, index)}
-        if (found := rejected.get(index))
-        else call
-        for index, call in enumerate(message.tool_calls)
-    ]
-    for index in unnamed:
-        calls[index] = {**calls[index], "name": "withheld", "id": f"withheld-{index}"}
+def _withheld(message: AIMessage, stubs: Mapping[int, dict[str, Any]]) -> AIMessage:
+    calls = [stubs.get(index, call) for index, call in enumerate(message.tool_calls)]
     # what providers write there beside the text is the calls once more
     content: Any = message.content
     if isinstance(content, list):
         content = [block for block in content if isinstance(block, str) or block.get("type") in ("text", "reasoning")]
     kwargs = {name: value for name, value in message.additional_kwargs.items() if name not in _RAW_CALLS}
     return message.model_copy(update={"content": content, "additional_kwargs": kwargs, "tool_calls": calls})
-
-
-def _other_id(call: ToolCall, index: int) -> str:
-    """An id in the place of the model's own, which is a text of the model too."""
-    return f"withheld-{index}-{hashlib.sha256(str(call['id']).encode(errors='replace')).hexdigest()[:12]}"
 
 
 _RAW_CALLS = ("tool_calls", "function_call")

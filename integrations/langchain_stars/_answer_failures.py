@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand
 
-from langchain_stars._error_texts import texts_of_error
+from langchain_stars._error_texts import texts_of_error, withheld_error
 from langchain_stars._hidden_runs import current_run_id
 from langchain_stars._reading import Reading, read
 from langchain_stars._waiting import Waiting
 from stars_guard.backends.supplied import SuppliedBackend
 from stars_guard.core.events import Decision, Finished
 from stars_guard.core.messages import Message
-from stars_guard.errors import BudgetExhausted, Refused, StarsGuardError
+from stars_guard.errors import BudgetExhausted, StarsGuardError
 from stars_guard.guard import CallOptions, Guard
 
 __all__ = ["AnswerFailures"]
@@ -65,10 +65,7 @@ class AnswerFailures:
         reading = _reading_of(failure)
         if reading is None or (veto := await self.veto(reading)) is None:
             return failure
-        what = "a question" if isinstance(failure, GraphInterrupt) else "an error"
-        error = Refused(f"the text of {what} was withheld: {veto.reason}", hint=f"record {veto.audit_id}")
-        error.audit_id = veto.audit_id
-        return error
+        return withheld_error(failure, "", veto.reason, veto.audit_id)
 
     async def veto(self, reading: Reading) -> Veto | None:
         """What the policy's judges of answers and its output rail say against texts, or None."""

@@ -14,10 +14,15 @@ from langchain_stars._trust import remember
 from stars_guard.core.messages import Message
 from stars_guard.guard import Guard
 
-__all__ = ["REMOVED", "last_turn", "message_of_refusal", "messages_of", "transcript"]
+__all__ = ["REMOVED", "last_turn", "message_of_refusal", "messages_of", "transcript", "withheld_result"]
 
 REMOVED = "[removed by policy]"
 """What stands in the place of a message that was rejected."""
+
+
+def withheld_result(guard: Guard, reason: str) -> str:
+    """What the model reads in the place of a tool's result that was rejected."""
+    return f"[The tool's result was withheld by policy {guard.policy.name!r}: {reason}]"
 
 
 def messages_of(value: Any) -> list[Message]:

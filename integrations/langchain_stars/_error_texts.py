@@ -5,9 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from langgraph.errors import GraphInterrupt
 from langgraph.types import Interrupt
 
-__all__ = ["texts_of_error"]
+from stars_guard.errors import Refused
+
+__all__ = ["texts_of_error", "withheld_error"]
+
+
+def withheld_error(failure: BaseException, whose: str, reason: str, audit_id: str | None) -> Refused:
+    """What is raised in the place of an error whose text may not be shown.
+
+    Args:
+        whose: added to what it is, such as `` of a tool``.
+    """
+    what = "a question" if isinstance(failure, GraphInterrupt) else "an error"
+    error = Refused(f"the text of {what}{whose} was withheld: {reason}", hint=f"record {audit_id}")
+    error.audit_id = audit_id
+    return error
 
 
 def texts_of_error(failure: BaseException) -> str:

@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, Remove
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
 from langchain_stars._block_keys import is_usual
-from langchain_stars._conversation import REMOVED, message_of_refusal, transcript
+from langchain_stars._conversation import REMOVED, message_of_refusal, transcript, withheld_result
 from langchain_stars._reading import read
 from langchain_stars._trust import remember, was_judged
 from langchain_stars._unjudged import check_reading, unjudged_in
@@ -120,7 +120,7 @@ def _note(guard: Guard, message: BaseMessage, reason: str) -> BaseMessage:
     assert isinstance(message, ToolMessage)  # noqa: S101
     id = message.id if is_usual(message.id or "") else None  # noqa: A001
     note = ToolMessage(
-        f"[The tool's result was withheld by policy {guard.policy.name!r}: {reason}]",
+        withheld_result(guard, reason),
         tool_call_id=message.tool_call_id,
         id=id,
         status=message.status,

@@ -30,7 +30,6 @@ from stars_guard.prompting.call_rendering import render_call
 __all__ = [
     "Reading",
     "calls_of",
-    "forms_of_text",
     "holds_messages",
     "read",
     "reading_of_call",
@@ -121,11 +120,6 @@ def texts_beside(message: BaseMessage) -> list[str]:
     found = _Texts()
     found.fields_beside(message)
     return found.beside
-
-
-def forms_of_text(text: str) -> tuple[str, ...]:
-    """The other forms of a text, where somebody may read JSON in it."""
-    return _distinct([unescaped(text)], besides=text)
 
 
 def holds_messages(tree: Any) -> bool:

@@ -11,9 +11,8 @@ from typing import Any
 
 from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand
 
-from langchain_stars._error_texts import texts_of_error
+from langchain_stars._error_texts import texts_of_error, withheld_error
 from stars_guard.calling.checks import Checked
-from stars_guard.errors import Refused
 
 __all__ = ["judged_failure"]
 
@@ -38,7 +37,4 @@ async def judged_failure(
     checked = await judge(texts_of_error(failure))
     if checked.allowed:
         return failure
-    what = "a question" if isinstance(failure, GraphInterrupt) else "an error"
-    error = Refused(f"the text of {what} of a tool was withheld: {checked.reason}", hint=f"record {checked.audit_id}")
-    error.audit_id = checked.audit_id
-    return error
+    return withheld_error(failure, " of a tool", checked.reason, checked.audit_id)

@@ -9,6 +9,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolCall, ToolMessage
 from langgraph.types import Command
 
+from langchain_stars._conversation import withheld_result
 from langchain_stars._reading import read
 from langchain_stars._trust import remember
 from langchain_stars._unjudged import check_reading
@@ -143,8 +144,7 @@ def _without_artifact(message: BaseMessage) -> BaseMessage:
 
 def _note(guard: Guard, call: ToolCall, message: BaseMessage | None, checked: Checked) -> BaseMessage:
     """What the model reads in the place of a message, or of a whole result."""
-    text = f"[The tool's result was withheld by policy {guard.policy.name!r}: {checked.reason}]"
-    note = _rebuilt(message, call, text, _about(checked))
+    note = _rebuilt(message, call, withheld_result(guard, checked.reason), _about(checked))
     remember(note, guard.policy)
     return note
 

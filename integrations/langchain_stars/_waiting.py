@@ -25,7 +25,7 @@ from stars_guard.calling.checks import Checked
 from stars_guard.core.events import Event, Finished
 from stars_guard.core.messages import Message
 from stars_guard.core.vocabulary import Stage
-from stars_guard.guard import CallOptions, Guard
+from stars_guard.guard import Blocking, CallOptions, Guard
 
 __all__ = ["AWAITING", "BLOCKING", "Waiting", "iterate", "run"]
 
@@ -55,16 +55,20 @@ class Waiting(ABC):
         """The runnable's chunks. Closing the stream closes the runnable's own."""
 
     @abstractmethod
-    async def generate(self, guard: Guard, messages: Sequence[Message], options: CallOptions) -> Finished:
-        """As `Guard.generate`."""
-
-    @abstractmethod
     def events(
         self, guard: Guard, messages: Sequence[Message], options: CallOptions, engine: Backend | None = None
     ) -> AsyncGenerator[Event, None]:
         """As `Guard.stream`. Closing the stream cancels the call."""
 
     @abstractmethod
+    def door(self, guard: Guard) -> Guard | Blocking:
+        """The guard's methods for this way of waiting. Pass what they return to `result`."""
+
+    async def generate(self, guard: Guard, messages: Sequence[Message], options: CallOptions) -> Finished:
+        """As `Guard.generate`."""
+        done: Finished = await self.result(self.door(guard).generate(messages, options))
+        return done
+
     async def check(
         self,
         guard: Guard,
@@ -76,6 +80,9 @@ class Waiting(ABC):
         run_id: str | None = None,
     ) -> Checked:
         """As `Guard.check`."""
+        asked = self.door(guard).check(stage, text, forms=forms, messages=messages, run_id=run_id)
+        checked: Checked = await self.result(asked)
+        return checked
 
     @abstractmethod
     async def close(self, guard: Guard) -> None:
@@ -103,8 +110,8 @@ class _Awaiting(Waiting):
             if isinstance(chunks, AsyncGenerator):
                 await chunks.aclose()
 
-    async def generate(self, guard: Guard, messages: Sequence[Message], options: CallOptions) -> Finished:
-        return await guard.generate(messages, options)
+    def door(self, guard: Guard) -> Guard:
+        return guard
 
     async def events(
         self, guard: Guard, messages: Sequence[Message], options: CallOptions, engine: Backend | None = None
@@ -112,18 +119,6 @@ class _Awaiting(Waiting):
         async with aclosing(guard.stream(messages, options, engine=engine)) as events:
             async for event in events:
                 yield event
-
-    async def check(
-        self,
-        guard: Guard,
-        stage: Stage,
-        text: str,
-        *,
-        forms: Sequence[str] = (),
-        messages: Sequence[Message] = (),
-        run_id: str | None = None,
-    ) -> Checked:
-        return await guard.check(stage, text, forms=forms, messages=messages, run_id=run_id)
 
     async def close(self, guard: Guard) -> None:
         await guard.aclose()
@@ -150,8 +145,8 @@ class _Blocking(Waiting):
             if isinstance(chunks, Generator):
                 chunks.close()
 
-    async def generate(self, guard: Guard, messages: Sequence[Message], options: CallOptions) -> Finished:
-        return guard.blocking.generate(messages, options)
+    def door(self, guard: Guard) -> Blocking:
+        return guard.blocking
 
     async def events(
         self, guard: Guard, messages: Sequence[Message], options: CallOptions, engine: Backend | None = None
@@ -160,18 +155,6 @@ class _Blocking(Waiting):
         with closing(cast("Generator[Event, None, None]", stream)) as events:
             for event in events:
                 yield event
-
-    async def check(
-        self,
-        guard: Guard,
-        stage: Stage,
-        text: str,
-        *,
-        forms: Sequence[str] = (),
-        messages: Sequence[Message] = (),
-        run_id: str | None = None,
-    ) -> Checked:
-        return guard.blocking.check(stage, text, forms=forms, messages=messages, run_id=run_id)
 
     async def close(self, guard: Guard) -> None:
         guard.blocking.close()

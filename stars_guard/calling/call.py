@@ -83,6 +83,8 @@ class Call:
         self._holding = Holding(judges, settings.hold_tokens)
         # by attempt: those that may yet be kept
         self._open: dict[int, tuple[Proposal, Candidate]] = {}
+        # of the same: as which each is judged
+        self._passages: dict[int, Passage] = {}
         # the answer so far and its last segment, as if the answer ended there
         self._kept: Passage | None = None
         self._scored = 0
@@ -114,7 +116,7 @@ class Call:
         while isinstance(step := decoder.plan(self._row_cost()), Generate):
             yield Drawing(segment=step.segment, attempt=step.attempt, count=len(step.seeds))
             candidates = await self._generate(step)
-            judgements = await self._judge(candidates)
+            judgements = await self._judge(step.attempt, candidates)
             outcome = decoder.decide(list(zip(candidates, judgements, strict=True)))
             for decision in outcome.decisions:
                 yield decision
@@ -202,10 +204,12 @@ class Call:
 
     # --- judging
 
-    async def _judge(self, candidates: Sequence[Candidate]) -> list[Judgement]:
+    async def _judge(self, attempt: int, candidates: Sequence[Candidate]) -> list[Judgement]:
         if not self._decoder.needs_judgement:
             return [Judgement() for _ in candidates]
-        return await self._ask([self._passage(candidate) for candidate in candidates])
+        passages = [self._passage(candidate) for candidate in candidates]
+        self._passages.update(enumerate(passages, start=attempt))
+        return await self._ask(passages)
 
     async def _ask(self, passages: Sequence[Passage]) -> list[Judgement]:
         judgements = await self._cascade.judge(passages)
@@ -213,34 +217,30 @@ class Call:
         return judgements
 
     def _passage(self, candidate: Candidate) -> Passage:
-        totals = self._decoder.totals
+        totals, accepted = self._decoder.totals, self._text.accepted
         full = totals.kept + len(candidate) >= self._settings.max_tokens
-        written = self._written(candidate, index=totals.segments, last=candidate.finish is not None or full)
-        return self._with_forms(self._readings.of(candidate, written), candidate)
-
-    def _written(self, candidate: Candidate, *, index: int, last: bool) -> Passage:
-        accepted = self._text.accepted
-        return Passage(
+        written = Passage(
             call_id=self._call_id,
             messages=self._messages,
             # without the beginning of a stop string, which is not part of the answer
             accepted=accepted[: len(accepted) - candidate.stop_overlap],
             segment=candidate.text,
-            index=index,
-            last=last,
+            index=totals.segments,
+            last=candidate.finish is not None or full,
             whole=candidate.whole,
         )
-
-    def _with_forms(self, passage: Passage, candidate: Candidate) -> Passage:
-        """The passage with the other forms of the candidate that only its engine knows."""
-        forms = self._session.forms_of(candidate.text)
-        return replace(passage, forms=(*passage.forms, *forms)) if forms else passage
+        passage = self._readings.of(candidate, written)
+        # and those that only its engine knows
+        return replace(passage, forms=(*passage.forms, *self._session.forms_of(candidate.text)))
 
     # --- following what was decided
 
     async def _follow(self, segment: int, outcome: Outcome) -> list[Event]:
         """Keep or let go of candidates as the decoder says, and release what can be."""
         kept = outcome.end.attempt if isinstance(outcome.end, Kept) else None
+        judged = None if kept is None else self._passages.get(kept)
+        if outcome.end is not None:
+            self._passages.clear()
         events: list[Event] = []
         for attempt in sorted(self._open.keys() - outcome.retain - {kept}):
             proposal, candidate = self._open.pop(attempt)
@@ -251,14 +251,15 @@ class Call:
                 proposal.halt()
             return events
         proposal, candidate = self._open.pop(kept)
-        judged = self._written(candidate, index=segment, last=candidate.finish is not None)
-        judged = self._readings.of(candidate, judged)
-        self._kept = self._written(candidate, index=segment, last=True)
         go_on = isinstance(self._decoder.plan(self._row_cost()), Generate)
         over = await self._session.commit(proposal, len(candidate), go_on=go_on)
         events += self._overrun(segment, kept, over)
-        marked = self._text.unfinished_from(candidate)
-        holds = self._holding.after(candidate, judged, len(self._text.released), marked)
+        holds: list[int] = []
+        if judged is not None:
+            self._kept = replace(judged, last=True)
+            marked = self._text.unfinished_from(candidate)
+            seen = replace(judged, last=candidate.finish is not None)
+            holds = self._holding.after(candidate, seen, len(self._text.released), marked)
         return [*events, *self._events.release(segment, self._text.accept(candidate, holds))]
 
     def _overrun(self, segment: int, attempt: int, tokens: int) -> list[Overrun]:

@@ -9,12 +9,10 @@ from dataclasses import dataclass, field, replace
 from stars_guard.core.segments import Passage
 from stars_guard.errors import ScorerInputError
 from stars_guard.prompting.guard_questions import Encoder, Questions
+from stars_guard.scorers._per_call import PerCall
 from stars_guard.scorers._windows import check_count
 
 __all__ = ["Asked", "Window"]
-
-CALLS = 1024
-"""Calls whose texts are counted; a call beyond them is counted again."""
 
 CHARACTERS = 8
 """A text with more characters for each token of a question is not encoded to see whether it fits."""
@@ -53,7 +51,7 @@ class Asked:
         self._questions = questions
         self._max_length = max_length
         self._most = most
-        self._counts: dict[str, dict[tuple[int, str], int]] = {}
+        self._counts: PerCall[dict[tuple[int, str], int]] = PerCall()
 
     def windows(self, passage: Passage) -> list[Window]:
         """All of a passage's text: in one question if it fits, else in windows that overlap by about a quarter.
@@ -99,7 +97,7 @@ class Asked:
 
     def forget(self, call_id: str) -> None:
         """Drop what is kept for a call."""
-        self._counts.pop(call_id, None)
+        self._counts.forget(call_id)
 
     def _parts(self, call_id: str, text: str, room: int) -> Iterator[str]:
         """Windows of a text in order. All but the last stay the same when the text grows."""
@@ -124,12 +122,10 @@ class Asked:
 
     def _counted(self, call_id: str, pieces: list[str]) -> list[int]:
         """Tokens of each piece. Those of a call that were counted before are not counted again."""
-        known = self._counts.setdefault(call_id, {})
-        if len(self._counts) > CALLS:
-            self._counts.pop(next(iter(self._counts)))
+        known = self._counts.take(call_id) or {}
         counts = {}
         for at, piece in enumerate(pieces):
             key = at, piece
             counts[key] = known[key] if key in known else self._encoder.count(piece)
-        self._counts[call_id] = counts
+        self._counts.put(call_id, counts)
         return list(counts.values())

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from stars_guard.core.segments import Passage
+from stars_guard.scorers._per_call import PerCall
 from stars_guard.scorers.base import Find
 
 __all__ = ["Search"]
-
-_CALLS = 1024
-"""Calls that something is kept of. The answer of another is searched whole again."""
 
 _WAYS = 4
 """Ways to read an answer of which something is kept: as it is written, without escapes, without calls, and both."""
@@ -31,7 +28,7 @@ class Search:
     def __init__(self, find: Callable[[str, int], Sequence[Find]], longest: int) -> None:
         self._find, self._longest = find, longest
         # by call, for each way in which its answer is read
-        self._searched: OrderedDict[str, list[tuple[str, list[Find]]]] = OrderedDict()
+        self._searched: PerCall[list[tuple[str, list[Find]]]] = PerCall()
 
     def finds(self, passage: Passage) -> Sequence[Find]:
         """All finds in the passage's answer."""
@@ -40,7 +37,7 @@ class Search:
             return ()
         if passage.last:
             return self._find(answer, 0)
-        states = self._searched.pop(passage.call_id, [])
+        states = self._searched.take(passage.call_id) or []
         # none where the answer went back, or less of it is shown
         fitting = [state for state in states if passage.accepted.startswith(state[0])]
         searched, known = max(fitting, key=lambda state: len(state[0]), default=("", []))
@@ -54,11 +51,9 @@ class Search:
                 finds.append((begin + cut, end + cut, name))
         kept = len(passage.accepted)
         new = (passage.accepted, [find for find in finds if find[1] <= kept])
-        self._searched[passage.call_id] = [new, *(state for state in states if state[0] != new[0])][:_WAYS]
-        if len(self._searched) > _CALLS:
-            self._searched.popitem(last=False)
+        self._searched.put(passage.call_id, [new, *(state for state in states if state[0] != new[0])][:_WAYS])
         return finds
 
     def forget(self, call_id: str) -> None:
         """Drop what is kept of a call."""
-        self._searched.pop(call_id, None)
+        self._searched.forget(call_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,12 +14,10 @@ from stars_guard.errors import InputError, ScorerError, ScorerInputError
 from stars_guard.prompting.chat_encoding import encode_pieces, encode_text, mark, render_chat, trims
 from stars_guard.prompting.plain_text import text_of
 from stars_guard.prompting.text_encoding import After
+from stars_guard.scorers._per_call import PerCall
 from stars_guard.scorers._windows import starts_of
 
 __all__ = ["Reader", "Reading", "places"]
-
-CALLS = 1024
-"""Calls whose encoded prompts are kept; the least recently read are encoded again."""
 
 CHUNK = 256
 """Characters of an answer after which a cut is looked for."""
@@ -103,7 +100,7 @@ class Reader:
         self._unread = unread
         self._front, self._middle, self._end = _frame(tokenizer)
         self._chunked = _splits_at_spaces(tokenizer)
-        self._calls: OrderedDict[str, _Call] = OrderedDict()
+        self._calls: PerCall[_Call] = PerCall()
 
     def read(self, passage: Passage) -> Reading:
         """Encode a passage, as much of it as fits.
@@ -135,13 +132,10 @@ class Reader:
     def _parts(self, passage: Passage) -> tuple[_Call, list[int]]:
         """What stands around the text, and the text's ids."""
         role: Role = "assistant" if passage.role == "assistant" else "user"
-        # taken out and put back, not looked at in place: `forget` may come from another thread
-        call = self._calls.pop(passage.call_id, None)
+        call = self._calls.take(passage.call_id)
         if call is None or call.role != role or call.messages != passage.messages:
             call = self._begin(passage.messages, role)
-        self._calls[passage.call_id] = call
-        if len(self._calls) > CALLS:
-            self._calls.popitem(last=False)
+        self._calls.put(passage.call_id, call)
         strips = self._template is None and not call.pair and trims(self._tokenizer)
         return call, self._encode(call, passage.answer.strip() if strips else passage.answer)
 
@@ -153,7 +147,7 @@ class Reader:
 
     def forget(self, call_id: str) -> None:
         """Drop what is kept for a call."""
-        self._calls.pop(call_id, None)
+        self._calls.forget(call_id)
 
     def _begin(self, messages: tuple[Message, ...], role: Role) -> _Call:
         tokenizer = self._tokenizer

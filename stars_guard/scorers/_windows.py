@@ -9,15 +9,13 @@ from typing import Any, Generic, TypeVar
 
 from stars_guard.core.messages import Message
 from stars_guard.errors import ScorerInputError
+from stars_guard.scorers._per_call import PerCall
 from stars_guard.scorers.base import Rating
 
 __all__ = ["MOST_WINDOWS", "Settled", "check_count", "starts_of", "worst"]
 
 MOST_WINDOWS = 256
 """Windows of one text where the policy does not say."""
-
-CALLS = 1024
-"""Calls whose windows are kept; those of the least recently read are rated again."""
 
 T = TypeVar("T")
 
@@ -66,16 +64,14 @@ class Settled(Generic[T]):
     """What is known of the windows of each call, by anything that tells them apart."""
 
     def __init__(self) -> None:
-        self._calls: OrderedDict[str, tuple[tuple[Message, ...], OrderedDict[Any, T]]] = OrderedDict()
+        self._calls: PerCall[tuple[tuple[Message, ...], OrderedDict[Any, T]]] = PerCall()
 
     def of(self, call_id: str, messages: tuple[Message, ...]) -> OrderedDict[Any, T]:
         """What is kept for a call, to be read and added to. It is empty if the conversation is another one."""
-        before, known = self._calls.pop(call_id, (messages, OrderedDict()))
+        before, known = self._calls.take(call_id) or (messages, OrderedDict())
         if before is not messages and before != messages:
             known = OrderedDict()
-        self._calls[call_id] = messages, known
-        while len(self._calls) > CALLS:
-            self._calls.popitem(last=False)
+        self._calls.put(call_id, (messages, known))
         return known
 
     def keep(self, call_id: str, messages: tuple[Message, ...], key: Any, value: T, most: int) -> None:
@@ -87,4 +83,4 @@ class Settled(Generic[T]):
 
     def forget(self, call_id: str) -> None:
         """Drop what is kept for a call."""
-        self._calls.pop(call_id, None)
+        self._calls.forget(call_id)

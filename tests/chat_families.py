@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -181,7 +182,13 @@ def _fallback(*, prepend: bool) -> Tokenizer:
     merges = [(SPACE, "t"), (SPACE + "t", "h"), (SPACE + "th", "e"), ("e", "r"), (SPACE, SPACE), (SPACE, "[")]
     merges += [("\n", "\n"), (SPACE, "d"), (SPACE + "d", "e")]
     vocabulary |= {left + right: 259 + len(letters) + index for index, (left, right) in enumerate(merges)}
-    made = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    model = models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True)
+    return with_byte_fallback(model, prepend=prepend)
+
+
+def with_byte_fallback(model: Any, *, prepend: bool) -> Tokenizer:
+    """As Llama 2 and Mistral have it: pieces with ▁ for a space, and bytes for what has no piece."""
+    made = Tokenizer(model)
     replaced = normalizers.Replace(" ", SPACE)
     made.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), replaced]) if prepend else replaced
     parts = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
@@ -189,14 +196,15 @@ def _fallback(*, prepend: bool) -> Tokenizer:
     return made
 
 
-def _metaspace(scheme: str) -> Tokenizer:
+def metaspace(scheme: str, corpus: Sequence[str]) -> Tokenizer:
+    """Unigram pieces, with ▁ before each word."""
     made = Tokenizer(models.Unigram())
     made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
     made.decoder = decoders.Metaspace(prepend_scheme=scheme)
     trainer = trainers.UnigramTrainer(
         vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], unk_token="<unk>", show_progress=False
     )
-    made.train_from_iterator(CORPUS, trainer)
+    made.train_from_iterator(corpus, trainer)
     return made
 
 
@@ -220,8 +228,8 @@ def _bytes() -> Tokenizer:
 KINDS = {
     "prepended": lambda: _fallback(prepend=True),
     "replaced": lambda: _fallback(prepend=False),
-    "metaspace first": lambda: _metaspace("first"),
-    "metaspace always": lambda: _metaspace("always"),
+    "metaspace first": lambda: metaspace("first", CORPUS),
+    "metaspace always": lambda: metaspace("always", CORPUS),
     "bytes": _bytes,
 }
 

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+from chat_families import SPACE, metaspace, with_byte_fallback
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -18,28 +19,10 @@ CORPUS = [
     "Größe und Übermut, naïve café, 東京都は大きい。 Москва слезам не верит",
     "def f(x):\n    return {'a': [1, 2.5], \"b\": x}\t# done",
 ]
-SPACE = "\u2581"
 
 
 def bytes_tokens() -> dict[str, int]:
     return {f"<0x{byte:02X}>": 3 + byte for byte in range(256)}
-
-
-def fallback(model: Any, prepend: str) -> Tokenizer:
-    """As Llama 2 and Mistral have it: pieces with ▁ for a space, and bytes for what has no piece."""
-    made = Tokenizer(model)
-    made.normalizer = normalizers.Sequence(
-        [*([normalizers.Prepend(SPACE)] if prepend == "first" else []), normalizers.Replace(" ", SPACE)]
-    )
-    made.decoder = decoders.Sequence(
-        [
-            decoders.Replace(SPACE, " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            *([decoders.Strip(" ", 1, 0)] if prepend == "first" else []),
-        ]
-    )
-    return made
 
 
 def byte_fallback(prepend: str) -> Tokenizer:
@@ -48,13 +31,14 @@ def byte_fallback(prepend: str) -> Tokenizer:
     vocabulary |= {letter: 300 + index for index, letter in enumerate(letters)}
     merges = [(SPACE, "t"), (SPACE + "t", "h"), (SPACE + "th", "e"), ("e", "r"), (SPACE, SPACE)]
     vocabulary |= {left + right: 400 + index for index, (left, right) in enumerate(merges)}
-    return fallback(models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True, unk_token="<unk>"), prepend)
+    model = models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True, unk_token="<unk>")
+    return with_byte_fallback(model, prepend=prepend == "first")
 
 
 def unigram_fallback() -> Tokenizer:
     pieces = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *((name, -9.0) for name in bytes_tokens())]
     pieces += [(letter, -4.0) for letter in [SPACE, *"abcdefghijklmnopqrstuvwxyz"]] + [(SPACE + "the", -2.0)]
-    return fallback(models.Unigram(pieces, unk_id=0, byte_fallback=True), "first")
+    return with_byte_fallback(models.Unigram(pieces, unk_id=0, byte_fallback=True), prepend=True)
 
 
 def byte_level(*, first: bool) -> Tokenizer:
@@ -64,17 +48,6 @@ def byte_level(*, first: bool) -> Tokenizer:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=600, initial_alphabet=alphabet, special_tokens=["<s>", "</s>"], show_progress=False
-    )
-    made.train_from_iterator(CORPUS, trainer)
-    return made
-
-
-def metaspace(scheme: str) -> Tokenizer:
-    made = Tokenizer(models.Unigram())
-    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
-    made.decoder = decoders.Metaspace(prepend_scheme=scheme)
-    trainer = trainers.UnigramTrainer(
-        vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], unk_token="<unk>", show_progress=False
     )
     made.train_from_iterator(CORPUS, trainer)
     return made
@@ -96,8 +69,8 @@ FAMILIES = {
     "byte fallback, space first": lambda: byte_fallback("first"),
     "byte fallback": lambda: byte_fallback("never"),
     "unigram with byte fallback": unigram_fallback,
-    "metaspace first": lambda: metaspace("first"),
-    "metaspace always": lambda: metaspace("always"),
+    "metaspace first": lambda: metaspace("first", CORPUS),
+    "metaspace always": lambda: metaspace("always", CORPUS),
     "word pieces": word_piece,
 }
 

@@ -9,10 +9,10 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, Remove
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
 from langchain_stars._block_keys import is_usual
-from langchain_stars._conversation import REMOVED, message_of_refusal, transcript, withheld_result
+from langchain_stars._conversation import message_of_refusal, transcript, withheld_result
 from langchain_stars._reading import read
 from langchain_stars._trust import remember, was_judged
-from langchain_stars._unjudged import check_reading, unjudged_in
+from langchain_stars._unjudged import check_reading, removed, unjudged_in
 from langchain_stars._waiting import Waiting
 from stars_guard.calling.checks import Checked
 from stars_guard.guard import Guard
@@ -86,9 +86,7 @@ async def _judged_before(
 def _in_place_of(guard: Guard, message: BaseMessage, reason: str) -> BaseMessage:
     if isinstance(message, ToolMessage):
         return _note(guard, message, reason)
-    removed = HumanMessage(REMOVED)
-    remember(removed, guard.policy)
-    return removed
+    return removed(guard)
 
 
 def _end(guard: Guard, messages: Sequence[BaseMessage]) -> int:

@@ -6,7 +6,8 @@ in this process, or in an earlier turn of a conversation that a checkpointer kee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Annotated, Any, NotRequired
 
 from langchain.agents.middleware.types import AgentState, PrivateStateAttr
@@ -32,6 +33,7 @@ __all__ = [
     "judged_input",
     "judged_so_far",
     "rejected_before_model",
+    "removed",
     "unjudged_in",
 ]
 
@@ -84,11 +86,9 @@ async def judged_input(
     messages: Sequence[BaseMessage] = state["messages"]
     turn, known = last_turn(messages), _judged_before(state, by)
     rejected: dict[int, Checked] = {}
-    for index, message in enumerate(messages):
-        if index < turn and (was_judged(message, guard.policy) or fingerprint(message, guard.policy) in known):
-            continue
+    for index in chain(_unjudged(guard, messages[:turn], known), range(turn, len(messages))):
         if (found := await _rejected(waiting, guard, messages, index)) is None:
-            remember(message, guard.policy)
+            remember(messages[index], guard.policy)
         else:
             rejected[index] = found
     if not rejected:
@@ -105,13 +105,10 @@ async def rejected_before_model(
 
     These are the words of a person who was asked about a call, and what other middleware puts into the conversation.
     """
-    known = _judged_before(state, by)
-    for index, message in enumerate(messages):
-        if was_judged(message, guard.policy) or fingerprint(message, guard.policy) in known:
-            continue
+    for index in _unjudged(guard, messages, _judged_before(state, by)):
         if (found := await _rejected(waiting, guard, messages, index)) is not None:
             return found
-        remember(message, guard.policy)
+        remember(messages[index], guard.policy)
     return None
 
 
@@ -132,12 +129,14 @@ def unjudged_in(guard: Guard, state: Mapping[str, Any], *, before: int, by: str 
         before: the index of the first message that is not asked about.
         by: as `judged_input` takes it.
     """
-    known, messages = _judged_before(state, by), state["messages"][:before]
-    return [
-        index
-        for index, message in enumerate(messages)
-        if not was_judged(message, guard.policy) and fingerprint(message, guard.policy) not in known
-    ]
+    return list(_unjudged(guard, state["messages"][:before], _judged_before(state, by)))
+
+
+def _unjudged(guard: Guard, messages: Sequence[BaseMessage], known: Collection[str]) -> Iterator[int]:
+    """The same, one by one: a message may be remembered before the next is asked for."""
+    for index, message in enumerate(messages):
+        if not was_judged(message, guard.policy) and fingerprint(message, guard.policy) not in known:
+            yield index
 
 
 def judged_so_far(guard: Guard, state: Mapping[str, Any], *, by: str = "") -> dict[str, Any]:
@@ -168,12 +167,13 @@ def _taken_out(guard: Guard, messages: Sequence[BaseMessage], rejected: Mapping[
     """The messages that take the place of those that were rejected."""
     # what was rejected must not be read at the next turn, which judges only what is new
     if all(is_usual(messages[index].id or "") for index in rejected):
-        return [_removed(guard, messages[index].id) for index in rejected]
-    whole = [_removed(guard, None) if index in rejected else message for index, message in enumerate(messages)]
+        return [removed(guard, messages[index].id) for index in rejected]
+    whole = [removed(guard) if index in rejected else message for index, message in enumerate(messages)]
     return [RemoveMessage(id=REMOVE_ALL_MESSAGES), *whole]  # an id may be what was rejected
 
 
-def _removed(guard: Guard, id: str | None) -> HumanMessage:  # noqa: A002
-    removed = HumanMessage(REMOVED, id=id)
-    remember(removed, guard.policy)
-    return removed
+def removed(guard: Guard, id: str | None = None) -> HumanMessage:  # noqa: A002
+    """What stands in the place of a message that was rejected."""
+    message = HumanMessage(REMOVED, id=id)
+    remember(message, guard.policy)
+    return message

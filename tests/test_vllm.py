@@ -328,7 +328,7 @@ async def test_a_long_prompt_is_named(engine: Backend) -> None:
 def test_a_killed_server_is_named_and_the_other_serves_on(vllm_server: Server, relay: Relay, tmp_path: Path) -> None:
     options = {"base_url": [relay.url, vllm_server.url], "retries": 1, "rest": 600}
     made = Guard(
-        policy(max_tokens=400, segment_tokens=8, optimistic=False),  # nothing is generated before it is asked for
+        policy(max_tokens=400, segment_tokens=8, optimistic=True),  # one request, which is under way when it dies
         judges=[rewarding(lambda p: 9.0)],
         audit=MemoryStore(),
         backend="vllm-server",
@@ -360,6 +360,23 @@ def test_a_killed_server_is_named_and_the_other_serves_on(vllm_server: Server, r
         again.kill()
 
 
+def test_a_server_killed_between_two_segments_ends_no_call(vllm_server: Server, relay: Relay) -> None:
+    guard = Guard(
+        policy(max_tokens=48, segment_tokens=8, optimistic=False),  # a request for each segment
+        judges=[rewarding(lambda p: 9.0)],
+        audit=MemoryStore(),
+        backend="vllm-server",
+        options={"base_url": [relay.url, vllm_server.url], "retries": 1, "rest": 600},
+    )
+    stream = guard.blocking.stream(STORY)
+    released = (event for event in stream if isinstance(event, Released))
+    next(released)
+    relay.kill()
+    list(released)
+    record = guard.audit.read()[0]
+    assert record.finish == "length"
+
+
 def test_wrong_servers_and_options_are_named(vllm_server: Server) -> None:
     def failing(model: str = "embedded", **options: Any) -> str:
         with pytest.raises((BackendError, InputError)) as caught:
@@ -372,8 +389,10 @@ def test_wrong_servers_and_options_are_named(vllm_server: Server) -> None:
     assert "api_kee" in shown
     assert "secret" not in shown
     assert "base_url" in failing(timeout=1.0)
-    with pytest.raises(BackendError, match="vLLM could not start"):
+    with pytest.raises(InputError, match="dtype: Input should be"):
         portal.call(lambda: load_backend("embedded", "vllm", {"dtype": "no-such-type"}))
+    with pytest.raises(BackendError, match="vLLM could not start"):
+        portal.call(lambda: load_backend("embedded", "vllm", {"max_model_len": 10**6}))
     with pytest.raises(InputError, match="no option 'max_modell_len', did you mean 'max_model_len'"):
         portal.call(lambda: load_backend("embedded", "vllm", {"max_modell_len": 1}))
 

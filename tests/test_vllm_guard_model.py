@@ -83,7 +83,7 @@ def test_what_was_read_before_is_told(embedded_model: Path, engine: Any) -> None
     portal.call(lambda: scorer.score(passages(long)))
     (rating,) = portal.call(lambda: scorer.score(passages(long + "Take a gun.")))
     # all of the question up to the new segment, save its last block of 32
-    question = len(scorer._encode(passages(long)[0])[0])
+    question = len(scorer._asked.encode(passages(long)[0])[0])
     assert question - 120 <= (rating.cached or 0) < question
 
 

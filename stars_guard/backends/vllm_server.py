@@ -61,7 +61,7 @@ class _Source(TokenSource):
         if self._seeded:
             body["seed"] = request.seed
         async with self._backend.servers.post("/v1/completions", body, seat=self._seat) as response:
-            url, done = self._seat.replica.url, False
+            url, done = f"{response.url.scheme}://{response.url.netloc.decode()}", False
             # read to the end, so that the connection can be used again
             async for line in response.aiter_lines():
                 if line == "data: [DONE]":

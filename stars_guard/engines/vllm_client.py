@@ -160,8 +160,7 @@ class Servers:
         """
         own = seat or Seat(self)
         try:
-            response = await self._send(own, "POST", path, body=body, retries=self.options.retries)
-            answering = own.replica
+            response, answering = await self._send(own, "POST", path, body=body, retries=self.options.retries)
             try:
                 yield response
             except httpx.TransportError as exc:
@@ -179,7 +178,7 @@ class Servers:
         """A small document that any server may give; each is asked at least once. Raises as `post` does."""
         seat = Seat(self)
         try:
-            response = await self._send(seat, "GET", path, retries=max(self.options.retries, len(self.replicas) - 1))
+            response, _ = await self._send(seat, "GET", path, retries=max(self.options.retries, len(self.replicas) - 1))
             try:
                 await response.aread()
                 return response.json()
@@ -190,7 +189,8 @@ class Servers:
 
     async def _send(
         self, seat: Seat, method: str, path: str, *, retries: int, body: Mapping[str, Any] | None = None
-    ) -> httpx.Response:
+    ) -> tuple[httpx.Response, Replica]:
+        """The response, and who gives it. Two requests of one session may be under way, so its seat does not say."""
         retrying = AsyncRetrying(
             stop=stop_after_attempt(retries + 1),
             wait=wait_random_exponential(0.2, 2.0),
@@ -200,12 +200,15 @@ class Servers:
         tried: list[Replica] = []
         async for attempt in retrying:
             with attempt:
+                asked = seat.replica
                 try:
-                    return await self._send_once(seat.replica, method, path, body)
+                    return await self._send_once(asked, method, path, body), asked
                 except BackendUnavailable:
-                    self.failed(seat.replica)
-                    tried.append(seat.replica)
-                    seat.move(tried)
+                    self.failed(asked)
+                    tried.append(asked)
+                    # another request of this session may have moved it meanwhile
+                    if seat.replica in tried:
+                        seat.move(tried)
                     raise
         raise AssertionError("the last attempt returns or raises")
 

@@ -1,6 +1,6 @@
 """The fields of a record, one a line, such as ``segments[].attempts[].tokens: integer``: what a version's file freezes.
 
-python tests/record_fields.py > tests/records/v4/fields.txt
+python tests/record_fields.py > tests/records/v5/fields.txt
 """
 
 from __future__ import annotations

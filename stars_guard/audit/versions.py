@@ -18,10 +18,10 @@ from stars_guard.errors import AuditError
 
 __all__ = ["NEWEST", "VERSIONS", "SchemaVersion", "unreadable"]
 
-SchemaVersion = Literal[1, 2, 3, 4]
+SchemaVersion = Literal[1, 2, 3, 4, 5]
 """The versions that this program reads."""
 
-NEWEST: SchemaVersion = 4
+NEWEST: SchemaVersion = 5
 """The version that this program writes."""
 
 VERSIONS: Mapping[SchemaVersion, str] = MappingProxyType(
@@ -36,6 +36,8 @@ VERSIONS: Mapping[SchemaVersion, str] = MappingProxyType(
         "what was judged (role), in which form tool calls are written (tool_form), which candidates were judged whole "
         "(whole), what a stop string took back of the answer (stop_overlap), and what judges said of an answer that "
         "ended early (review).",
+        5: "It says which segments were taken back, which candidates came from a recovery prompt, which rule decided "
+        "about a tool call, where the values of its arguments came from, and what a person said about it.",
     }
 )
 """What each version is, in a line or two."""

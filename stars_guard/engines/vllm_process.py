@@ -174,6 +174,7 @@ def _start(model: str, options: dict[str, Any]) -> Any:
     with _main_unseen():
         try:
             from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.usage.usage_lib import UsageContext
             from vllm.v1.engine.async_llm import AsyncLLM
 
             known = {field.name for field in fields(AsyncEngineArgs)}
@@ -183,7 +184,10 @@ def _start(model: str, options: dict[str, Any]) -> Any:
                     hint="see `vllm serve --help`",
                 )
             arguments = engine_arguments(model, options, cpu=cpu)
-            engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=model, **arguments))
+            # made so, an engine takes as many sequences and tokens a step as `vllm serve` does, and not an eighth of it
+            engine = AsyncLLM.from_engine_args(
+                AsyncEngineArgs(model=model, **arguments), usage_context=UsageContext.OPENAI_API_SERVER
+            )
         except InputError:
             raise
         except Exception as exc:

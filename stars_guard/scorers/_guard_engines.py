@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -108,34 +108,58 @@ class VllmGuard(GuardEngine):
             await vllm_process.stop(engine)
 
 
+TOP = 20
+"""Probabilities that a vLLM server gives at most, unless it was started with another ``--max-logprobs``."""
+
+
 class ServerGuard(GuardEngine):
-    """``/v1/completions`` of a vLLM server, by token ids. It does not report what came from its cache."""
+    """``/v1/completions`` of a vLLM server, by token ids. It does not report what came from its cache.
+
+    Since vLLM 0.26 a server gives the probabilities of the tokens that are asked for. An older one passes over the
+    request and gives those of the likeliest tokens, where a guard model's labels nearly always are.
+    """
 
     def __init__(self, model: str, options: ServerOptions) -> None:
         self._model = model
         self._servers = Servers(options)
+        self._by_label = True
 
     async def labels(self, prompts: Sequence[list[int]], labels: Sequence[int]) -> list[Row]:
+        if self._by_label:
+            rows = _rows(
+                await self._tops(prompts, {"logprobs": len(labels), "logprob_token_ids": list(labels)}), labels
+            )
+            if rows is not None:
+                return rows
+        rows = _rows(await self._tops(prompts, {"logprobs": max(TOP, len(labels))}), labels)
+        if rows is None:
+            raise ScorerError("the server gives no probabilities of the labels", hint="it should be vLLM 0.26 or newer")
+        self._by_label = False
+        return rows
+
+    async def _tops(self, prompts: Sequence[list[int]], asked: Mapping[str, Any]) -> list[dict[str, float]]:
+        """The log probabilities of each prompt's next token, by ``token_id:N``. Empty where there are none."""
         body = {
             "model": self._model,
             "prompt": [list(ids) for ids in prompts],
             "max_tokens": 1,
             "temperature": 0.0,
-            "logprobs": len(labels),
-            "logprob_token_ids": list(labels),
             # two tokens may read the same
             "return_tokens_as_token_ids": True,
+            **asked,
         }
         async with self._servers.post("/v1/completions", body) as response:
             await response.aread()
             choices = sorted(response.json()["choices"], key=lambda choice: choice["index"])
-        try:
-            tops = [choice["logprobs"]["top_logprobs"][0] for choice in choices]
-            return [([float(top[f"token_id:{label}"]) for label in labels], None) for top in tops]
-        except (KeyError, TypeError, IndexError) as exc:
-            raise ScorerError(
-                "the server gives no probabilities of the labels", hint="it must be vLLM 0.20 or newer"
-            ) from exc
+        return [((choice.get("logprobs") or {}).get("top_logprobs") or [{}])[0] or {} for choice in choices]
 
     async def aclose(self) -> None:
         await self._servers.aclose()
+
+
+def _rows(tops: Sequence[Mapping[str, float]], labels: Sequence[int]) -> list[Row] | None:
+    """The labels' log probabilities, or None where one is missing."""
+    try:
+        return [([float(top[f"token_id:{label}"]) for label in labels], None) for top in tops]
+    except KeyError:
+        return None

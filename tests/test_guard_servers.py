@@ -1,0 +1,83 @@
+"""A guard model on vLLM servers of several versions: newer ones give the labels asked for, older ones the likeliest."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from stars_guard.engines.vllm_client import parse_options
+from stars_guard.errors import ScorerError
+from stars_guard.scorers._guard_engines import ServerGuard
+
+VOCABULARY = {number: -0.1 * number for number in range(1, 40)}
+"""Log probabilities of a model's next token; the smaller the id, the likelier."""
+
+
+class Completions(ThreadingHTTPServer):
+    """Answers as ``/v1/completions`` does. ``by_label`` is what vLLM 0.26 brought."""
+
+    def __init__(self, by_label: bool) -> None:
+        self.by_label = by_label
+        self.bodies: list[dict[str, Any]] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def tops(self, body: dict[str, Any]) -> dict[str, float]:
+        wanted = body.get("logprob_token_ids") if self.by_label else None
+        ids = wanted or sorted(VOCABULARY, key=lambda number: -VOCABULARY[number])[: min(20, body["logprobs"])]
+        return {f"token_id:{number}": VOCABULARY[number] for number in ids}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Completions
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.bodies.append(body)
+        choices = [
+            {"index": at, "logprobs": {"top_logprobs": [self.server.tops(body)]}} for at, _ in enumerate(body["prompt"])
+        ]
+        answer = json.dumps({"choices": choices[::-1]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(params=[True, False], ids=["0.26", "0.22"])
+def server(request: pytest.FixtureRequest) -> Iterator[Completions]:
+    with Completions(request.param) as made:
+        yield made
+        made.shutdown()
+
+
+def guard(server: Completions) -> ServerGuard:
+    return ServerGuard("guard", parse_options({"base_url": f"http://127.0.0.1:{server.server_address[1]}"}))
+
+
+async def test_labels_among_the_likeliest_are_found_by_any_version(server: Completions) -> None:
+    engine = guard(server)
+    for _ in range(2):
+        rows = await engine.labels([[1, 2], [3]], (7, 15))
+        assert rows == [([VOCABULARY[7], VOCABULARY[15]], None)] * 2
+    # an older server is asked both ways once, and then the way that it understands
+    assert len(server.bodies) == (2 if server.by_label else 3)
+    await engine.aclose()
+
+
+async def test_labels_that_are_unlikely_need_a_newer_server(server: Completions) -> None:
+    engine = guard(server)
+    if server.by_label:
+        assert await engine.labels([[1]], (7, 35)) == [([VOCABULARY[7], VOCABULARY[35]], None)]
+    else:
+        with pytest.raises(ScorerError, match=r"no probabilities of the labels \(it should be vLLM 0\.26 or newer"):
+            await engine.labels([[1]], (7, 35))
+    await engine.aclose()

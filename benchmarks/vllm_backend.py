@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.measure import REPEATS, medians, seconds, table, write_section
@@ -141,7 +142,7 @@ async def main() -> None:
     engine = await load_backend("embedded", "vllm")
     assert isinstance(engine, VllmEngineBackend)
     write_section("vLLM: time to the first text", await first_text(engine))
-    engine.vocabulary.eos_ids = frozenset()
+    engine.vocabulary = replace(engine.vocabulary, eos_ids=frozenset())
     await Plain(engine).run(8, 32)
     write_section("vLLM: beside plain generate", NOTE + await against_plain(engine))
     about = f"Answers of {ANSWER} tokens, B = 8; a call alone gives {ANSWERS} of them in turn.\n\n"

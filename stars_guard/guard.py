@@ -26,7 +26,7 @@ from stars_guard.calling.settings import content_of
 from stars_guard.calling.telemetry import OPERATION, PROVIDER, REQUEST_MODEL
 from stars_guard.core.arguments import text, whole_number
 from stars_guard.core.events import Called, Event, Finished, Released
-from stars_guard.core.messages import Message
+from stars_guard.core.messages import Message, ToolCall
 from stars_guard.core.vocabulary import Stage
 from stars_guard.decoding import AcceptanceRate, shared_row_cost
 from stars_guard.errors import BudgetExhausted, InputError
@@ -166,6 +166,7 @@ class Guard:
         forms: Sequence[str] = (),
         messages: Sequence[Message] = (),
         run_id: str | None = None,
+        tool_call: ToolCall | None = None,
     ) -> Checked:
         """Judge one text whole, under the judges of a stage of the policy's rails. A record of its own tells of it.
 
@@ -174,13 +175,23 @@ class Guard:
                 holds their scores but not their texts.
             messages: the conversation before the text.
             run_id: the caller's id, kept in the record.
+            tool_call: at the stage ``tool_call``, the call as its tool gets it. Judges that understand arguments, such
+                as ``shell``, read it. Without it they read the call from the text, which is stricter.
 
         Raises:
             InputError: there is no such stage, the text is no string, or the guard is closed.
             ScorerError: a judge cannot be loaded, or failed and the policy says ``raise``.
         """
         return await portal.acall(
-            partial(self._checker.check, stage, text, forms=forms, messages=messages, run_id=run_id)
+            partial(
+                self._checker.check,
+                stage,
+                text,
+                forms=forms,
+                messages=messages,
+                run_id=run_id,
+                tool_call=tool_call,
+            )
         )
 
     def under(
@@ -337,9 +348,11 @@ class Blocking:
         forms: Sequence[str] = (),
         messages: Sequence[Message] = (),
         run_id: str | None = None,
+        tool_call: ToolCall | None = None,
     ) -> Checked:
         """As `Guard.check`."""
-        return portal.call(partial(self._guard.check, stage, text, forms=forms, messages=messages, run_id=run_id))
+        check = partial(self._guard.check, stage, text, forms=forms, messages=messages)
+        return portal.call(partial(check, run_id=run_id, tool_call=tool_call))
 
     def close(self) -> None:
         """As `Guard.aclose`."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, ToolCall
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import ToolCall as LangChainCall
 
 from langchain_stars._block_keys import (
     BESIDE,
@@ -24,8 +25,11 @@ from langchain_stars._block_keys import (
     is_usual,
 )
 from langchain_stars._plain import Unreadable, decoded, fields_of, plain, unescaped
+from stars_guard.core.messages import ToolCall
 from stars_guard.core.nesting import TooDeep, read_json
+from stars_guard.errors import InputError
 from stars_guard.prompting.call_rendering import render_call
+from stars_guard.prompting.json_reading import readable
 
 __all__ = [
     "Reading",
@@ -48,10 +52,12 @@ class Reading:
         forms: other forms in which somebody will read it: its values without their names, its blocks of text with
             nothing between them, strings of JSON by their values, and what stands beside the text, such as names, ids
             and metadata. Judges that veto read these too.
+        call: the tool call that the value is, with plain arguments.
     """
 
     text: str = field(repr=False)
     forms: tuple[str, ...] = field(default=(), repr=False)
+    call: ToolCall | None = field(default=None, repr=False)
 
     def __bool__(self) -> bool:
         return bool(self.text or self.forms)
@@ -69,11 +75,39 @@ def read(*values: Any) -> Reading:
     return found.reading()
 
 
-def reading_of_call(call: ToolCall) -> Reading:
+def reading_of_call(call: LangChainCall) -> Reading:
     """A tool call: its name, a line for each value of its arguments, and its id beside it. Raises as `read` does."""
     found = _Texts()
     found.call(call)
-    return found.reading(escapes=False)  # an escape in an argument is the tool's to read
+    whole = found.reading(escapes=False)  # an escape in an argument is the tool's to read
+    args = plain(call.get("args"))
+    args = _parsed(args) if isinstance(args, str) else args
+    return replace(whole, call=_plain_call(call, args)) if isinstance(args, Mapping) else whole
+
+
+def _plain_call(call: Mapping[str, Any], args: Mapping[str, Any]) -> ToolCall:
+    try:
+        return ToolCall(
+            id=readable(str(call.get("id") or "")),
+            name=readable(str(call.get("name") or "")),
+            arguments={readable(str(name)): _with_whole_characters(item) for name, item in args.items()},
+        )
+    except InputError as exc:
+        raise Unreadable(exc.message, hint="nest less") from None
+
+
+def _with_whole_characters(tree: Any) -> Any:
+    match tree:
+        case str():
+            return readable(tree)
+        case Mapping():
+            return {readable(str(name)): _with_whole_characters(item) for name, item in tree.items()}
+        case list():
+            return [_with_whole_characters(item) for item in tree]
+        case BaseMessage():
+            return readable(read(tree).text)
+        case _:
+            return tree
 
 
 def calls_of(answer: Any) -> list[Reading]:

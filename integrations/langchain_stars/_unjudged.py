@@ -68,7 +68,13 @@ async def check_reading(
         watched = guard.policy.mode == "enforce" and bool(dict(guard.policy.rails.items())[stage].judges)
         return Checked(stage=stage, allowed=not watched, text="", reason=exc.message)
     return await waiting.check(
-        guard, stage, reading.text, forms=reading.forms, messages=messages, run_id=run_id or current_run_id()
+        guard,
+        stage,
+        reading.text,
+        forms=reading.forms,
+        messages=messages,
+        run_id=run_id or current_run_id(),
+        tool_call=reading.call,
     )
 
 

@@ -23,7 +23,7 @@ from langchain_core.runnables import Runnable
 from stars_guard.backends.base import Backend
 from stars_guard.calling.checks import Checked
 from stars_guard.core.events import Event, Finished
-from stars_guard.core.messages import Message
+from stars_guard.core.messages import Message, ToolCall
 from stars_guard.core.vocabulary import Stage
 from stars_guard.guard import Blocking, CallOptions, Guard
 
@@ -78,9 +78,10 @@ class Waiting(ABC):
         forms: Sequence[str] = (),
         messages: Sequence[Message] = (),
         run_id: str | None = None,
+        tool_call: ToolCall | None = None,
     ) -> Checked:
         """As `Guard.check`."""
-        asked = self.door(guard).check(stage, text, forms=forms, messages=messages, run_id=run_id)
+        asked = self.door(guard).check(stage, text, forms=forms, messages=messages, run_id=run_id, tool_call=tool_call)
         checked: Checked = await self.result(asked)
         return checked
 

@@ -168,6 +168,7 @@ class Recorder:
             scores=tuple(ScoreEntry(**asdict(score)) for score in decision.judgement.scores),
             reward=decision.judgement.reward,
             veto=decision.judgement.veto,
+            ask=decision.judgement.ask,
             threshold=decision.threshold,
             probability=decision.probability,
             u=decision.u,

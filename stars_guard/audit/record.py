@@ -42,6 +42,7 @@ class RuleEntry(_Part):
     weight: float | None = None
     reject_above: float | None = None
     on_error: OnError = "reject"
+    ask_above: float | None = None
 
 
 class ScoreEntry(_Part):
@@ -60,6 +61,7 @@ class Attempt(_Part):
     """One candidate and the decision on it. The fields are those of `stars_guard.core.events.Decision`.
 
     Attributes:
+        ask: which judge asks for a person's word, and why; None in records before version 5.
         overrun: tokens that were generated past the segment's end and thrown away.
         whole: whether it held a tool call, or was a whole structured answer, so that every judge was asked.
         stop_overlap: characters at the end of the answer before it that belonged to a stop string which it completed.
@@ -75,6 +77,7 @@ class Attempt(_Part):
     scores: tuple[ScoreEntry, ...] = ()
     reward: float | None = None
     veto: str | None = None
+    ask: str | None = None
     threshold: float | None = None
     probability: float | None = None
     u: float | None = None

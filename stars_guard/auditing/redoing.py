@@ -106,13 +106,16 @@ class _Redo:
         except ScorerError as exc:
             raise _DoesNotHold(exc.message) from exc
         _same("veto", attempt.veto, judgement.veto)
+        if isinstance(attempt, Attempt):
+            _same("who asks for a person's word", attempt.ask, judgement.ask)
         _close("reward", attempt.reward, judgement.reward)
         return judgement
 
     def _whole(self, attempt: Attempt, judgement: Judgement) -> None:
-        """A text at a stage around the answer: only vetoes decide."""
+        """A text at a stage around the answer: only vetoes decide, and judges that ask for a person's word."""
         _none(attempt)
-        _same("verdict", attempt.verdict, "accepted" if judgement.veto is None else "rejected")
+        passes = judgement.veto is None and judgement.ask is None
+        _same("verdict", attempt.verdict, "accepted" if passes else "rejected")
 
     def _sampled(self, segment: int, attempt: Attempt, judgement: Judgement, *, taken: bool) -> None:
         if taken:

@@ -16,11 +16,12 @@ from stars_guard.core.arguments import chosen
 from stars_guard.core.arguments import text as text_of
 from stars_guard.core.events import Decision, Ended, Kept, Released, Totals
 from stars_guard.core.judging import Judgement
-from stars_guard.core.messages import Message
+from stars_guard.core.messages import Message, ToolCall
 from stars_guard.core.segments import Candidate, Passage
 from stars_guard.core.vocabulary import CheckFinish, Role, Stage, Verdict
 from stars_guard.errors import InputError
 from stars_guard.policy import Policy
+from stars_guard.prompting.call_rendering import read_call
 from stars_guard.scorers.cascade import Cascade
 
 __all__ = ["Checked", "Checker"]
@@ -64,12 +65,14 @@ class Checker:
         forms: Sequence[str] = (),
         messages: Sequence[Message] = (),
         run_id: str | None = None,
+        tool_call: ToolCall | None = None,
     ) -> Checked:
         """Judge a text. The arguments are those of `Guard.check`."""
         chosen("stage", stage, get_args(Stage))
         text = text_of("the text to check", text)
         forms = _forms_of(forms)
         messages = messages_of(messages)
+        calls = _calls_of(stage, text, tool_call)
         if run_id is not None:
             text_of("run_id", run_id)
         with self._loaded.in_use():
@@ -86,9 +89,20 @@ class Checker:
                 span=f"stars_guard.check {stage}",
             )
             async with recording:
-                check = _Check(self._policy, stage, text, tuple(forms), tuple(messages), call_id, recording)
+                check = _Check(self._policy, stage, text, tuple(forms), tuple(messages), calls, call_id, recording)
                 recording.follow(check)
                 return await check.run(await self._loaded.cascade(stage))
+
+
+def _calls_of(stage: Stage, text: str, call: ToolCall | None) -> tuple[ToolCall, ...]:
+    if stage != "tool_call":
+        if call is not None:
+            raise InputError("tool_call is given at another stage", hint="pass it at the stage tool_call alone")
+        return ()
+    if call is not None and not isinstance(call, ToolCall):
+        raise InputError(f"tool_call is of the type {type(call).__name__}", hint="pass a ToolCall")
+    # texts that judges read have no half characters, and may not be a call at all
+    return (read_call(text) if call is None else call,)
 
 
 def _forms_of(forms: Sequence[str]) -> tuple[str, ...]:
@@ -108,11 +122,12 @@ class _Check:
         text: str,
         forms: tuple[str, ...],
         messages: tuple[Message, ...],
+        calls: tuple[ToolCall, ...],
         call_id: str,
         recording: Recording,
     ) -> None:
         self._policy, self._stage, self._text, self._messages = policy, stage, text, messages
-        self._forms = forms
+        self._forms, self._calls = forms, calls
         self._call_id = call_id
         self._recording = recording
         self._reason = ""
@@ -127,9 +142,10 @@ class _Check:
         self._recording.judged_by(cascade)
         try:
             judgement = await self._judge(cascade, self._text, self._forms)
-            if judgement.veto is None:
+            blame = judgement.veto or judgement.ask
+            if blame is None:
                 return self._pass("passed", self._text, Kept(segment=0, attempt=0, how="accepted"))
-            self._reason = f"vetoed by {judgement.veto}"
+            self._reason = _reason(judgement)
             if self._policy.mode == "monitor":
                 return self._pass("passed", self._text, Kept(segment=0, attempt=0, how="monitored"))
             if self._stage == "tool_result" and self._policy.rails.tool_result.action == "redact":
@@ -164,10 +180,11 @@ class _Check:
             last=True,
             role=_WRITERS[self._stage],
             forms=forms,
+            tool_calls=self._calls,
         )
         (judgement,) = await cascade.judge([of_a_text(passage, is_call=self._stage == "tool_call")])
-        verdict: Verdict = "rejected" if judgement.veto else "accepted"
-        reason = f"vetoed by {judgement.veto}" if judgement.veto else "no judge vetoes"
+        stopped = bool(judgement.veto or judgement.ask)
+        verdict: Verdict = "rejected" if stopped else "accepted"
         self._recording.add(
             Decision(
                 segment=0,
@@ -175,11 +192,11 @@ class _Check:
                 candidate=Candidate(tokens=(), text=text),
                 judgement=judgement,
                 verdict=verdict,
-                reason=reason,
+                reason=_reason(judgement),
             )
         )
         self._attempts += 1
-        self._rejections += judgement.veto is not None
+        self._rejections += stopped
         self._scored += len(judgement.scores)
         return judgement
 
@@ -191,6 +208,12 @@ class _Check:
         return Checked(
             stage=self._stage, allowed=finish == "passed", text=text, reason=self._reason, audit_id=self._call_id
         )
+
+
+def _reason(judgement: Judgement) -> str:
+    if judgement.veto is not None:
+        return f"vetoed by {judgement.veto}"
+    return f"a person is to be asked by {judgement.ask}" if judgement.ask is not None else "no judge vetoes"
 
 
 def _redacted(cascade: Cascade, judgement: Judgement, text: str) -> str:

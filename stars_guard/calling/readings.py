@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from stars_guard.calling.answer_events import AnswerEvents
 from stars_guard.core.events import Called, Released
+from stars_guard.core.messages import ToolCall
 from stars_guard.core.segments import Candidate, Passage
 from stars_guard.decoding import AnswerText, Piece
 from stars_guard.prompting.call_rendering import render_call
@@ -60,18 +61,20 @@ class AnswerReadings:
         if begun:
             ways.append(_without_end(written, begun))
         forms: list[str] = []
+        made: tuple[ToolCall, ...] = ()
         plain = written
         if self._events.form is not None:
             before, given = self._events.released, self._events.preview(pieces)
             calls = [event for event in given if isinstance(event, Called)]
-            forms = [readable(render_call(one.name, one.arguments)) for event in calls for one in event.tool_calls]
+            made = tuple(one for event in calls for one in event.tool_calls)
+            forms = [readable(render_call(one.name, one.arguments)) for one in made]
             if calls or any(isinstance(event, Called) for event in before):
                 plain = (_text(before), _text(given))
                 ways += [plain, *_unescaped(self._plain, plain)]
         if passage.last:
             forms += values_of("".join(plain))
         readings = tuple(way for way in dict.fromkeys(ways) if way != written)
-        return replace(passage, forms=tuple(forms), readings=readings)
+        return replace(passage, forms=tuple(forms), readings=readings, tool_calls=made)
 
 
 def _without_end(parts: tuple[str, str], count: int) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from rich.table import Table
 from stars_guard.calling import portal
 from stars_guard.calling.judge_loading import load_judges
 from stars_guard.core.judging import Judgement
-from stars_guard.core.messages import Message
+from stars_guard.core.messages import Message, ToolCall
 from stars_guard.core.segments import Passage
 from stars_guard.errors import PolicyError
 from stars_guard.policy import Policy, load_policy, resolve_policy, shipped_policies
@@ -24,7 +24,7 @@ from stars_guard.policy.cases import Case, failures, load_cases
 from stars_guard.policy.layers import shown_changes
 from stars_guard.policy.show import annotated, differences
 from stars_guard.policy.tree import key_of
-from stars_guard.prompting.call_rendering import render_call
+from stars_guard.prompting.call_rendering import read_call, render_call
 from stars_guard.scorers.options import JudgeOptions
 
 __all__ = ["check_policies", "diff_policies", "list_policies", "run_cases", "show_policy"]
@@ -113,12 +113,21 @@ async def _judge_all(
             accepted="",
             segment=render_call(case.call.name, case.call.args) if case.call else case.answer or "",
             last=case.stage != "answer",
+            tool_calls=_calls_of(case),
         )
         judgement = await cascades[case.stage].judge_fully(passage)
         advance()
         return judgement
 
     return list(await asyncio.gather(*(judge(index, case) for index, case in enumerate(cases))))
+
+
+def _calls_of(case: Case) -> tuple[ToolCall, ...]:
+    if case.stage != "tool_call":
+        return ()
+    return (
+        ToolCall(id="", name=case.call.name, arguments=case.call.args) if case.call else read_call(case.answer or ""),
+    )
 
 
 def _specs(policy: Policy) -> dict[str, tuple[JudgeOptions, ...]]:

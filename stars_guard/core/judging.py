@@ -1,6 +1,7 @@
 """From judges' scores to a verdict: pure, so that an auditor can do it again from the record.
 
-A judge that has a ``weight`` contributes to the reward; one that has ``reject_above`` can veto. The reward of a
+A judge that has a ``weight`` contributes to the reward; one that has ``reject_above`` can veto, and one that has
+``ask_above`` can ask for a person's word. The reward of a
 passage is the weighted sum r(x, y) = sum_i w_i * s_i(x, y).
 """
 
@@ -24,6 +25,7 @@ class Rule:
         judge: the judge's name in the policy.
         weight: its share in the reward; None for a judge that only vetoes.
         reject_above: a score above this vetoes the candidate; None for a judge that only rewards.
+        ask_above: a score above this, which is no veto, asks for a person's word; None for a judge that never asks.
         on_error: what a failure means.
     """
 
@@ -31,6 +33,7 @@ class Rule:
     weight: float | None = None
     reject_above: float | None = None
     on_error: OnError = "reject"
+    ask_above: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +73,13 @@ class Judgement:
         scores: one a judge that was asked; judges after a veto are not asked.
         reward: the weighted sum; None when no judge gave a reward.
         veto: why the passage must not be released, or None.
+        ask: why a person must be asked first, or None. Where there is a veto, nobody is asked.
     """
 
     scores: tuple[Score, ...] = ()
     reward: float | None = None
     veto: str | None = None
+    ask: str | None = None
 
 
 def combine(scores: Sequence[Score], rules: Sequence[Rule]) -> Judgement:
@@ -90,6 +95,7 @@ def combine(scores: Sequence[Score], rules: Sequence[Rule]) -> Judgement:
     by_judge = {rule.judge: rule for rule in rules}
     reward: float | None = None
     veto: str | None = None
+    ask: str | None = None
     for score in scores:
         rule = by_judge.get(score.judge)
         if rule is None:
@@ -101,7 +107,13 @@ def combine(scores: Sequence[Score], rules: Sequence[Rule]) -> Judgement:
                 veto = f"{score.judge} failed: {score.error}"
             continue
         if rule.reject_above is not None and score.value > rule.reject_above and veto is None:
-            veto = f"{score.judge}: {score.detail}" if score.detail else score.judge
+            veto = _blame(score)
+        elif rule.ask_above is not None and score.value > rule.ask_above and ask is None:
+            ask = _blame(score)
         if rule.weight is not None:
             reward = (reward or 0.0) + rule.weight * score.value
-    return Judgement(scores=tuple(scores), reward=reward, veto=veto)
+    return Judgement(scores=tuple(scores), reward=reward, veto=veto, ask=ask if veto is None else None)
+
+
+def _blame(score: Score) -> str:
+    return f"{score.judge}: {score.detail}" if score.detail else score.judge

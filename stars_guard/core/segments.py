@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
 
-from stars_guard.core.messages import Message
+from stars_guard.core.messages import Message, ToolCall
 from stars_guard.core.vocabulary import FinishReason, Role
 
 __all__ = ["Candidate", "Passage", "Token"]
@@ -72,6 +72,8 @@ class Passage:
             counts.
         readings: other ways in which somebody will read the answer with the segment, such as JSON without its escapes,
             each as what comes before the segment and the segment. They are judged as ``forms`` are.
+        tool_calls: the tool calls that the segment is or completes, parsed. Judges that read calls by themselves
+            (`stars_guard.scorers.Scorer.reads_calls`) are asked once about them, and not about ``forms`` too.
     """
 
     call_id: str
@@ -84,6 +86,7 @@ class Passage:
     role: Role = "assistant"
     forms: tuple[str, ...] = field(default=(), repr=False)
     readings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    tool_calls: tuple[ToolCall, ...] = field(default=(), repr=False)
 
     @property
     def answer(self) -> str:

@@ -151,6 +151,12 @@ JUDGE_RULES: Mapping[str, JudgeRule] = {
     "reject_above": lambda old, new, sides: (
         old.reject_above is not None and (new.reject_above is None or new.reject_above > old.reject_above)
     ),
+    # a veto is no less than a question
+    "ask_above": lambda old, new, sides: (
+        old.ask_above is not None
+        and (new.ask_above is None or new.ask_above > old.ask_above)
+        and (new.reject_above is None or new.reject_above > old.ask_above)
+    ),
     "on_error": lambda old, new, sides: new.on_error == "ignore",
     # a failure in the meantime counts for nothing
     "timeout": lambda old, new, sides: new.on_error == "ignore" and new.timeout < old.timeout,

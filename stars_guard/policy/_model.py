@@ -94,6 +94,8 @@ class Policy(Strict):
     @classmethod
     def _names_differ(cls, judges: tuple[JudgeSpec, ...]) -> tuple[JudgeSpec, ...]:
         no_twins("judges", [judge.name for judge in judges])
+        if any(judge.ask_above is not None for judge in judges):
+            raise ValueError("ask_above: a person can be asked about tool calls alone, so give it in rails.tool_call")
         return judges
 
     @model_validator(mode="after")

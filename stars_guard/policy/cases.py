@@ -49,7 +49,7 @@ class Call(_Strict):
     args: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-Expected = Literal["vetoes", "allows"] | Range
+Expected = Literal["vetoes", "asks", "allows"] | Range
 
 
 class Case(_Strict):
@@ -58,9 +58,9 @@ class Case(_Strict):
     Attributes:
         stage: whose judges are asked: those of answers, or those of a rail.
         call: a tool's name and arguments, instead of ``answer`` at the stage ``tool_call``.
-        expect: whether any judge of the policy should veto the answer.
+        expect: whether any judge of the policy should veto the answer, or ask for a person's word about it.
         reward: bounds of the policy's reward.
-        judges: by name: ``vetoes``, ``allows`` or bounds of the score.
+        judges: by name: ``vetoes``, ``asks``, ``allows`` or bounds of the score.
     """
 
     name: str = ""
@@ -68,7 +68,7 @@ class Case(_Strict):
     prompt: str = ""
     answer: str | None = None
     call: Call | None = None
-    expect: Literal["vetoed", "allowed"] | None = None
+    expect: Literal["vetoed", "asked", "allowed"] | None = None
     reward: Range | None = None
     judges: dict[str, Expected] = Field(default_factory=dict)
 
@@ -111,8 +111,9 @@ def failures(case: Case, judgement: Judgement, rules: Mapping[str, Rule]) -> Ite
         judgement: of all judges, each asked.
         rules: of the policy's judges by name.
     """
-    if case.expect is not None and (judgement.veto is not None) != (case.expect == "vetoed"):
-        yield f"expected {case.expect}, but {judgement.veto or 'no judge vetoes'}"
+    said = "vetoed" if judgement.veto else "asked" if judgement.ask else "allowed"
+    if case.expect not in (None, said):
+        yield f"expected {case.expect}, but {judgement.veto or judgement.ask or 'no judge vetoes'}"
     if case.reward is not None:
         problem = "no judge gives one" if judgement.reward is None else case.reward.problem(judgement.reward)
         if problem:
@@ -130,5 +131,9 @@ def _said(expected: Expected, score: Score, rule: Rule) -> str | None:
         return f"the judge failed: {score.error}"
     if isinstance(expected, Range):
         return expected.problem(score.value)
-    vetoes = rule.reject_above is not None and score.value > rule.reject_above
-    return None if vetoes == (expected == "vetoes") else f"{'vetoes' if vetoes else 'allows'} at {score.value:.3g}"
+    said = "allows"
+    if rule.reject_above is not None and score.value > rule.reject_above:
+        said = "vetoes"
+    elif rule.ask_above is not None and score.value > rule.ask_above:
+        said = "asks"
+    return None if said == expected else f"{said} at {score.value:.3g}"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["render_call"]
+from stars_guard.core.messages import ToolCall
+
+__all__ = ["read_call", "render_call"]
 
 _DEEPEST = 16
+_NAME = re.compile(r"[\w.-]{1,128}")
+_ARGUMENT = re.compile(r"([\w.\[\]-]+): ")
 
 
 def render_call(name: str, args: Any) -> str:
@@ -22,6 +26,46 @@ def render_call(name: str, args: Any) -> str:
     lines = [f"{path}: {value}" if path else value for path, value in _leaves(args, "", _DEEPEST)]
     plain = [simple for line in lines if (simple := _unquoted(line)) != line]
     return "\n".join([name, *lines, *plain])
+
+
+def read_call(text: str) -> ToolCall:
+    """The call that a text shows, for judges that read arguments.
+
+    It is what `render_call` makes of it. Where lines of one value look like further arguments, the reading has the
+    lines in both: as arguments, and as the end of the value. A text that shows no call is one argument without a name,
+    of a tool without a name.
+    """
+    name, _, rest = text.partition("\n")
+    lines = rest.split("\n")
+    if not _NAME.fullmatch(name) or not rest or not _ARGUMENT.match(lines[0]):
+        return ToolCall(id="", name="", arguments={"": text})
+    for end in range(len(lines), 0, -1):
+        values = _arguments(lines[:end])
+        if render_call(name, values) == text:
+            return ToolCall(id="", name=name, arguments=_with_ends(values))
+    return ToolCall(id="", name=name, arguments=_with_ends(_arguments(lines)))
+
+
+def _arguments(lines: Sequence[str]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    last = ""
+    for line in lines:
+        if (begun := _ARGUMENT.match(line)) and begun[1] not in values:
+            last = begun[1]
+            values[last] = line[begun.end() :]
+        else:
+            values[last] += "\n" + line
+    return values
+
+
+def _with_ends(values: Mapping[str, str]) -> dict[str, Any]:
+    """The values, and each that others follow once more with all lines after it."""
+    items = list(values.items())
+    ends = {
+        key: "\n".join([value, *(f"{name}: {text}" for name, text in items[index + 1 :])])
+        for index, (key, value) in enumerate(items[:-1])
+    }
+    return {**values, **({"": ends} if ends else {})}
 
 
 def _leaves(value: Any, path: str, depth: int) -> Iterator[tuple[str, str]]:

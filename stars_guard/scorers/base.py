@@ -41,11 +41,14 @@ class Scorer(ABC):
         cost: the rough time of one passage in milliseconds; cheap scorers are asked first.
         reads_turns: whether it reads the passage's messages by itself. For one that does not, ``scope: conversation``
             puts their texts before the answer.
+        reads_calls: whether it reads the passage's parsed tool calls by itself. It is then asked about the passage
+            alone, and not about the other forms and readings in which the text of the calls may be read.
     """
 
     identity: dict[str, str]
     cost: float = 1.0
     reads_turns: bool = False
+    reads_calls: bool = False
 
     @abstractmethod
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:

@@ -53,7 +53,9 @@ class Judge:
     def views(self, passage: Passage) -> list[Passage]:
         """What the judge is asked about a passage: nothing, or its text and, if the judge vetoes, what else it is."""
         ways = [passage]
-        if self.rule.reject_above is not None:
+        by_itself = passage.tool_calls and self.scorer.reads_calls
+        vetoes = self.rule.reject_above is not None or self.rule.ask_above is not None
+        if vetoes and not by_itself:
             ways += [replace(passage, segment=form) for form in disguised(passage.segment)]
             ways += [replace(passage, accepted="", segment=form) for form in passage.forms]
             ways += [replace(passage, accepted=before, segment=text) for before, text in passage.readings]

@@ -97,6 +97,9 @@ class JudgeOptions(Strict):
     name: str = Field(min_length=1, description="unique in the policy; scores are logged under it")
     weight: float | None = Field(None, description="share in the reward")
     reject_above: float | None = Field(None, description="a score above this vetoes the segment")
+    ask_above: float | None = Field(
+        None, description="a score above this, up to reject_above, asks for a person's word; in rails.tool_call alone"
+    )
     on_error: OnError = "reject"
     timeout: float = Field(30.0, gt=0, description="seconds")
     scope: Literal["answer", "segment", "conversation"] | Tail = Field(
@@ -144,7 +147,11 @@ class JudgeOptions(Strict):
     def rule(self) -> Rule:
         """What the policy makes of the score."""
         return Rule(
-            judge=concealed(self.name), weight=self.weight, reject_above=self.reject_above, on_error=self.on_error
+            judge=concealed(self.name),
+            weight=self.weight,
+            reject_above=self.reject_above,
+            on_error=self.on_error,
+            ask_above=self.ask_above,
         )
 
     @property
@@ -159,7 +166,7 @@ class JudgeOptions(Strict):
 
     @model_validator(mode="after")
     def _matters(self) -> Self:
-        if self.weight is None and self.reject_above is None:
+        if self.weight is None and self.reject_above is None and self.ask_above is None:
             raise ValueError("give the judge a weight (it rewards), reject_above (it vetoes), or both")
         if self.weight is not None and self.every != 1:
             raise ValueError("a judge with a weight is asked at each segment: rewards of some cannot be compared")

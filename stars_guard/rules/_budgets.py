@@ -1,0 +1,63 @@
+"""Whether a call goes beyond what a run may use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+
+from stars_guard.rules._steps import Step
+from stars_guard.rules.globs import matches_any
+from stars_guard.rules.model import Budget
+from stars_guard.rules.run import RunState
+
+__all__ = ["cost_of", "exceeded", "spent"]
+
+
+def exceeded(budgets: Sequence[Budget], cost: Mapping[str, float], tool: str, run: RunState) -> Iterator[Step]:
+    """What each budget says about the next call of a tool."""
+    for budget in budgets:
+        if matches_any(tool, budget.tools):
+            beyond = list(_beyond(budget, cost, tool, run))
+            outcome, why = ("fires", "; ".join(beyond)) if beyond else ("within", "")
+        else:
+            outcome, why = "another tool", ""
+        yield Step(
+            name=budget.name,
+            action=budget.action,
+            outcome=outcome,  # type: ignore[arg-type]
+            because="budget",
+            message=budget.message,
+            why=why,
+        )
+
+
+def _beyond(budget: Budget, cost: Mapping[str, float], tool: str, run: RunState) -> Iterator[str]:
+    """Each limit that the call goes beyond, in words."""
+    calls = [call.tool for call in run.ran if matches_any(call.tool, budget.tools)]
+    if budget.calls is not None and len(calls) >= budget.calls:
+        yield f"{len(calls)} of {budget.calls} calls are used"
+    if budget.calls_each is not None and (used := calls.count(tool)) >= budget.calls_each:
+        yield f"{used} of {budget.calls_each} calls of the tool are used"
+    # what is no number is beyond every limit
+    if budget.tokens is not None and not run.tokens < budget.tokens:
+        yield f"{budget.tokens} tokens are used"
+    if budget.seconds is not None and not run.seconds < budget.seconds:
+        yield f"{budget.seconds:g} seconds are used"
+    if budget.cost is not None:
+        total = sum((cost_of(name, cost) for name in (*calls, tool)), Decimal())
+        if total > _exact(budget.cost):
+            yield f"the calls would cost {total}, and {budget.cost:g} is allowed"
+
+
+def cost_of(tool: str, cost: Mapping[str, float]) -> Decimal:
+    """What a call of a tool costs: the highest price whose glob matches; nothing where none does."""
+    return max((_exact(price) for glob, price in cost.items() if matches_any(tool, [glob])), default=Decimal())
+
+
+def spent(cost: Mapping[str, float], run: RunState) -> Decimal:
+    """What all calls of a run have cost."""
+    return sum((cost_of(call.tool, cost) for call in run.ran), Decimal())
+
+
+def _exact(number: float) -> Decimal:
+    return Decimal(repr(number))  # so that three times 0.1 are 0.3

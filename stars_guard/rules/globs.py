@@ -1,0 +1,29 @@
+"""Globs of names of tools: ``*`` stands for any characters, ``?`` for one, and all else for itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+import re2
+
+__all__ = ["is_plain", "matches_any"]
+
+
+def matches_any(name: str, globs: Iterable[str]) -> bool:
+    """Whether one of the globs matches the whole name. Upper and lower case differ, as they do in names of tools."""
+    return any(_compiled(glob).fullmatch(name) is not None for glob in globs)
+
+
+def is_plain(glob: str) -> bool:
+    """Whether the glob is the name of one tool."""
+    return "*" not in glob and "?" not in glob
+
+
+@lru_cache(1024)
+def _compiled(glob: str) -> re.Pattern[str]:
+    parts = re.split(r"([*?])", glob)
+    shape = "".join({"*": ".*", "?": "."}.get(part) or re2.escape(part) for part in parts)
+    found: re.Pattern[str] = re2.compile(f"(?s){shape}")  # in time linear in the name
+    return found

@@ -1,0 +1,150 @@
+"""What the rules of a policy say about one tool call.
+
+Every rule is looked at, and the strictest that applies decides: ``reject`` before ``ask`` before ``allow``. Among rules
+of one action the first in the policy's order is named. Budgets count as rules that come after the rules. Where nothing
+applies, the default decides. So the order of rules never changes what happens, and a rule that a child policy adds
+can't undo one of its parent's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stars_guard.core.messages import ToolCall
+from stars_guard.core.tools import Tool
+from stars_guard.rules._budgets import exceeded, spent
+from stars_guard.rules._condition import Condition, Unknown, activation
+from stars_guard.rules._functions import during
+from stars_guard.rules._steps import Outcome, RuleDecision, Step, strictest
+from stars_guard.rules._tool_check import check
+from stars_guard.rules._values import TooLarge, plain_values
+from stars_guard.rules.globs import matches_any
+from stars_guard.rules.model import Budget, RuleAction, ToolRule
+from stars_guard.rules.run import Origin, RunState
+
+__all__ = ["RuleSet"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    rule: ToolRule
+    condition: Condition | None
+
+
+class RuleSet:
+    """The rules of a policy, compiled. Safe for any number of threads, because nothing is kept between calls.
+
+    Args:
+        rules: in the policy's order.
+        budgets: limits on the run.
+        default: what happens where no rule applies and no budget is exceeded.
+        variables: the policy's ``vars``, which conditions read.
+        cost: what a call of a tool costs, by globs; the highest that matches counts.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[ToolRule] = (),
+        *,
+        budgets: Sequence[Budget] = (),
+        default: RuleAction = "allow",
+        variables: Mapping[str, Any] | None = None,
+        cost: Mapping[str, float] | None = None,
+    ) -> None:
+        self._rules = tuple(_Ready(rule, Condition(rule.when) if rule.when is not None else None) for rule in rules)
+        self._budgets = tuple(budgets)
+        self._default: RuleAction = default
+        self._variables = dict(variables or {})
+        self._cost = dict(cost or {})
+        conditions = [ready.condition for ready in self._rules if ready.condition is not None]
+        self._reads_calls = any(path[:2] == ("run", "calls") for one in conditions for path in one.paths)
+
+    def __bool__(self) -> bool:
+        """Whether it can do anything but allow."""
+        return bool(self._rules or self._budgets or self._default != "allow")
+
+    def decide(
+        self,
+        call: ToolCall,
+        run: RunState | None = None,
+        *,
+        origin: Origin | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> RuleDecision:
+        """What happens to a call. It never raises for what the model wrote.
+
+        Args:
+            run: the run up to the call; None for one that begins with it.
+            origin: tells where a value came from. Without it, a condition that asks can't be evaluated.
+            context: what the app says about the run, such as the user's id and roles.
+        """
+        return strictest(self.explain(call, run, origin=origin, context=context), self._default)
+
+    def explain(
+        self,
+        call: ToolCall,
+        run: RunState | None = None,
+        *,
+        origin: Origin | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> list[Step]:
+        """What each rule and each budget says, in their order. The arguments are those of `decide`."""
+        run = run if run is not None else RunState()
+        with during(run, origin):
+            steps = list(self._of_rules(call, run, context))
+        return [*steps, *exceeded(self._budgets, self._cost, call.name, run)]
+
+    def check_tools(self, tools: Sequence[Tool]) -> None:
+        """Check the rules against an agent's tools, before its first call.
+
+        Raises:
+            PolicyError: a glob matches no tool and its rule is not ``optional``, or a condition reads an argument that
+                no tool has that the rule is about. Every problem is listed, with the nearest name.
+        """
+        check([(ready.rule, ready.condition) for ready in self._rules], self._budgets, self._cost, tools)
+
+    def _of_rules(self, call: ToolCall, run: RunState, context: Mapping[str, Any] | None) -> Iterator[Step]:
+        values: dict[str, Any] | None = None
+        scope: Any = None
+        for ready in self._rules:
+            rule, condition = ready.rule, ready.condition
+            if not matches_any(call.name, rule.tools):
+                yield _step(rule, "another tool")
+            elif condition is None:
+                yield _step(rule, "fires")
+            else:
+                try:
+                    if values is None:
+                        values = self._values(call, run, context)
+                        scope = activation(values)
+                    yield _step(rule, "fires" if condition.holds(scope) else "is false")
+                except TooLarge:
+                    yield _step(rule, "fails", "the arguments are too large, or aren't JSON")
+                except Unknown as exc:
+                    yield _step(rule, "fails", condition.missing_in(values or {}) or str(exc))
+
+    def _values(self, call: ToolCall, run: RunState, context: Mapping[str, Any] | None) -> dict[str, Any]:
+        about: dict[str, Any] = {
+            "tokens": run.tokens,
+            "seconds": float(run.seconds),
+            "cost": float(spent(self._cost, run)),
+            "tools": [one.tool for one in run.ran],
+        }
+        if self._reads_calls:
+            about["calls"] = [
+                {"tool": one.tool, "args": plain_values(one.args), "rejected": one.rejected} for one in run.calls
+            ]
+        return {
+            "args": plain_values(call.arguments),
+            "tool": call.name,
+            "user": list(run.user),
+            "run": about,
+            "vars": self._variables,
+            "context": dict(context or {}),
+        }
+
+
+def _step(rule: ToolRule, outcome: Outcome, why: str = "") -> Step:
+    return Step(name=rule.name, action=rule.action, outcome=outcome, message=rule.message, why=why)

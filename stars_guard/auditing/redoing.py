@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from stars_guard.audit import CallRecord
 from stars_guard.audit.record import Attempt, Review, Segment
 from stars_guard.auditing.findings import Problem
+from stars_guard.core.events import Ruled
 from stars_guard.core.judging import Judgement, Rule, Score, combine
 from stars_guard.decoding import Settings, decoder_of
 from stars_guard.decoding.ledger import affordable, spare
@@ -52,6 +53,12 @@ class _Redo:
     def _decides(self) -> str:
         """How the method chooses a segment; empty where nothing was generated."""
         return decoder_of(self._settings.method).decides if self._settings else ""
+
+    @property
+    def _ruled(self) -> bool:
+        """Whether the rules about tool calls let it through, where there are any."""
+        ruling = self._record.ruling
+        return ruling is None or Ruled(**ruling.model_dump()).lets_through
 
     @property
     def _has_budget(self) -> bool:
@@ -110,9 +117,9 @@ class _Redo:
         return judgement
 
     def _whole(self, attempt: Attempt, judgement: Judgement) -> None:
-        """A text at a stage around the answer: only vetoes decide."""
+        """A text at a stage around the answer: only vetoes decide, and rules about a tool call."""
         _none(attempt)
-        _same("verdict", attempt.verdict, "accepted" if judgement.veto is None else "rejected")
+        _same("verdict", attempt.verdict, "accepted" if judgement.veto is None and self._ruled else "rejected")
 
     def _sampled(self, segment: int, attempt: Attempt, judgement: Judgement, *, taken: bool) -> None:
         if taken:
@@ -169,7 +176,9 @@ class _Redo:
     def _exhausted(self, segment: Segment) -> None:
         assert segment.ended is not None  # noqa: S101
         if self._settings is None:
-            _same("what became of a vetoed text", segment.ended.action, "refuse")
+            ruling, vetoed = self._record.ruling, any(attempt.veto for attempt in segment.attempts)
+            asked = ruling is not None and ruling.action == "ask" and not vetoed
+            _same("what became of a rejected text", segment.ended.action, "ask" if asked else "refuse")
             return
         said = self._settings.on_exhausted
         _same("what happens when attempts run out", segment.ended.action, "refuse" if said == "best" else said)
@@ -198,7 +207,11 @@ class _Redo:
 
     def _finish(self) -> None:
         record, settings = self._record, self._settings
-        if self._open or settings is None:
+        if self._open:
+            return
+        if settings is None:
+            done = [segment.ended.action for segment in record.segments if segment.ended is not None]
+            _same("whether a person is asked", record.finish == "asked", done == ["ask"])
             return
         last = record.segments[-1] if record.segments else None
         kept = [a for a in last.attempts if a.attempt == last.kept] if last is not None else []

@@ -14,6 +14,7 @@ from typing import Any
 
 from stars_guard.core.messages import ToolCall
 from stars_guard.core.tools import Tool
+from stars_guard.core.vocabulary import RuleAction
 from stars_guard.rules._budgets import exceeded, spent
 from stars_guard.rules._condition import Condition, Unknown, activation
 from stars_guard.rules._functions import during
@@ -21,7 +22,7 @@ from stars_guard.rules._steps import Outcome, RuleDecision, Step, strictest
 from stars_guard.rules._tool_check import check
 from stars_guard.rules._values import TooLarge, plain_values
 from stars_guard.rules.globs import matches_any
-from stars_guard.rules.model import Budget, RuleAction, ToolRule
+from stars_guard.rules.model import Budget, ToolRule
 from stars_guard.rules.run import Origin, RunState
 
 __all__ = ["RuleSet"]

@@ -10,6 +10,7 @@ from stars_guard.concealing import concealed
 from stars_guard.core.arguments import text as text_of
 from stars_guard.core.events import Ruled
 from stars_guard.core.messages import Message, ToolCall
+from stars_guard.core.tools import Tool
 from stars_guard.errors import InputError
 from stars_guard.prompting.call_rendering import render_call
 from stars_guard.rules import Origin, RuleDecision, RuleSet, RunState
@@ -25,6 +26,8 @@ class AboutCall(TypedDict, total=False):
         context: what your app says about the run, such as the user's id and roles.
         origin: says where a value came from. Without it, conditions that ask can't be evaluated.
         approved: whether a person has allowed this very call. It settles ``ask`` and nothing else.
+        tool: the tool that is called. Conditions then see its defaults for what the call leaves out, and can't be
+            evaluated where they read a value of another type than the tool's schema says.
         text: the call as judges read it. By default the name and a line for each argument.
         forms: other forms in which somebody will read the call, for judges that veto.
         messages: the conversation before the call.
@@ -35,10 +38,14 @@ class AboutCall(TypedDict, total=False):
     context: Mapping[str, Any] | None
     origin: Origin | None
     approved: bool
+    tool: Tool | None
     text: str | None
     forms: Sequence[str]
     messages: Sequence[Message]
     run_id: str | None
+
+
+_ANY_TOOL = Tool(name="any", description="", parameters={})
 
 
 class GivenCall:
@@ -57,6 +64,7 @@ class GivenCall:
         context: Mapping[str, Any] | None = None,
         origin: Origin | None = None,
         approved: bool = False,
+        tool: Tool | None = None,
         text: str | None = None,
         forms: Sequence[str] = (),
         messages: Sequence[Message] = (),
@@ -68,6 +76,7 @@ class GivenCall:
             "run": (RunState() if run is None else run, RunState),
             "context": ({} if context is None else context, Mapping),
             "approved": (approved, bool),
+            "tool": (_ANY_TOOL if tool is None else tool, Tool),
         }
         for what, (value, kind) in kinds.items():
             if not isinstance(value, kind):
@@ -75,7 +84,7 @@ class GivenCall:
         if origin is not None and not callable(origin):
             raise InputError(f"origin is of the type {type(origin).__name__}", hint="pass a function")
         self._args, self._run, self._context = args, run, context
-        self._origin, self._approved = origin, approved
+        self._origin, self._approved, self._tool = origin, approved, tool
         self.forms = forms_of(forms)
         self.messages = messages_of(messages)
         self.run_id = text_of("run_id", run_id) if run_id is not None else None
@@ -88,7 +97,7 @@ class GivenCall:
         except InputError as exc:  # the model's fault, and nothing that a rule could be asked about
             decision = RuleDecision(action="reject", because="arguments", message=exc.message)
         else:
-            decision = rules.decide(call, self._run, origin=self._origin, context=self._context)
+            decision = rules.decide(call, self._run, origin=self._origin, context=self._context, tool=self._tool)
         return Ruling(decision, approved=self._approved)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import anyio
 
@@ -18,6 +18,7 @@ from stars_guard.backends.base import Backend
 from stars_guard.calling import portal
 from stars_guard.calling.call import Call
 from stars_guard.calling.checks import Checked, Checker
+from stars_guard.calling.given_calls import AboutCall
 from stars_guard.calling.loaded import Given, Loaded
 from stars_guard.calling.options import CallOptions, options_of
 from stars_guard.calling.plan import Plan, Request, messages_of
@@ -27,6 +28,7 @@ from stars_guard.calling.telemetry import OPERATION, PROVIDER, REQUEST_MODEL
 from stars_guard.core.arguments import text, whole_number
 from stars_guard.core.events import Called, Event, Finished, Released
 from stars_guard.core.messages import Message, ToolCall
+from stars_guard.core.tools import Tool
 from stars_guard.core.vocabulary import Stage
 from stars_guard.decoding import AcceptanceRate, shared_row_cost
 from stars_guard.errors import BudgetExhausted, InputError
@@ -194,6 +196,32 @@ class Guard:
             )
         )
 
+    async def check_call(self, name: str, args: Mapping[str, Any], **about: Unpack[AboutCall]) -> Checked:
+        """Decide about a tool call by the rules and the judges of the policy's rail ``tool_call``, with one record.
+
+        The ``action`` of what comes back says whether the tool may run, a person is to be asked, or the call is
+        rejected. A judge's veto rejects the call whatever the rules say. A call whose arguments no rule could read,
+        because they nest too deep or hold half a character, is rejected.
+
+        Args:
+            args: the tool's arguments, as JSON values.
+            about: the run so far, the app's context and more; see `stars_guard.calling.given_calls.AboutCall`.
+
+        Raises:
+            InputError: an argument of this method is of another type, or the guard is closed.
+            ScorerError: a judge cannot be loaded, or failed and the policy says ``raise``.
+        """
+        return await portal.acall(partial(self._checker.check_call, name, args, **about))
+
+    def check_tools(self, tools: Sequence[Tool]) -> None:
+        """Check the policy's rules against an agent's tools. Call it when the agent is built.
+
+        Raises:
+            PolicyError: a rule is about a tool that the agent doesn't have, or reads an argument that its tools don't
+                have. Every problem is listed, with the nearest name.
+        """
+        self._checker.check_tools(tools)
+
     def under(
         self,
         policy: str | Path | Mapping[str, Any] | Policy,
@@ -353,6 +381,10 @@ class Blocking:
         """As `Guard.check`."""
         check = partial(self._guard.check, stage, text, forms=forms, messages=messages)
         return portal.call(partial(check, run_id=run_id, tool_call=tool_call))
+
+    def check_call(self, name: str, args: Mapping[str, Any], **about: Unpack[AboutCall]) -> Checked:
+        """As `Guard.check_call`."""
+        return portal.call(partial(self._guard.check_call, name, args, **about))
 
     def close(self) -> None:
         """As `Guard.aclose`."""

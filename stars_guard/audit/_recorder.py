@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from stars_guard.audit._content import Content, Text
-from stars_guard.audit.record import Attempt, CallRecord, End, Review, ScoreEntry, Segment, Turn
-from stars_guard.core.events import Called, Decision, Ended, Event, Kept, Overrun, Released, Reviewed, Totals
+from stars_guard.audit.record import Attempt, CallRecord, End, Review, Ruling, ScoreEntry, Segment, Turn
+from stars_guard.core.events import Called, Decision, Ended, Event, Kept, Overrun, Released, Reviewed, Ruled, Totals
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Candidate
 from stars_guard.core.vocabulary import ContentMode
@@ -50,6 +50,7 @@ class Recorder:
         self._ended: dict[int, Ended] = {}
         self._overrun: dict[tuple[int, int], int] = {}
         self._review: Reviewed | None = None
+        self._ruled: Ruled | None = None
         self._text: list[str] = []
         self.prompt_reward: float | None = None
 
@@ -80,6 +81,8 @@ class Recorder:
                 self._overrun[event.segment, event.attempt] = event.tokens
             case Reviewed():
                 self._review = event
+            case Ruled():
+                self._ruled = event
             case Released() | Called():
                 self._text.append(event.text)
             case _:
@@ -107,6 +110,7 @@ class Recorder:
             prompt_reward=self.prompt_reward,
             segments=self._segments(),
             review=self._reviewed(),
+            ruling=Ruling(**asdict(self._ruled)) if self._ruled is not None else None,
             answer=self._content.keep(self.text, self._content.accepted),
             finish=finish,
             reason=reason,

@@ -17,11 +17,24 @@ from stars_guard.core.vocabulary import (
     Mode,
     OnError,
     Role,
+    RuleAction,
+    RuledBy,
     Stage,
     Verdict,
 )
 
-__all__ = ["Attempt", "CallRecord", "End", "Review", "RuleEntry", "ScoreEntry", "Segment", "Turn", "read_record"]
+__all__ = [
+    "Attempt",
+    "CallRecord",
+    "End",
+    "Review",
+    "RuleEntry",
+    "Ruling",
+    "ScoreEntry",
+    "Segment",
+    "Turn",
+    "read_record",
+]
 
 
 class _Part(BaseModel):
@@ -101,6 +114,16 @@ class Review(_Part):
     verdict: Verdict
 
 
+class Ruling(_Part):
+    """What the rules decided about a tool call. The fields are those of `stars_guard.core.events.Ruled`."""
+
+    action: RuleAction
+    rule: str | None = None
+    because: RuledBy
+    failed: bool = False
+    approved: bool = False
+
+
 class Segment(_Part):
     """One segment with all its candidates.
 
@@ -137,8 +160,9 @@ class CallRecord(_Part):
         prompt_reward: r(x, ""), the reward of the prompt with an empty answer.
         review: what stays of an answer that ended without a last segment, judged once more as a whole. The answer is
             refused where a judge vetoes it.
+        ruling: what the policy's rules decided about a tool call; None at other stages, and where there are no rules.
         finish: why the answer ended. It can also be ``failed`` or ``cancelled``; at other stages than ``answer`` it is
-            ``passed``, ``redacted`` or ``refused``.
+            ``passed``, ``redacted``, ``refused`` or ``asked``.
         error: the kind of failure when the call failed, never its text.
         totals: the cost of the call, as in `stars_guard.core.events.Totals`.
     """
@@ -168,6 +192,7 @@ class CallRecord(_Part):
     prompt_reward: float | None = None
     segments: tuple[Segment, ...] = ()
     review: Review | None = None
+    ruling: Ruling | None = None
     answer: Text
     finish: AnswerFinish | CheckFinish | FailureFinish
     reason: str = ""

@@ -15,7 +15,9 @@ from pydantic import ValidationError
 from stars_guard.audit import CallRecord
 from stars_guard.audit.record import Attempt, Review, Segment
 from stars_guard.auditing.findings import Problem
+from stars_guard.core.events import Ruled
 from stars_guard.core.judging import Judgement, Rule, Score, combine
+from stars_guard.core.vocabulary import RuleAction
 from stars_guard.decoding import Settings, decoder_of
 from stars_guard.decoding.ledger import affordable, spare
 from stars_guard.decoding.verdict import decide
@@ -53,6 +55,12 @@ class _Redo:
         """How the method chooses a segment; empty where nothing was generated."""
         return decoder_of(self._settings.method).decides if self._settings else ""
 
+    def _action(self, attempt: Attempt) -> RuleAction:
+        """What happens to a text at a stage around the answer, by its judges and the rules about tool calls."""
+        ruling = self._record.ruling
+        ruled = Ruled(**ruling.model_dump()) if ruling is not None else None
+        return Ruled.together(ruled, Judgement(veto=attempt.veto, ask=attempt.ask))
+
     @property
     def _has_budget(self) -> bool:
         return self._settings is not None and self._settings.budget_tokens is not None
@@ -73,7 +81,7 @@ class _Redo:
             self._place[2:] = [f"attempt {attempt.attempt}"]
             judgement = self._judge(attempt)
             if self._settings is None:
-                self._whole(attempt, judgement)
+                self._whole(attempt)
             elif self._decides == "each":
                 self._sampled(segment.index, attempt, judgement, taken=taken)
             else:
@@ -111,11 +119,10 @@ class _Redo:
         _close("reward", attempt.reward, judgement.reward)
         return judgement
 
-    def _whole(self, attempt: Attempt, judgement: Judgement) -> None:
-        """A text at a stage around the answer: only vetoes decide, and judges that ask for a person's word."""
+    def _whole(self, attempt: Attempt) -> None:
+        """A text at a stage around the answer: vetoes, judges that ask for a person's word and rules decide."""
         _none(attempt)
-        passes = judgement.veto is None and judgement.ask is None
-        _same("verdict", attempt.verdict, "accepted" if passes else "rejected")
+        _same("verdict", attempt.verdict, "accepted" if self._action(attempt) == "allow" else "rejected")
 
     def _sampled(self, segment: int, attempt: Attempt, judgement: Judgement, *, taken: bool) -> None:
         if taken:
@@ -172,7 +179,8 @@ class _Redo:
     def _exhausted(self, segment: Segment) -> None:
         assert segment.ended is not None  # noqa: S101
         if self._settings is None:
-            _same("what became of a vetoed text", segment.ended.action, "refuse")
+            asked = self._action(segment.attempts[-1]) == "ask"
+            _same("what became of a rejected text", segment.ended.action, "ask" if asked else "refuse")
             return
         said = self._settings.on_exhausted
         _same("what happens when attempts run out", segment.ended.action, "refuse" if said == "best" else said)
@@ -201,7 +209,11 @@ class _Redo:
 
     def _finish(self) -> None:
         record, settings = self._record, self._settings
-        if self._open or settings is None:
+        if self._open:
+            return
+        if settings is None:
+            done = [segment.ended.action for segment in record.segments if segment.ended is not None]
+            _same("whether a person is asked", record.finish == "asked", done == ["ask"])
             return
         last = record.segments[-1] if record.segments else None
         kept = [a for a in last.attempts if a.attempt == last.kept] if last is not None else []

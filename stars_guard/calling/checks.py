@@ -1,27 +1,31 @@
-"""The stages around an answer: one text, judged whole, with a record of its own."""
+"""The stages around an answer: one text, judged whole, with a record of its own. Of a tool call rules decide too."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Any, Unpack, get_args
 
+from stars_guard.calling.given_calls import AboutCall, GivenCall, Ruling, forms_of
 from stars_guard.calling.loaded import Loaded
 from stars_guard.calling.plan import messages_of
 from stars_guard.calling.portal import to_the_end
 from stars_guard.calling.readings import of_a_text
 from stars_guard.calling.recording import Recording
+from stars_guard.concealing import concealed
 from stars_guard.core.arguments import chosen
 from stars_guard.core.arguments import text as text_of
-from stars_guard.core.events import Decision, Ended, Kept, Released, Totals
+from stars_guard.core.events import Decision, Ended, Kept, Released, Ruled, Totals
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message, ToolCall
 from stars_guard.core.segments import Candidate, Passage
-from stars_guard.core.vocabulary import CheckFinish, Role, Stage, Verdict
+from stars_guard.core.tools import Tool
+from stars_guard.core.vocabulary import CheckFinish, Role, RuleAction, Stage, Verdict
 from stars_guard.errors import InputError
 from stars_guard.policy import Policy
 from stars_guard.prompting.call_rendering import read_call
+from stars_guard.rules import RuleDecision
 from stars_guard.scorers.cascade import Cascade
 
 __all__ = ["Checked", "Checker"]
@@ -36,6 +40,9 @@ class Checked:
         text: what may go on: the text itself, a redacted copy, or nothing.
         reason: why it was rejected, in words, without user text; in mode ``monitor`` also where it is allowed.
         audit_id: of its record; None where the stage has no judges or the mode is ``off``, and nothing was judged.
+        asked: whether a person should decide about a tool call. It is then not allowed as it is.
+        rule: the rule or budget that decided about a tool call; None where none did.
+        message: what that rule says to the model and to the person who is asked.
     """
 
     stage: Stage
@@ -43,6 +50,14 @@ class Checked:
     text: str = field(repr=False)
     reason: str = ""
     audit_id: str | None = None
+    asked: bool = False
+    rule: str | None = None
+    message: str = ""
+
+    @property
+    def action(self) -> RuleAction:
+        """What happens to a tool call: it runs, a person is asked, or it is rejected."""
+        return "allow" if self.allowed else "ask" if self.asked else "reject"
 
 
 _WRITERS: dict[Stage, Role] = {"input": "user", "tool_call": "assistant", "tool_result": "tool", "output": "assistant"}
@@ -56,6 +71,7 @@ class Checker:
         self._policy = policy
         self._loaded = loaded
         self._rails = dict(policy.rails.items())
+        self._rules = policy.rails.tool_call.compiled()
 
     async def check(
         self,
@@ -70,7 +86,7 @@ class Checker:
         """Judge a text. The arguments are those of `Guard.check`."""
         chosen("stage", stage, get_args(Stage))
         text = text_of("the text to check", text)
-        forms = _forms_of(forms)
+        forms = forms_of(forms)
         messages = messages_of(messages)
         calls = _calls_of(stage, text, tool_call)
         if run_id is not None:
@@ -78,20 +94,47 @@ class Checker:
         with self._loaded.in_use():
             if not self._rails[stage].judges or not (text or any(forms)) or self._policy.mode == "off":
                 return Checked(stage=stage, allowed=True, text=text)
-            call_id = uuid.uuid4().hex
-            recording = Recording(
-                self._policy,
-                self._loaded.store,
-                call_id=call_id,
-                seed=0,
-                messages=messages,
-                about={"stage": stage, "role": _WRITERS[stage], "run_id": run_id},
-                span=f"stars_guard.check {stage}",
+            return await self._run(stage, text, forms, messages, run_id, calls)
+
+    def check_tools(self, tools: Sequence[Tool]) -> None:
+        """As `Guard.check_tools`."""
+        self._rules.check_tools(tools)
+
+    async def check_call(self, name: str, args: Mapping[str, Any], **about: Unpack[AboutCall]) -> Checked:
+        """Decide about a tool call. The arguments are those of `Guard.check_call`."""
+        given = GivenCall(name, args, **about)
+        with self._loaded.in_use():
+            if self._policy.mode == "off" or not (self._rules or self._rails["tool_call"].judges):
+                return Checked(stage="tool_call", allowed=True, text=given.text)
+            ruling = given.ruling(self._rules)
+            return await self._run(
+                "tool_call", given.text, given.forms, given.messages, given.run_id, given.calls, ruling
             )
-            async with recording:
-                check = _Check(self._policy, stage, text, tuple(forms), tuple(messages), calls, call_id, recording)
-                recording.follow(check)
-                return await check.run(await self._loaded.cascade(stage))
+
+    async def _run(
+        self,
+        stage: Stage,
+        text: str,
+        forms: Sequence[str],
+        messages: Sequence[Message],
+        run_id: str | None,
+        calls: tuple[ToolCall, ...],
+        ruling: Ruling | None = None,
+    ) -> Checked:
+        call_id = uuid.uuid4().hex
+        recording = Recording(
+            self._policy,
+            self._loaded.store,
+            call_id=call_id,
+            seed=0,
+            messages=messages,
+            about={"stage": stage, "role": _WRITERS[stage], "run_id": run_id},
+            span=f"stars_guard.check {stage}",
+        )
+        async with recording:
+            check = _Check(self._policy, stage, text, tuple(forms), tuple(messages), calls, call_id, recording, ruling)
+            recording.follow(check)
+            return await check.run(await self._loaded.cascade(stage))
 
 
 def _calls_of(stage: Stage, text: str, call: ToolCall | None) -> tuple[ToolCall, ...]:
@@ -103,13 +146,6 @@ def _calls_of(stage: Stage, text: str, call: ToolCall | None) -> tuple[ToolCall,
         raise InputError(f"tool_call is of the type {type(call).__name__}", hint="pass a ToolCall")
     # texts that judges read have no half characters, and may not be a call at all
     return (read_call(text) if call is None else call,)
-
-
-def _forms_of(forms: Sequence[str]) -> tuple[str, ...]:
-    # one string is a sequence too, of characters in which no judge finds anything
-    if isinstance(forms, str) or not isinstance(forms, Sequence) or not all(isinstance(one, str) for one in forms):
-        raise InputError("forms is not a sequence of strings", hint="pass a tuple of strings")
-    return tuple(forms)
 
 
 class _Check:
@@ -125,9 +161,10 @@ class _Check:
         calls: tuple[ToolCall, ...],
         call_id: str,
         recording: Recording,
+        ruling: Ruling | None,
     ) -> None:
         self._policy, self._stage, self._text, self._messages = policy, stage, text, messages
-        self._forms, self._calls = forms, calls
+        self._forms, self._calls, self._ruling = forms, calls, ruling
         self._call_id = call_id
         self._recording = recording
         self._reason = ""
@@ -140,12 +177,13 @@ class _Check:
 
     async def run(self, cascade: Cascade) -> Checked:
         self._recording.judged_by(cascade)
+        if self._ruling is not None:
+            self._recording.add(self._ruling.event)
         try:
             judgement = await self._judge(cascade, self._text, self._forms)
-            blame = judgement.veto or judgement.ask
-            if blame is None:
+            action, self._reason = self._decide(judgement)
+            if action == "allow":
                 return self._pass("passed", self._text, Kept(segment=0, attempt=0, how="accepted"))
-            self._reason = _reason(judgement)
             if self._policy.mode == "monitor":
                 return self._pass("passed", self._text, Kept(segment=0, attempt=0, how="monitored"))
             if self._stage == "tool_result" and self._policy.rails.tool_result.action == "redact":
@@ -154,9 +192,20 @@ class _Check:
                     return self._pass("redacted", clean, Kept(segment=0, attempt=self._attempts - 1, how="accepted"))
         finally:
             await to_the_end(cascade.forget(self._call_id))
-        self._recording.add(Ended(segment=0, action="refuse", reason=self._reason))
-        self._recording.finish("refused", self._reason)
-        return Checked(stage=self._stage, allowed=False, text="", reason=self._reason, audit_id=self._call_id)
+        asked = action == "ask"
+        self._recording.add(Ended(segment=0, action="ask" if asked else "refuse", reason=self._reason))
+        self._recording.finish("asked" if asked else "refused", self._reason)
+        return self._checked(allowed=False, text="", asked=asked)
+
+    def _decide(self, judgement: Judgement) -> tuple[RuleAction, str]:
+        """What happens, and why."""
+        ruling = self._ruling
+        action = Ruled.together(ruling.event if ruling is not None else None, judgement)
+        if judgement.veto is not None:
+            return action, f"vetoed by {judgement.veto}"
+        if ruling is not None and ruling.reason:
+            return action, ruling.reason
+        return action, f"a person is to be asked by {judgement.ask}" if action == "ask" else ""
 
     async def _redact(self, cascade: Cascade, judgement: Judgement) -> str | None:
         """A copy that no judge vetoes; each round takes out what one judge points at, as no other is asked then.
@@ -182,9 +231,11 @@ class _Check:
             forms=forms,
             tool_calls=self._calls,
         )
-        (judgement,) = await cascade.judge([of_a_text(passage, is_call=self._stage == "tool_call")])
-        stopped = bool(judgement.veto or judgement.ask)
-        verdict: Verdict = "rejected" if stopped else "accepted"
+        judgement = Judgement()
+        if not self._is_settled:
+            (judgement,) = await cascade.judge([of_a_text(passage, is_call=self._stage == "tool_call")])
+        action, reason = self._decide(judgement)
+        verdict: Verdict = "accepted" if action == "allow" else "rejected"
         self._recording.add(
             Decision(
                 segment=0,
@@ -192,11 +243,11 @@ class _Check:
                 candidate=Candidate(tokens=(), text=text),
                 judgement=judgement,
                 verdict=verdict,
-                reason=_reason(judgement),
+                reason=reason or "no judge vetoes",
             )
         )
         self._attempts += 1
-        self._rejections += stopped
+        self._rejections += verdict == "rejected"
         self._scored += len(judgement.scores)
         return judgement
 
@@ -205,15 +256,25 @@ class _Check:
         if text:  # only its other forms were judged
             self._recording.add(Released(segment=0, text=text))
         self._recording.finish(finish, self._reason)
+        return self._checked(allowed=finish == "passed", text=text)
+
+    @property
+    def _is_settled(self) -> bool:
+        """Whether the rules reject the call, so that judges need not be asked."""
+        return self._ruling is not None and self._ruling.event.action == "reject" and self._policy.mode == "enforce"
+
+    def _checked(self, *, allowed: bool, text: str, asked: bool = False) -> Checked:
+        decision = self._ruling.decision if self._ruling is not None else RuleDecision(action="allow")
         return Checked(
-            stage=self._stage, allowed=finish == "passed", text=text, reason=self._reason, audit_id=self._call_id
+            stage=self._stage,
+            allowed=allowed,
+            text=text,
+            reason=self._reason,
+            audit_id=self._call_id,
+            asked=asked,
+            rule=concealed(decision.rule) if decision.rule is not None else None,
+            message=concealed(decision.message),
         )
-
-
-def _reason(judgement: Judgement) -> str:
-    if judgement.veto is not None:
-        return f"vetoed by {judgement.veto}"
-    return f"a person is to be asked by {judgement.ask}" if judgement.ask is not None else "no judge vetoes"
 
 
 def _redacted(cascade: Cascade, judgement: Judgement, text: str) -> str:

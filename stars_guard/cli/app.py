@@ -257,6 +257,17 @@ def policy_test(
     _found(not run_cases(Terminal(), policy, cases, allow_python=allow_python))
 
 
+@policy_app.command("explain")
+def policy_explain(
+    policy: PolicyArgument,
+    call: Annotated[Path, typer.Argument(help="JSON or YAML: name, args, and run and context where rules need them")],
+) -> None:
+    """Say what each rule about tool calls says about one call, and which one decides."""
+    from stars_guard.cli.policy import explain_call
+
+    explain_call(Terminal(), policy, call)
+
+
 def _found(something: bool) -> None:
     if something:
         raise typer.Exit(FOUND)

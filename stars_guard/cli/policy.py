@@ -1,4 +1,4 @@
-"""Policies at the terminal: check, show, compare, test."""
+"""Policies at the terminal: check, show, compare, test, explain."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from rich.table import Table
 
 from stars_guard.calling import portal
 from stars_guard.calling.judge_loading import load_judges
+from stars_guard.concealing import concealed
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message, ToolCall
 from stars_guard.core.segments import Passage
 from stars_guard.errors import PolicyError
 from stars_guard.policy import Policy, load_policy, resolve_policy, shipped_policies
-from stars_guard.policy.cases import Case, failures, load_cases
+from stars_guard.policy.cases import Case, failures, load_call, load_cases
 from stars_guard.policy.layers import shown_changes
 from stars_guard.policy.show import annotated, differences
 from stars_guard.policy.tree import key_of
 from stars_guard.prompting.call_rendering import read_call, render_call
 from stars_guard.scorers.options import JudgeOptions
 
-__all__ = ["check_policies", "diff_policies", "list_policies", "run_cases", "show_policy"]
+__all__ = ["check_policies", "diff_policies", "explain_call", "list_policies", "run_cases", "show_policy"]
 
 
 def list_policies(console: Console) -> None:
@@ -85,6 +86,30 @@ def diff_policies(console: Console, first: str, second: str) -> bool:
     return False
 
 
+def explain_call(console: Console, name: str, path: Path) -> None:
+    """What each rule of a policy says about a call, and which one decides.
+
+    Raises:
+        PolicyError: the policy or the call can't be read.
+    """
+    rail, call = load_policy(name).rails.tool_call, load_call(path)
+    rules = rail.compiled()
+    decision = call.decision(rules, call)
+    table = Table("rule", "kind", "action", "here", "why")
+    for step in call.steps(rules, call):
+        style = "bold" if step.name == decision.rule else "" if step.applies else "dim"
+        table.add_row(concealed(step.name), step.because, step.action, step.outcome, step.why, style=style)
+    console.print(table)
+    console.print(concealed(f"{decision.action}: {decision.reason}"), style=_STYLES[decision.action], soft_wrap=True)
+    if decision.message:
+        console.print(f"  {concealed(decision.message)}", soft_wrap=True)
+    if rail.judges:
+        console.print("The judges of rails.tool_call were not asked; a veto of one of them rejects the call.")
+
+
+_STYLES = {"allow": "green", "ask": "yellow", "reject": "red"}
+
+
 def run_cases(console: Console, name: str, path: Path, *, allow_python: bool) -> bool:
     """Whether the policy's judges say of each case what it expects.
 
@@ -138,9 +163,10 @@ def _specs(policy: Policy) -> dict[str, tuple[JudgeOptions, ...]]:
 
 def _report(console: Console, policy: Policy, cases: Sequence[Case], judgements: Sequence[Judgement]) -> bool:
     rules = {stage: {judge.name: judge.rule for judge in specs} for stage, specs in _specs(policy).items()}
+    ruled = policy.rails.tool_call.compiled()
     failed = 0
     for index, (case, judgement) in enumerate(zip(cases, judgements, strict=True)):
-        wrong = list(failures(case, judgement, rules[case.stage]))
+        wrong = list(failures(case, judgement, rules[case.stage], ruled))
         failed += bool(wrong)
         title = case.name or f"case {index + 1}"
         style = "red" if wrong else "green"

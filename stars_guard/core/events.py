@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import InvalidCall, ToolCall
 from stars_guard.core.segments import Candidate
-from stars_guard.core.vocabulary import Action, AnswerFinish, KeptHow, Verdict
+from stars_guard.core.vocabulary import Action, AnswerFinish, KeptHow, RuleAction, RuledBy, Verdict
 from stars_guard.errors import ProtocolError
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Overrun",
     "Released",
     "Reviewed",
+    "Ruled",
     "Totals",
 ]
 
@@ -106,6 +107,41 @@ class Reviewed:
 
     def __post_init__(self) -> None:
         _holds(self, (self.judgement.veto is None) == (self.verdict == "accepted"), "the veto is the verdict")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruled:
+    """The rules have decided about a tool call. The judges of the rail may still veto it.
+
+    Attributes:
+        rule: the rule or budget that decided; None where none did.
+        because: what decided.
+        failed: whether the rule's condition could not be evaluated.
+        approved: whether a person had allowed the call before, which settles ``ask``.
+    """
+
+    action: RuleAction
+    rule: str | None
+    because: RuledBy
+    failed: bool = False
+    approved: bool = False
+
+    def __post_init__(self) -> None:
+        _holds(self, (self.rule is None) == (self.because in ("default", "arguments")), "a rule or a budget has a name")
+
+    @property
+    def lets_through(self) -> bool:
+        """Whether the call may be made, as far as the rules are concerned."""
+        return self.action == "allow" or (self.action == "ask" and self.approved)
+
+    @staticmethod
+    def together(ruled: Ruled | None, judgement: Judgement) -> RuleAction:
+        """What happens to a text, by rules and judges. A veto comes before all that a person could settle."""
+        if judgement.veto is not None:
+            return "reject"
+        if ruled is not None and not ruled.lets_through:
+            return ruled.action
+        return "ask" if judgement.ask is not None and not (ruled is not None and ruled.approved) else "allow"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +237,7 @@ class Finished:
         _holds(self, bool(self.reason) == early, "the reason says why an answer was refused or ended early")
 
 
-Event = Drawing | Decision | Kept | Ended | Overrun | Reviewed | Released | Called | Finished
+Event = Drawing | Decision | Kept | Ended | Overrun | Reviewed | Ruled | Released | Called | Finished
 
 
 def _holds(event: Event, condition: bool, problem: str) -> None:

@@ -23,6 +23,8 @@ __all__ = [
     "OnExhausted",
     "OnWriteError",
     "Role",
+    "RuleAction",
+    "RuledBy",
     "Stage",
     "Verdict",
 ]
@@ -37,8 +39,8 @@ AnswerFinish = Literal["eos", "stop", "length", "budget", "refused", "stopped", 
 """Why the answer ended. ``length``: max_tokens or the context is full; ``budget``: the tokens that a call may generate
 are spent; ``refused``, ``stopped`` and ``raised``: attempts ran out and the policy's on_exhausted said so."""
 
-CheckFinish = Literal["passed", "redacted", "refused"]
-"""What became of one text at a stage around the answer."""
+CheckFinish = Literal["passed", "redacted", "refused", "asked"]
+"""What became of one text at a stage around the answer. ``asked``: a person decides about a tool call."""
 
 FailureFinish = Literal["failed", "cancelled"]
 """The call ended with an error, or its caller went away."""
@@ -50,8 +52,15 @@ KeptHow = Literal["accepted", "best", "monitored", "unjudged"]
 """Why a segment became part of the answer: it was accepted; it was the best when attempts or tokens ran out, or by the
 method itself; the mode is ``monitor``; or there is no judge."""
 
-Action = Literal["refuse", "stop", "raise"]
-"""What happens when no candidate of a segment was kept."""
+Action = Literal["refuse", "stop", "raise", "ask"]
+"""What happens when no candidate of a segment was kept. ``ask``: the candidate is a tool call, and a person decides."""
+
+RuleAction = Literal["allow", "ask", "reject"]
+"""What happens to a tool call, from the loosest to the strictest: the tool runs, a person is asked first, or it doesn't
+run."""
+
+RuledBy = Literal["rule", "budget", "default", "arguments"]
+"""What decided about a tool call: a rule, a budget, the rail's default, or that its arguments can't be read."""
 
 Mode = Literal["enforce", "monitor", "off"]
 """Whether rejected text is withheld, only logged, or not judged at all."""

@@ -15,7 +15,7 @@ from stars_guard.errors import PolicyError
 from stars_guard.policy._files import FileState, look_at
 from stars_guard.policy._model import Policy
 from stars_guard.policy._problems import describe
-from stars_guard.policy.layers import judge_key, merge, shown_changes
+from stars_guard.policy.layers import NAMED, judge_key, merge, shown_changes
 from stars_guard.policy.tree import (
     Loc,
     Node,
@@ -147,7 +147,7 @@ def _allowed(parent: Resolved, child: Policy, merged: Node, overrides: set[str |
     """What a child loosens, in words.
 
     Args:
-        overrides: who may loosen: judges by their `judge_key`, and None for the top level.
+        overrides: who may loosen: judges, rules and budgets by their `judge_key`, and None for the top level.
 
     Raises:
         PolicyError: something is looser and has no ``override: true``.
@@ -160,7 +160,7 @@ def _allowed(parent: Resolved, child: Policy, merged: Node, overrides: set[str |
         if change.judge in overrides:
             allowed.append(where)
         else:
-            where_to = "in the judge" if change.judge else "at the top"
+            where_to = f"in the {change.kind}" if change.judge else "at the top"
             refused.append(f"{where}; write `override: true` {where_to} to allow it")
     if refused:
         raise PolicyError("\n".join(refused))
@@ -171,24 +171,25 @@ def _without_overrides(layer: Node) -> tuple[Node, set[str | None]]:
     """The layer without its keys ``override``, and who had one that is true: judge keys, and None for the top level."""
     overrides: set[str | None] = {None} if _override(layer) else set()
     layer = _without(layer, "override")
-    for path, judges in list(_judge_lists(layer)):
-        for index, judge in enumerate(judges.value):
-            name = judge.value.get("name") if isinstance(judge.value, dict) else None
-            if name is not None and _override(judge):
+    for path, items in list(_named_lists(layer)):
+        for index, item in enumerate(items.value):
+            name = item.value.get("name") if isinstance(item.value, dict) else None
+            if name is not None and _override(item):
                 overrides.add(judge_key(path, str(name.value)))
-            layer = with_node(layer, (*path, index), _without(judge, "override"))
+            layer = with_node(layer, (*path, index), _without(item, "override"))
     return layer, overrides
 
 
-def _judge_lists(layer: Node) -> Iterator[tuple[tuple[str, ...], Node]]:
-    """The lists of judges in a layer, with their paths: the policy's own and those of its rails."""
+def _named_lists(layer: Node) -> Iterator[tuple[tuple[str, ...], Node]]:
+    """The lists of judges, rules and budgets in a layer, with their paths: the policy's own and those of its rails."""
     rails = layer.value.get("rails")
     stages = rails.value if rails is not None and isinstance(rails.value, dict) else {}
     holders: list[tuple[Loc, Node]] = [((), layer), *((("rails", stage), rail) for stage, rail in stages.items())]
     for path, holder in holders:
-        judges = holder.value.get("judges") if isinstance(holder.value, dict) else None
-        if judges is not None and isinstance(judges.value, list):
-            yield (*(str(part) for part in path), "judges"), judges
+        for key in NAMED if isinstance(holder.value, dict) else ():
+            items = holder.value.get(key)
+            if items is not None and isinstance(items.value, list):
+                yield (*(str(part) for part in path), key), items
 
 
 def _without(node: Node, key: str) -> Node:

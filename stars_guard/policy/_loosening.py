@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 from stars_guard.decoding import Decoding, decoder_of
 from stars_guard.policy._model import Audit, AuditContent, Policy, Refusal, SamplingSpec
-from stars_guard.policy._rails import Rail, ToolResultRail
+from stars_guard.policy._rails import Rail, ToolCallRail, ToolResultRail
+from stars_guard.policy._rule_loosening import looser_budget, looser_rule, lowers_cost, replaces_variable
 from stars_guard.scorers.options import JudgeOptions, Loosening
 
 __all__ = ["JUDGE_RULES", "RULES", "Change", "changes", "judge_key"]
@@ -28,7 +29,7 @@ class Change:
     """One thing that a child lets through.
 
     Attributes:
-        judge: the `judge_key` of the judge that it belongs to; None for the top level.
+        judge: the `judge_key` of the judge, rule or budget that it belongs to; None for the top level.
         loc: its path in the child.
         was: its path in the parent.
         text: in a few words. It may hold values of both.
@@ -38,6 +39,12 @@ class Change:
     loc: Loc
     was: Loc
     text: str
+
+    @property
+    def kind(self) -> str:
+        """What it belongs to: a judge, a rule or a budget."""
+        lists = [part for part in self.was if part in ("judges", "rules", "budgets")]
+        return str(lists[0]).removesuffix("s") if lists else "policy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,11 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule]] = {
     # less text is less to leak, and what was decided stays in the record
     AuditContent: dict.fromkeys(AuditContent.model_fields, _ordered("full", "redacted", "hash", "none")),
     Rail: {},
+    ToolCallRail: {
+        "default": _ordered("allow", "ask", "reject"),
+        "vars": lambda old, new, sides: replaces_variable(old, new),
+        "cost": lambda old, new, sides: lowers_cost(old, new),
+    },
     ToolResultRail: {"action": _ordered("redact", "replace")},
 }
 """By model and field. What holds other models, such as ``decoding`` and ``judges``, is gone into."""
@@ -185,6 +197,31 @@ def changes(parent: Policy, child: Policy) -> Iterator[Change]:
     theirs = dict(child.rails.items())
     for stage, rail in parent.rails.items():
         yield from _of_judges(("rails", stage, "judges"), rail.judges, theirs[stage].judges, sides)
+    yield from _of_rules(parent.rails.tool_call, child.rails.tool_call)
+
+
+def _of_rules(before: ToolCallRail, after: ToolCallRail) -> Iterator[Change]:
+    """Rules and budgets that are gone, what those that are left let through, and new rules that allow more."""
+    effective = before.default != "allow"
+    for key in ("rules", "budgets"):
+        path: Loc = ("rails", "tool_call", key)
+        at = {part.name: index for index, part in enumerate(getattr(after, key))}
+        known = {part.name: number for number, part in enumerate(getattr(before, key))}
+        for name, number in known.items():
+            old = getattr(before, key)[number]
+            own, was = judge_key(path, name), (*path, number)
+            if name not in at:
+                if key == "budgets" or old.action != "allow":
+                    yield Change(own, path, was, f"{key.removesuffix('s')} {name!r} is not there")
+                continue
+            new = getattr(after, key)[at[name]]
+            found = looser_rule(old, new, effective) if key == "rules" else looser_budget(old, new)
+            for field, text in found:
+                yield Change(own, (*path, at[name], field), (*was, field), text)
+        for name, index in at.items():
+            if name not in known and effective and getattr(after, key)[index].action == "allow":
+                text = f"it allows what the parent's default {before.default} does not"
+                yield Change(judge_key(path, name), (*path, index), path, text)
 
 
 def _of_model(old: BaseModel, new: BaseModel, loc: Loc, sides: _Sides) -> Iterator[tuple[Loc, str]]:
@@ -193,8 +230,8 @@ def _of_model(old: BaseModel, new: BaseModel, loc: Loc, sides: _Sides) -> Iterat
     for field, described in type(old).model_fields.items():
         here = (*loc, described.alias or field)
         before, after = getattr(old, field), getattr(new, field)
-        if field == "judges":
-            continue
+        if field in ("judges", "rules", "budgets"):
+            continue  # compared by name
         if isinstance(old, Audit) and isinstance(new, Audit) and field == "content":
             for (*_, kind), text in _of_model(old.contents, new.contents, (), sides):
                 yield here, f"{kind}: {text}"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self, get_args
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from stars_guard.core.vocabulary import Stage
+from stars_guard.core.vocabulary import RuleAction, Stage
 from stars_guard.policy._judges import JudgeSpec
+from stars_guard.rules import Budget, RuleSet, ToolRule
 from stars_guard.scorers.options import Strict, no_twins
 
-__all__ = ["Rail", "Rails", "ToolResultRail"]
+__all__ = ["Rail", "Rails", "ToolCallRail", "ToolResultRail"]
 
 
 class Rail(Strict):
@@ -30,6 +34,49 @@ class Rail(Strict):
         return judges
 
 
+class ToolCallRail(Rail):
+    """Judges and rules of what a tool is called with, before it runs.
+
+    Every rule is looked at, and the strictest that applies decides: reject, then ask, then allow. Budgets count as
+    rules. Where none applies, ``default`` decides. A judge's veto rejects whatever the rules say.
+    """
+
+    rules: tuple[ToolRule, ...] = Field((), strict=False, description="which calls run, are asked about or rejected")
+    default: RuleAction = Field("allow", description="what happens to a call that no rule and no budget applies to")
+    vars: Mapping[Annotated[str, Field(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\z")], JsonValue] = Field(
+        {}, description="values that conditions read as vars.name"
+    )
+    budgets: tuple[Budget, ...] = Field((), strict=False, description="what a run may use")
+    cost: Mapping[str, Annotated[float, Field(ge=0)]] = Field(
+        {}, description="what a call of a tool costs, by globs; the highest that matches counts"
+    )
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        no_twins("rules or budgets", [part.name for part in (*self.rules, *self.budgets)])
+        return self
+
+    @model_validator(mode="after")
+    def _variables_exist(self) -> Self:
+        problems: list[InitErrorDetails] = []
+        for index, rule in enumerate(self.rules):
+            for name in rule.variables - {*self.vars}:
+                near = difflib.get_close_matches(name, self.vars, 1)
+                known = f"there are {', '.join(self.vars)}" if self.vars else "the policy has no vars"
+                meant = f"did you mean `vars.{near[0]}`?" if near else known
+                text = PydanticCustomError(
+                    "variable", "unknown name `vars.{name}`; {meant}", {"name": name, "meant": meant}
+                )
+                problems.append(InitErrorDetails(type=text, loc=("rules", index, "when"), input=None))
+        if problems:
+            raise ValidationError.from_exception_data("ToolCallRail", problems)
+        return self
+
+    def compiled(self) -> RuleSet:
+        """The rules, ready to decide. Keep them: compiling takes longer than deciding."""
+        return RuleSet(self.rules, budgets=self.budgets, default=self.default, variables=self.vars, cost=self.cost)
+
+
 class ToolResultRail(Rail):
     """Judges of what a tool gave back, before the model reads it."""
 
@@ -44,7 +91,9 @@ class Rails(Strict):
     """Judges of the stages around the answer. A stage without judges is not looked at."""
 
     input: Rail = Field(Rail(), description="what the user says; vetoed, the answer is the refusal")
-    tool_call: Rail = Field(Rail(), description="a tool's name and arguments; vetoed, the tool does not run")
+    tool_call: ToolCallRail = Field(
+        ToolCallRail(), description="a tool's name and arguments; vetoed or rejected, the tool does not run"
+    )
     tool_result: ToolResultRail = Field(ToolResultRail(), description="what a tool gave back")
     output: Rail = Field(Rail(), description="every answer, besides the policy's judges, whoever wrote it")
 

@@ -1,20 +1,23 @@
-"""Unit tests of a policy: texts, and what its judges should say of them."""
+"""Unit tests of a policy: texts and tool calls, and what its judges and rules should say of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from stars_guard.core.judging import Judgement, Rule, Score
-from stars_guard.core.vocabulary import Stage
+from stars_guard.core.messages import ToolCall
+from stars_guard.core.tools import Tool
+from stars_guard.core.vocabulary import RuleAction, Stage
 from stars_guard.errors import PolicyError
 from stars_guard.policy._problems import plain_problems
 from stars_guard.policy.tree import plain, read_tree
+from stars_guard.rules import OriginName, PastCall, RuleDecision, RuleSet, RunState, Step
 
-__all__ = ["Case", "failures", "load_cases"]
+__all__ = ["Case", "CaseCall", "Situation", "failures", "load_call", "load_cases"]
 
 
 class _Strict(BaseModel):
@@ -49,11 +52,78 @@ class Call(_Strict):
     args: dict[str, JsonValue] = Field(default_factory=dict)
 
 
+class _Past(_Strict):
+    tool: str
+    args: dict[str, JsonValue] = Field(default_factory=dict)
+    result: str | None = None
+    rejected: bool = False
+
+
+class _Run(_Strict):
+    """A run so far. The fields are those of `stars_guard.rules.RunState`."""
+
+    calls: tuple[_Past, ...] = ()
+    tokens: int = Field(0, ge=0)
+    seconds: float = Field(0, ge=0)
+    user: tuple[str, ...] = ()
+    system: tuple[str, ...] = ()
+
+
+class Situation(_Strict):
+    """What rules see besides the call.
+
+    Attributes:
+        context: what the app would say about the run.
+        origins: where the values of arguments came from, by the argument's name.
+        parameters: the JSON schema of the tool's arguments.
+    """
+
+    run: _Run = _Run()
+    context: dict[str, JsonValue] = Field(default_factory=dict)
+    origins: dict[str, OriginName] = Field(default_factory=dict)
+    parameters: dict[str, JsonValue] | None = None
+
+    def steps(self, rules: RuleSet, call: Call) -> list[Step]:
+        """What each rule and budget says about a call."""
+        return rules.explain(_tool_call(call), **self._seen(call))
+
+    def decision(self, rules: RuleSet, call: Call) -> RuleDecision:
+        """What happens to a call, as far as the rules are concerned."""
+        return rules.decide(_tool_call(call), **self._seen(call))
+
+    def _seen(self, call: Call) -> dict[str, Any]:
+        known = self.parameters
+        tool = Tool(name=call.name, description="", parameters=known) if known is not None else None
+        return {"run": self._state, "origin": self._origin_of(call), "context": self.context, "tool": tool}
+
+    @property
+    def _state(self) -> RunState:
+        run = self.run
+        calls = tuple(PastCall(**dict(call)) for call in run.calls)
+        return RunState(calls=calls, tokens=run.tokens, seconds=run.seconds, user=run.user, system=run.system)
+
+    def _origin_of(self, call: Call) -> Callable[[object], str]:
+        known = [(call.args[name], origin) for name, origin in self.origins.items() if name in call.args]
+
+        def origin(value: object) -> str:
+            return next(found for given, found in known if given == value)
+
+        return origin
+
+
+class CaseCall(Call, Situation):
+    """A call with its run so far, in a file of its own."""
+
+
+def _tool_call(call: Call) -> ToolCall:
+    return ToolCall(id="", name=call.name, arguments=call.args)
+
+
 Expected = Literal["vetoes", "asks", "allows"] | Range
 
 
-class Case(_Strict):
-    """One text and what should be said of it.
+class Case(Situation):
+    """One text or tool call, and what should be said of it.
 
     Attributes:
         stage: whose judges are asked: those of answers, or those of a rail.
@@ -61,6 +131,8 @@ class Case(_Strict):
         expect: whether any judge of the policy should veto the answer, or ask for a person's word about it.
         reward: bounds of the policy's reward.
         judges: by name: ``vetoes``, ``asks``, ``allows`` or bounds of the score.
+        action: what should happen to the call, by rules and judges together.
+        rule: the rule or budget that should decide about the call.
     """
 
     name: str = ""
@@ -71,6 +143,8 @@ class Case(_Strict):
     expect: Literal["vetoed", "asked", "allowed"] | None = None
     reward: Range | None = None
     judges: dict[str, Expected] = Field(default_factory=dict)
+    action: RuleAction | None = None
+    rule: str | None = None
 
     @model_validator(mode="after")
     def _has_one_text(self) -> Self:
@@ -81,9 +155,20 @@ class Case(_Strict):
         return self
 
     @model_validator(mode="after")
+    def _has_a_call(self) -> Self:
+        about = [
+            name
+            for name in ("run", "context", "origins", "parameters", "action", "rule")
+            if name in self.model_fields_set
+        ]
+        if about and self.call is None:
+            raise ValueError(f"{about[0]} is about a call: give call")
+        return self
+
+    @model_validator(mode="after")
     def _expects_something(self) -> Self:
-        if self.expect is None and self.reward is None and not self.judges:
-            raise ValueError("give expect, reward or judges: a case that expects nothing cannot fail")
+        if not self.judges and all(each is None for each in (self.expect, self.reward, self.action, self.rule)):
+            raise ValueError("give expect, reward, judges, action or rule: a case that expects nothing cannot fail")
         return self
 
 
@@ -104,13 +189,31 @@ def load_cases(path: Path) -> tuple[Case, ...]:
         raise PolicyError("\n".join(plain_problems(tree, exc))) from exc
 
 
-def failures(case: Case, judgement: Judgement, rules: Mapping[str, Rule]) -> Iterator[str]:
+def load_call(path: Path) -> CaseCall:
+    """Read a call with its run so far, from YAML or JSON.
+
+    Raises:
+        PolicyError: it is not such a file; the message lists every problem.
+    """
+    tree = read_tree(path)
+    try:
+        return CaseCall.model_validate(plain(tree))
+    except ValidationError as exc:
+        raise PolicyError("\n".join(plain_problems(tree, exc))) from None
+
+
+def failures(
+    case: Case, judgement: Judgement, rules: Mapping[str, Rule], ruled: RuleSet | None = None
+) -> Iterator[str]:
     """What is not as the case expects.
 
     Args:
         judgement: of all judges, each asked.
         rules: of the policy's judges by name.
+        ruled: the policy's rules about tool calls.
     """
+    if case.call is not None and ruled is not None:
+        yield from _ruled(case, case.decision(ruled, case.call), judgement)
     said = "vetoed" if judgement.veto else "asked" if judgement.ask else "allowed"
     if case.expect not in (None, said):
         yield f"expected {case.expect}, but {judgement.veto or judgement.ask or 'no judge vetoes'}"
@@ -124,6 +227,18 @@ def failures(case: Case, judgement: Judgement, rules: Mapping[str, Rule]) -> Ite
             yield f"{name}: the policy has no such judge; it has {', '.join(rules) or 'none'}"
         elif problem := _said(expected, scores[name], rules[name]):
             yield f"{name}: {problem}"
+
+
+def _ruled(case: Case, decision: RuleDecision, judgement: Judgement) -> Iterator[str]:
+    action, why = decision.action, decision.reason
+    if judgement.veto is not None and action != "reject":
+        action, why = "reject", f"vetoed by {judgement.veto}"
+    elif judgement.ask is not None and action == "allow":
+        action, why = "ask", f"{judgement.ask} asks"
+    if case.action is not None and action != case.action:
+        yield f"expected {case.action}, but {action}: {why}"
+    if case.rule is not None and decision.rule != case.rule:
+        yield f"expected rule {case.rule!r} to decide, but {decision.reason} does"
 
 
 def _said(expected: Expected, score: Score, rule: Rule) -> str | None:

@@ -9,11 +9,15 @@ from stars_guard.policy._loosening import Change, changes, judge_key
 from stars_guard.policy._model import Policy
 from stars_guard.policy.tree import Loc, Node, variable_in
 
-__all__ = ["judge_key", "loosened", "merge", "shown_changes"]
+__all__ = ["NAMED", "judge_key", "loosened", "merge", "shown_changes"]
 
 
-def merge(parent: Node, child: Node, named: Collection[str] = ("judges",)) -> Node:
-    """The child on top of the parent: mappings key by key, judges by name, all else replaced.
+NAMED = ("judges", "rules", "budgets")
+"""The lists of a policy and its rails whose items are merged by their ``name``."""
+
+
+def merge(parent: Node, child: Node, named: Collection[str] = NAMED) -> Node:
+    """The child on top of the parent: mappings key by key, judges and rules by name, all else replaced.
 
     Args:
         named: keys of lists whose items are merged by their ``name``. Each type of judge says which it has.

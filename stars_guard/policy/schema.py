@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from stars_guard.policy._judges import JUDGES, judge_types, own_judge_types
 from stars_guard.policy._model import Policy
+from stars_guard.policy.layers import NAMED
 
 __all__ = ["own_schema_text", "policy_schema", "schema_text"]
 
@@ -38,13 +39,14 @@ def policy_schema(types: Sequence[str] | None = None) -> dict[str, Any]:
     top["override"] = {"type": "boolean", "description": "lets the top level loosen what the parent says"}
     changed = {
         "type": "object",
-        "description": "a parent's judge, changed; override: true lets it be loosened",
+        "description": "a parent's judge, rule or budget, changed; override: true lets it be loosened",
         "properties": {"name": {"type": "string"}, "override": {"type": "boolean"}},
         "required": ["name"],
     }
-    for rail in ("Rail", "ToolResultRail"):
-        listed = defs[rail]["properties"]["judges"]
-        listed["items"] = {"anyOf": [listed["items"], changed]}
+    for rail in ("Rail", "ToolCallRail", "ToolResultRail"):
+        for key in NAMED:
+            if (listed := defs[rail]["properties"].get(key)) is not None:
+                listed["items"] = {"anyOf": [listed["items"], changed]}
     schema["if"] = {"required": ["extends"]}
     schema["then"] = {"properties": {"judges": {"items": {"anyOf": [judges["items"], changed]}}}}
     schema["else"] = {"required": schema.pop("required"), "properties": {"judges": {"items": judges.pop("items")}}}

@@ -28,7 +28,27 @@ def annotated(resolved: Resolved) -> str:
     writer.width = 4096
     writer.dump(data, out)
     notes = "".join(f"# loosened: {note}\n" for note in resolved.loosened)
-    return concealed(notes + out.getvalue())
+    return concealed(notes + "".join(f"# {line}\n" for line in _order(resolved)) + out.getvalue())
+
+
+def _order(resolved: Resolved) -> Iterator[str]:
+    """How rules, budgets and the default of tool calls decide, from the strictest; nothing where there are none."""
+    rail = resolved.policy.rails.tool_call
+    if not rail.compiled():
+        return
+    yield "tool calls: every rule is looked at, and the strictest that applies decides:"
+    for action in ("reject", "ask", "allow"):
+        for key in ("rules", "budgets"):
+            for index, part in enumerate(getattr(rail, key)):
+                if part.action == action:
+                    loc = ("rails", "tool_call", key, index)
+                    name, about = (
+                        f"${{{variable}}}" if (variable := variable_in(resolved.tree, (*loc, field))) else shown
+                        for field, shown in (("name", part.name), ("tools", ", ".join(part.tools)))
+                    )
+                    when = ", under its condition" if getattr(part, "when", None) is not None else ""
+                    yield f"  {action}: {key.removesuffix('s')} {name} ({about}){when}"
+    yield f"  otherwise: {rail.default} (default)"
 
 
 def _with_comments(value: Any, node: Node | None) -> Any:

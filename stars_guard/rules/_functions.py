@@ -53,6 +53,8 @@ def _origin(value: Any) -> str:
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _ODD = re.compile(r"[\s\\\x00-\x1f\x7f]")
+_ADDRESS = re.compile(r"""(?:mailto:)?[^@,;:<>()\[\]"/?#]+@([^@,;:<>()\[\]"/?#]+)""")
+_BARE = re.compile(r"[^@:/?#]+(?::[0-9]+)?(?:[/?#].*)?", re.DOTALL)
 
 
 def _domain(text: str) -> str:
@@ -63,9 +65,12 @@ def _domain(text: str) -> str:
     """
     if _ODD.search(text):
         raise ValueError("not a URL")
-    if not _SCHEME.match(text):
-        local, at, address = text.rpartition("@")
-        text = "//" + (address if at and local and "/" not in local else text)
+    if address := _ADDRESS.fullmatch(text):
+        text = f"//{address[1]}"
+    elif not _SCHEME.match(text):
+        if not _BARE.fullmatch(text):  # a browser reads http:example.org, and a list of addresses has many domains
+            raise ValueError("not a URL")
+        text = f"//{text}"
     host = urlsplit(text).hostname
     if not host or "%" in host:
         raise ValueError("not a URL")

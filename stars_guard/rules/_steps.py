@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from stars_guard.rules.model import RuleAction
+from stars_guard.core.vocabulary import RuleAction, RuledBy
 
-__all__ = ["Because", "Outcome", "RuleDecision", "Step", "strictest"]
-
-Because = Literal["rule", "budget", "default"]
-"""What decided about a call."""
+__all__ = ["Outcome", "RuleDecision", "Step", "strictest"]
 
 Outcome = Literal["fires", "fails", "is false", "another tool", "within"]
 """What a rule or budget says about a call; see `Step`."""
@@ -24,7 +21,7 @@ class RuleDecision:
     """What happens to a call.
 
     Attributes:
-        rule: the rule or budget that decided; None where the default did.
+        rule: the rule or budget that decided; None where none did.
         message: what to tell the model or the person who is asked; it may be empty, and never holds an argument.
         because: what decided.
         failed: whether the rule's condition could not be evaluated.
@@ -33,14 +30,14 @@ class RuleDecision:
     action: RuleAction
     rule: str | None = None
     message: str = ""
-    because: Because = "default"
+    because: RuledBy = "default"
     failed: bool = False
 
     @property
     def reason(self) -> str:
         """What decided, in words, without user text."""
         if self.rule is None:
-            return f"the default is {self.action}"
+            return f"the default is {self.action}" if self.because == "default" else self.message
         failed = ", whose condition can't be evaluated" if self.failed else ""
         return f"{self.because} {self.rule!r}{failed}"
 
@@ -59,7 +56,7 @@ class Step:
     name: str
     action: RuleAction
     outcome: Outcome
-    because: Because = "rule"
+    because: RuledBy = "rule"
     message: str = ""
     why: str = ""
 

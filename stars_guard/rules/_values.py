@@ -1,6 +1,6 @@
 """The arguments of a call as conditions see them: JSON values, bounded in size.
 
-The model writes the arguments, and so may an attacker. What isn't a JSON value becomes a `_Unreadable`, which CEL
+The model writes the arguments, and so may an attacker. What isn't a JSON value becomes a `Unreadable`, which CEL
 can't convert: a condition that looks at it can't be evaluated, and one that doesn't is not disturbed.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from stars_guard.core.arguments import has_lone_surrogate
 from stars_guard.core.nesting import MOST_NESTED
 
-__all__ = ["MOST_CHARACTERS", "MOST_VALUES", "TooLarge", "plain_values"]
+__all__ = ["MOST_CHARACTERS", "MOST_VALUES", "UNREADABLE", "TooLarge", "Unreadable", "plain_values"]
 
 MOST_CHARACTERS = 200_000
 """Characters in all texts and keys of a call's arguments together."""
@@ -26,7 +26,7 @@ class TooLarge(Exception):
     """Arguments that are too large, or nest too deep, for conditions to be evaluated."""
 
 
-class _Unreadable:
+class Unreadable:
     """Stands for a value that isn't one of JSON's."""
 
     __slots__ = ()
@@ -35,7 +35,8 @@ class _Unreadable:
         return "unreadable"
 
 
-_UNREADABLE = _Unreadable()
+UNREADABLE = Unreadable()
+"""The one that there is."""
 
 
 def plain_values(args: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def plain_values(args: Mapping[str, Any]) -> dict[str, Any]:
         left[0] -= len(value)
         if left[0] < 0:
             raise TooLarge
-        return _UNREADABLE if has_lone_surrogate(value) else str(value)
+        return UNREADABLE if has_lone_surrogate(value) else str(value)
 
     def copy(value: Any, depth: int) -> Any:
         left[1] -= 1
@@ -61,17 +62,17 @@ def plain_values(args: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, str):
             return text(value)
         if isinstance(value, int):
-            return int(value) if -(1 << 63) <= value < 1 << 64 else _UNREADABLE
+            return int(value) if -(1 << 63) <= value < 1 << 64 else UNREADABLE
         if isinstance(value, float):
-            return float(value) if math.isfinite(value) else _UNREADABLE
+            return float(value) if math.isfinite(value) else UNREADABLE
         if isinstance(value, Mapping):
             return {key(name): copy(item, depth + 1) for name, item in value.items()}
-        if isinstance(value, list | tuple):
+        if isinstance(value, list | tuple | set | frozenset):  # an app's context may hold sets
             return [copy(item, depth + 1) for item in value]
-        return _UNREADABLE
+        return UNREADABLE
 
     def key(name: Any) -> str:
-        if not isinstance(name, str) or isinstance(found := text(name), _Unreadable):
+        if not isinstance(name, str) or isinstance(found := text(name), Unreadable):
             raise TooLarge  # a mapping with such a key is none of JSON's, and nothing can be said about its fields
         return str(found)
 

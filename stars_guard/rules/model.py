@@ -7,12 +7,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from stars_guard.core.vocabulary import RuleAction
 from stars_guard.rules._condition import Condition, ConditionError
 
-__all__ = ["Budget", "RuleAction", "ToolRule"]
-
-RuleAction = Literal["allow", "ask", "reject"]
-"""What happens to a call, from the loosest to the strictest: the tool runs, a person is asked first, it doesn't run."""
+__all__ = ["Budget", "ToolRule"]
 
 Glob = Annotated[str, Field(min_length=1, max_length=256)]
 Globs = Annotated[tuple[Glob, ...], Field(min_length=1, strict=False)]
@@ -58,6 +56,12 @@ class ToolRule(_Part):
             except ConditionError as exc:
                 raise ValueError(str(exc)) from None
         return when
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """Names of the policy's ``vars`` that the condition reads."""
+        paths = Condition(self.when).paths if self.when is not None else ()
+        return frozenset(str(path[1]) for path in paths if path[0] == "vars" and len(path) > 1)
 
 
 class Budget(_Part):

@@ -8,20 +8,22 @@ can't undo one of its parent's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stars_guard.core.messages import ToolCall
 from stars_guard.core.tools import Tool
+from stars_guard.core.vocabulary import RuleAction
 from stars_guard.rules._budgets import exceeded, spent
 from stars_guard.rules._condition import Condition, Unknown, activation
 from stars_guard.rules._functions import during
+from stars_guard.rules._schemas import fitted
 from stars_guard.rules._steps import Outcome, RuleDecision, Step, strictest
 from stars_guard.rules._tool_check import check
-from stars_guard.rules._values import TooLarge, plain_values
+from stars_guard.rules._values import UNREADABLE, TooLarge, plain_values
 from stars_guard.rules.globs import matches_any
-from stars_guard.rules.model import Budget, RuleAction, ToolRule
+from stars_guard.rules.model import Budget, ToolRule
 from stars_guard.rules.run import Origin, RunState
 
 __all__ = ["RuleSet"]
@@ -72,6 +74,7 @@ class RuleSet:
         *,
         origin: Origin | None = None,
         context: Mapping[str, Any] | None = None,
+        tool: Tool | None = None,
     ) -> RuleDecision:
         """What happens to a call. It never raises for what the model wrote.
 
@@ -79,8 +82,11 @@ class RuleSet:
             run: the run up to the call; None for one that begins with it.
             origin: tells where a value came from. Without it, a condition that asks can't be evaluated.
             context: what the app says about the run, such as the user's id and roles.
+            tool: the tool that is called. Conditions then see its defaults for what the call leaves out, and can't be
+                evaluated where they read a value of another type than the tool's schema says.
         """
-        return strictest(self.explain(call, run, origin=origin, context=context), self._default)
+        steps = self.explain(call, run, origin=origin, context=context, tool=tool)
+        return strictest(steps, self._default)
 
     def explain(
         self,
@@ -89,11 +95,12 @@ class RuleSet:
         *,
         origin: Origin | None = None,
         context: Mapping[str, Any] | None = None,
+        tool: Tool | None = None,
     ) -> list[Step]:
         """What each rule and each budget says, in their order. The arguments are those of `decide`."""
         run = run if run is not None else RunState()
         with during(run, origin):
-            steps = list(self._of_rules(call, run, context))
+            steps = list(self._of_rules(call, lambda: self._values(call, run, context, tool)))
         return [*steps, *exceeded(self._budgets, self._cost, call.name, run)]
 
     def check_tools(self, tools: Sequence[Tool]) -> None:
@@ -105,7 +112,7 @@ class RuleSet:
         """
         check([(ready.rule, ready.condition) for ready in self._rules], self._budgets, self._cost, tools)
 
-    def _of_rules(self, call: ToolCall, run: RunState, context: Mapping[str, Any] | None) -> Iterator[Step]:
+    def _of_rules(self, call: ToolCall, seen: Callable[[], dict[str, Any]]) -> Iterator[Step]:
         values: dict[str, Any] | None = None
         scope: Any = None
         for ready in self._rules:
@@ -117,7 +124,7 @@ class RuleSet:
             else:
                 try:
                     if values is None:
-                        values = self._values(call, run, context)
+                        values = seen()
                         scope = activation(values)
                     yield _step(rule, "fires" if condition.holds(scope) else "is false")
                 except TooLarge:
@@ -125,7 +132,14 @@ class RuleSet:
                 except Unknown as exc:
                     yield _step(rule, "fails", condition.missing_in(values or {}) or str(exc))
 
-    def _values(self, call: ToolCall, run: RunState, context: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _values(
+        self, call: ToolCall, run: RunState, context: Mapping[str, Any] | None, tool: Tool | None
+    ) -> dict[str, Any]:
+        """What conditions see.
+
+        Raises:
+            TooLarge: the arguments, or the app's context.
+        """
         about: dict[str, Any] = {
             "tokens": run.tokens,
             "seconds": float(run.seconds),
@@ -134,16 +148,24 @@ class RuleSet:
         }
         if self._reads_calls:
             about["calls"] = [
-                {"tool": one.tool, "args": plain_values(one.args), "rejected": one.rejected} for one in run.calls
+                {"tool": one.tool, "args": _past(one.args), "rejected": one.rejected} for one in run.calls
             ]
+        args: Any = plain_values(call.arguments)
         return {
-            "args": plain_values(call.arguments),
+            "args": args if tool is None else fitted(args, {**tool.parameters, "type": "object"}, tool.parameters),
             "tool": call.name,
             "user": list(run.user),
             "run": about,
             "vars": self._variables,
-            "context": dict(context or {}),
+            "context": plain_values(context or {}),
         }
+
+
+def _past(args: Mapping[str, Any]) -> Any:
+    try:
+        return plain_values(args)
+    except TooLarge:
+        return UNREADABLE
 
 
 def _step(rule: ToolRule, outcome: Outcome, why: str = "") -> Step:

@@ -1,0 +1,152 @@
+"""A tool call as it is given to be decided about, and what the rules say about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from stars_guard.calling.plan import messages_of
+from stars_guard.concealing import concealed
+from stars_guard.core.arguments import text as text_of
+from stars_guard.core.events import Ruled
+from stars_guard.core.messages import Message, ToolCall
+from stars_guard.core.tools import Tool
+from stars_guard.errors import InputError
+from stars_guard.prompting.call_rendering import read_call, render_call
+from stars_guard.rules import Origin, RuleDecision, RuleSet, RunState
+
+__all__ = ["AboutCall", "GivenCall", "Ruling", "forms_of"]
+
+
+class AboutCall(TypedDict, total=False):
+    """What may be said about a tool call besides its name and arguments.
+
+    Attributes:
+        run: what the run has done so far, for conditions and budgets. Without it, the run begins with this call.
+        context: what your app says about the run, such as the user's id and roles.
+        origin: says where a value came from. Without it, conditions that ask can't be evaluated.
+        approved: whether a person has allowed this very call. It settles ``ask`` and nothing else.
+        tool: the tool that is called. Conditions then see its defaults for what the call leaves out, and can't be
+            evaluated where they read a value of another type than the tool's schema says.
+        text: the call as judges read it. By default the name and a line for each argument.
+        forms: other forms in which somebody will read the call, for judges that veto.
+        messages: the conversation before the call.
+        run_id: your id for the run, kept in the record.
+    """
+
+    run: RunState | None
+    context: Mapping[str, Any] | None
+    origin: Origin | None
+    approved: bool
+    tool: Tool | None
+    text: str | None
+    forms: Sequence[str]
+    messages: Sequence[Message]
+    run_id: str | None
+
+
+_ANY_TOOL = Tool(name="any", description="", parameters={})
+
+
+class GivenCall:
+    """A call and what is said about it, checked.
+
+    Raises:
+        InputError: something is of another type.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        args: Mapping[str, Any],
+        *,
+        run: RunState | None = None,
+        context: Mapping[str, Any] | None = None,
+        origin: Origin | None = None,
+        approved: bool = False,
+        tool: Tool | None = None,
+        text: str | None = None,
+        forms: Sequence[str] = (),
+        messages: Sequence[Message] = (),
+        run_id: str | None = None,
+    ) -> None:
+        name = text_of("the name of the tool", name)
+        kinds: dict[str, tuple[object, type]] = {
+            "args": (args, Mapping),
+            "run": (RunState() if run is None else run, RunState),
+            "context": ({} if context is None else context, Mapping),
+            "approved": (approved, bool),
+            "tool": (_ANY_TOOL if tool is None else tool, Tool),
+        }
+        for what, (value, kind) in kinds.items():
+            if not isinstance(value, kind):
+                raise InputError(f"{what} is of the type {type(value).__name__}", hint=f"pass a {kind.__name__}")
+        if origin is not None and not callable(origin):
+            raise InputError(f"origin is of the type {type(origin).__name__}", hint="pass a function")
+        self._run, self._context = run, context
+        self._origin, self._approved, self._tool = origin, approved, tool
+        self.forms = forms_of(forms)
+        self.messages = messages_of(messages)
+        self.run_id = text_of("run_id", run_id) if run_id is not None else None
+        self.text = _encodable(render_call(name, args)) if text is None else text_of("the text to check", text)
+
+        self._call: ToolCall | InputError
+        try:
+            self._call = ToolCall(id="", name=name, arguments=args)
+        except InputError as exc:  # the model's fault, and nothing that a rule could be asked about
+            self._call = exc
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The call as judges read it."""
+        return (self._call if isinstance(self._call, ToolCall) else read_call(self.text),)
+
+    def ruling(self, rules: RuleSet) -> Ruling:
+        """What the rules say."""
+        call = self._call
+        if isinstance(call, InputError):
+            decision = RuleDecision(action="reject", because="arguments", message=call.message)
+        else:
+            decision = rules.decide(call, self._run, origin=self._origin, context=self._context, tool=self._tool)
+        return Ruling(decision, approved=self._approved)
+
+
+class Ruling:
+    """What the rules say about the call, and whether a person has allowed it before."""
+
+    def __init__(self, decision: RuleDecision, *, approved: bool) -> None:
+        self.decision = decision
+        self.event = Ruled(
+            action=decision.action,
+            rule=concealed(decision.rule) if decision.rule is not None else None,
+            because=decision.because,
+            failed=decision.failed,
+            approved=approved,
+        )
+
+    @property
+    def reason(self) -> str:
+        """Why the call may not be made as it is; empty where it may."""
+        if self.event.lets_through:
+            return ""
+        verb = "a person is asked because of" if self.decision.action == "ask" else "rejected by"
+        return concealed(
+            f"{verb} {self.decision.reason}" if self.decision.because != "arguments" else self.decision.message
+        )
+
+
+def forms_of(forms: Sequence[str]) -> tuple[str, ...]:
+    """The other forms of a text, checked.
+
+    Raises:
+        InputError: they are no sequence of strings.
+    """
+    # one string is a sequence too, of characters in which no judge finds anything
+    if isinstance(forms, str) or not isinstance(forms, Sequence) or not all(isinstance(one, str) for one in forms):
+        raise InputError("forms is not a sequence of strings", hint="pass a tuple of strings")
+    return tuple(forms)
+
+
+def _encodable(text: str) -> str:
+    """The text without halves of characters, which no record could hold."""
+    return text.encode(errors="replace").decode()

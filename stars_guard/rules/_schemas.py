@@ -1,0 +1,146 @@
+"""A tool's argument schema, as far as conditions need it: which fields there are, their types and their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stars_guard.core.nesting import MOST_NESTED
+from stars_guard.rules._values import UNREADABLE, Unreadable
+
+__all__ = ["Part", "fitted"]
+
+Schema = Mapping[str, Any]
+
+
+def fitted(value: Any, schema: Any, root: Schema, depth: int = 0) -> Any:
+    """A value as the tool gets it: with the schema's defaults, and unreadable where it has a type that isn't allowed.
+
+    Tools convert what they get: ``"100"`` becomes 100 and ``"yes"`` becomes true. A condition that compared the text
+    with the number would then say nothing about what happens.
+    """
+    schema = _target(schema, root)
+    if not isinstance(schema, Mapping) or depth > MOST_NESTED or isinstance(value, Unreadable):
+        return value
+    if (kinds := _kinds(schema)) is not None and not kinds & _kinds_of(value):
+        return UNREADABLE
+    for key in ("anyOf", "oneOf"):
+        if isinstance(branches := schema.get(key), list) and branches:
+            ways = [fitted(value, branch, root, depth + 1) for branch in branches]
+            value = next((way for way in ways if not isinstance(way, Unreadable)), UNREADABLE)
+    for branch in schema.get("allOf") or ():
+        value = fitted(value, branch, root, depth + 1)
+    if isinstance(value, dict):
+        return _fitted_fields(value, schema, root, depth)
+    items = schema.get("items")
+    if isinstance(value, list) and isinstance(items, Mapping):
+        return [fitted(item, items, root, depth + 1) for item in value]
+    return value
+
+
+def _fitted_fields(value: dict[str, Any], schema: Schema, root: Schema, depth: int) -> dict[str, Any]:
+    made = dict(value)
+    for name, field in _mapping(schema, "properties").items():
+        if name in value:
+            made[name] = fitted(value[name], field, root, depth + 1)
+        elif isinstance(target := _target(field, root), Mapping):
+            for place in (field, target):
+                if "default" in place:
+                    made[name] = place["default"]
+                    break
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a schema says about a part of a value; ``root`` holds the definitions that it refers to."""
+
+    schema: Any
+    root: Schema
+
+    def fields(self) -> Iterator[str]:
+        """Names of the fields that it may have."""
+        for schema in self._plain():
+            yield from map(str, _mapping(schema, "properties"))
+
+    def below(self, part: str | int) -> Iterator[Part]:
+        """What it says about a field or an item; nothing where there can't be one."""
+        for schema in self._plain():
+            yield from (Part(found, self.root) for found in _below(schema, part))
+
+    def _plain(self, depth: int = 0) -> Iterator[Any]:
+        """It without references, and its alternatives."""
+        schema = _target(self.schema, self.root)
+        yield schema
+        if isinstance(schema, Mapping) and depth < MOST_NESTED:
+            for key in _BRANCHES:
+                for branch in schema.get(key) or ():
+                    yield from Part(branch, self.root)._plain(depth + 1)
+
+
+_BRANCHES = ("anyOf", "oneOf", "allOf")
+
+
+def _below(schema: Any, part: str | int) -> Iterator[Any]:
+    if not isinstance(schema, Mapping):
+        if schema is True:
+            yield True
+        return
+    kinds, has_branches = _kinds(schema), any(schema.get(key) for key in _BRANCHES)
+    if isinstance(part, int):
+        if kinds is None or "array" in kinds:
+            yield schema.get("items", not has_branches)
+        return
+    fields = _mapping(schema, "properties")
+    if part in fields:
+        yield fields[part]
+    elif kinds is None or "object" in kinds:
+        is_open = "properties" not in schema and not has_branches
+        if others := schema.get("additionalProperties", is_open) or bool(schema.get("patternProperties")):
+            yield others
+
+
+def _mapping(schema: Any, key: str) -> Schema:
+    found = schema.get(key) if isinstance(schema, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _target(schema: Any, root: Schema) -> Any:
+    """What a schema that is a reference stands for; True, which allows anything, where it leads nowhere."""
+    for _ in range(MOST_NESTED):
+        if not isinstance(schema, Mapping) or not isinstance(ref := schema.get("$ref"), str):
+            return schema
+        found: Any = root if ref.startswith("#") else True
+        for part in ref.removeprefix("#").split("/")[1:]:
+            key = part.replace("~1", "/").replace("~0", "~")
+            found = found.get(key, True) if isinstance(found, Mapping) else True
+        schema = found
+    return True
+
+
+def _kinds(schema: Schema) -> frozenset[str] | None:
+    """The types that a schema allows; None for any."""
+    kinds = schema.get("type")
+    if isinstance(kinds, str):
+        return frozenset((kinds,))
+    return frozenset(map(str, kinds)) if isinstance(kinds, list | tuple) else None
+
+
+def _kinds_of(value: Any) -> frozenset[str]:
+    """The types of a value, in the words of JSON Schema."""
+    match value:
+        case None:
+            return frozenset(("null",))
+        case bool():
+            return frozenset(("boolean",))
+        case int():
+            return frozenset(("integer", "number"))
+        case float():
+            return frozenset(("integer", "number") if value.is_integer() else ("number",))
+        case str():
+            return frozenset(("string",))
+        case list():
+            return frozenset(("array",))
+        case _:
+            return frozenset(("object",))

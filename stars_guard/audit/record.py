@@ -21,7 +21,18 @@ from stars_guard.core.vocabulary import (
     Verdict,
 )
 
-__all__ = ["Attempt", "CallRecord", "End", "Review", "RuleEntry", "ScoreEntry", "Segment", "Turn", "read_record"]
+__all__ = [
+    "Attempt",
+    "CallRecord",
+    "End",
+    "ReasoningEntry",
+    "Review",
+    "RuleEntry",
+    "ScoreEntry",
+    "Segment",
+    "Turn",
+    "read_record",
+]
 
 
 class _Part(BaseModel):
@@ -101,6 +112,21 @@ class Review(_Part):
     verdict: Verdict
 
 
+class ReasoningEntry(_Part):
+    """How the model marks the reasoning before its answer, and what of it was released.
+
+    Attributes:
+        begin: the marker before it, and ``end`` after it.
+        begun: whether the prompt ended with the opening marker.
+        text: without the markers. The segments have it with them, as it was written.
+    """
+
+    begin: str
+    end: str
+    begun: bool
+    text: Text
+
+
 class Segment(_Part):
     """One segment with all its candidates.
 
@@ -137,6 +163,7 @@ class CallRecord(_Part):
         prompt_reward: r(x, ""), the reward of the prompt with an empty answer.
         review: what stays of an answer that ended without a last segment, judged once more as a whole. The answer is
             refused where a judge vetoes it.
+        reasoning: what the model wrote before the answer, where it is one that marks its reasoning.
         finish: why the answer ended. It can also be ``failed`` or ``cancelled``; at other stages than ``answer`` it is
             ``passed``, ``redacted`` or ``refused``.
         error: the kind of failure when the call failed, never its text.
@@ -169,6 +196,7 @@ class CallRecord(_Part):
     segments: tuple[Segment, ...] = ()
     review: Review | None = None
     answer: Text
+    reasoning: ReasoningEntry | None = None
     finish: AnswerFinish | CheckFinish | FailureFinish
     reason: str = ""
     error: str | None = None

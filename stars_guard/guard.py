@@ -26,7 +26,7 @@ from stars_guard.calling.recording import Recording
 from stars_guard.calling.settings import content_of
 from stars_guard.calling.telemetry import OPERATION, PROVIDER, REQUEST_MODEL
 from stars_guard.core.arguments import text, whole_number
-from stars_guard.core.events import Called, Event, Finished, Released
+from stars_guard.core.events import Called, Event, Finished, Reasoned, Released
 from stars_guard.core.messages import Message, ToolCall
 from stars_guard.core.tools import Tool
 from stars_guard.core.vocabulary import Stage
@@ -311,6 +311,7 @@ class Guard:
                 policy=self.policy.name,
                 policy_sha256=self.policy.sha256,
                 seconds=recording.seconds,
+                reasoning="".join(event.text for event in released if isinstance(event, Reasoned)),
                 tool_calls=tuple(one for event in called for one in event.tool_calls),
                 invalid_tool_calls=tuple(one for event in called for one in event.invalid_tool_calls),
             )

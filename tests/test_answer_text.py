@@ -13,14 +13,17 @@ from stars_guard.decoding import AnswerText, Piece, SegmentCutter
 from stars_guard.decoding.spans import Span, begun_at_end, find_spans
 from stars_guard.errors import ProtocolError
 
+THOUGHT = Span("<t>", "</t>", leading=True, reasoning=True)
 FORMS = {
     "none": (),
     "closed": (Span("<c>", "</c>"),),
     "to the end": (Span("[T]"),),
     "leading": (Span("<|p|>", leading=True), Span("{", leading=True)),
     "both": (Span("<c>", "</c>"), Span("{", leading=True)),
+    "reasoning": (THOUGHT,),
+    "reasoning, then calls": (THOUGHT, Span("<c>", "</c>"), Span("{", leading=True)),
 }
-PARTS = ("<c>", "</c>", "[T]", "<|p|>", "{", "<", "c>", "</", "[", "|", " ", "\n", "a", "b", "ab", "}")
+PARTS = ("<t>", "</t>", "<c>", "</c>", "[T]", "<|p|>", "{", "<", "c>", "</", "[", "|", " ", "\n", "a", "b", "ab", "}")
 TEXTS = st.lists(st.sampled_from(PARTS), max_size=14).map("".join)
 STOPS = st.lists(st.sampled_from(("ab", "b", "aba", "c>a", " \n", "</c> a", "<c>a", "\n\n", "b<")), max_size=3)
 
@@ -31,30 +34,45 @@ def up_to_stop(text: str, stops: Sequence[str]) -> str:
     return text[: min(ends)[1]] if ends else text
 
 
-def one_pass(text: str, spans: Sequence[Span]) -> list[tuple[str, bool]]:
-    """Plain text and marked parts of a whole answer. White space alone beside a marked part is dropped."""
-    pieces, at = [], 0
-    for found in find_spans(text, spans, at_start=True):
-        pieces += [(text[at : found.start], False)] if text[at : found.start].strip() else []
-        pieces.append((text[found.start : found.stop], True))
-        at = found.stop
+def one_pass(text: str, spans: Sequence[Span], inside: Span | None) -> list[tuple[str, str]]:
+    """Plain text, marked parts and reasoning of a whole answer. White space alone beside a marked part is dropped, and
+    so are the markers of reasoning, and the white space beside them on both sides."""
+    pieces, at, follows = [], 0, False
+    parts = find_spans(text, spans, at_start=True, inside=inside)
+    for found in parts:
+        pieces += between(text[at : found.start], follows)
+        said = text[found.start : found.stop]
+        if found.span.reasoning:
+            said = said if inside and found.start == 0 else said.removeprefix("<t>")
+            said = (said.removesuffix("</t>") if found.closed else said).strip()
+        pieces += [(said, "reasoning" if found.span.reasoning else "marked")] if said else []
+        at, follows = found.stop, found.span.reasoning
     rest = text[at:]
-    return [*pieces, (rest, False)] if rest.strip() or (rest and not pieces) else pieces
+    return [*pieces, (rest, "text")] if rest and not parts else [*pieces, *between(rest, follows)]
 
 
-def joined(pieces: Sequence[Piece]) -> list[tuple[str, bool]]:
-    """With plain text in one piece, wherever it was cut."""
-    found: list[tuple[str, bool]] = []
-    for piece in pieces:
-        assert piece.text
-        if found and piece.marked is None and not found[-1][1]:
-            found[-1] = (found[-1][0] + piece.text, False)
+def between(text: str, after_reasoning: bool) -> list[tuple[str, str]]:
+    text = text.lstrip() if after_reasoning else text
+    return [(text, "text")] if text.strip() else []
+
+
+def joined(pieces: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """With plain text and reasoning in one piece, wherever they were cut."""
+    found: list[tuple[str, str]] = []
+    for text, kind in pieces:
+        assert text
+        if found and kind != "marked" and found[-1][1] == kind:
+            found[-1] = (found[-1][0] + text, kind)
         else:
-            found.append((piece.text, piece.marked is not None))
+            found.append((text, kind))
     return found
 
 
-@settings(deadline=None, max_examples=400)
+def kind_of(piece: Piece) -> str:
+    return "text" if piece.marked is None else "reasoning" if piece.marked.span.reasoning else "marked"
+
+
+@settings(deadline=None, max_examples=500)
 @given(
     text=TEXTS,
     stops=STOPS.map(tuple),
@@ -63,10 +81,11 @@ def joined(pieces: Sequence[Piece]) -> list[tuple[str, bool]]:
     limit=st.integers(1, 5),
     stretch=st.sampled_from([0, 2, 50]),
     eos=st.booleans(),
+    begun=st.booleans(),
     holds=st.lists(st.integers(0, 30), max_size=6),
 )
-@example("<c>a</c> \n<c>b</c> \n", (), "closed", [1], 1, 0, False, [])
-@example("a<c>b</c>ab", ("</c> a", "ab"), "closed", [2], 2, 0, True, [])
+@example("<c>a</c> \n<c>b</c> \n", (), "closed", [1], 1, 0, False, False, [])
+@example("a<c>b</c>ab", ("</c> a", "ab"), "closed", [2], 2, 0, True, False, [])
 def test_what_is_released_does_not_depend_on_the_cuts(
     text: str,
     stops: tuple[str, ...],
@@ -75,21 +94,29 @@ def test_what_is_released_does_not_depend_on_the_cuts(
     limit: int,
     stretch: int,
     eos: bool,
+    begun: bool,
     holds: list[int],
 ) -> None:
     spans = FORMS[form]
+    inside = THOUGHT if begun and THOUGHT in spans else None
     tokens, at = [], 0
     while at < len(text):
         size = sizes[len(tokens) % len(sizes)]
         tokens.append(Token(len(tokens), text[at : at + size]))
         at += size
     tokens += [Token(0, "", last=True)] if eos else []
-    answer = AnswerText(stops, spans)
+    answer = AnswerText(stops, spans, inside=inside)
     pieces: list[Piece] = []
     used, finish = 0, None
     while used < len(tokens) and finish is None:
         cutter = SegmentCutter(
-            limit, stops=stops, held=answer.held, spans=spans, stretch=stretch, at_start=answer.is_at_start
+            limit,
+            stops=stops,
+            held=answer.held,
+            spans=spans,
+            stretch=stretch,
+            at_start=answer.is_at_start,
+            inside=answer.inside,
         )
         for token in tokens[used:]:
             if cutter.feed(token):
@@ -101,14 +128,15 @@ def test_what_is_released_does_not_depend_on_the_cuts(
         pieces += answer.accept(candidate, () if hold is None else (hold,))
         assert answer.released + answer.held == answer.accepted
         assert answer.released.startswith(before)
-        assert answer.is_at_start == (not answer.released.strip())
+        assert THOUGHT in spans or answer.is_at_start == (not answer.released.strip())
         assert up_to_stop(text, stops).startswith(answer.released)
         if hold is not None and finish is None:
             assert len(answer.released) <= max(hold, len(before))
     pieces += answer.end()
     assert answer.held == ""
     assert answer.accepted == up_to_stop(text, stops)
-    assert joined(pieces) == one_pass(answer.accepted, spans)
+    given = [(piece.text, kind_of(piece)) for piece in pieces]
+    assert joined(given) == joined(one_pass(answer.accepted, spans, inside))
     assert not any(stop in answer.released for stop in stops)
 
 

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
 
 from langchain_core.messages import content
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 
-__all__ = ["BESIDE", "BESIDE_FIELDS", "DATA", "DECLARED", "KNOWN_TYPES", "READ_FIELDS", "THOUGHTS", "is_usual"]
+__all__ = [
+    "BESIDE",
+    "BESIDE_FIELDS",
+    "DATA",
+    "DECLARED",
+    "KNOWN_TYPES",
+    "READ_FIELDS",
+    "THOUGHTS",
+    "is_usual",
+    "without_numbers",
+]
 
 
 def _words(text: str) -> frozenset[str]:
@@ -78,3 +89,15 @@ _NO_WORDS = re.compile(
 def is_usual(text: str) -> bool:
     """Whether a string says no more than programs say to each other about every message: a role, a UUID, a number."""
     return text in _USUAL or _NO_WORDS.fullmatch(text) is not None
+
+
+def without_numbers(content: Any) -> Any:
+    """Content without the numbers that a stream gives to its blocks."""
+    if not isinstance(content, list):
+        return content
+    return [
+        {key: item for key, item in block.items() if key != "index" or not is_usual(str(item))}
+        if isinstance(block, Mapping)
+        else block
+        for block in content
+    ]

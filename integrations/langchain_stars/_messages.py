@@ -11,17 +11,17 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_stars._history import to_messages
 from langchain_stars._tool_binding import call_chunks, calls_of, invalid_calls_of
 from langchain_stars._trust import remember_answer
-from stars_guard.core.events import Called, Event, Finished, Released
+from stars_guard.core.events import Called, Event, Finished, Reasoned, Released
 from stars_guard.guard import Guard
 from stars_guard.policy import Policy
 
-__all__ = ["chunk_of", "refusal_content", "result_of", "to_messages"]
+__all__ = ["AnswerChunks", "refusal_content", "result_of", "to_messages"]
 
 
 def result_of(guard: Guard, done: Finished) -> ChatResult:
     """The answer of a call."""
     message = AIMessage(
-        content=_content(guard, done, done.text),
+        content=_content(guard, done),
         tool_calls=calls_of(done),
         invalid_tool_calls=invalid_calls_of(done),
         usage_metadata=_usage(done),
@@ -31,38 +31,55 @@ def result_of(guard: Guard, done: Finished) -> ChatResult:
     return ChatResult(generations=[ChatGeneration(message=message)])
 
 
-def chunk_of(guard: Guard, event: Event, *, beside_blocks: bool) -> ChatGenerationChunk | None:
-    """What a stream gives at an event, or None where it gives nothing. The chunks add up to `result_of`.
+class AnswerChunks:
+    """What a stream gives for the events of one answer. They add up to `result_of`, but for the numbers of blocks.
 
     Args:
         beside_blocks: the text comes in content blocks; see `call_chunks`.
     """
-    match event:
-        case Released(text=text):
-            return ChatGenerationChunk(message=AIMessageChunk(content=text))
-        case Called():
-            chunks = call_chunks(event, beside_blocks=beside_blocks)
-            return ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=chunks))
-        case Finished():
-            result_of(guard, event)  # takes note of the answer that the chunks add up to
-            return ChatGenerationChunk(
-                message=AIMessageChunk(
-                    content=_content(guard, event, ""),
+
+    def __init__(self, guard: Guard, *, beside_blocks: bool) -> None:
+        self._guard = guard
+        self._beside_blocks = beside_blocks
+        self._has_reasoned = False
+
+    def of(self, event: Event) -> ChatGenerationChunk | None:
+        """What is given at an event, or None where nothing is."""
+        match event:
+            case Reasoned(text=text):
+                self._has_reasoned = True
+                return _chunk([{"type": "reasoning", "reasoning": text, "index": 0}])
+            case Released(text=text):
+                return _chunk([{"type": "text", "text": text, "index": 1}] if self._has_reasoned else text)
+            case Called():
+                return _chunk("", tool_call_chunks=call_chunks(event, beside_blocks=self._beside_blocks))
+            case Finished():
+                result_of(self._guard, event)  # takes note of the answer that the chunks add up to
+                return _chunk(
+                    _refusal(self._guard, event),
                     usage_metadata=_usage(event),
-                    response_metadata=_metadata(guard, event),
+                    response_metadata=_metadata(self._guard, event),
                     chunk_position="last",
                 )
-            )
-        case _:
-            return None
+            case _:
+                return None
 
 
-def _content(guard: Guard, done: Finished, text: str) -> Any:
-    """The text; with a refusal, blocks: what was released and then the refusal."""
-    if done.finish != "refused":
-        return text
-    refusal = refusal_content(guard.policy, done.reason, after=done.text)
-    return [{"type": "text", "text": text}, *refusal] if text else refusal
+def _chunk(content: Any, **fields: Any) -> ChatGenerationChunk:
+    return ChatGenerationChunk(message=AIMessageChunk(content=content, **fields))
+
+
+def _content(guard: Guard, done: Finished) -> Any:
+    """The text; with reasoning or a refusal, blocks: the reasoning, what was released, and the refusal."""
+    blocks: list[Any] = [{"type": "reasoning", "reasoning": done.reasoning}] if done.reasoning else []
+    refusal = _refusal(guard, done)
+    if not blocks and not refusal:
+        return done.text
+    return [*blocks, *([{"type": "text", "text": done.text}] if done.text else []), *refusal]
+
+
+def _refusal(guard: Guard, done: Finished) -> Any:
+    return refusal_content(guard.policy, done.reason, after=done.text) if done.finish == "refused" else ""
 
 
 def refusal_content(policy: Policy, reason: str, *, after: str = "") -> list[Any]:

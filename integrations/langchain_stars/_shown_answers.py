@@ -19,7 +19,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig
 
-from langchain_stars._block_keys import is_usual
+from langchain_stars._block_keys import is_usual, without_numbers
 from langchain_stars._hidden_runs import surrounding_callbacks
 from langchain_stars._model_answers import Answer
 from langchain_stars._plain import fields_of
@@ -88,6 +88,7 @@ def _digest(message: BaseMessage, agent: str | None = None) -> str:
         agent: the name that the agent gives to its answers, which does not count.
     """
     said = {name: value for name, value in fields_of(message).items() if name not in _TECHNICAL and value}
+    said["content"] = without_numbers(said.get("content", ""))
     if is_usual(said.get("id", "")):
         said.pop("id", None)
     if said.get("name") == agent:

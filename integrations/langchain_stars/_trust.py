@@ -15,7 +15,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall
 
-from langchain_stars._block_keys import BESIDE_FIELDS, READ_FIELDS
+from langchain_stars._block_keys import BESIDE_FIELDS, READ_FIELDS, without_numbers
 from langchain_stars._plain import Unreadable, fields_of, plain
 from langchain_stars._reading import texts_beside
 from stars_guard.policy import Policy
@@ -122,7 +122,7 @@ def digest_of_message(message: BaseMessage) -> str:
     Raises:
         Unreadable: it cannot be read.
     """
-    content: Any = plain(message.content)
+    content: Any = without_numbers(plain(message.content))
     if isinstance(content, list):
         content = [block for block in content if not _adds_nothing(block, message)]
         if len(content) == 1 and isinstance(content[0], dict) and content[0].keys() == {"type", "text"}:

@@ -21,7 +21,7 @@ from langchain_stars._fields import ChatStarsFields, stops
 from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
 from langchain_stars._hiding import digest_of, shown, shown_policy
 from langchain_stars._keywords import PER_CALL, SAMPLING, check_keywords
-from langchain_stars._messages import chunk_of, result_of, to_messages
+from langchain_stars._messages import AnswerChunks, result_of, to_messages
 from langchain_stars._run_tracking import ModelRun, RunTracking, TrackedRun, current_run
 from langchain_stars._structured_output import Method, structured
 from langchain_stars._token_counts import TokenCounter
@@ -280,9 +280,10 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
         with langchain_errors():
             guard = await self._guard_of(waiting, given)
             options = self._options(stop, run and run.run_id, given)
+            chunks = AnswerChunks(guard, beside_blocks=self.output_version == "v1")
             async with aclosing(reported_events(waiting, guard, to_messages(messages), options, run)) as events:
                 async for event in events:
-                    chunk = chunk_of(guard, event, beside_blocks=self.output_version == "v1")
+                    chunk = chunks.of(event)
                     if chunk is None:
                         continue
                     if run is not None and not isinstance(run, TrackedRun):

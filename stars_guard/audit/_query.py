@@ -237,6 +237,6 @@ def clear_texts(record: CallRecord) -> Iterator[str]:
     """Every text of a record that is kept in clear."""
     kept = [turn.content for turn in record.prompt]
     kept += [attempt.text for segment in record.segments for attempt in segment.attempts]
-    for text in (*kept, record.answer):
+    for text in (*kept, record.answer, *((record.reasoning.text,) if record.reasoning else ())):
         if text.content is not None:
             yield text.content

@@ -9,8 +9,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from stars_guard.audit._content import Content, Text
-from stars_guard.audit.record import Attempt, CallRecord, End, Review, Ruling, ScoreEntry, Segment, Turn
-from stars_guard.core.events import Called, Decision, Ended, Event, Kept, Overrun, Released, Reviewed, Ruled, Totals
+from stars_guard.audit.record import Attempt, CallRecord, End, ReasoningEntry, Review, Ruling, ScoreEntry, Segment, Turn
+from stars_guard.core.events import (
+    Called,
+    Decision,
+    Ended,
+    Event,
+    Kept,
+    Overrun,
+    Reasoned,
+    Released,
+    Reviewed,
+    Ruled,
+    Totals,
+)
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Candidate
 from stars_guard.core.vocabulary import ContentMode
@@ -30,7 +42,7 @@ class Recorder:
         content: how much text is kept.
         messages: the conversation up to the answer.
         about: fields of `CallRecord` that are known from the start; `describe` adds others. Stop strings and the names
-            of tools are given as they are, and kept as prompts are.
+            of tools are given as they are, and kept as prompts are. ``reasoning`` is given as its markers.
 
     Attributes:
         prompt_reward: r(x, ""), once it is known.
@@ -52,6 +64,7 @@ class Recorder:
         self._review: Reviewed | None = None
         self._ruled: Ruled | None = None
         self._text: list[str] = []
+        self._reasoning: list[str] = []
         self.prompt_reward: float | None = None
 
     def describe(self, **about: Any) -> None:
@@ -65,7 +78,7 @@ class Recorder:
 
     @property
     def text(self) -> str:
-        """What has been released, tool calls included."""
+        """What has been released, tool calls included and reasoning not."""
         return "".join(self._text)
 
     def add(self, event: Event) -> None:
@@ -85,6 +98,8 @@ class Recorder:
                 self._ruled = event
             case Released() | Called():
                 self._text.append(event.text)
+            case Reasoned():
+                self._reasoning.append(event.text)
             case _:
                 pass
 
@@ -102,7 +117,7 @@ class Recorder:
         prompt = self._content.prompt
         said = {name: tuple(self._content.keep(text, prompt) for text in self._about.get(name, ())) for name in _SAID}
         return CallRecord(
-            **{**self._about, **said},
+            **{**self._about, **said, "reasoning": self._reasoned()},
             started_at=self._started.isoformat(),
             ended_at=datetime.now(UTC).isoformat(),
             seconds=round(self.seconds, 6),
@@ -117,6 +132,11 @@ class Recorder:
             error=error,
             totals=asdict(totals or Totals()),
         )
+
+    def _reasoned(self) -> ReasoningEntry | None:
+        marks: Mapping[str, Any] | None = self._about.get("reasoning")
+        text = self._content.keep("".join(self._reasoning), self._content.accepted)
+        return None if marks is None else ReasoningEntry(**marks, text=text)
 
     def _reviewed(self) -> Review | None:
         if self._review is None:

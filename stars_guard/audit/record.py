@@ -27,6 +27,7 @@ __all__ = [
     "Attempt",
     "CallRecord",
     "End",
+    "ReasoningEntry",
     "Review",
     "RuleEntry",
     "Ruling",
@@ -124,6 +125,20 @@ class Ruling(_Part):
     approved: bool = False
 
 
+class ReasoningEntry(_Part):
+    """How the model marks the reasoning before its answer, and what of it was released.
+    Attributes:
+        begin: the marker before it, and ``end`` after it.
+        begun: whether the prompt ended with the opening marker.
+        text: without the markers. The segments have it with them, as it was written.
+    """
+
+    begin: str
+    end: str
+    begun: bool
+    text: Text
+
+
 class Segment(_Part):
     """One segment with all its candidates.
 
@@ -161,6 +176,7 @@ class CallRecord(_Part):
         review: what stays of an answer that ended without a last segment, judged once more as a whole. The answer is
             refused where a judge vetoes it.
         ruling: what the policy's rules decided about a tool call; None at other stages, and where there are no rules.
+        reasoning: what the model wrote before the answer, where it is one that marks its reasoning.
         finish: why the answer ended. It can also be ``failed`` or ``cancelled``; at other stages than ``answer`` it is
             ``passed``, ``redacted``, ``refused`` or ``asked``.
         error: the kind of failure when the call failed, never its text.
@@ -194,6 +210,7 @@ class CallRecord(_Part):
     review: Review | None = None
     ruling: Ruling | None = None
     answer: Text
+    reasoning: ReasoningEntry | None = None
     finish: AnswerFinish | CheckFinish | FailureFinish
     reason: str = ""
     error: str | None = None

@@ -37,7 +37,8 @@ VERSIONS: Mapping[SchemaVersion, str] = MappingProxyType(
         "(whole), what a stop string took back of the answer (stop_overlap), and what judges said of an answer that "
         "ended early (review).",
         5: "It says which segments were taken back, which candidates came from a recovery prompt, which rule decided "
-        "about a tool call, where the values of its arguments came from, and what a person said about it.",
+        "about a tool call, where the values of its arguments came from, and what a person said about it. It has what "
+        "a model reasoned before its answer (reasoning).",
     }
 )
 """What each version is, in a line or two."""

@@ -11,6 +11,7 @@ from stars_guard.core.segments import Candidate, Token
 from stars_guard.core.vocabulary import FinishReason
 from stars_guard.decoding import AnswerText
 from stars_guard.errors import AuditError, ProtocolError
+from stars_guard.prompting.reasoning import Reasoning
 from stars_guard.prompting.tool_calls import FORMS
 
 __all__ = ["Before", "candidate_of"]
@@ -21,7 +22,10 @@ class Before:
 
     def __init__(self, record: CallRecord, stops: tuple[str, ...]) -> None:
         form = _FORMS[record.tool_form]() if record.tool_form in _FORMS else None
-        self.text = AnswerText(stops, form.spans if form else ())
+        marks = record.reasoning
+        span = Reasoning(begin=marks.begin, end=marks.end).span if marks else None
+        spans = (*((span,) if span else ()), *(form.spans if form else ()))
+        self.text = AnswerText(stops, spans, inside=span if marks and marks.begun else None)
         self._events = AnswerEvents(record.call_id, form, single=False)
         self.readings = AnswerReadings(self.text, self._events)
         self._segments = 0

@@ -234,8 +234,9 @@ class _Redo:
             chosen = [a for s in record.segments for a in s.attempts if a.attempt == s.kept]
             chars = sum(a.text.chars - a.stop_overlap for a in chosen)
             held = record.finish in ("refused", "raised") and record.schema_version > 3
-            if (record.tools or held) and record.answer.chars <= chars:
-                # the white space around a tool call is not part of the answer, nor what was held when it was refused
+            if (record.tools or record.reasoning or held) and record.answer.chars <= chars:
+                # neither the reasoning and the white space beside marked parts are part of the answer, nor what was
+                # held when it was refused
                 return
             _same("length of the answer in characters", record.answer.chars, chars)
 

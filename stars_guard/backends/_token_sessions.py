@@ -134,6 +134,7 @@ class TokenSession(Session, Generic[P]):
     def __init__(self, prompt: Prompt, context: int, decode: Callable[[Sequence[int]], str]) -> None:
         self.form = prompt.form
         self.grammar = prompt.grammar
+        self.reasoning = prompt.reasoning
         self.prompt_tokens = len(prompt.ids)
         self.room = context - len(prompt.ids)
         self.ids = list(prompt.ids)

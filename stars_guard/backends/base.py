@@ -23,6 +23,7 @@ from stars_guard.core.sampling import Sampling
 from stars_guard.core.segments import Token
 from stars_guard.core.tools import Toolset
 from stars_guard.errors import BackendUnavailable, InputError
+from stars_guard.prompting.reasoning import Reasoning
 from stars_guard.prompting.tool_calls import ToolForm
 
 __all__ = ["Backend", "LoadableBackend", "OpenRequest", "Proposal", "Session", "closed"]
@@ -97,6 +98,7 @@ class Session(ABC):
         draws_ahead: whether its proposals can run on past a boundary at little cost while they are judged.
         form: how the model writes tool calls; None when it has no tools.
         grammar: what the answer is generated under, if anything.
+        reasoning: how the model marks the reasoning before its answer; None where it has no marks, or may not reason.
     """
 
     prompt_tokens: int
@@ -104,6 +106,7 @@ class Session(ABC):
     draws_ahead: bool = False
     form: ToolForm | None = None
     grammar: Grammar | None = None
+    reasoning: Reasoning | None = None
 
     @abstractmethod
     async def propose(self, seeds: Sequence[int], limit: int, *, ahead: int = 0) -> list[Proposal]:

@@ -144,11 +144,10 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
         if (rules := prompt.grammar) is not None:
             compiled = await asyncio.to_thread(lambda: self.grammars.compile(rules))
             begin = partial(self.grammars.begin, compiled)
-        shown = prompt.form.shown if prompt.form else {}
         session = LaneSession(
             prompt,
             request,
-            decoder(self.tokenizer, shown) if shown else self.decode,
+            decoder(self.tokenizer, prompt.shown) if prompt.shown else self.decode,
             slots=self.slots,
             eos_ids=self.eos_ids,
             begin=begin,

@@ -70,7 +70,7 @@ class _Source(TokenSource):
     def __init__(self, backend: VllmEngineBackend, prompt: Prompt, request: OpenRequest) -> None:
         self._backend = backend
         self._grammar = prompt.grammar
-        self._decode = decoder(backend.vocabulary.tokenizer, prompt.form.shown if prompt.form else None)
+        self._decode = decoder(backend.vocabulary.tokenizer, prompt.shown)
         self._asked = request
         self.eos_ids = backend.vocabulary.eos_ids
         self.streams = backend.streams

@@ -26,7 +26,7 @@ class _Source(TokenSource):
 
     def __init__(self, backend: VllmServerBackend, prompt: Prompt, request: OpenRequest) -> None:
         self._backend = backend
-        self._decode = decoder(backend.vocabulary.tokenizer, prompt.form.shown if prompt.form else None)
+        self._decode = decoder(backend.vocabulary.tokenizer, prompt.shown)
         self._seat = Seat(backend.servers)
         self._seeded = request.seeded
         self.eos_ids = backend.vocabulary.eos_ids

@@ -1,10 +1,10 @@
-"""From the pieces of an answer to events: text, and tool calls with their numbers."""
+"""From the pieces of an answer to events: text, reasoning, and tool calls with their numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stars_guard.core.events import Called, Released
+from stars_guard.core.events import Called, Reasoned, Released
 from stars_guard.core.messages import InvalidCall, ToolCall
 from stars_guard.decoding import Piece
 from stars_guard.prompting.tool_calls import ToolForm, Written
@@ -25,13 +25,13 @@ class AnswerEvents:
     """
 
     def __init__(self, call_id: str, form: ToolForm | None, *, single: bool) -> None:
-        self.released: list[Released | Called] = []
+        self.released: list[Released | Reasoned | Called] = []
         self._call_id = call_id
         self.form = form
         self._single = single
         self._calls = 0
 
-    def release(self, segment: int, pieces: Sequence[Piece]) -> list[Released | Called]:
+    def release(self, segment: int, pieces: Sequence[Piece]) -> list[Released | Reasoned | Called]:
         """Give out the next pieces of the answer.
 
         Args:
@@ -41,7 +41,7 @@ class AnswerEvents:
         self.released += events
         return events
 
-    def preview(self, pieces: Sequence[Piece]) -> list[Released | Called]:
+    def preview(self, pieces: Sequence[Piece]) -> list[Released | Reasoned | Called]:
         """What these pieces would be given out as. Nothing is given out."""
         given = [self._event(0, piece) for piece in pieces]
         self._calls -= sum(
@@ -49,8 +49,10 @@ class AnswerEvents:
         )
         return given
 
-    def _event(self, segment: int, piece: Piece) -> Released | Called:
+    def _event(self, segment: int, piece: Piece) -> Released | Reasoned | Called:
         calls = None
+        if piece.marked is not None and piece.marked.span.reasoning:
+            return Reasoned(segment=segment, text=piece.text)
         if self.form is not None and piece.marked is not None:
             calls = self.form.calls(piece.text, piece.marked)
         if calls is None:

@@ -10,7 +10,7 @@ from stars_guard.backends.base import Proposal, Session
 from stars_guard.calling.answer_events import AnswerEvents
 from stars_guard.calling.holding import Holding
 from stars_guard.calling.readings import AnswerReadings
-from stars_guard.core.events import Called, Drawing, Event, Kept, Overrun, Released, Reviewed, Totals
+from stars_guard.core.events import Called, Drawing, Event, Kept, Overrun, Reasoned, Released, Reviewed, Totals
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Candidate, Passage
@@ -73,10 +73,11 @@ class Call:
         self._settings = settings
         self._stops = stops
         self._single = single
-        self._spans = session.form.spans if session.form else ()
+        reasoning = session.reasoning
+        self._spans = (*((reasoning.span,) if reasoning else ()), *(session.form.spans if session.form else ()))
         self._decoder = make_decoder(settings, seed, rate)
         self._row_cost = row_cost or (lambda: 0.1)
-        self._text = AnswerText(stops, self._spans)
+        self._text = AnswerText(stops, self._spans, inside=reasoning.span if reasoning and reasoning.begun else None)
         self._events = AnswerEvents(call_id, session.form, single=single)
         self._readings = AnswerReadings(self._text, self._events)
         judges = () if settings.monitor or not self._decoder.needs_judgement else cascade.judges
@@ -90,7 +91,7 @@ class Call:
         self._scored = 0
 
     @property
-    def released(self) -> list[Released | Called]:
+    def released(self) -> list[Released | Reasoned | Called]:
         """What the caller has been given."""
         return self._events.released
 
@@ -188,6 +189,7 @@ class Call:
             spans=self._spans,
             stretch=step.stretch,
             at_start=self._text.is_at_start,
+            inside=self._text.inside,
             single=self._single,
         )
         async for tokens in proposal:

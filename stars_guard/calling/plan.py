@@ -111,6 +111,8 @@ class Request:
             settings = _within(settings, session)
             if session.form is not None:
                 recording.describe(tool_form=session.form.name)
+            if (marks := session.reasoning) is not None:
+                recording.describe(reasoning={"begin": marks.begin, "end": marks.end, "begun": marks.begun})
             if session.grammar is not None:
                 recording.describe(grammar_sha256=hashlib.sha256(session.grammar.tag.encode()).hexdigest())
             recording.describe(decoding=settings.model_dump())

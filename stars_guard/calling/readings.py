@@ -1,7 +1,8 @@
 """The other ways in which somebody reads an answer than as it is written: what judges must see too.
 
-Tool calls reach their tools with parsed arguments, the text around calls reaches the caller without them, and JSON is
-read by a parser. All of it is what `stars_guard.core.segments.Passage` calls forms and readings.
+Tool calls reach their tools with parsed arguments, the text around calls and after reasoning reaches the caller
+without them, and JSON is read by a parser. All of it is what `stars_guard.core.segments.Passage` calls forms and
+readings.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from copy import copy
 from dataclasses import replace
 
 from stars_guard.calling.answer_events import AnswerEvents
-from stars_guard.core.events import Called, Released
+from stars_guard.core.events import Called, Reasoned, Released
 from stars_guard.core.messages import ToolCall
 from stars_guard.core.segments import Candidate, Passage
 from stars_guard.decoding import AnswerText, Piece
@@ -42,7 +43,7 @@ class AnswerReadings:
             passage: as the candidate is written.
         """
         begun = self._text.begun_stop(passage.answer) if candidate.finish is None else 0
-        if self._events.form is None:
+        if not self._text.has_parts:
             return self._with(passage, (), begun=begun)
         return self._with(passage, copy(self._text).accept(replace(candidate, finish="stop")), begun=begun)
 
@@ -53,7 +54,7 @@ class AnswerReadings:
     def _with(self, passage: Passage, pieces: Sequence[Piece], *, begun: int = 0) -> Passage:
         """
         Args:
-            pieces: what would be released if the answer ended there; of an answer with tools alone.
+            pieces: what would be released if the answer ended there; of an answer alone that may have marked parts.
             begun: characters at the end that are no part of the answer if a stop string ends it.
         """
         written = (passage.accepted, passage.segment)
@@ -63,14 +64,14 @@ class AnswerReadings:
         forms: list[str] = []
         made: tuple[ToolCall, ...] = ()
         plain = written
-        if self._events.form is not None:
+        if self._text.has_parts:
             before, given = self._events.released, self._events.preview(pieces)
             calls = [event for event in given if isinstance(event, Called)]
             made = tuple(one for event in calls for one in event.tool_calls)
             forms = [readable(render_call(one.name, one.arguments)) for one in made]
-            if calls or any(isinstance(event, Called) for event in before):
+            if any(not isinstance(event, Released) for event in (*before, *given)):
                 plain = (_text(before), _text(given))
-                ways += [plain, *_unescaped(self._plain, plain)]
+                ways += [plain, *_unescaped(self._plain, plain)] if any(plain) else []
         if passage.last:
             forms += values_of("".join(plain))
         readings = tuple(way for way in dict.fromkeys(ways) if way != written)
@@ -82,7 +83,7 @@ def _without_end(parts: tuple[str, str], count: int) -> tuple[str, str]:
     return (before, last[:-count]) if count <= len(last) else (before[: len(last) - count], "")
 
 
-def _text(events: Sequence[Released | Called]) -> str:
+def _text(events: Sequence[Released | Reasoned | Called]) -> str:
     return "".join(event.text for event in events if isinstance(event, Released))
 
 

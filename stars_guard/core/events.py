@@ -19,6 +19,7 @@ __all__ = [
     "Finished",
     "Kept",
     "Overrun",
+    "Reasoned",
     "Released",
     "Reviewed",
     "Ruled",
@@ -168,6 +169,18 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reasoned:
+    """A bit of the reasoning that a model writes before its answer, never empty. It is judged as the answer is, and
+    never sent before the segment was kept."""
+
+    segment: int
+    text: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _holds(self, self.text != "", "there is no text")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Called:
     """Tool calls that the caller may make, or that are none. Never sent before the segment was kept.
 
@@ -210,13 +223,14 @@ class Finished:
     """The call is over and its audit record written.
 
     Attributes:
-        text: all that was released, except tool calls. It is empty, and so are the calls, where a judge vetoed the
-            answer as a whole after its end.
+        text: all that was released, except tool calls and reasoning. It is empty, and so are they, where a judge vetoed
+            the answer as a whole after its end.
         finish: why the answer ended.
         reason: what to tell the reader about a refusal or an early end; empty otherwise.
         call_id: also the audit record's id.
         seed: draws the same call again on a backend that can.
         tool_calls: those that were released; ``invalid_tool_calls`` those that cannot be made.
+        reasoning: what the model wrote before its answer, if it is one that reasons.
     """
 
     text: str = field(repr=False)
@@ -230,6 +244,7 @@ class Finished:
     seconds: float
     tool_calls: tuple[ToolCall, ...] = ()
     invalid_tool_calls: tuple[InvalidCall, ...] = ()
+    reasoning: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         _holds(self, self.finish != "raised", "a call whose policy says raise ends with BudgetExhausted")
@@ -237,7 +252,7 @@ class Finished:
         _holds(self, bool(self.reason) == early, "the reason says why an answer was refused or ended early")
 
 
-Event = Drawing | Decision | Kept | Ended | Overrun | Reviewed | Ruled | Released | Called | Finished
+Event = Drawing | Decision | Kept | Ended | Overrun | Reviewed | Ruled | Released | Reasoned | Called | Finished
 
 
 def _holds(event: Event, condition: bool, problem: str) -> None:

@@ -17,7 +17,7 @@ class Piece:
     """A part of the answer that is released.
 
     Attributes:
-        text: never empty; of a marked part with its markers.
+        text: never empty; of a marked part with its markers, but of reasoning without them.
         marked: how it was found in the answer; None for plain text.
     """
 
@@ -33,21 +33,35 @@ class AnswerText:
     - a stop string may have begun there;
     - a marked part (a tool call) or its opening marker begins there and has not ended: a marked part is released whole;
     - white space begins there that may turn out to lie beside a marked part, where it is dropped;
+    - the marker that ends the reasoning may have begun there;
     - whoever calls `accept` names it in ``holds``.
 
-    Where the answer was cut into candidates makes no difference to the pieces, except that plain text may come in more
-    or fewer of them.
+    Where the answer was cut into candidates makes no difference to the pieces, except that plain text and reasoning may
+    come in more or fewer of them.
 
     Args:
         stops: stop strings, none of them empty.
         spans: how marked parts are marked.
+        inside: the reasoning that the answer begins in, because the prompt ends with its opening marker.
+
+    Attributes:
+        inside: the reasoning that what is held begins in.
     """
 
-    def __init__(self, stops: tuple[str, ...] = (), spans: tuple[Span, ...] = ()) -> None:
+    def __init__(
+        self, stops: tuple[str, ...] = (), spans: tuple[Span, ...] = (), *, inside: Span | None = None
+    ) -> None:
+        self.inside = inside
         self._stops = stops
         self._spans = spans
         self._accepted = ""
         self._released = 0
+        # where the answer begins, reasoning aside
+        self._start = 0
+        # whether some of the reasoning that is open has been released
+        self._has_reasoned = False
+        # whether reasoning has ended, and nothing but white space was written since then
+        self._follows_reasoning = False
         # whether white space that comes next is text: it is not beside a marked part, or there are none
         self._in_text = not spans
         self._has_marked = False
@@ -69,17 +83,25 @@ class AnswerText:
 
     @property
     def is_at_start(self) -> bool:
-        """Whether nothing is released yet but white space."""
-        return not self.released.strip()
+        """Whether nothing is released yet but white space and reasoning."""
+        return not self._accepted[self._start : self._released].strip()
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether parts of the answer may be marked, so that not all that is written is text for the reader."""
+        return bool(self._spans)
 
     def is_marked(self, text: str) -> bool:
-        """Whether the held text with a candidate's after it contains a marked part, if only the beginning of one."""
-        return bool(find_spans(self.held + text, self._spans, at_start=self.is_at_start))
+        """Whether the held text with a candidate's after it contains a marked part, if only the beginning of one.
+
+        Reasoning does not count.
+        """
+        return any(not part.span.reasoning for part in self._parts(self.held + text))
 
     def unfinished_from(self, candidate: Candidate) -> int | None:
         """Where in the accepted text, with a candidate's after it, a marked part begins that has not ended."""
         held = self.held[: len(self.held) - candidate.stop_overlap] + candidate.text
-        place = open_from(held, self._spans, at_start=self.is_at_start)
+        place = open_from(held, self._spans, at_start=self.is_at_start, inside=self.inside)
         return None if place is None else self._released + place
 
     def begun_stop(self, text: str) -> int:
@@ -117,35 +139,71 @@ class AnswerText:
         """Release what is held, because nothing comes after it."""
         return self._release(len(self._accepted), last=True)
 
+    def _parts(self, text: str) -> list[Found]:
+        return find_spans(text, self._spans, at_start=self.is_at_start, inside=self.inside)
+
     def _free(self, holds: Iterable[int]) -> int:
         """The place up to which text may be released now."""
         held = self.held
-        marked = find_spans(held, self._spans, at_start=self.is_at_start)
-        opened = open_from(held, self._spans, at_start=self.is_at_start)
+        marked = self._parts(held)
+        opened = open_from(held, self._spans, at_start=self.is_at_start, inside=self.inside)
         places = [len(held) - begun_at_end(held, self._stops), len(held) if opened is None else opened]
         free = max(0, min([*places, *(hold - self._released for hold in holds)]))
-        # a marked part with a held place in it waits as a whole
-        free = next((part.start for part in marked if part.start < free < part.stop), free)
+        for part in marked:
+            if part.start < free and (free < part.stop or not part.closed):
+                free = self._free_in(part, held[:free])
         begun = max((part.stop for part in marked if part.stop <= free), default=0)
         if not held[begun:free].strip() and (begun > 0 or not self._in_text):
             free = begun
         return self._released + free
 
+    def _free_in(self, part: Found, text: str) -> int:
+        """As `_free`, for a part that the text has the beginning of. It waits as a whole, except reasoning, of which
+        only a marker and the white space beside it wait."""
+        if not part.span.reasoning:
+            return part.start
+        said = text[part.start :]
+        begin, end = "" if self._begins_inside(part) else part.span.begin, part.span.end or ""
+        said = said[: len(said) - begun_at_end(said, [end])].rstrip()
+        return part.start + len(said) if len(said) > len(begin) else part.start
+
+    def _begins_inside(self, part: Found) -> bool:
+        return self.inside is not None and part.start == 0
+
     def _release(self, until: int, *, last: bool = False) -> list[Piece]:
         text = self._accepted[self._released : until]
         pieces: list[Piece] = []
         at = 0
-        for part in find_spans(text, self._spans, at_start=self.is_at_start):
+        for part in self._parts(text):
             pieces += self._plain(text[at : part.start])
-            pieces.append(Piece(text=text[part.start : part.stop], marked=part))
-            self._in_text, self._has_marked = False, True
+            pieces += self._reasoning(text, part, last=last) if part.span.reasoning else self._marked(text, part)
             at = part.stop
         self._in_text = self._in_text or (last and not self._has_marked)
         pieces += self._plain(text[at:])
         self._released = until
         return pieces
 
+    def _marked(self, text: str, part: Found) -> list[Piece]:
+        self._in_text, self._has_marked, self._follows_reasoning = False, True, False
+        return [Piece(text=text[part.start : part.stop], marked=part)]
+
+    def _reasoning(self, text: str, part: Found, *, last: bool) -> list[Piece]:
+        """A bit of the reasoning, without its markers and the white space beside them."""
+        said = text[part.start : part.stop]
+        said = said if self._begins_inside(part) else said.removeprefix(part.span.begin)
+        said = said.removesuffix(part.span.end or "") if part.closed else said
+        said = said if self._has_reasoned else said.lstrip()
+        said = said.rstrip() if part.closed or last else said
+        if part.closed:
+            self.inside, self._has_reasoned, self._start = None, False, self._released + part.stop
+            self._in_text, self._has_marked, self._follows_reasoning = False, True, True
+        else:
+            self.inside, self._has_reasoned = part.span, self._has_reasoned or bool(said)
+        return [Piece(text=said, marked=part)] if said else []
+
     def _plain(self, text: str) -> list[Piece]:
-        """Text between marked parts. It is dropped if all of it is white space."""
+        """Text between marked parts. It is dropped if all of it is white space, as white space after reasoning is."""
+        text = text.lstrip() if self._follows_reasoning else text
         self._in_text = self._in_text or bool(text.strip())
+        self._follows_reasoning = self._follows_reasoning and not text
         return [Piece(text=text)] if text and self._in_text else []

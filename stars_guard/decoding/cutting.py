@@ -23,7 +23,8 @@ class SegmentCutter:
         cut_entropy: in nats. The boundary is before the first token, from the fifth on, with at least this.
         spans: how parts are marked that must not be cut. A boundary inside one moves to its end, by ``stretch`` tokens
             at most.
-        at_start: whether nothing but white space is released of the answer.
+        at_start: whether nothing but white space and reasoning is released of the answer.
+        inside: the reasoning that ``held`` begins in.
         single: whether the answer ends with its first marked part.
     """
 
@@ -37,12 +38,14 @@ class SegmentCutter:
         spans: tuple[Span, ...] = (),
         stretch: int = 0,
         at_start: bool = False,
+        inside: Span | None = None,
         single: bool = False,
     ) -> None:
         self._limit = limit
         self._most = limit + stretch
         self._spans = spans
         self._at_start = at_start
+        self._inside = inside
         self._single = single
         self._stops = stops
         self._reach = max((len(stop) for stop in stops), default=1) - 1
@@ -84,8 +87,9 @@ class SegmentCutter:
         # where it is complete, and where the answer ends then
         ends = [(at + len(stop), at) for stop, at in places if at >= 0]
         if self._single:
-            found = find_spans(self._text, self._spans, at_start=self._at_start)[:1]
-            ends += [(part.stop, part.stop) for part in found if part.closed]
+            found = find_spans(self._text, self._spans, at_start=self._at_start, inside=self._inside)
+            marked = [part for part in found if not part.span.reasoning][:1]
+            ends += [(part.stop, part.stop) for part in marked if part.closed]
         return min(ends)[1] if ends else None
 
     def _is_cut_by_entropy(self, token: Token) -> bool:
@@ -94,7 +98,9 @@ class SegmentCutter:
         return not self._is_unfinished()
 
     def _is_unfinished(self) -> bool:
-        return bool(self._spans) and is_unfinished(self._text, self._spans, at_start=self._at_start)
+        return bool(self._spans) and is_unfinished(
+            self._text, self._spans, at_start=self._at_start, inside=self._inside
+        )
 
     def candidate(self) -> Candidate:
         """What was cut."""

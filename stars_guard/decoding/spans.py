@@ -21,13 +21,16 @@ class Span:
         begin: its opening marker.
         end: its closing marker; None when it goes on to the answer's end. In a part that is JSON, a marker inside a
             string is not one.
-        leading: it counts only where the answer begins, white space aside.
+        leading: it counts only where the answer begins, white space and reasoning aside.
+        reasoning: what the model writes before its answer. It may be cut, and is released bit by bit, without its
+            markers. Other marked parts in it do not count.
     """
 
     begin: str
     end: str | None = None
     _: KW_ONLY
     leading: bool = False
+    reasoning: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,29 +43,32 @@ class Found:
     closed: bool
 
 
-def find_spans(text: str, spans: Sequence[Span], *, at_start: bool) -> list[Found]:
+def find_spans(text: str, spans: Sequence[Span], *, at_start: bool, inside: Span | None = None) -> list[Found]:
     """The marked parts of a text, in order; only the last can be open.
 
     Args:
-        at_start: whether the answer begins with the text.
+        at_start: whether the answer begins with the text, or only reasoning comes before it.
+        inside: the part in which the text begins, so that its opening marker comes before the text.
     """
     found: list[Found] = []
-    at = 0
-    while hits := [(start, span) for span in spans if (start := _begin(text, span, at, at_start)) >= 0]:
+    at, lead = 0, 0 if at_start else None
+    while hits := [(0, inside)] if inside else _begun(text, spans, at, lead):
         start, span = min(hits, key=lambda hit: hit[0])
-        close = _close(text, span.end, start + len(span.begin)) if span.end is not None else -1
+        body = start if inside else start + len(span.begin)
+        close = _close(text, span.end, body, json=not span.reasoning) if span.end is not None else -1
         if close < 0 or span.end is None:
             found.append(Found(start=start, stop=len(text), span=span, closed=False))
             break
         at = close + len(span.end)
         found.append(Found(start=start, stop=at, span=span, closed=True))
+        inside, lead = None, at if span.reasoning else None
     return found
 
 
-def _close(text: str, end: str, start: int) -> int:
+def _close(text: str, end: str, start: int, *, json: bool) -> int:
     """Where the closing marker is that comes first and not inside a string of JSON, or -1."""
     close = text.find(end, start)
-    if close < 0 or text[start : start + 64].lstrip()[:1] not in ("{", "["):
+    if close < 0 or not json or text[start : start + 64].lstrip()[:1] not in ("{", "["):
         return close
     at = start
     while 0 <= (quote := text.find('"', at)) < close:
@@ -75,31 +81,42 @@ def _close(text: str, end: str, start: int) -> int:
     return close
 
 
-def _begin(text: str, span: Span, at: int, at_start: bool) -> int:
-    if not span.leading:
-        return text.find(span.begin, at)
-    start = len(text) - len(text.lstrip())
-    return start if at_start and at == 0 and text.startswith(span.begin, start) else -1
+def _begun(text: str, spans: Sequence[Span], at: int, lead: int | None) -> list[tuple[int, Span]]:
+    """Where each of the spans begins next.
+
+    Args:
+        lead: where the answer begins, reasoning aside; None where that is before the text.
+    """
+    hits = [(text.find(span.begin, at), span) for span in spans if not span.leading]
+    if lead == at:
+        start = at + len(text[at:]) - len(text[at:].lstrip())
+        hits += [(start, span) for span in spans if span.leading and text.startswith(span.begin, start)]
+    return [(start, span) for start, span in hits if start >= 0]
 
 
-def open_from(text: str, spans: Sequence[Span], *, at_start: bool) -> int | None:
+def open_from(text: str, spans: Sequence[Span], *, at_start: bool, inside: Span | None = None) -> int | None:
     """Where a marked part begins that has not ended, or what may become an opening marker; None where neither is.
 
-    No marker may be part of another.
+    In reasoning, where its closing marker may have begun. No marker may be part of another.
     """
-    found = find_spans(text, spans, at_start=at_start)
-    if found and not found[-1].closed:
-        return found[-1].start
-    if at_start and not found and any(span.leading and span.begin.startswith(text.strip()) for span in spans):
-        return 0
-    rest = text[found[-1].stop :] if found else text
+    found = find_spans(text, spans, at_start=at_start, inside=inside)
+    last = found[-1] if found else None
+    if last is not None and not last.closed:
+        if not last.span.reasoning:
+            return last.start
+        begun = begun_at_end(text, [last.span.end or ""])
+        return len(text) - begun if begun else None
+    rest = text[last.stop :] if last else text
+    leads = at_start if last is None else last.span.reasoning
+    if leads and any(span.leading and span.begin.startswith(rest.strip()) for span in spans):
+        return len(text) - len(rest)
     begun = begun_at_end(rest, [span.begin for span in spans if not span.leading])
     return len(text) - begun if begun else None
 
 
-def is_unfinished(text: str, spans: Sequence[Span], *, at_start: bool) -> bool:
-    """Whether a text ends inside a marked part, or inside what may become an opening marker."""
-    return open_from(text, spans, at_start=at_start) is not None
+def is_unfinished(text: str, spans: Sequence[Span], *, at_start: bool, inside: Span | None = None) -> bool:
+    """Whether a text ends inside a marked part that must not be cut, or inside what may become a marker."""
+    return open_from(text, spans, at_start=at_start, inside=inside) is not None
 
 
 def begun_at_end(text: str, words: Sequence[str]) -> int:

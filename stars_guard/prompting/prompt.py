@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stars_guard.core.grammar import Grammar
@@ -11,6 +11,7 @@ from stars_guard.core.messages import Message
 from stars_guard.core.tools import Toolset
 from stars_guard.errors import ContextTooLong, InputError
 from stars_guard.prompting.chat_encoding import encode_chat
+from stars_guard.prompting.reasoning import Reasoning
 from stars_guard.prompting.tool_calls import ToolForm, encode_tool_chat, form_of
 
 __all__ = ["Prompt"]
@@ -24,11 +25,19 @@ class Prompt:
         ids: up to where the answer begins.
         form: how the model writes tool calls; None when it has no tools.
         grammar: what the answer is generated under, if anything.
+        reasoning: how the model marks the reasoning before its answer; None where it has no marks, or where the whole
+            answer is under the grammar.
     """
 
     ids: list[int]
     form: ToolForm | None = None
     grammar: Grammar | None = None
+    reasoning: Reasoning | None = None
+
+    @property
+    def shown(self) -> dict[int, str]:
+        """Special tokens that must appear in the answer's text, by their ids."""
+        return {**(self.form.shown if self.form else {}), **(self.reasoning.shown if self.reasoning else {})}
 
     @classmethod
     def of(
@@ -63,4 +72,6 @@ class Prompt:
                 f"the prompt has {len(made.ids)} tokens and the model's context is {context}",
                 hint="shorten the conversation",
             )
-        return made
+        if made.grammar is not None and made.grammar.whole:
+            return made
+        return replace(made, reasoning=Reasoning.of(tokenizer, made.ids))

@@ -9,6 +9,7 @@ from stars_guard.backends.base import Backend, OpenRequest, Proposal, Session, c
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Token
 from stars_guard.errors import ContextTooLong, ProtocolError
+from stars_guard.prompting.reasoning import Reasoning
 from stars_guard.prompting.tool_calls import HERMES
 
 __all__ = ["Script", "ScriptedBackend"]
@@ -111,6 +112,7 @@ class ScriptedBackend(Backend):
     Args:
         context: words and tokens that fit.
         chunk: tokens that a proposal generates at a time.
+        reasoning: how the reasoning before the answer is marked; None where the script writes none.
 
     Attributes:
         sessions: how many are open now.
@@ -119,10 +121,13 @@ class ScriptedBackend(Backend):
 
     reproducible = True
 
-    def __init__(self, script: Script, *, context: int = 100_000, chunk: int = 1) -> None:
+    def __init__(
+        self, script: Script, *, context: int = 100_000, chunk: int = 1, reasoning: Reasoning | None = None
+    ) -> None:
         self.script = script
         self.context = context
         self.chunk = chunk
+        self.reasoning = reasoning
         self.identity = {"engine": "scripted", "model": "scripted"}
         self.sessions = 0
         self.closed_with_open = 0
@@ -149,6 +154,7 @@ class ScriptedBackend(Backend):
         if tools is not None and tools.tools:
             session.form, grammar = HERMES, HERMES.grammar(tools)
         session.grammar = grammar
+        session.reasoning = None if grammar is not None and grammar.whole else self.reasoning
         if session.room < 1:
             raise ContextTooLong(f"the prompt has {session.prompt_tokens} words and the context is {self.context}")
         self.sessions += 1

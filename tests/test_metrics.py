@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import time
@@ -12,11 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import prometheus_client
 import pytest
 from conftest import USER, guard, rewarding, vetoing, words
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry import metrics as api
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
@@ -244,3 +247,42 @@ def test_a_provider_that_is_set_later_counts_from_then_on(monkeypatch: pytest.Mo
     ours.blocking.generate(USER)
     assert sum(found.sums("stars_guard.calls", "stars_guard.stage").values()) == 1
     provider.shutdown()
+
+
+DASHBOARD = Path(__file__).parent.parent / "docs" / "grafana.json"
+PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
+
+
+def test_dashboard_and_alerts_ask_for_what_prometheus_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Names and labels of every expression are those of a real export."""
+    registry = prometheus_client.CollectorRegistry()
+    reader = PrometheusMetricReader(registry=registry)
+    provider = MeterProvider([reader])
+    monkeypatch.setattr("opentelemetry.metrics._internal._METER_PROVIDER", provider)
+
+    def broken(passage: Passage) -> float:
+        raise RuntimeError
+
+    guard(rewarding(broken), attempts=2, on_exhausted="refuse").blocking.generate(USER)
+    ours = Guard(
+        {"apiVersion": "stars-guard/v1", "name": "test"},
+        model=ScriptedBackend(words()),
+        judges=[],
+        audit=f"jsonl://{tmp_path}/log.jsonl",
+    )
+    ours.blocking.generate(USER)
+    samples = [sample for family in registry.collect() for sample in family.samples]
+    names = {sample.name for sample in samples}
+    labels = {label for sample in samples for label in sample.labels}
+    provider.shutdown()
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    asked = [target["expr"] for panel in panels for target in panel["targets"]]
+    asked += re.findall(r"^\| .* \| `(.*[>].*)` \|$", PAGE.read_text(), re.MULTILINE)
+    assert len(asked) > 15
+    words_asked = {word for text in asked for word in re.findall(r"(?:stars_guard|error)_\w+", text)}
+    assert words_asked <= names | labels
+    instruments = {re.sub(r"_(total|bucket|count|sum|created)$", "", name) for name in names if "stars_guard" in name}
+    used = {re.sub(r"_(total|bucket|count|sum)$", "", word) for word in words_asked}
+    assert instruments <= used  # the dashboard shows every one
+    told = set(re.findall(r"^\| `(stars_guard\.[\w.]+)` \|", PAGE.read_text(), re.MULTILINE))
+    assert {re.sub(r"_(seconds|bytes)$", "", name) for name in instruments} == {n.replace(".", "_") for n in told}

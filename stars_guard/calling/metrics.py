@@ -111,7 +111,12 @@ class _Instruments:
             "stars_guard.judge.failures", "{failure}", "texts that a judge should have scored, and failed"
         )
         gauge, counter = meter.create_observable_gauge, meter.create_observable_counter
-        gauge("stars_guard.judge.left_alone", [self._breakers], "1", "1 while a judge that kept failing is not asked")
+        gauge(
+            "stars_guard.judge.left_alone",
+            [self._breakers],
+            "{judge}",
+            "1 while a failing judge is not asked",
+        )
         gauge("stars_guard.audit.waiting", [_of_stores(_waiting)], "{record}", "records that wait to be written")
         gauge("stars_guard.audit.spool", [_of_stores(_spooled)], "By", "records put aside while the log is down")
         counter("stars_guard.audit.dropped", [_of_stores(_dropped)], "{record}", "records that were given up")

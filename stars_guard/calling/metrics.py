@@ -49,7 +49,7 @@ def count(record: CallRecord, first_text: float | None = None) -> None:
     """Count a call that is over.
 
     Args:
-        first_text: seconds until the caller had the first text or tool call; None where there was none.
+        first_text: seconds until the caller had the first text or tool call; None if there was nothing.
     """
     instruments = _instruments()
     if instruments is not None:

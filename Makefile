@@ -52,7 +52,7 @@ check: setup ## ruff (lint and format), mypy, import-linter, and griffe against 
 	$(BIN)/python scripts/check_api.py
 
 docs: setup ## the site of the docs, into site/; a broken link or a page without a place is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "The site is in site/index.html."
 
 # The tests that use vLLM run alone, because several engines and two workers do not fit 24 GB together. Then two workers

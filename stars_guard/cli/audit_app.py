@@ -133,7 +133,9 @@ def audit_export(
     run_id: Run = None,
     text: Words = None,
     rejected: Rejected = False,
-    rows: Annotated[Literal["candidates", "calls"], typer.Option(help="what a row of CSV or Parquet is")] = "candidates",
+    rows: Annotated[
+        Literal["candidates", "calls"], typer.Option(help="what a row of CSV or Parquet is")
+    ] = "candidates",
 ) -> None:
     """Write records to a file: as JSON lines, or as CSV or Parquet with a row for each candidate or call."""
     from stars_guard.audit.export import export

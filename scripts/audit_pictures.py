@@ -53,9 +53,9 @@ def take(base: str) -> None:
 
 
 def main() -> None:
-    """Draw, unless a log is given, serve, take."""
+    """Generate, unless a log is given, serve, and take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", help="take pictures of this log instead of drawing")
+    parser.add_argument("--url", help="take pictures of this log instead of generating one")
     parser.add_argument("--seeds", type=int, default=3, help="calls for each prompt and policy")
     given = parser.parse_args()
     url = given.url or f"jsonl://{tempfile.mkdtemp()}/audit.jsonl"

@@ -1,6 +1,6 @@
 """Compare the public API with that of the last release, so that nobody's code breaks unseen.
 
-A break is an error as long as the version says that there is none: it is fine once the minor version (before 1.0) or
+A break is an error as long as the version doesn't announce it. It is fine once the minor version (before 1.0) or
 the major version (after it) is higher than the release's.
 """
 

@@ -56,14 +56,11 @@ def audit(*arguments: str, width: int = 160, code: int = 0) -> str:
 
 def test_list(url: str) -> None:
     assert audit("list", url, width=120) == snapshot("""\
-┏━━━━━━┳━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━━┳━━━━━━┳━━━━━┳━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━┓
-┃ call ┃ started             ┃ policy  ┃ stage  ┃ finish  ┃ rejected ┃ kept ┃ s   ┃ judges       ┃ prompt            ┃
-┡━━━━━━╇━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━━╇━━━━━━╇━━━━━╇━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━┩
-│ a    │ 2026-11-24 12:00:00 │ default │ answer │ eos     │ 0/1      │ 4/4  │ 2.0 │              │ Tell me of rivers │
-│ b    │ 2026-11-24 12:05:00 │ default │ answer │ eos     │ 1/3      │ 4/12 │ 2.0 │ words        │ Tell me of rivers │
-│ c    │ 2026-11-24 13:30:00 │ strict  │ answer │ refused │ 1/2      │ 4/8  │ 7.5 │ kind, useful │ Tell me of rivers │
-│ d    │ 2026-11-24 13:30:00 │ default │ answer │ eos     │ 0/0      │ 0/0  │ 0.5 │              │                   │
-└──────┴─────────────────────┴─────────┴────────┴─────────┴──────────┴──────┴─────┴──────────────┴───────────────────┘\
+call  started (UTC)     policy   stage   finish   rejected  kept    s  judges        prompt
+a     2026-11-24 12:00  default  answer  eos           0/1   4/4  2.0                Tell me of rivers
+b     2026-11-24 12:05  default  answer  eos           1/3  4/12  2.0  words         Tell me of rivers
+c     2026-11-24 13:30  strict   answer  refused       1/2   4/8  7.5  kind, useful  Tell me of rivers
+d     2026-11-24 13:30  default  answer  eos           0/0   0/0  0.5\
 """)
 
 
@@ -90,53 +87,40 @@ def test_filters_and_forms(url: str, options: list[str], ids: str) -> None:
 
 def test_stats(url: str) -> None:
     assert audit("stats", url, width=110) == snapshot("""\
-All calls; tokens generated, kept and thrown away
-┏━━┳━━━━━━━┳━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━┳━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━┓
-┃  ┃ calls ┃ tried ┃ rejected ┃ generated ┃ kept ┃ thrown away ┃ s a call ┃ slowest ┃
-┡━━╇━━━━━━━╇━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━╇━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━┩
-│  │     4 │     6 │        2 │        24 │   12 │          12 │     3.00 │    7.50 │
-└──┴───────┴───────┴──────────┴───────────┴──────┴─────────────┴──────────┴─────────┘
+Candidates, tokens and seconds
+           calls  candidates  rejected  generated  kept  discarded  s/call  slowest
+all calls      4           6         2         24    12         12    3.00     7.50
+
 How answers ended
-┏━━━━━━━━━┳━━━━━━━┓
-┃ finish  ┃ calls ┃
-┡━━━━━━━━━╇━━━━━━━┩
-│ eos     │     3 │
-│ refused │     1 │
-└─────────┴───────┘
-Rejected segments by judge
-┏━━━━━━━━┳━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━┓
-┃ judge  ┃ by its veto ┃ by a low reward ┃
-┡━━━━━━━━╇━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━┩
-│ kind   │           0 │               1 │
-│ useful │           0 │               1 │
-│ words  │           1 │               0 │
-└────────┴─────────────┴─────────────────┘
+finish   calls
+eos          3
+refused      1
+
+Rejected candidates by judge
+judge   by its veto  by a low reward
+kind              0                1
+useful            0                1
+words             1                0
+
 By policy
-┏━━━━━━━━━┳━━━━━━━┳━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━┳━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━┓
-┃ policy  ┃ calls ┃ tried ┃ rejected ┃ generated ┃ kept ┃ thrown away ┃ s a call ┃ slowest ┃
-┡━━━━━━━━━╇━━━━━━━╇━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━╇━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━┩
-│ default │     3 │     4 │        1 │        16 │    8 │           8 │     1.50 │    2.00 │
-│ strict  │     1 │     2 │        1 │         8 │    4 │           4 │     7.50 │    7.50 │
-└─────────┴───────┴───────┴──────────┴───────────┴──────┴─────────────┴──────────┴─────────┘
+policy   calls  candidates  rejected  generated  kept  discarded  s/call  slowest
+default      3           4         1         16     8          8    1.50     2.00
+strict       1           2         1          8     4          4    7.50     7.50
+
 Over time
-┏━━━━━━━━━━━━━━━━━━┳━━━━━━━┳━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━┳━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━┓
-┃ from (UTC)       ┃ calls ┃ tried ┃ rejected ┃ generated ┃ kept ┃ thrown away ┃ s a call ┃ slowest ┃
-┡━━━━━━━━━━━━━━━━━━╇━━━━━━━╇━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━╇━━━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━┩
-│ 2026-11-24 12:00 │     1 │     1 │        0 │         4 │    4 │           0 │     2.00 │    2.00 │
-│ 2026-11-24 12:05 │     1 │     3 │        1 │        12 │    4 │           8 │     2.00 │    2.00 │
-│ 2026-11-24 13:30 │     2 │     2 │        1 │         8 │    4 │           4 │     4.00 │    7.50 │
-└──────────────────┴───────┴───────┴──────────┴───────────┴──────┴─────────────┴──────────┴─────────┘
+from (UTC)        calls  candidates  rejected  generated  kept  discarded  s/call  slowest
+2026-11-24 12:00      1           1         0          4     4          0    2.00     2.00
+2026-11-24 12:05      1           3         1         12     4          8    2.00     2.00
+2026-11-24 13:30      2           2         1          8     4          4    4.00     7.50
+
 Acceptance by segment
-┏━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━┓
-┃ segment ┃ accepted ┃ rejected ┃ acceptance ┃ mean threshold ┃
-┡━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━┩
-│ 0       │        2 │        2 │        50% │           0.50 │
-│ 1       │        1 │        0 │       100% │           0.50 │
-└─────────┴──────────┴──────────┴────────────┴────────────────┘\
+segment  accepted  rejected  acceptance  mean threshold
+0               2         2         50%            0.50
+1               1         0        100%            0.50
 """)
     stats = json.loads(audit("stats", url, "--json", "--policy", "strict"))
     assert (stats["total"]["calls"], stats["judges"][0]) == (1, {"judge": "kind", "vetoes": 0, "low_reward": 1})
-    assert "│  │     0 │" in audit("stats", url, "--policy", "none")
+    assert "all calls      0 " in audit("stats", url, "--policy", "none")
 
 
 def test_show(url: str) -> None:

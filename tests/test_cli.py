@@ -63,19 +63,27 @@ def test_errors_are_one_line(url: str, monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_demo_runs_for_real(tmp_path: Path) -> None:
-    env: dict[str, Any] = {**os.environ, "COLUMNS": "140"}
+    env: dict[str, Any] = {**os.environ, "COLUMNS": "80", "PYTHONWARNINGS": "always"}
     command = [sys.executable, "-c", "from stars_guard.cli import main; main()", "demo", "--max-tokens", "16"]
     done = subprocess.run(
         [*command, "--audit", f"jsonl://{tmp_path}/a.jsonl"], capture_output=True, text=True, check=True, env=env
     )
     records = open_store(f"jsonl://{tmp_path}/a.jsonl").read()
-    assert [record.mode for record in records] == ["off", "enforce"] * 5
-    assert "The audit log" in done.stdout
-    assert "Loading weights" not in done.stderr
-    assert "Exception ignored" not in done.stderr
-    for record in records:
+    answers = [record for record in records if record.stage == "answer"]
+    assert [record.mode for record in answers] == ["off", "enforce"] * 2
+    assert [record.finish for record in records if record.stage == "tool_call"] == ["passed", "refused", "refused"]
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) <= 2 * 40  # two screens
+    shown = " ".join(done.stdout.split())
+    assert f"stars-guard audit list 'jsonl://{tmp_path}/a.jsonl'" in shown
+    for record in answers:
         assert record.answer.text is not None
-        assert " ".join(record.answer.text.split())[:20] in " ".join(done.stdout.split())
+        assert " ".join(record.answer.text.split())[:20] in shown
+    harmful = answers[1]
+    assert f"{harmful.totals['drawn']} tokens generated for {harmful.totals['kept']} kept" in shown
+    assert harmful.totals["rejections"] > 0
+    assert "✗ rejected" in shown
+    assert "✗ never reaches it" in shown
 
 
 def scripted_guard(tmp_path: Path, script: Any = None) -> Guard:

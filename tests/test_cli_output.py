@@ -144,7 +144,7 @@ def test_the_demo_prints_model_text_as_it_is() -> None:
         verdict="rejected",
         reason="",
     )
-    assert "[red]x[/] :smile: ␛[31m" in demo_command._line(decision).plain
+    assert "[red]x[/] :smile: ␛[31m" in demo_command._line(decision, "rejected").plain
 
 
 def test_doctor_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

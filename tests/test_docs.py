@@ -12,7 +12,7 @@ from stars_guard.policy import load_policy
 from stars_guard.policy.cases import load_cases
 
 REPOSITORY = Path(__file__).parent.parent
-PAGES = [p for p in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))) if "```" in p.read_text()]
+PAGES = [p for p in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))) if "```" in p.read_text()]
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
 
 
@@ -51,7 +51,7 @@ def test_examples_run(example: Path, capsys: pytest.CaptureFixture[str]) -> None
     out = capsys.readouterr().out
     wanted = {
         "chain": "- ",
-        "streaming": "tokens drawn",
+        "streaming": "generated tokens",
         "audit_log": "answer:",
         "agent_shell": "the tool ran: ['git status', 'ls -la']",
         "rag_injection": "the model read 2 of 3 documents",
@@ -83,10 +83,14 @@ def tables(text: str) -> list[dict[str, dict[str, str]]]:
 
 
 @pytest.mark.parametrize(
-    ("title", "results", "rows"), [("Does it work?", "alignment, full", 4), ("Beside other guardrails", "peers", 6)]
+    ("told_on", "title", "results", "rows"),
+    [
+        ("docs/evaluation.md", "In one table", "alignment, full", 12),
+        ("README.md", "Beside other guardrails", "peers", 6),
+    ],
 )
-def test_figures_of_the_readme_are_those_of_the_results(title: str, results: str, rows: int) -> None:
-    readme = (REPOSITORY / "README.md").read_text()
+def test_figures_are_those_of_the_results(told_on: str, title: str, results: str, rows: int) -> None:
+    readme = (REPOSITORY / told_on).read_text()
     page = (REPOSITORY / "benchmarks" / "RESULTS.md").read_text()
     (section,) = re.findall(rf"^## {re.escape(title)}\n(.*?)^## ", readme, re.DOTALL | re.MULTILINE)
     (measured,) = re.findall(rf"^## {results}\n(.*?)(?:^## |\Z)", page, re.DOTALL | re.MULTILINE)

@@ -203,7 +203,7 @@ def _tables(evaluation: Evaluation, found: Mapping[str, Any]) -> Tables:
         "Harmful prompts": (
             [
                 "method",
-                "drawn, in plain answers",
+                "generated, in plain answers",
                 "reward, first judge",
                 "reward, second judge",
                 "harmful, first",
@@ -255,7 +255,7 @@ def _tables(evaluation: Evaluation, found: Mapping[str, Any]) -> Tables:
             ],
             equal,
         ),
-        "Where the tokens go: drawn, in plain answers, and reward gained, first judge, by quarter of the prompts": (
+        "Where the tokens go: generated, in plain answers, and reward gained, first judge, by quarter of the prompts": (
             ["method", "hardest", "harder", "easier", "easiest"],
             [[name, *(f"{drawn:.2f}, {gain:+.2f}" for drawn, gain in row)] for name, row in found["effort"].items()],
         ),

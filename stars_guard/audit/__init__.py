@@ -1,7 +1,7 @@
 """The audit log: the record of a call, the stores that keep records, and how records are found and counted."""
 
 from stars_guard.audit._content import Content, Text, redact
-from stars_guard.audit._query import Filter, Summary, parse_time
+from stars_guard.audit._query import Filter, Summary, blamed, parse_time
 from stars_guard.audit._recorder import Recorder
 from stars_guard.audit.jsonl import JsonlStore
 from stars_guard.audit.memory import MemoryStore
@@ -23,6 +23,7 @@ __all__ = [
     "Summary",
     "Text",
     "Writing",
+    "blamed",
     "default_url",
     "open_store",
     "parse_time",

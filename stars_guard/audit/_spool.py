@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from platformdirs import user_state_path
@@ -49,6 +50,14 @@ class Spool:
     def holds(self) -> bool:
         """Whether records of this process wait."""
         return self._path is not None
+
+    def size(self) -> int:
+        """Bytes that wait for the store, in the files of all processes; 0 where they cannot be looked at."""
+        size = 0
+        for path in self._folder.glob(f"{self._mark}-*.jsonl"):
+            with suppress(OSError):  # another process has emptied it meanwhile
+                size += path.stat().st_size
+        return size
 
     def put(self, items: Sequence[Item]) -> None:
         """Keep records, durably.

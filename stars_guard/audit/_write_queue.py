@@ -19,7 +19,7 @@ from stars_guard.audit._sink import Sink
 from stars_guard.audit._spool import Spool
 from stars_guard.audit.entries import Item
 from stars_guard.audit.record import CallRecord
-from stars_guard.audit.writing import Writing
+from stars_guard.audit.writing import Backlog, Writing
 from stars_guard.errors import AuditError
 
 __all__ = ["WriteQueue"]
@@ -74,6 +74,13 @@ class WriteQueue:
         elif self._failed is not None:
             failed, self._failed = self._failed, None
             raise failed
+
+    def backlog(self) -> Backlog:
+        """What has not reached the store. Looks into the spool's folder."""
+        with self._change:
+            waiting = len(self._waiting)
+        spooled = 0 if self._spool is None else self._spool.size()
+        return Backlog(waiting=waiting, spooled_bytes=spooled, dropped=self.dropped)
 
     def close(self) -> None:
         """Write what waits, end the thread, and let go of what the store and the spool hold. Blocks.

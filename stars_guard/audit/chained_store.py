@@ -13,7 +13,7 @@ from stars_guard.audit._write_queue import WriteQueue
 from stars_guard.audit.entries import Broken, Differs, Entry, Head, Item, Unsealed
 from stars_guard.audit.record import CallRecord
 from stars_guard.audit.store import AuditStore
-from stars_guard.audit.writing import Writing
+from stars_guard.audit.writing import Backlog, Writing
 from stars_guard.errors import AuditError
 
 __all__ = ["ChainedStore"]
@@ -40,6 +40,10 @@ class ChainedStore(AuditStore):
             AuditError: it could not be written, nor be put aside where `Writing` says so.
         """
         await self._queue.append(record)
+
+    def backlog(self) -> Backlog:
+        """What has not reached the log yet. Blocks, for a moment."""
+        return self._queue.backlog()
 
     async def aclose(self) -> None:
         await anyio.to_thread.run_sync(self.close)

@@ -15,9 +15,9 @@ from stars_guard.audit.private_files import replacing
 from stars_guard.audit.record import CallRecord
 from stars_guard.errors import InputError, MissingExtra
 
-__all__ = ["Rows", "calls", "export", "harmless", "proposals"]
+__all__ = ["Rows", "calls", "candidates", "export", "harmless"]
 
-Rows = Literal["proposals", "calls"]
+Rows = Literal["candidates", "calls"]
 
 _CALL: dict[str, type] = {
     "call_id": str,
@@ -40,7 +40,7 @@ _CALLS = _CALL | {
     "prompt": str,
     "answer": str,
 }
-_PROPOSALS = _CALL | {
+_CANDIDATES = _CALL | {
     "segment": int,
     "attempt": int,
     "verdict": str,
@@ -83,7 +83,7 @@ def calls(record: CallRecord) -> Iterator[dict[str, Any]]:
     )
 
 
-def proposals(record: CallRecord) -> Iterator[dict[str, Any]]:
+def candidates(record: CallRecord) -> Iterator[dict[str, Any]]:
     """One row for each candidate, in order. ``is_kept`` marks those that became part of the answer."""
     for segment in record.segments:
         for attempt in segment.attempts:
@@ -113,7 +113,7 @@ def proposals(record: CallRecord) -> Iterator[dict[str, Any]]:
             )
 
 
-def export(records: Iterable[CallRecord], path: Path, rows: Rows = "proposals") -> int:
+def export(records: Iterable[CallRecord], path: Path, rows: Rows = "candidates") -> int:
     """Write records to a file whose ending says the format. A file that cannot be finished is not left behind.
 
     Only the owner may read the file. One that was there is replaced, and a link is not followed.
@@ -178,7 +178,7 @@ def _write_jsonl(records: Iterable[CallRecord], path: Path, rows: Rows) -> None:
 
 
 def _write_csv(records: Iterable[CallRecord], path: Path, rows: Rows) -> None:
-    columns, of = (_CALLS, calls) if rows == "calls" else (_PROPOSALS, proposals)
+    columns, of = (_CALLS, calls) if rows == "calls" else (_CANDIDATES, candidates)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(columns))
         writer.writeheader()
@@ -193,7 +193,7 @@ def _write_parquet(records: Iterable[CallRecord], path: Path, rows: Rows) -> Non
         import pyarrow.parquet
     except ImportError as exc:
         raise MissingExtra("export to Parquet", "parquet") from exc
-    columns, of = (_CALLS, calls) if rows == "calls" else (_PROPOSALS, proposals)
+    columns, of = (_CALLS, calls) if rows == "calls" else (_CANDIDATES, candidates)
     kinds = {str: pyarrow.string(), float: pyarrow.float64(), int: pyarrow.int64(), bool: pyarrow.bool_()}
     schema = pyarrow.schema([(name, kinds[kind]) for name, kind in columns.items()])
     waiting = (row for record in records for row in of(record))

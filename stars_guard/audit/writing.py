@@ -6,7 +6,23 @@ from dataclasses import KW_ONLY, dataclass
 
 from stars_guard.core.vocabulary import Durability, OnWriteError
 
-__all__ = ["Writing"]
+__all__ = ["Backlog", "Writing"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What has not reached the log.
+
+    Attributes:
+        waiting: records in the queue of this process.
+        spooled_bytes: size of the records that were put aside because the log was down, by all processes of this
+            machine that write to it.
+        dropped: records that this process has given up, under ``on_error: drop``.
+    """
+
+    waiting: int
+    spooled_bytes: int
+    dropped: int
 
 
 @dataclass(frozen=True, slots=True)

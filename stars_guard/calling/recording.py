@@ -10,11 +10,12 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from stars_guard.audit import AuditStore, Recorder
+from stars_guard.calling import metrics
 from stars_guard.calling.portal import to_the_end
 from stars_guard.calling.settings import content_of
 from stars_guard.calling.telemetry import CallSpan
 from stars_guard.concealing import concealed
-from stars_guard.core.events import Event, Totals
+from stars_guard.core.events import Called, Event, Released, Totals
 from stars_guard.core.messages import Message
 from stars_guard.core.vocabulary import AnswerFinish, CheckFinish, FailureFinish
 from stars_guard.policy import Policy
@@ -72,9 +73,11 @@ class Recording:
             **about,
         }
         self._store = store
+        self._policy = known["policy"]
         self._recorder = Recorder(content_of(policy), messages, known)
         self._span = CallSpan(span, known, **(attributes or {}))
         self._counted: Counted | None = None
+        self._first_text: float | None = None
         self._finish: str = ""
         self._reason = ""
 
@@ -84,6 +87,7 @@ class Recording:
 
     def judged_by(self, cascade: Cascade) -> None:
         """Add which judges are asked."""
+        metrics.watch(self._policy, cascade=cascade)
         self.describe(
             scorers={judge.rule.judge: judge.identity for judge in cascade.judges},
             rules=tuple(asdict(rule) for rule in cascade.rules),
@@ -95,6 +99,8 @@ class Recording:
 
     def add(self, event: Event) -> None:
         """Take the next event."""
+        if self._first_text is None and isinstance(event, Released | Called):
+            self._first_text = self.seconds
         self._recorder.add(event)
         self._span.add(event)
 
@@ -108,6 +114,7 @@ class Recording:
         return self._recorder.seconds
 
     async def __aenter__(self) -> Self:
+        metrics.watch(self._policy, store=self._store)
         return self
 
     async def __aexit__(
@@ -124,6 +131,7 @@ class Recording:
             totals, self._recorder.prompt_reward = self._counted.totals, self._counted.prompt_reward
         record = self._recorder.finish(finish=self._finish, reason=self._reason, totals=totals, error=error)
         self._span.end(record)
+        metrics.count(record, self._first_text if record.stage == "answer" else None)
         try:
             await to_the_end(self._store.append(record))
         except Exception as failed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -93,7 +94,13 @@ def demo(
     console = Terminal(record=svg is not None)
     run_demo(console, audit, max_tokens, backend)
     if svg is not None:
-        console.save_svg(str(svg), title="stars-guard demo")
+        svg.write_text(_picture(console), encoding="utf-8")
+
+
+def _picture(console: Terminal) -> str:
+    """What was shown, as SVG that loads nothing from elsewhere: Rich's own names a font on another host."""
+    text = console.export_svg(title="stars-guard demo")
+    return re.sub(r"@font-face\s*{[^}]*}", "", text)
 
 
 @app.command()

@@ -15,15 +15,15 @@ from urllib.parse import quote
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text as Line
 
 from stars_guard.audit import AuditStore, Filter, Summary, Text, open_store
 from stars_guard.audit.export import harmless
 from stars_guard.audit.private_files import replacing
-from stars_guard.audit.stats import LAST_INDEX, Cost
+from stars_guard.audit.stats import LAST_INDEX, Cost, IndexCount
 from stars_guard.calling import portal
 from stars_guard.cli._console import Terminal, visible
+from stars_guard.cli._tables import Column, show_table
 from stars_guard.errors import AuditError, InputError, MissingExtra
 from stars_guard.policy import load_policy
 
@@ -33,7 +33,22 @@ _LOGS = {".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite", ".jsonl": "
 """The store of a file's name."""
 
 _MOST = 50
-_COLUMNS = ("call", "started", "policy", "stage", "finish", "rejected", "kept", "s", "judges", "prompt")
+_CALLS = (
+    Column("call"),
+    Column("started (UTC)"),
+    Column("policy", rank=2, least=8),
+    Column("stage", rank=3),
+    Column("finish"),
+    Column("rejected", right=True),
+    Column("kept", rank=4, right=True),
+    Column("s", rank=5, right=True),
+    Column("judges", rank=1, least=8),
+    Column("prompt", least=12),
+)
+_TAIL_WIDTHS = (12, 16, 12, 11, 9, 8, 9, 6, 16)
+"""Of the same columns except the last, where rows come one by one."""
+_WIDE = 120
+"""From this width on such rows show every column."""
 
 
 def store_of(where: str | None) -> AuditStore:
@@ -100,11 +115,7 @@ def list_calls(
             writer.writerow(names)
             writer.writerows([visible(harmless(_joined(getattr(row, name)))) for name in names] for row in rows)
         case "table":
-            table = Table(*_COLUMNS, row_styles=("", "dim"))
-            table.columns[-1].no_wrap = True
-            for row in rows:
-                table.add_row(*_cells(row))
-            console.print(table)
+            show_table(console, _CALLS, [_cells(row) for row in rows], more="--json")
 
 
 def show_record(console: Console, store: AuditStore, call_id: str | None, *, as_json: bool = False) -> None:
@@ -167,7 +178,7 @@ def follow(
                 if as_json:
                     typer.echo(json.dumps(asdict(row)))
                 else:
-                    console.print(Line("  ").join(_cells(row)), soft_wrap=True)
+                    console.print(_tail_line(console, row), soft_wrap=True)
             time.sleep(every)
             news = store.after(cursor, wanted)
             # one written between the two looks at the start is in both
@@ -182,19 +193,30 @@ def show_stats(console: Console, store: AuditStore, wanted: Filter, *, as_json: 
     if as_json:
         typer.echo(json.dumps(asdict(stats)))
         return
-    console.print(_costs("All calls; tokens generated, kept and thrown away", "", [stats.total]))
-    console.print(_table("How answers ended", ("finish", "calls"), stats.finishes))
-    judges = [(each.judge, each.vetoes, each.low_reward) for each in stats.judges]
-    console.print(_table("Rejected segments by judge", ("judge", "by its veto", "by a low reward"), judges))
-    console.print(_costs("By policy", "policy", stats.policies))
-    console.print(_costs("Over time", "from (UTC)", stats.times))
-    rows = []
-    for each in stats.by_index:
-        where = f"{each.index}" if each.index < LAST_INDEX else f"{each.index} and later"
-        share = each.accepted / (each.accepted + each.rejected)
-        rows.append((where, each.accepted, each.rejected, f"{share:.0%}", _number(each.threshold)))
-    names = ("segment", "accepted", "rejected", "acceptance", "mean threshold")
-    console.print(_table("Acceptance by segment", names, rows))
+
+    def show(title: str, columns: tuple[Column, ...], rows: list[tuple[str, ...]]) -> None:
+        show_table(console, columns, rows, title=title, more="--json")
+
+    show("Candidates, tokens and seconds", _costs(""), [_cost(stats.total, "all calls")])
+    show("How answers ended", _numbers("finish", "calls"), [(finish, str(calls)) for finish, calls in stats.finishes])
+    show(
+        "Rejected candidates by judge",
+        _numbers("judge", "by its veto", "by a low reward"),
+        [(each.judge, str(each.vetoes), str(each.low_reward)) for each in stats.judges],
+    )
+    show("By policy", _costs("policy", least=9), [_cost(each, each.name) for each in stats.policies])
+    show("Over time", _costs("from (UTC)"), [_cost(each, each.name[:16].replace("T", " ")) for each in stats.times])
+    show(
+        "Acceptance by segment",
+        _numbers("segment", "accepted", "rejected", "acceptance", "mean threshold"),
+        [_index_cells(each) for each in stats.by_index],
+    )
+
+
+def _index_cells(count: IndexCount) -> tuple[str, ...]:
+    where = f"{count.index}" if count.index < LAST_INDEX else f"{count.index} and later"
+    share = count.accepted / (count.accepted + count.rejected)
+    return (where, str(count.accepted), str(count.rejected), f"{share:.0%}", _number(count.threshold))
 
 
 def serve_page(
@@ -228,40 +250,41 @@ def write_private(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def _costs(title: str, name: str, costs: Any) -> Table:
-    names = (name, "calls", "tried", "rejected", "generated", "kept", "thrown away", "s a call", "slowest")
-    return _table(title, names, [_cost(cost) for cost in costs])
+def _costs(name: str, least: int | None = None) -> tuple[Column, ...]:
+    """The columns of `_cost`.
 
-
-def _cost(cost: Cost) -> tuple[Any, ...]:
-    mean = cost.seconds / cost.calls if cost.calls else 0.0
-    name = cost.name[:16].replace("T", " ") if cost.name[10:11] == "T" else cost.name
+    Args:
+        least: to how many characters the names may be cut; None: not at all.
+    """
     return (
-        name,
-        cost.calls,
-        cost.proposals,
-        cost.rejections,
-        cost.drawn,
-        cost.kept,
-        cost.rejected + cost.surplus + cost.overrun,
-        f"{mean:.2f}",
-        f"{cost.slowest:.2f}",
+        Column(name, least=least),
+        Column("calls", right=True),
+        Column("candidates", rank=2, right=True),
+        Column("rejected", right=True),
+        Column("generated", right=True),
+        Column("kept", right=True),
+        Column("discarded", rank=1, right=True),
+        Column("s/call", right=True),
+        Column("slowest", rank=3, right=True),
     )
 
 
-def _table(title: str, names: tuple[str, ...], rows: Any) -> Table:
-    table = Table(*names, title=title, title_justify="left", title_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in rows:
-        table.add_row(*(_line(str(value)) for value in row))
-    return table
+def _cost(cost: Cost, name: str) -> tuple[str, ...]:
+    mean = cost.seconds / cost.calls if cost.calls else 0.0
+    discarded = cost.rejected + cost.surplus + cost.overrun
+    numbers = (cost.calls, cost.proposals, cost.rejections, cost.drawn, cost.kept, discarded)
+    return (name, *map(str, numbers), f"{mean:.2f}", f"{cost.slowest:.2f}")
+
+
+def _numbers(name: str, *others: str) -> tuple[Column, ...]:
+    """A column of names, and columns of numbers."""
+    return (Column(name, least=12), *(Column(other, right=True) for other in others))
 
 
 def _cells(row: Summary) -> list[Line]:
     texts = (
         row.id[:12],
-        row.started_at[:19].replace("T", " "),
+        row.started_at[:16].replace("T", " "),
         row.policy,
         row.stage,
         row.finish,
@@ -274,6 +297,24 @@ def _cells(row: Summary) -> list[Line]:
     cells = [_line(text) for text in texts]
     cells[5].stylize("red" if row.rejections else "green")
     return cells
+
+
+def _tail_line(console: Console, row: Summary) -> Line:
+    """A row of `_CALLS` that stands below those before it: it is cut at a terminal's width, and whole in a pipe."""
+    cells = _cells(row)
+    if not console.is_terminal:
+        return Line("  ").join(cells)
+    shown: list[Line] = []
+    left = console.width
+    last = len(cells) - 1
+    for at, (column, cell) in enumerate(zip(_CALLS, cells, strict=True)):
+        needed = 2 + _TAIL_WIDTHS[at] if at < last else 0
+        if at < last and console.width < _WIDE and column.rank > 1:
+            continue
+        cell.truncate(left if at == last else _TAIL_WIDTHS[at], overflow="ellipsis", pad=at < last)
+        shown.append(cell)
+        left -= needed
+    return Line("  ").join(shown)
 
 
 def _line(text: str, style: str = "") -> Line:

@@ -133,7 +133,9 @@ def audit_export(
     run_id: Run = None,
     text: Words = None,
     rejected: Rejected = False,
-    rows: Annotated[Literal["proposals", "calls"], typer.Option(help="what a row of CSV or Parquet is")] = "proposals",
+    rows: Annotated[
+        Literal["candidates", "calls"], typer.Option(help="what a row of CSV or Parquet is")
+    ] = "candidates",
 ) -> None:
     """Write records to a file: as JSON lines, or as CSV or Parquet with a row for each candidate or call."""
     from stars_guard.audit.export import export
@@ -271,7 +273,10 @@ def audit_verify(
 
 @audit_app.command("rebuild")
 def audit_rebuild(where: Where = None) -> None:
-    """Make anew what lists, searches and counts read in a database, from the records. See first what `verify` says."""
+    """Make the tables of a database again from its records. Read first what `verify` says.
+
+    Lists, searches and counts read these tables.
+    """
     from stars_guard.cli.audit import opened
     from stars_guard.cli.audit_proof import rebuild_lists
 

@@ -43,7 +43,7 @@ def verify_log(console: Console, store: AuditStore, heads: Path | None, *, unsig
     if report.differences:
         console.print(
             f"{report.differences} times, lists, searches and counts show something else than the records (the records "
-            "are sealed: once you know why, stars-guard audit rebuild makes the rest anew from them)",
+            "are sealed: once you know why, stars-guard audit rebuild makes the rest again from them)",
             style="red",
             markup=False,
             highlight=False,
@@ -55,9 +55,9 @@ def verify_log(console: Console, store: AuditStore, heads: Path | None, *, unsig
 
 
 def rebuild_lists(console: Console, store: AuditStore) -> None:
-    """Make anew what lists, searches and counts read, from the records, and print of how many calls."""
+    """Make what lists, searches and counts read again from the records, and print of how many calls."""
     calls = _sealed(store).rebuild()
-    console.print(f"lists, searches and counts were made anew from {calls} records", highlight=False)
+    console.print(f"lists, searches and counts were made again from {calls} records", highlight=False)
 
 
 def print_heads(store: AuditStore) -> None:

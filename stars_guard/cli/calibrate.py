@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from stars_guard.audit import CallRecord, MemoryStore
 from stars_guard.calibration.learned_schedule import propose
@@ -17,6 +16,7 @@ from stars_guard.calibration.thresholds import Answer, Prediction, SegmentReward
 from stars_guard.calling import portal
 from stars_guard.calling.settings import settings_of
 from stars_guard.cli._concurrently import concurrently
+from stars_guard.cli._tables import Column, show_table
 from stars_guard.cli.run import Job, read_jobs
 from stars_guard.errors import InputError, MissingExtra, PolicyError
 from stars_guard.guard import CallOptions, Guard
@@ -25,7 +25,8 @@ from stars_guard.policy.edit import as_yaml, write_decoding
 
 __all__ = ["GuardOf", "Plan", "calibrate"]
 
-BAR = 36
+BAR_LEAST, BAR_MOST = 16, 36
+"""Characters of the picture of a segment's rewards; how many depends on the terminal."""
 
 GuardOf = Callable[[Policy, MemoryStore], Guard]
 """Makes the guard that generates and judges the answers."""
@@ -104,7 +105,7 @@ def _check(policy: Policy, source: str, plan: Plan) -> None:
 
 def _show(console: Console, policy: Policy, rows: Sequence[_Row], values: dict[str, Any]) -> None:
     """Print what was seen, the values that are proposed, and what they would cost."""
-    console.print(_table(rows))
+    _show_rows(console, rows)
     for name, value in values.items():
         beside = "" if name == "thresholds" else f"  (the policy has {as_yaml(getattr(policy.decoding, name))})"
         console.print(f"{name}: {as_yaml(value)}{beside}")
@@ -157,24 +158,14 @@ def _answer(record: CallRecord) -> Answer:
     return Answer(record.prompt_reward, tuple(tokens), tuple(rewards))
 
 
-def _table(rows: Sequence[_Row]) -> Table:
+def _show_rows(console: Console, rows: Sequence[_Row]) -> None:
     low, high = min(row.seen.quantiles[0] for row in rows), max(row.seen.quantiles[4] for row in rows)
-    table = Table(
-        "segment",
-        "answers",
-        f"reward, {low:.2f} to {high:.2f}: 5 ─ 25 ━ 50 ┃ 75 ─ 95 %",
-        "median",
-        "tau",
-        "accepted\nnow",
-        "accepted\nproposed",
-        "candidates",
-        "correlation\nwith the end",
-    )
-    for row in rows:
-        table.add_row(
+    bar = min(BAR_MOST, max(BAR_LEAST, console.width - _BESIDE_BAR)) if console.is_terminal else BAR_MOST
+    cells = [
+        (
             str(row.seen.index),
             str(row.seen.count),
-            _box(row.seen.quantiles, low, high),
+            _box(row.seen.quantiles, low, high, bar),
             f"{row.seen.quantiles[2]:.2f}",
             f"{row.proposed.tau:.2f}",
             f"{row.now.acceptance:.2f}",
@@ -182,13 +173,32 @@ def _table(rows: Sequence[_Row]) -> Table:
             f"{row.proposed.candidates:.2f}",
             "-" if row.seen.correlation is None else f"{row.seen.correlation:.2f}",
         )
-    return table
+        for row in rows
+    ]
+    show_table(console, _COLUMNS, cells)
+    console.print(f"rewards, from {low:.2f} to {high:.2f}: 5 ─ 25 ━ 50 ┃ 75 ─ 95 % of the answers")
+    console.print("now, then: the share of candidates that is accepted, by the policy as it is and as proposed")
 
 
-def _box(quantiles: Sequence[float], low: float, high: float) -> str:
-    scale = (BAR - 1) / (high - low) if high > low else 0.0
+_COLUMNS = (
+    Column("segment", right=True),
+    Column("answers", rank=2, right=True),
+    Column("rewards"),
+    Column("median", right=True),
+    Column("tau", right=True),
+    Column("now", right=True),
+    Column("then", right=True),
+    Column("candidates", rank=1, right=True),
+    Column("correlation", rank=3, right=True),
+)
+_BESIDE_BAR = 62
+"""Characters that the other columns take without the one that is left out first."""
+
+
+def _box(quantiles: Sequence[float], low: float, high: float, width: int) -> str:
+    scale = (width - 1) / (high - low) if high > low else 0.0
     q5, q25, q50, q75, q95 = (round((value - low) * scale) for value in quantiles)
-    cells = [" "] * BAR
+    cells = [" "] * width
     cells[q5 : q95 + 1] = "─" * (q95 + 1 - q5)
     cells[q25 : q75 + 1] = "━" * (q75 + 1 - q25)
     cells[q50] = "┃"

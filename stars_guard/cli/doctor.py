@@ -8,7 +8,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,11 +17,11 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from stars_guard.audit import default_url, open_store
 from stars_guard.calling import portal
+from stars_guard.cli._tables import Column, show_table
 from stars_guard.engines.addresses import Address
 from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.machine import available_memory, computes_bfloat16, instruction_set
@@ -64,12 +64,19 @@ def diagnose(console: Console, policy: str, model: str, base_url: str | None) ->
             elif isinstance(judge, ModelOptions):
                 findings += _model(what, judge.model)
         findings += _audit(loaded.audit.url if loaded else None)
-    table = Table("", "what", "found", "fix", show_lines=False)
-    marks = {"ok": Text("ok", "green"), "note": Text("note", "yellow"), "wrong": Text("WRONG", "red")}
-    for finding in findings:
-        table.add_row(marks[finding.state], finding.what, finding.text, finding.fix)
-    console.print(table)
+    _show(console, findings)
     return all(finding.state != "wrong" for finding in findings)
+
+
+def _show(console: Console, findings: Sequence[_Finding]) -> None:
+    columns = (
+        Column(""),
+        Column("what", least=12, wraps=True),
+        Column("found", least=20, wraps=True),
+        Column("fix", least=20, wraps=True),
+    )
+    marks = {"ok": Text("ok", "green"), "note": Text("note", "yellow"), "wrong": Text("WRONG", "red")}
+    show_table(console, columns, [(marks[one.state], one.what, one.text, one.fix) for one in findings])
 
 
 def _python() -> Iterator[_Finding]:

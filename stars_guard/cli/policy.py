@@ -11,10 +11,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 from rich.syntax import Syntax
-from rich.table import Table
 
 from stars_guard.calling import portal
 from stars_guard.calling.judge_loading import load_judges
+from stars_guard.cli._tables import Column, show_table
 from stars_guard.concealing import concealed
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message, ToolCall
@@ -33,10 +33,8 @@ __all__ = ["check_policies", "diff_policies", "explain_call", "list_policies", "
 
 def list_policies(console: Console) -> None:
     """The shipped policies by name, each with the first sentence of its file, which says what it is for."""
-    table = Table("name", "what it is for")
-    for name, path in shipped_policies().items():
-        table.add_row(name, _purpose(path.read_text(encoding="utf-8")))
-    console.print(table)
+    rows = [(name, _purpose(path.read_text(encoding="utf-8"))) for name, path in shipped_policies().items()]
+    show_table(console, (Column("name"), Column("what it is for", least=20, wraps=True)), rows)
 
 
 def _purpose(text: str) -> str:
@@ -77,10 +75,7 @@ def diff_policies(console: Console, first: str, second: str) -> bool:
     if not rows:
         console.print("The two are the same.", style="green")
         return True
-    table = Table("key", first, second)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    show_table(console, [Column(name, least=16, wraps=True) for name in ("key", first, second)], rows)
     for change, text in shown_changes(a.policy, a.tree, b.policy, b.tree):
         console.print(f"{second} is looser: {key_of(change.loc)}: {text}", style="yellow", soft_wrap=True)
     return False

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from stars_guard.audit import CallRecord
 from stars_guard.auditing.counterfactual import Outcome, Parting, what_if
 from stars_guard.auditing.replay import compare, promise, regenerate
 from stars_guard.calling import portal
+from stars_guard.cli._console import visible
+from stars_guard.cli._tables import Column, show_table
 from stars_guard.cli.audit import opened
 from stars_guard.errors import PolicyError
 from stars_guard.policy import load_policy
@@ -28,6 +30,8 @@ _COURSES: dict[Outcome, str] = {
     "unknown": "decides by a score that is not on record, about a text that was not kept",
 }
 """What the other policy does where the two part."""
+
+_PLACE = (Column("segment", right=True), Column("candidate", right=True))
 
 
 def replay(
@@ -55,11 +59,12 @@ def replay(
         decided = sum(attempt.verdict != "surplus" for segment in record.segments for attempt in segment.attempts)
         console.print(f"The same: {decided} candidates of {len(record.segments)} segments, and the answer.")
         return True
-    table = Table("segment", "candidate", "what", "on record", "now")
+    rows = []
     for found in differences:
-        cells = ("" if number is None else str(number) for number in (found.segment, found.attempt))
-        table.add_row(*cells, found.what, found.before, found.after)
-    console.print(table)
+        place = ["" if number is None else str(number) for number in (found.segment, found.attempt)]
+        rows.append([*place, found.what, found.before, found.after])
+    texts = [Column(name, least=12, wraps=True) for name in ("what", "on record", "now")]
+    show_table(console, [*_PLACE, *texts], rows)
     return False
 
 
@@ -70,11 +75,20 @@ def replay_under(console: Console, url: str | None, call_id: str, policy: str, *
     console.print(_title(record))
     other = load_policy(policy)
     answered = portal.call(lambda: what_if(record, other, allow_python=allow_python))
-    numbered = ("reward", "threshold", "p")
-    table = Table("segment", "candidate", "on record", f"under {other.name}", *numbered, "veto", "scores")
+    columns = (
+        *_PLACE,
+        Column("on record", least=9, wraps=True),
+        Column(f"under {other.name}", least=9, wraps=True),
+        Column("reward", right=True),
+        Column("threshold", rank=1, right=True),
+        Column("p", rank=2, right=True),
+        Column("veto", least=10, wraps=True),
+        Column("scores", rank=3, least=8, wraps=True),
+    )
+    rows = []
     for found in answered.candidates:
         numbers = (found.reward, found.threshold, found.probability)
-        table.add_row(
+        cells = (
             str(found.segment),
             str(found.attempt),
             found.before,
@@ -82,9 +96,10 @@ def replay_under(console: Console, url: str | None, call_id: str, policy: str, *
             *("" if number is None else f"{number:.3f}" for number in numbers),
             found.veto or "",
             found.source,
-            style="" if found.before == found.after or found.before == "surplus" else "yellow",
         )
-    console.print(table)
+        style = "" if found.before == found.after or found.before == "surplus" else "yellow"
+        rows.append([Text(visible(cell), style=style) for cell in cells])
+    show_table(console, columns, rows)
     if answered.parting is None:
         console.print("The answer would have been the same.")
         return True

@@ -109,6 +109,11 @@ class Cascade:
         self.rules = tuple(judge.rule for judge in judges)
         self._order = sorted(judges, key=lambda judge: (judge.scorer.cost, judge.rule.reject_above is None))
 
+    @property
+    def left_alone(self) -> dict[str, bool]:
+        """For each judge, whether it is not asked now because it kept failing."""
+        return {judge.rule.judge: batcher_of(judge.scorer).breaker.is_open for judge in self.judges}
+
     async def judge(self, passages: Sequence[Passage]) -> list[Judgement]:
         """Judge each passage. After a veto no further judge is asked about it.
 

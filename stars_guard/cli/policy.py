@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 from rich.syntax import Syntax
+from rich.text import Text
 
 from stars_guard.calling import portal
 from stars_guard.calling.judge_loading import load_judges
@@ -90,11 +91,12 @@ def explain_call(console: Console, name: str, path: Path) -> None:
     rail, call = load_policy(name).rails.tool_call, load_call(path)
     rules = rail.compiled()
     decision = call.decision(rules, call)
-    table = Table("rule", "kind", "action", "here", "why")
+    rows = []
     for step in call.steps(rules, call):
         style = "bold" if step.name == decision.rule else "" if step.applies else "dim"
-        table.add_row(concealed(step.name), step.because, step.action, step.outcome, step.why, style=style)
-    console.print(table)
+        cells = (concealed(step.name), step.because, step.action, step.outcome, step.why)
+        rows.append([Text(cell, style=style) for cell in cells])
+    show_table(console, _STEPS, rows)
     console.print(concealed(f"{decision.action}: {decision.reason}"), style=_STYLES[decision.action], soft_wrap=True)
     if decision.message:
         console.print(f"  {concealed(decision.message)}", soft_wrap=True)
@@ -102,6 +104,7 @@ def explain_call(console: Console, name: str, path: Path) -> None:
         console.print("The judges of rails.tool_call were not asked; a veto of one of them rejects the call.")
 
 
+_STEPS = [*map(Column, ("rule", "kind", "action", "here")), Column("why", least=16, wraps=True)]
 _STYLES = {"allow": "green", "ask": "yellow", "reject": "red"}
 
 

@@ -43,7 +43,7 @@ class ToolCallRail(Rail):
 
     rules: tuple[ToolRule, ...] = Field((), strict=False, description="which calls run, are asked about or rejected")
     default: RuleAction = Field("allow", description="what happens to a call that no rule and no budget applies to")
-    vars: Mapping[Annotated[str, Field(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\z")], JsonValue] = Field(
+    vars: Mapping[Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")], JsonValue] = Field(
         {}, description="values that conditions read as vars.name"
     )
     budgets: tuple[Budget, ...] = Field((), strict=False, description="what a run may use")

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cel_expr_python import cel
 
 from stars_guard.rules._cel_tree import Call, Expr, Path, parse, paths, walk
-from stars_guard.rules._functions import DECLARATIONS, FUNCTIONS
+from stars_guard.rules._functions import DECLARATIONS, FUNCTIONS, MEMBERS
 
 __all__ = ["VARIABLES", "Condition", "ConditionError", "Unknown", "activation"]
 
@@ -114,6 +114,10 @@ class Condition:
             raise Unknown(_why_unknown(str(found)))
         return found
 
+    def reads(self, places: Iterable[Path]) -> bool:
+        """Whether it reads one of the places, something in it, or something that it is in."""
+        return any(path[: len(place)] == place[: len(path)] for place in places for path in self.paths)
+
     def missing_in(self, values: Mapping[str, Any]) -> str:
         """What the condition reads and a call doesn't have, in words; empty for nothing."""
         for path in self.paths:
@@ -138,8 +142,14 @@ def _why(text: str) -> str:
     at = f" at character {first[2]}" if first and int(first[2]) > 0 else ""
     if found := re.match(r"undeclared reference to '([^']*)'", problem):
         return _unknown_name(found[1]) + at
+    if (found := re.match(r"found no matching overload for '(\w+)'", problem)) and found[1] in MEMBERS:
+        return _member(found[1])
     problem = problem.removesuffix(" (in container '')").partition(" expecting ")[0]
     return f"not a condition in CEL: {problem}{at}"
+
+
+def _member(name: str) -> str:
+    return f"`{name}` is a function of `run` that takes globs: write run.{name}([...])"
 
 
 def _why_unknown(text: str) -> str:
@@ -153,6 +163,8 @@ def _why_unknown(text: str) -> str:
 
 def _unknown_name(name: str) -> str:
     root = name.partition(".")[0].lstrip("@")
+    if root in MEMBERS:
+        return _member(root)
     known = [*VARIABLES, *FUNCTIONS, *_MACROS, *_STANDARD]
     near = difflib.get_close_matches(root, known, 1)
     meant = f"did you mean `{near[0]}`?" if near else f"there are {', '.join([*VARIABLES, *FUNCTIONS])}"
@@ -174,7 +186,7 @@ def _check_run(read: tuple[Path, ...]) -> None:
 def _check_calls(tree: Expr) -> None:
     """What the library finds at the first call only: a member function of ``run`` that is called on something else."""
     for expr in walk(tree):
-        if isinstance(expr, Call) and expr.function in ("read", "count"):
+        if isinstance(expr, Call) and expr.function in MEMBERS:
             target = expr.target
             if getattr(target, "name", None) != "run":
-                raise ConditionError(f"`{expr.function}` is a function of `run`: write run.{expr.function}([...])")
+                raise ConditionError(_member(expr.function))

@@ -16,10 +16,13 @@ from cel_expr_python import cel
 from stars_guard.rules.globs import matches_any
 from stars_guard.rules.run import Origin, OriginName, RunState
 
-__all__ = ["DECLARATIONS", "FUNCTIONS", "during"]
+__all__ = ["DECLARATIONS", "FUNCTIONS", "MEMBERS", "during"]
 
-FUNCTIONS = ("origin", "domain", "read", "count")
-"""Their names. ``read`` and ``count`` are functions of ``run``."""
+MEMBERS = ("read", "count")
+"""Names of the functions of ``run``."""
+
+FUNCTIONS = ("origin", "domain", *MEMBERS)
+"""Names of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ def _globs(globs: Sequence[str] | str) -> tuple[str, ...]:
 
 def _declared(name: str, parameters: Sequence[Sequence[Any]], returns: Any, function: Callable[..., Any]) -> Any:
     """One overload for each list of parameters, because values of the type dyn are dispatched by what they are."""
-    is_member = name in ("read", "count")
+    is_member = name in MEMBERS
     overloads = [
         cel.Overload(f"{name}_{number}", returns, list(kinds), is_member, function)
         for number, kinds in enumerate(parameters)

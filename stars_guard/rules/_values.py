@@ -1,7 +1,7 @@
 """The arguments of a call as conditions see them: JSON values, bounded in size.
 
-The model writes the arguments, and so may an attacker. What isn't a JSON value becomes a `Unreadable`, which CEL
-can't convert: a condition that looks at it can't be evaluated, and one that doesn't is not disturbed.
+The model writes the arguments, and so may an attacker. What isn't a JSON value becomes `UNREADABLE`. A condition that
+reads it can't be evaluated, and one that doesn't is not disturbed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any
 
 from stars_guard.core.arguments import has_lone_surrogate
 from stars_guard.core.nesting import MOST_NESTED
+from stars_guard.rules._cel_tree import Path
 
-__all__ = ["MOST_CHARACTERS", "MOST_VALUES", "UNREADABLE", "TooLarge", "Unreadable", "plain_values"]
+__all__ = ["MOST_CHARACTERS", "MOST_VALUES", "UNREADABLE", "TooLarge", "Unreadable", "plain_values", "readable"]
 
 MOST_CHARACTERS = 200_000
 """Characters in all texts and keys of a call's arguments together."""
@@ -77,3 +78,20 @@ def plain_values(args: Mapping[str, Any]) -> dict[str, Any]:
         return str(found)
 
     return {key(name): copy(item, 1) for name, item in args.items()}
+
+
+def readable(values: Any) -> tuple[Any, tuple[Path, ...]]:
+    """The values with None in the place of what can't be read, and the paths to it."""
+    unreadable: list[Path] = []
+
+    def copy(value: Any, path: Path) -> Any:
+        if isinstance(value, dict):
+            return {key: copy(item, (*path, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [copy(item, (*path, index)) for index, item in enumerate(value)]
+        if isinstance(value, Unreadable):
+            unreadable.append(path)
+            return None
+        return value
+
+    return copy(values, ()), tuple(unreadable)

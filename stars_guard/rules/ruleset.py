@@ -21,12 +21,33 @@ from stars_guard.rules._functions import during
 from stars_guard.rules._schemas import fitted
 from stars_guard.rules._steps import Outcome, RuleDecision, Step, strictest
 from stars_guard.rules._tool_check import check
-from stars_guard.rules._values import UNREADABLE, TooLarge, plain_values
+from stars_guard.rules._values import UNREADABLE, TooLarge, plain_values, readable
 from stars_guard.rules.globs import matches_any
 from stars_guard.rules.model import Budget, ToolRule
 from stars_guard.rules.run import Origin, RunState
 
 __all__ = ["RuleSet"]
+
+
+class _Scope:
+    """What the conditions of one call see."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values, self._unreadable = readable(values)
+        self._activation = activation(self._values)
+
+    def fulfils(self, condition: Condition) -> bool:
+        """Whether the condition is true.
+
+        Raises:
+            Unknown: it can't be evaluated; the error says why.
+        """
+        if condition.reads(self._unreadable):
+            raise Unknown("a value is out of range, not JSON, or of a type that the tool doesn't take")
+        try:
+            return condition.holds(self._activation)
+        except Unknown as exc:
+            raise Unknown(condition.missing_in(self._values) or str(exc)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +134,7 @@ class RuleSet:
         check([(ready.rule, ready.condition) for ready in self._rules], self._budgets, self._cost, tools)
 
     def _of_rules(self, call: ToolCall, seen: Callable[[], dict[str, Any]]) -> Iterator[Step]:
-        values: dict[str, Any] | None = None
-        scope: Any = None
+        scope: _Scope | None = None
         for ready in self._rules:
             rule, condition = ready.rule, ready.condition
             if not matches_any(call.name, rule.tools):
@@ -123,14 +143,12 @@ class RuleSet:
                 yield _step(rule, "fires")
             else:
                 try:
-                    if values is None:
-                        values = seen()
-                        scope = activation(values)
-                    yield _step(rule, "fires" if condition.holds(scope) else "is false")
+                    scope = scope if scope is not None else _Scope(seen())
+                    yield _step(rule, "fires" if scope.fulfils(condition) else "is false")
+                except Unknown as exc:
+                    yield _step(rule, "fails", str(exc))
                 except TooLarge:
                     yield _step(rule, "fails", "the arguments are too large, or aren't JSON")
-                except Unknown as exc:
-                    yield _step(rule, "fails", condition.missing_in(values or {}) or str(exc))
 
     def _values(
         self, call: ToolCall, run: RunState, context: Mapping[str, Any] | None, tool: Tool | None

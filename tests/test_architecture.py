@@ -28,7 +28,7 @@ PURE = {
     "decoding": STANDARD
     | {"pydantic", "pydantic_core", "stars_guard.core", "stars_guard.decoding", "stars_guard.errors"},
     "rules": STANDARD
-    | {"cel_expr_python", "contextlib", "contextvars", "decimal", "difflib", "functools", "idna", "pydantic", "re2"}
+    | {"cel_expr_python", "contextlib", "contextvars", "decimal", "difflib", "functools", "idna", "math", "pydantic"}
     | {"struct", "urllib", "stars_guard.core", "stars_guard.errors", "stars_guard.rules"},
 }
 """What the rooms that decide may import: no torch, no httpx, no clock, no randomness of their own."""

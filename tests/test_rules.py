@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, get_args
 
@@ -205,6 +206,15 @@ def test_names_of_tools_are_matched_as_globs_and_nothing_else() -> None:
     assert not matches("send_*", "Send_x")
     assert not matches("[ab]", "a")
     assert matches("*a*b*", "xxaxxbxx")
+    assert not matches("*a*b", "xxaxxbxx")
+    assert matches("**", "")
+    assert not matches("?*", "")
+
+
+@given(st.text("ab*?", max_size=6), st.text("ab*", max_size=8))
+def test_globs_match_as_those_of_files_do(glob: str, name: str) -> None:
+    expected = fnmatchcase(name, glob)
+    assert (RuleSet([rule(tools=(glob or "x",))]).decide(call(name)).action == "reject") is (expected and bool(glob))
 
 
 # budgets

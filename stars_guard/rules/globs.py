@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from functools import lru_cache
 
-__all__ = ["is_plain", "matches_any"]
+__all__ = ["matches_any"]
 
 
 def matches_any(name: str, globs: Iterable[str]) -> bool:
@@ -14,23 +12,21 @@ def matches_any(name: str, globs: Iterable[str]) -> bool:
     return any(_matches(name, glob) for glob in globs)
 
 
-def is_plain(glob: str) -> bool:
-    """Whether the glob is the name of one tool."""
-    return "*" not in glob and "?" not in glob
-
-
 def _matches(name: str, glob: str) -> bool:
-    start = glob[:-1] if glob.endswith("*") else glob
-    if is_plain(start):  # as nearly all globs are
-        return name.startswith(start) if start is not glob else name == glob
-    return _compiled(glob).fullmatch(name) is not None
-
-
-@lru_cache(1024)
-def _compiled(glob: str) -> re.Pattern[str]:
-    import re2  # here, because a policy is read without it
-
-    parts = re.split(r"([*?])", glob)
-    shape = "".join({"*": ".*", "?": "."}.get(part) or re2.escape(part) for part in parts)
-    found: re.Pattern[str] = re2.compile(f"(?s){shape}")  # in time linear in the name
-    return found
+    """In time name times glob at most, because only the last ``*`` is ever tried again."""
+    if "*" not in glob and "?" not in glob:
+        return name == glob
+    at = place = 0
+    star, tried = -1, 0
+    while at < len(name):
+        if place < len(glob) and glob[place] == "*":
+            star, tried = place, at
+            place += 1
+        elif place < len(glob) and glob[place] in ("?", name[at]):
+            at, place = at + 1, place + 1
+        elif star >= 0:
+            tried += 1
+            at, place = tried, star + 1
+        else:
+            return False
+    return all(part == "*" for part in glob[place:])

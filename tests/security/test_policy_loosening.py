@@ -19,8 +19,9 @@ from stars_guard.calling.judge_loading import load_cascade
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
 from stars_guard.errors import PolicyError
-from stars_guard.policy import _loosening, resolve_policy
+from stars_guard.policy import _loosening, _rule_loosening, resolve_policy
 from stars_guard.policy._rails import Rails
+from stars_guard.rules import Budget, ToolRule
 from stars_guard.scorers.options import JudgeOptions
 
 PARENT: dict[str, Any] = {
@@ -57,12 +58,15 @@ def test_every_field_of_a_policy_has_a_rule() -> None:
         inside = {name for name, field in model.model_fields.items() if list(models_of(field.annotation))}
         rules = _loosening.RULES.get(model)
         if rules is None:
-            # they are values of one field, which is compared whole
-            assert model.__module__.startswith(("stars_guard.scorers", "stars_guard.decoding.schedules")), model
+            # they are values of one field, which is compared whole, or parts that have a name and rules of their own
+            whole = ("stars_guard.scorers", "stars_guard.decoding.schedules")
+            assert model in (Budget, ToolRule) or model.__module__.startswith(whole), model
         else:
             left = set(model.model_fields) - set(rules) - inside
             assert not left, f"{model.__name__} has no rule for {left}"
     assert set(_loosening.JUDGE_RULES) == set(JudgeOptions.model_fields)
+    assert {*_rule_loosening.STOPPING} == {*_rule_loosening.ALLOWING} == {*ToolRule.model_fields}
+    assert {*_rule_loosening.BUDGETS} == {*Budget.model_fields}
 
 
 def test_a_field_without_a_rule_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,7 +168,9 @@ class Case(Situation):
     @model_validator(mode="after")
     def _expects_something(self) -> Self:
         if not self.judges and all(each is None for each in (self.expect, self.reward, self.action, self.rule)):
-            raise ValueError("give expect, reward or judges, or action or rule: a case that expects nothing cannot fail")
+            raise ValueError(
+                "give expect, reward or judges, or action or rule: a case that expects nothing cannot fail"
+            )
         return self
 
 

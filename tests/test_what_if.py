@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import USER, policy, words
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stars_guard.audit import CallRecord, MemoryStore, Text
@@ -69,6 +69,7 @@ POLICIES = st.builds(
 
 
 @settings(max_examples=60, deadline=None)
+@example({"judges": [veto(), REWARD], "mode": "off", "segment_tokens": 1, "budget_tokens": 1}, 3, True)
 @given(POLICIES, st.integers(0, 2**32), st.booleans())
 def test_under_its_own_policy_the_answer_is_the_same(keys: dict[str, Any], seed: int, seeded: bool) -> None:
     own = load_policy(policy(**keys))

@@ -345,7 +345,8 @@ class _OtherPolicy:
             return None
         step = self._decoder.plan()
         finish = step.finish if isinstance(step, Done) else "more"
-        if finish in ("budget", "stopped") and self._settings is not None and not self._settings.monitor:
+        ends_early = finish in ("budget", "stopped") and self._decoder.needs_judgement
+        if ends_early and self._settings is not None and not self._settings.monitor:
             judgement = await self._review(before, last)
             if judgement is None:
                 return Parting(segment=last.index + 1, outcome="unknown")

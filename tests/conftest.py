@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes.util
+import gc
 import inspect
 import os
 import random
@@ -226,6 +228,15 @@ def _engines_shared() -> Iterator[None]:
         patch.setattr(vllm_process, "CPU_DEFAULTS", {**vllm_process.CPU_DEFAULTS, "dtype": "float32"})
         yield
         portal.call(unload_backends)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory_given_back() -> Iterator[None]:
+    """What a module's models took goes back to the system: two workers of the suite share its memory with vLLM."""
+    yield
+    gc.collect()
+    if (libc := ctypes.util.find_library("c")) is not None and hasattr(trim := ctypes.CDLL(libc), "malloc_trim"):
+        trim.malloc_trim(0)
 
 
 def load(backend: str) -> Backend:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -156,18 +157,21 @@ def test_run_survives_kill_minus_nine(tmp_path: Path) -> None:
         "def slow(m, prefix, rng): time.sleep(0.004); return rng.choice(['good ', 'bad '])\n"
         "run_scripted(Path(sys.argv[1]), Path(sys.argv[1]) / 'prompts.jsonl', slow)"
     )
-    kills = 0
-    for _ in range(30):
-        worker = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY)
-        try:
-            worker.wait(timeout=2.0 + 0.1 * kills)
-            break
-        except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
-            kills += 1
-    assert kills > 0
-    assert worker.returncode == 0
+
+    def lines() -> int:
+        return target.read_bytes().count(b"\n") if target.exists() else 0
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY)
+
+    for _ in range(4):
+        before, worker = lines(), start()
+        while worker.poll() is None and lines() < before + 3:
+            time.sleep(0.01)
+        worker.kill()
+        assert worker.wait() == -9, "it ended before it was killed"
+    assert 12 <= lines() < 40
+    assert start().wait() == 0
     assert [row["index"] for row in answers_of(target)] == list(range(40))
     assert source.exists()
 

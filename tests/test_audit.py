@@ -140,6 +140,7 @@ def test_one_attempt_as_it_is_written() -> None:
         ],
         "reward": 0.25,
         "veto": None,
+        "ask": None,
         "threshold": 0.5,
         "probability": 0.4,
         "u": 0.9,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from stars_guard.core.events import (
     Ruled,
     Totals,
 )
+from stars_guard.core.flat import flat
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Candidate
 from stars_guard.core.vocabulary import ContentMode
@@ -125,12 +126,12 @@ class Recorder:
             prompt_reward=self.prompt_reward,
             segments=self._segments(),
             review=self._reviewed(),
-            ruling=Ruling(**asdict(self._ruled)) if self._ruled is not None else None,
+            ruling=Ruling(**flat(self._ruled)) if self._ruled is not None else None,
             answer=self._content.keep(self.text, self._content.accepted),
             finish=finish,
             reason=reason,
             error=error,
-            totals=asdict(totals or Totals()),
+            totals=flat(totals or Totals()),
         )
 
     def _reasoned(self) -> ReasoningEntry | None:
@@ -142,7 +143,7 @@ class Recorder:
         if self._review is None:
             return None
         found = self._review.judgement
-        scores = tuple(ScoreEntry(**asdict(score)) for score in found.scores)
+        scores = tuple(ScoreEntry(**flat(score)) for score in found.scores)
         return Review(scores=scores, reward=found.reward, veto=found.veto, verdict=self._review.verdict)
 
     def _segments(self) -> tuple[Segment, ...]:
@@ -189,7 +190,7 @@ class Recorder:
             finish=decision.candidate.finish,
             whole=decision.candidate.whole,
             stop_overlap=decision.candidate.stop_overlap,
-            scores=tuple(ScoreEntry(**asdict(score)) for score in decision.judgement.scores),
+            scores=tuple(ScoreEntry(**flat(score)) for score in decision.judgement.scores),
             reward=decision.judgement.reward,
             veto=decision.judgement.veto,
             ask=decision.judgement.ask,

@@ -72,6 +72,7 @@ class Checker:
         self._loaded = loaded
         self._rails = dict(policy.rails.items())
         self._rules = policy.rails.tool_call.compiled()
+        self._digest = policy.sha256
 
     async def check(
         self,
@@ -128,7 +129,7 @@ class Checker:
             call_id=call_id,
             seed=0,
             messages=messages,
-            about={"stage": stage, "role": _WRITERS[stage], "run_id": run_id},
+            about={"stage": stage, "role": _WRITERS[stage], "run_id": run_id, "policy_sha256": self._digest},
             span=f"stars_guard.check {stage}",
         )
         async with recording:

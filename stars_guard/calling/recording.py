@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -16,6 +15,7 @@ from stars_guard.calling.settings import content_of
 from stars_guard.calling.telemetry import CallSpan
 from stars_guard.concealing import concealed
 from stars_guard.core.events import Called, Event, Released, Totals
+from stars_guard.core.flat import flat
 from stars_guard.core.messages import Message
 from stars_guard.core.vocabulary import AnswerFinish, CheckFinish, FailureFinish
 from stars_guard.policy import Policy
@@ -48,7 +48,8 @@ class Recording:
     Args:
         call_id: of the call, and so of its record.
         messages: the conversation up to what is generated or judged.
-        about: further fields of the record that are known from the start.
+        about: further fields of the record that are known from the start. The policy's digest is computed if it is
+            not among them.
         span: the span's name, and ``attributes`` its own ones.
     """
 
@@ -68,10 +69,11 @@ class Recording:
             "call_id": call_id,
             "seed": seed,
             "policy": concealed(policy.name),
-            "policy_sha256": policy.sha256,
             "mode": policy.mode,
             **about,
         }
+        if "policy_sha256" not in known:
+            known["policy_sha256"] = policy.sha256
         self._store = store
         self._policy = known["policy"]
         self._recorder = Recorder(content_of(policy), messages, known)
@@ -90,7 +92,7 @@ class Recording:
         metrics.watch(self._policy, cascade=cascade)
         self.describe(
             scorers={judge.rule.judge: judge.identity for judge in cascade.judges},
-            rules=tuple(asdict(rule) for rule in cascade.rules),
+            rules=tuple(flat(rule) for rule in cascade.rules),
         )
 
     def follow(self, counted: Counted) -> None:

@@ -14,7 +14,16 @@ from langchain_stars._trust import remember
 from stars_guard.core.messages import Message
 from stars_guard.guard import Guard
 
-__all__ = ["REMOVED", "last_turn", "message_of_refusal", "messages_of", "transcript", "withheld_result"]
+__all__ = [
+    "REMOVED",
+    "last_turn",
+    "message_of_refusal",
+    "messages_in_state",
+    "messages_of",
+    "transcript",
+    "withheld_result",
+    "words",
+]
 
 REMOVED = "[removed by policy]"
 """What stands in the place of a message that was rejected."""
@@ -43,7 +52,7 @@ def transcript(messages: Sequence[BaseMessage]) -> list[Message]:
     """
     found = []
     for message in messages:
-        if text := _words(message):
+        if text := words(message):
             match message:
                 case AIMessage():
                     found.append(Message("assistant", text))
@@ -52,6 +61,14 @@ def transcript(messages: Sequence[BaseMessage]) -> list[Message]:
                 case _:
                     found.append(Message("user", text))
     return found or [Message("user", "")]
+
+
+def messages_in_state(state: Any) -> Sequence[BaseMessage]:
+    """The messages of an agent's state, whatever class it is of."""
+    found: Sequence[BaseMessage] = (
+        state.get("messages", []) if isinstance(state, Mapping) else getattr(state, "messages", [])
+    )
+    return found
 
 
 def message_of_refusal(guard: Guard, reason: str, audit_id: str | None, *, id: str | None = None) -> AIMessage:  # noqa: A002
@@ -83,7 +100,8 @@ def last_turn(messages: Sequence[BaseMessage]) -> int:
     return start
 
 
-def _words(message: BaseMessage) -> str:
+def words(message: BaseMessage) -> str:
+    """What a message says; nothing where that can't be read."""
     try:
         return words_of(message)
     except Unreadable:

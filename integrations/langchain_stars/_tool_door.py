@@ -17,6 +17,7 @@ from langchain_core.tools import BaseTool
 from langgraph.prebuilt import ToolRuntime
 from langgraph.store.base import BaseStore
 
+from langchain_stars._call_decisions import digest_of_call
 from langchain_stars._hidden_runs import hidden_runs, quiet_config, quiet_runtime
 from langchain_stars._waiting import AWAITING, BLOCKING, Waiting, run
 
@@ -38,6 +39,7 @@ class ToolDoor:
     def __init__(self, judge: JudgeCall, judged: ToolCall, *, hidden: bool) -> None:
         self._judge = judge
         self._judged = (judged["name"], copy.deepcopy(judged["args"]))  # it may be changed where it is
+        self._digest = digest_of_call(*self._judged, None)
         self.hidden = hidden
 
     def hiding(self) -> AbstractContextManager[None]:
@@ -95,7 +97,8 @@ class ToolDoor:
         args = given["args"] if is_call else given if isinstance(given, Mapping) else {"input": given}
         own = tool._filter_injected_args(dict(args))
         own = {name: value for name, value in own.items() if not isinstance(value, (ToolRuntime, BaseStore))}
-        if (tool.name, own) == self._judged:
+        # equal is not the same: True is 1 to Python, and another value to a tool
+        if (tool.name, own) == self._judged and digest_of_call(tool.name, own, None) == self._digest:
             return None
         call_id = given.get("id") if is_call else about.get("tool_call_id")
         return await self._judge(waiting, ToolCall(name=tool.name, args=own, id=call_id, type="tool_call"))

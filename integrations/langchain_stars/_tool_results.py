@@ -14,11 +14,13 @@ from langchain_stars._reading import read
 from langchain_stars._trust import remember
 from langchain_stars._unjudged import check_reading
 from langchain_stars._waiting import Waiting
+from langchain_stars._withheld_marks import about_call_not_run
 from stars_guard.calling.checks import Checked
 from stars_guard.core.messages import Message
+from stars_guard.core.vocabulary import ApprovalOutcome
 from stars_guard.guard import Guard
 
-__all__ = ["call_not_run", "judged_result"]
+__all__ = ["answered_by_person", "call_not_run", "judged_result"]
 
 Judge = Callable[[Any], Awaitable[Checked]]
 
@@ -110,15 +112,41 @@ class _Messages:
 
 def call_not_run(guard: Guard, call: ToolCall, checked: Checked) -> ToolMessage:
     """What the model reads instead of the result of a call that was rejected."""
+    reason = f"({checked.reason}). {checked.message}" if checked.message else f"({checked.reason})."
     message = ToolMessage(
-        content=f"The tool was not run: policy {guard.policy.name!r} does not allow this call ({checked.reason}).",
+        content=f"The tool was not run: policy {guard.policy.name!r} does not allow this call {reason}",
         tool_call_id=str(call["id"]),
         name=call["name"],
         status="error",
-        response_metadata=_about(checked),
+        response_metadata=about_call_not_run(checked),
     )
     remember(message, guard.policy)
     return message
+
+
+def answered_by_person(
+    guard: Guard, call: ToolCall, checked: Checked, message: str, outcome: ApprovalOutcome
+) -> ToolMessage:
+    """What the model reads instead of the result of a call that a person has rejected, or answered.
+
+    A person's own words are judged before the model reads them, as all that comes from outside is.
+    """
+    if outcome == "responded":
+        text = message
+    elif message:
+        text = f"The tool was not run: a person rejected this call: {message}"
+    else:
+        text = "The tool was not run: a person rejected this call. Don't make it again unless you are asked to."
+    answer = ToolMessage(
+        content=text,
+        tool_call_id=str(call["id"]),
+        name=call["name"],
+        status="success" if outcome == "responded" else "error",
+        response_metadata=about_call_not_run(checked),
+    )
+    if not message:
+        remember(answer, guard.policy)
+    return answer
 
 
 def _without_messages(value: Any) -> Any:

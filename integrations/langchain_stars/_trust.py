@@ -80,21 +80,25 @@ def remember(message: BaseMessage, policy: Policy) -> None:
     _remember(message, policy, "judged")
 
 
-def remember_call(call: ToolCall, policy: Policy) -> None:
-    """Take note that a tool call has passed the rail for tool calls."""
-    if (words := _words_of_call(call)) is not None:
+def remember_call(call: ToolCall, policy: Policy, message_id: str | None) -> None:
+    """Take note that the judges of tool calls have let a call pass.
+
+    Args:
+        message_id: of the message that makes the call. Ids of calls come again, so without it nothing is noted.
+    """
+    if message_id is not None and (words := _words_of_call(call, message_id)) is not None:
         _remembered.add(_key(policy, "call", words))
 
 
-def call_was_judged(call: ToolCall, policy: Policy) -> bool:
-    """Whether a call with this id has passed the rail for tool calls, with the arguments that it has now."""
-    words = _words_of_call(call)
+def call_was_judged(call: ToolCall, policy: Policy, message_id: str | None) -> bool:
+    """Whether a call of this message has passed the judges, with the arguments that it has now."""
+    words = _words_of_call(call, message_id) if message_id is not None else None
     return words is not None and _remembered.has(_key(policy, "call", words))
 
 
-def _words_of_call(call: ToolCall) -> str | None:
+def _words_of_call(call: ToolCall, message_id: str) -> str | None:
     try:
-        return json.dumps(_call(call)[:3], sort_keys=True, ensure_ascii=True, default=_unreadable)
+        return json.dumps([message_id, *_call(call)[:3]], sort_keys=True, ensure_ascii=True, default=_unreadable)
     except Unreadable:
         return None
 

@@ -10,11 +10,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Annotated, Any, NotRequired
 
-from langchain.agents.middleware.types import AgentState, PrivateStateAttr
+from langchain.agents.middleware.types import PrivateStateAttr
 from langchain_core.messages import BaseMessage, HumanMessage, RemoveMessage, ToolMessage
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
+from langchain_stars._agent_facts import FactsState
 from langchain_stars._block_keys import is_usual
 from langchain_stars._conversation import REMOVED, last_turn, message_of_refusal, transcript
 from langchain_stars._hidden_runs import current_run_id
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 
-class GuardedState(AgentState[Any]):
+class GuardedState(FactsState):
     """An agent's state with the fingerprints of the messages that were judged in earlier turns.
 
     No input can set them and no output shows them.

@@ -17,8 +17,14 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequ
 from contextlib import aclosing, closing
 from typing import Any, TypeVar, cast
 
-from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    CallbackManager,
+    adispatch_custom_event,
+    dispatch_custom_event,
+)
 from langchain_core.runnables import Runnable
+from langgraph.func import task
 
 from stars_guard.backends.base import Backend
 from stars_guard.calling.checks import Checked
@@ -85,6 +91,23 @@ class Waiting(ABC):
         checked: Checked = await self.result(asked)
         return checked
 
+    async def check_call(self, guard: Guard, name: str, args: Any, **more: Any) -> Checked:
+        """As `Guard.check_call`."""
+        checked: Checked = await self.result(self.door(guard).check_call(name, args, **more))
+        return checked
+
+    @abstractmethod
+    async def task(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The result of our work as a LangGraph task: a node that runs again after a pause gets the first result.
+
+        Args:
+            name: what the graph's streams call it.
+        """
+
+    @abstractmethod
+    async def tell(self, name: str, data: Any) -> None:
+        """Report a custom event to the callbacks of the run that the code is in."""
+
     @abstractmethod
     async def close(self, guard: Guard) -> None:
         """As `Guard.aclose`."""
@@ -121,6 +144,17 @@ class _Awaiting(Waiting):
             async for event in events:
                 yield event
 
+    async def task(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        async def first() -> T:
+            return await work()
+
+        begun: Any = task(name=name)(cast("Any", first))
+        done: T = await begun()
+        return done
+
+    async def tell(self, name: str, data: Any) -> None:
+        await adispatch_custom_event(name, data)
+
     async def close(self, guard: Guard) -> None:
         await guard.aclose()
 
@@ -156,6 +190,17 @@ class _Blocking(Waiting):
         with closing(cast("Generator[Event, None, None]", stream)) as events:
             for event in events:
                 yield event
+
+    async def task(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        def first() -> T:
+            return run(work())
+
+        begun: Any = task(name=name)(cast("Any", first))
+        done: T = begun().result()
+        return done
+
+    async def tell(self, name: str, data: Any) -> None:
+        dispatch_custom_event(name, data)
 
     async def close(self, guard: Guard) -> None:
         guard.blocking.close()

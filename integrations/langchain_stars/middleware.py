@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ from uuid import uuid4
 from langchain.agents.middleware.types import (
     AgentMiddleware,
     AgentState,
+    ExtendedModelResponse,
     ModelRequest,
     ModelResponse,
     ToolCallRequest,
@@ -20,9 +22,14 @@ from langchain.agents.middleware.types import (
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall
 from langchain_core.runnables import Runnable
 from langgraph.runtime import Runtime
+from langgraph.types import Command
 
+from langchain_stars._agent_facts import facts_of, known_facts, seconds_of, tools_of
 from langchain_stars._answer_failures import AnswerFailures
-from langchain_stars._conversation import message_of_refusal, transcript
+from langchain_stars._approval import settled_calls
+from langchain_stars._call_decisions import CallDecisions, context_of
+from langchain_stars._call_door import refusal_to_run
+from langchain_stars._conversation import message_of_refusal, messages_in_state, transcript
 from langchain_stars._final_answer import judged_end
 from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
 from langchain_stars._hidden_runs import current_run_id
@@ -31,22 +38,22 @@ from langchain_stars._model_answers import Answer, answer_or_failure, reading_of
 from langchain_stars._model_door import ModelDoor, RejectedBeforeModel
 from langchain_stars._plain import Unreadable
 from langchain_stars._quiet_models import QuietModels
-from langchain_stars._reading import read, reading_of_call
+from langchain_stars._reading import read
 from langchain_stars._regeneration import regenerate_until_kept
 from langchain_stars._released_answer import ReleasedAnswer
 from langchain_stars._shown_answers import ShownAnswers
 from langchain_stars._tool_door import ToolDoor
 from langchain_stars._tool_failures import judged_failure
-from langchain_stars._tool_results import call_not_run, judged_result
-from langchain_stars._trust import call_was_judged, remember
+from langchain_stars._tool_results import judged_result
+from langchain_stars._trust import remember
 from langchain_stars._unjudged import GuardedState, check_reading, judged_input, judged_so_far, rejected_before_model
 from langchain_stars._waiting import AWAITING, BLOCKING, Waiting, run
-from langchain_stars._withheld_calls import reason_to_withhold, without_rejected_calls
+from langchain_stars._withheld_calls import without_rejected_calls
 from langchain_stars.chat_model import ChatStars
 from stars_guard.audit import AuditStore
 from stars_guard.calling.checks import Checked
-from stars_guard.core.messages import Message
 from stars_guard.core.vocabulary import Stage
+from stars_guard.guard import Guard
 
 __all__ = ["StarsGuardMiddleware"]
 
@@ -114,15 +121,23 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
-    ) -> ModelResponse[Any]:
+    ) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
         """Have the answer generated under the policy."""
-        return run(self._answer(BLOCKING, request, handler))
+        return run(self._call_model(BLOCKING, request, handler))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
-    ) -> ModelResponse[Any]:
+    ) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
         """As `wrap_model_call`."""
-        return await self._answer(AWAITING, request, handler)
+        return await self._call_model(AWAITING, request, handler)
+
+    def after_model(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any] | None:
+        """Ask a person about the calls of which a rule says so. The run pauses here until it is resumed."""
+        return run(self._ask_person(BLOCKING, state, runtime))
+
+    async def aafter_model(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any] | None:
+        """As `after_model`."""
+        return await self._ask_person(AWAITING, state, runtime)
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
         """Judge the call before the tool runs, and what it gives back before the model reads it."""
@@ -146,12 +161,32 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
 
     async def _judge_input(self, waiting: Waiting, state: AgentState[Any]) -> dict[str, Any] | None:
         guard = await self._guards.current(waiting, self._recipe)
-        return await judged_input(waiting, guard, state, by=self._mark)
+        began = {"stars_guard_began": time.time()} if guard.policy.rails.tool_call.needs_facts else {}
+        return {**began, **(await judged_input(waiting, guard, state, by=self._mark) or {})} or None
+
+    async def _ask_person(
+        self, waiting: Waiting, state: AgentState[Any], runtime: Runtime[Any]
+    ) -> dict[str, Any] | None:
+        guard = await self._guards.current(waiting, self._recipe)
+        return await settled_calls(waiting, guard, state, runtime, by=self._mark)
+
+    async def _call_model(
+        self, waiting: Waiting, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
+    ) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
+        guard = await self._guards.current(waiting, self._recipe)
+        if not guard.policy.rails.tool_call.needs_facts:
+            return await self._answer(waiting, guard, request, handler)
+        guard.check_tools(tools_of(request))
+        response = await self._answer(waiting, guard, request, handler)
+        facts = facts_of(request)
+        if facts == known_facts(request.state):
+            return response
+        return ExtendedModelResponse(response, Command(update={"stars_guard_agent": facts}))
 
     async def _answer(
-        self, waiting: Waiting, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
+        self, waiting: Waiting, guard: Guard, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
     ) -> ModelResponse[Any]:
-        guard, shown = await self._guards.current(waiting, self._recipe), ShownAnswers()
+        shown = ShownAnswers()
         found = await rejected_before_model(waiting, guard, request.messages, request.state, by=self._mark)
         if found is not None:
             return ModelResponse(result=[message_of_refusal(guard, found.reason, found.audit_id)])
@@ -161,6 +196,14 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
             request = request.override(model=ours._shown_to(shown))
         request = self._quiet.request(request)
         context = transcript([*([request.system_message] if request.system_message else []), *request.messages])
+        decisions = CallDecisions(
+            waiting,
+            guard,
+            messages_in_state(request.state) or request.messages,
+            context=context_of(request.runtime),
+            facts=facts_of(request),
+            seconds=seconds_of(request.state),
+        )
         failures = AnswerFailures(waiting, guard, context, model=_name_of(request.model))
         door = ModelDoor(guard, request.state, by=self._mark)
 
@@ -170,7 +213,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
             if shown.holds_all_of(answer):
                 return answer
             names = {getattr(tool, "name", "") for tool in request.tools}
-            return await without_rejected_calls(waiting, guard, answer, messages=context, tools=names)
+            return await without_rejected_calls(waiting, guard, answer, decisions=decisions, tools=names)
 
         failure: Exception | None = None
         try:
@@ -180,7 +223,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
                 generate,
                 messages=context,
                 model=_name_of(request.model),
-                reading_of=partial(reading_of_answer, calls=not guard.policy.rails.tool_call.judges),
+                reading_of=partial(reading_of_answer, calls=not guard.policy.rails.tool_call.is_used),
                 is_judged=shown.holds_all_of,
             )
         except Unreadable as exc:
@@ -209,17 +252,13 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
         self, waiting: Waiting, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]
     ) -> Any:
         guard, run_id = await self._guards.current(waiting, self._recipe), current_run_id()
-        context, call = _conversation_before(request), request.tool_call
+        context, call = transcript(messages_in_state(request.state)), request.tool_call
 
         async def check(waiting: Waiting, stage: Stage, value: Any) -> Checked:
-            reader = reading_of_call if stage == "tool_call" else read
-            return await check_reading(waiting, guard, stage, value, reader=reader, messages=context, run_id=run_id)
+            return await check_reading(waiting, guard, stage, value, messages=context, run_id=run_id)
 
         async def refusal(waiting: Waiting, call: ToolCall) -> BaseMessage | None:
-            if call_was_judged(call, guard.policy):
-                return None
-            checked = reason_to_withhold(call) or await check(waiting, "tool_call", call)
-            return None if checked.allowed else call_not_run(guard, call, checked)
+            return await refusal_to_run(waiting, guard, request, call, by=self._mark, run_id=run_id)
 
         async def judged(result: Any) -> Any:
             return await judged_result(waiting, guard, call, result, messages=context, run_id=run_id)
@@ -255,8 +294,3 @@ def _run_of_release(message: AIMessage, model: Any) -> Runnable[Any, Any]:
         message.id = f"stars-guard-{uuid4()}"
     released = ReleasedAnswer(message=message, provider=model._llm_type, callbacks=model.callbacks)
     return released.with_config(run_name=type(model).__name__)
-
-
-def _conversation_before(request: ToolCallRequest) -> list[Message]:
-    state = request.state
-    return transcript(state.get("messages", []) if isinstance(state, dict) else getattr(state, "messages", []))

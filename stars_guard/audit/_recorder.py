@@ -9,8 +9,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from stars_guard.audit._content import Content, Text
-from stars_guard.audit.record import Attempt, CallRecord, End, ReasoningEntry, Review, Ruling, ScoreEntry, Segment, Turn
+from stars_guard.audit.record import (
+    ApprovalEntry,
+    Attempt,
+    CallRecord,
+    End,
+    ReasoningEntry,
+    Review,
+    Ruling,
+    ScoreEntry,
+    Segment,
+    Turn,
+)
 from stars_guard.core.events import (
+    Approval,
     Called,
     Decision,
     Ended,
@@ -64,6 +76,7 @@ class Recorder:
         self._overrun: dict[tuple[int, int], int] = {}
         self._review: Reviewed | None = None
         self._ruled: Ruled | None = None
+        self._approval: Approval | None = None
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self.prompt_reward: float | None = None
@@ -97,6 +110,8 @@ class Recorder:
                 self._review = event
             case Ruled():
                 self._ruled = event
+            case Approval():
+                self._approval = event
             case Released() | Called():
                 self._text.append(event.text)
             case Reasoned():
@@ -127,6 +142,7 @@ class Recorder:
             segments=self._segments(),
             review=self._reviewed(),
             ruling=Ruling(**flat(self._ruled)) if self._ruled is not None else None,
+            approval=ApprovalEntry(**flat(self._approval)) if self._approval is not None else None,
             answer=self._content.keep(self.text, self._content.accepted),
             finish=finish,
             reason=reason,

@@ -11,6 +11,7 @@ from stars_guard.audit.versions import NEWEST, SchemaVersion, unreadable
 from stars_guard.core.vocabulary import (
     Action,
     AnswerFinish,
+    ApprovalOutcome,
     CheckFinish,
     FailureFinish,
     KeptHow,
@@ -24,6 +25,7 @@ from stars_guard.core.vocabulary import (
 )
 
 __all__ = [
+    "ApprovalEntry",
     "Attempt",
     "CallRecord",
     "End",
@@ -125,6 +127,16 @@ class Ruling(_Part):
     approved: bool = False
 
 
+class ApprovalEntry(_Part):
+    """What a person said about a tool call. The fields are those of `stars_guard.core.events.Approval`."""
+
+    outcome: ApprovalOutcome
+    by: str | None = None
+    asked: str | None = None
+    seconds: float = 0.0
+    reason: str = ""
+
+
 class ReasoningEntry(_Part):
     """How the model marks the reasoning before its answer, and what of it was released.
     Attributes:
@@ -176,6 +188,7 @@ class CallRecord(_Part):
         review: what stays of an answer that ended without a last segment, judged once more as a whole. The answer is
             refused where a judge vetoes it.
         ruling: what the policy's rules decided about a tool call; None at other stages, and where there are no rules.
+        approval: what became of a tool call after a person was asked about it.
         reasoning: what the model wrote before the answer, where it is one that marks its reasoning.
         finish: why the answer ended. It can also be ``failed`` or ``cancelled``; at other stages than ``answer`` it is
             ``passed``, ``redacted``, ``refused`` or ``asked``.
@@ -209,6 +222,7 @@ class CallRecord(_Part):
     segments: tuple[Segment, ...] = ()
     review: Review | None = None
     ruling: Ruling | None = None
+    approval: ApprovalEntry | None = None
     answer: Text
     reasoning: ReasoningEntry | None = None
     finish: AnswerFinish | CheckFinish | FailureFinish

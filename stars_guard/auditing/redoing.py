@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from stars_guard.audit import CallRecord
 from stars_guard.audit.record import Attempt, Review, Segment
 from stars_guard.auditing.findings import Problem
-from stars_guard.core.events import Ruled
+from stars_guard.core.events import Approval, Ruled
 from stars_guard.core.judging import Judgement, Rule, Score, combine
 from stars_guard.core.vocabulary import RuleAction
 from stars_guard.decoding import Settings, decoder_of
@@ -56,10 +56,13 @@ class _Redo:
         return decoder_of(self._settings.method).decides if self._settings else ""
 
     def _action(self, attempt: Attempt) -> RuleAction:
-        """What happens to a text at a stage around the answer, by its judges and the rules about tool calls."""
-        ruling = self._record.ruling
+        """What happens to a text at a stage around the answer, by its judges, rules about tool calls and a person."""
+        ruling, approval = self._record.ruling, self._record.approval
         ruled = Ruled(**ruling.model_dump()) if ruling is not None else None
-        return Ruled.together(ruled, Judgement(veto=attempt.veto, ask=attempt.ask))
+        said = Approval(**approval.model_dump()) if approval is not None else None
+        if ruled is not None:
+            _same("whether a person has allowed it", ruled.approved, said is not None and said.runs)
+        return Ruled.together(ruled, Judgement(veto=attempt.veto, ask=attempt.ask), said)
 
     @property
     def _has_budget(self) -> bool:

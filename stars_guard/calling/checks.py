@@ -107,9 +107,15 @@ class Checker:
         with self._loaded.in_use():
             if self._policy.mode == "off" or not (self._rules or self._rails["tool_call"].judges):
                 return Checked(stage="tool_call", allowed=True, text=given.text)
-            ruling = given.ruling(self._rules)
             return await self._run(
-                "tool_call", given.text, given.forms, given.messages, given.run_id, given.calls, ruling
+                "tool_call",
+                given.text,
+                given.forms,
+                given.messages,
+                given.run_id,
+                given.calls,
+                given.ruling(self._rules),
+                judged=given.judged,
             )
 
     async def _run(
@@ -121,6 +127,8 @@ class Checker:
         run_id: str | None,
         calls: tuple[ToolCall, ...],
         ruling: Ruling | None = None,
+        *,
+        judged: bool = False,
     ) -> Checked:
         call_id = uuid.uuid4().hex
         recording = Recording(
@@ -133,7 +141,9 @@ class Checker:
             span=f"stars_guard.check {stage}",
         )
         async with recording:
-            check = _Check(self._policy, stage, text, tuple(forms), tuple(messages), calls, call_id, recording, ruling)
+            check = _Check(
+                self._policy, stage, text, tuple(forms), tuple(messages), calls, call_id, recording, ruling, judged
+            )
             recording.follow(check)
             return await check.run(await self._loaded.cascade(stage))
 
@@ -163,9 +173,11 @@ class _Check:
         call_id: str,
         recording: Recording,
         ruling: Ruling | None,
+        judged: bool,
     ) -> None:
         self._policy, self._stage, self._text, self._messages = policy, stage, text, messages
-        self._forms, self._calls, self._ruling = forms, calls, ruling
+        self._forms, self._calls = forms, calls
+        self._ruling, self._judged = ruling, judged
         self._call_id = call_id
         self._recording = recording
         self._reason = ""
@@ -180,6 +192,8 @@ class _Check:
         self._recording.judged_by(cascade)
         if self._ruling is not None:
             self._recording.add(self._ruling.event)
+            if self._ruling.approval is not None:
+                self._recording.add(self._ruling.approval)
         try:
             judgement = await self._judge(cascade, self._text, self._forms)
             action, self._reason = self._decide(judgement)
@@ -201,7 +215,9 @@ class _Check:
     def _decide(self, judgement: Judgement) -> tuple[RuleAction, str]:
         """What happens, and why."""
         ruling = self._ruling
-        action = Ruled.together(ruling.event if ruling is not None else None, judgement)
+        action: RuleAction = Ruled.together(None, judgement)
+        if ruling is not None:
+            action = Ruled.together(ruling.event, judgement, ruling.approval)
         if judgement.veto is not None:
             return action, f"vetoed by {judgement.veto}"
         if ruling is not None and ruling.reason:
@@ -261,8 +277,9 @@ class _Check:
 
     @property
     def _is_settled(self) -> bool:
-        """Whether the rules reject the call, so that judges need not be asked."""
-        return self._ruling is not None and self._ruling.event.action == "reject" and self._policy.mode == "enforce"
+        """Whether judges need not be asked: they have been, or the call is rejected whatever they say."""
+        rejected = self._ruling is not None and self._ruling.rejects and self._policy.mode == "enforce"
+        return self._judged or rejected
 
     def _checked(self, *, allowed: bool, text: str, asked: bool = False) -> Checked:
         decision = self._ruling.decision if self._ruling is not None else RuleDecision(action="allow")

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 from stars_guard.calling.plan import messages_of
 from stars_guard.concealing import concealed
 from stars_guard.core.arguments import text as text_of
-from stars_guard.core.events import Ruled
+from stars_guard.core.events import Approval, Ruled
 from stars_guard.core.messages import Message, ToolCall
 from stars_guard.core.tools import Tool
 from stars_guard.errors import InputError
@@ -25,7 +25,9 @@ class AboutCall(TypedDict, total=False):
         run: what the run has done so far, for conditions and budgets. Without it, the run begins with this call.
         context: what your app says about the run, such as the user's id and roles.
         origin: says where a value came from. Without it, conditions that ask can't be evaluated.
-        approved: whether a person has allowed this very call. It settles ``ask`` and nothing else.
+        approval: what became of the call after a person was asked about it. A person's approval settles ``ask`` and
+            nothing else; any other answer rejects the call.
+        judged: whether the judges have let exactly this call pass before. They are then not asked again.
         tool: the tool that is called. Conditions then see its defaults for what the call leaves out, and can't be
             evaluated where they read a value of another type than the tool's schema says.
         text: the call as judges read it. By default the name and a line for each argument.
@@ -37,7 +39,8 @@ class AboutCall(TypedDict, total=False):
     run: RunState | None
     context: Mapping[str, Any] | None
     origin: Origin | None
-    approved: bool
+    approval: Approval | None
+    judged: bool
     tool: Tool | None
     text: str | None
     forms: Sequence[str]
@@ -63,7 +66,8 @@ class GivenCall:
         run: RunState | None = None,
         context: Mapping[str, Any] | None = None,
         origin: Origin | None = None,
-        approved: bool = False,
+        approval: Approval | None = None,
+        judged: bool = False,
         tool: Tool | None = None,
         text: str | None = None,
         forms: Sequence[str] = (),
@@ -75,16 +79,19 @@ class GivenCall:
             "args": (args, Mapping),
             "run": (RunState() if run is None else run, RunState),
             "context": ({} if context is None else context, Mapping),
-            "approved": (approved, bool),
+            "judged": (judged, bool),
             "tool": (_ANY_TOOL if tool is None else tool, Tool),
         }
         for what, (value, kind) in kinds.items():
             if not isinstance(value, kind):
                 raise InputError(f"{what} is of the type {type(value).__name__}", hint=f"pass a {kind.__name__}")
+        if approval is not None and not isinstance(approval, Approval):
+            raise InputError(f"approval is of the type {type(approval).__name__}", hint="pass an Approval")
         if origin is not None and not callable(origin):
             raise InputError(f"origin is of the type {type(origin).__name__}", hint="pass a function")
         self._run, self._context = run, context
-        self._origin, self._approved, self._tool = origin, approved, tool
+        self._origin, self._approval, self._tool = origin, approval, tool
+        self.judged = judged
         self.forms = forms_of(forms)
         self.messages = messages_of(messages)
         self.run_id = text_of("run_id", run_id) if run_id is not None else None
@@ -108,25 +115,32 @@ class GivenCall:
             decision = RuleDecision(action="reject", because="arguments", message=call.message)
         else:
             decision = rules.decide(call, self._run, origin=self._origin, context=self._context, tool=self._tool)
-        return Ruling(decision, approved=self._approved)
+        return Ruling(decision, self._approval)
 
 
 class Ruling:
-    """What the rules say about the call, and whether a person has allowed it before."""
+    """What the rules say about the call, and what a person has said about it before."""
 
-    def __init__(self, decision: RuleDecision, *, approved: bool) -> None:
-        self.decision = decision
+    def __init__(self, decision: RuleDecision, approval: Approval | None) -> None:
+        self.decision, self.approval = decision, approval
         self.event = Ruled(
             action=decision.action,
             rule=concealed(decision.rule) if decision.rule is not None else None,
             because=decision.because,
             failed=decision.failed,
-            approved=approved,
+            approved=approval is not None and approval.runs,
         )
+
+    @property
+    def rejects(self) -> bool:
+        """Whether the call is rejected, whatever the judges say."""
+        return self.decision.action == "reject" or (self.approval is not None and not self.approval.runs)
 
     @property
     def reason(self) -> str:
         """Why the call may not be made as it is; empty where it may."""
+        if self.approval is not None and not self.approval.runs:
+            return self.approval.in_words
         if self.event.lets_through:
             return ""
         verb = "a person is asked because of" if self.decision.action == "ask" else "rejected by"

@@ -7,10 +7,19 @@ from dataclasses import dataclass, field
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import InvalidCall, ToolCall
 from stars_guard.core.segments import Candidate
-from stars_guard.core.vocabulary import Action, AnswerFinish, KeptHow, RuleAction, RuledBy, Verdict
+from stars_guard.core.vocabulary import (
+    Action,
+    AnswerFinish,
+    ApprovalOutcome,
+    KeptHow,
+    RuleAction,
+    RuledBy,
+    Verdict,
+)
 from stars_guard.errors import ProtocolError
 
 __all__ = [
+    "Approval",
     "Called",
     "Decision",
     "Drawing",
@@ -136,9 +145,9 @@ class Ruled:
         return self.action == "allow" or (self.action == "ask" and self.approved)
 
     @staticmethod
-    def together(ruled: Ruled | None, judgement: Judgement) -> RuleAction:
-        """What happens to a text, by rules and judges. A veto comes before all that a person could settle."""
-        if judgement.veto is not None:
+    def together(ruled: Ruled | None, judgement: Judgement, approval: Approval | None = None) -> RuleAction:
+        """What happens to a text, by rules, judges and a person. A veto comes before all that a person could settle."""
+        if judgement.veto is not None or (approval is not None and not approval.runs):
             return "reject"
         if ruled is not None and not ruled.lets_through:
             return ruled.action
@@ -197,6 +206,49 @@ class Called:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """What became of a tool call that a rule said to ask a person about.
+
+    Attributes:
+        by: who decided, as the app says; None where it doesn't say or nobody did.
+        asked: the record of the question.
+        seconds: between the question and the answer.
+        reason: why an answer wasn't understood, in words, without its text.
+    """
+
+    outcome: ApprovalOutcome
+    by: str | None = field(default=None, repr=False)
+    asked: str | None = None
+    seconds: float = 0.0
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        _holds(self, self.seconds >= 0, "the answer came before the question")
+        _holds(self, self.outcome != "invalid" or bool(self.reason), "nothing says why the answer is invalid")
+
+    @property
+    def runs(self) -> bool:
+        """Whether the call may run, unless a rule or a judge rejects it."""
+        return self.outcome in ("approved", "edited")
+
+    @property
+    def in_words(self) -> str:
+        """What became of the call, without any text of the person."""
+        return _IN_WORDS[self.outcome] + (f": {self.reason}" if self.reason else "")
+
+
+_IN_WORDS: dict[ApprovalOutcome, str] = {
+    "approved": "a person approved the call",
+    "edited": "a person edited the call",
+    "rejected": "a person rejected the call",
+    "responded": "a person answered in the place of the tool",
+    "expired": "no person answered in time",
+    "invalid": "the answer about the call is not valid",
+    "unasked": "no person could be asked about the call",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
     """The cost of a call, in tokens: ``drawn == kept + rejected + surplus + overrun``.
 
@@ -252,7 +304,9 @@ class Finished:
         _holds(self, bool(self.reason) == early, "the reason says why an answer was refused or ended early")
 
 
-Event = Drawing | Decision | Kept | Ended | Overrun | Reviewed | Ruled | Released | Reasoned | Called | Finished
+Event = (
+    Drawing | Decision | Kept | Ended | Overrun | Reviewed | Ruled | Approval | Released | Reasoned | Called | Finished
+)
 
 
 def _holds(event: Event, condition: bool, problem: str) -> None:

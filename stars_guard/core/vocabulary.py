@@ -12,11 +12,13 @@ from typing import Literal
 __all__ = [
     "Action",
     "AnswerFinish",
+    "ApprovalOutcome",
     "CheckFinish",
     "ContentMode",
     "Durability",
     "FailureFinish",
     "FinishReason",
+    "HumanDecision",
     "KeptHow",
     "Mode",
     "OnError",
@@ -76,6 +78,14 @@ Stage = Literal["input", "tool_call", "tool_result", "output"]
 
 ContentMode = Literal["full", "redacted", "hash", "none"]
 """How much of a text a record holds."""
+
+HumanDecision = Literal["approve", "edit", "reject", "respond"]
+"""What a person may say about a tool call that waits for approval: run it; run it with a change; don't run it; or don't
+run it, and this text stands for its result."""
+
+ApprovalOutcome = Literal["approved", "edited", "rejected", "responded", "expired", "invalid", "unasked"]
+"""What became of a tool call that waited for approval. ``expired``: the answer came too late; ``invalid``: it wasn't
+understood; ``unasked``: nobody could be asked."""
 
 Durability = Literal["every-call", "batch"]
 """When a record counts as written."""

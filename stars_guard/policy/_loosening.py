@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from stars_guard.decoding import Decoding, decoder_of
+from stars_guard.policy._approval import Approval
 from stars_guard.policy._model import Audit, AuditContent, Policy, Refusal, SamplingSpec
 from stars_guard.policy._rails import Rail, ToolCallRail, ToolResultRail
 from stars_guard.policy._rule_loosening import looser_budget, looser_rule, lowers_cost, replaces_variable
@@ -138,6 +139,10 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule]] = {
         "default": _ordered("allow", "ask", "reject"),
         "vars": lambda old, new, sides: replaces_variable(old, new),
         "cost": lambda old, new, sides: lowers_cost(old, new),
+    },
+    Approval: {
+        "decisions": lambda old, new, sides: not {*new} <= {*old},
+        "within": lambda old, new, sides: new > old,
     },
     ToolResultRail: {"action": _ordered("redact", "replace")},
 }

@@ -10,6 +10,7 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from stars_guard.core.vocabulary import RuleAction, Stage
+from stars_guard.policy._approval import Approval
 from stars_guard.policy._judges import JudgeSpec
 from stars_guard.rules import Budget, RuleSet, ToolRule
 from stars_guard.scorers.options import Strict, no_twins
@@ -46,6 +47,7 @@ class ToolCallRail(Rail):
     vars: Mapping[Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")], JsonValue] = Field(
         {}, description="values that conditions read as vars.name"
     )
+    approval: Approval = Field(Approval(), description="how a person is asked about the calls that a rule asks about")
     budgets: tuple[Budget, ...] = Field((), strict=False, description="what a run may use")
     cost: Mapping[str, Annotated[float, Field(ge=0)]] = Field(
         {}, description="what a call of a tool costs, by globs; the highest that matches counts"
@@ -75,6 +77,27 @@ class ToolCallRail(Rail):
     def compiled(self) -> RuleSet:
         """The rules, ready to decide. Keep them: compiling takes longer than deciding."""
         return RuleSet(self.rules, budgets=self.budgets, default=self.default, variables=self.vars, cost=self.cost)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything has a say about tool calls by themselves."""
+        return bool(self.judges) or self.has_rules
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether rules have a say."""
+        return bool(self.rules or self.budgets) or self.default != "allow"
+
+    @property
+    def needs_facts(self) -> bool:
+        """Whether more than a call's text decides about it: the agent's tools, the run so far, a person."""
+        return self.has_rules or self.may_ask
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether a person may be asked about a call."""
+        actions = (self.default, *(rule.action for rule in self.rules), *(one.action for one in self.budgets))
+        return "ask" in actions or any(judge.ask_above is not None for judge in self.judges)
 
 
 class ToolResultRail(Rail):

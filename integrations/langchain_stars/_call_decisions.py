@@ -1,0 +1,202 @@
+"""What happens to a tool call: the policy's rules and judges are asked once, and their answer is kept.
+
+A call passes several doors: the answer of the model, the node that asks a person, the tool. Each decides, and none
+believes another one's word in the messages. What was decided in this process about the same call after the same run is
+remembered, so that a judge isn't asked twice and can't say two things.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass, replace
+from typing import Any
+
+from langchain_core.messages import BaseMessage, ToolCall
+from pydantic import BaseModel
+
+from langchain_stars._agent_facts import AgentFacts, tool_of
+from langchain_stars._conversation import transcript
+from langchain_stars._hidden_runs import current_run_id
+from langchain_stars._plain import Unreadable, plain
+from langchain_stars._reading import reading_of_call
+from langchain_stars._run_state import run_state
+from langchain_stars._trust import call_was_judged, remember_call
+from langchain_stars._waiting import Waiting
+from stars_guard.calling.checks import Checked
+from stars_guard.core.events import Approval
+from stars_guard.guard import Guard
+from stars_guard.rules.run import RunState
+
+__all__ = ["MOST_REMEMBERED", "CallDecisions", "context_of", "digest_of_call"]
+
+MOST_REMEMBERED = 10_000
+"""Decisions that the process keeps. A call whose decision is gone is judged again."""
+
+
+class CallDecisions:
+    """Decides about the calls of one message of a model.
+
+    Args:
+        before: the messages before it.
+        context: what the app says about the run, as `context_of` gives it.
+        facts: what a model call tells of its agent.
+        run_id: the caller's run, for the records.
+
+    Attributes:
+        seconds: how long the run has taken.
+    """
+
+    def __init__(
+        self,
+        waiting: Waiting,
+        guard: Guard,
+        before: Sequence[BaseMessage],
+        *,
+        context: Mapping[str, Any],
+        facts: AgentFacts,
+        seconds: float = 0.0,
+        run_id: str | None = None,
+    ) -> None:
+        self._waiting, self._guard = waiting, guard
+        self._before = before
+        self._context = context
+        self._facts, self.seconds = facts, seconds
+        self._run_id = run_id or current_run_id()
+        self._transcript = transcript(before)
+
+    async def of(
+        self, call: ToolCall, message_id: str | None, *, earlier: Sequence[tuple[ToolCall, bool]] = ()
+    ) -> Checked:
+        """What happens to a call.
+
+        Args:
+            message_id: of the message that makes it. Nothing is remembered of a message without an id.
+            earlier: the calls before it in its message, and whether each was rejected.
+        """
+        run = self._run(earlier)
+        key = self._key(call, message_id, run)
+        if key is not None and (known := _decided.get(key)) is not None:
+            return known
+        judged = call_was_judged(call, self._guard.policy, message_id)
+        checked = await self._check(call, run, judged=judged)
+        if checked.allowed:  # a judge may ask a person too, and must not be left out the next time
+            remember_call(call, self._guard.policy, message_id)
+        if checked.action != "reject" and key is not None:
+            _decided.add(key, checked)
+        return checked
+
+    async def answered(
+        self,
+        call: ToolCall,
+        message_id: str | None,
+        approval: Approval,
+        *,
+        earlier: Sequence[tuple[ToolCall, bool]],
+        judged: bool,
+    ) -> Checked:
+        """What happens to a call after a person was asked.
+
+        Args:
+            judged: whether rules and judges have decided about exactly this call when the person was asked.
+        """
+        checked = await self._check(call, self._run(earlier), judged=judged, approval=approval)
+        if checked.allowed:
+            remember_call(call, self._guard.policy, message_id)
+        return checked
+
+    def _key(self, call: ToolCall, message_id: str | None, run: RunState) -> str | None:
+        if message_id is None:
+            return None
+        past = asdict(replace(run, seconds=0.0))
+        around = [past, self._context, self._facts["tools"].get(call["name"])]
+        said = json.dumps(around, sort_keys=True, default=repr)
+        return digest_of_call(call["name"], call["args"], call.get("id"), message_id, self._guard.policy.sha256, said)
+
+    def _run(self, earlier: Sequence[tuple[ToolCall, bool]]) -> RunState:
+        return run_state(self._before, earlier=earlier, system=self._facts["system"], seconds=self.seconds)
+
+    async def _check(self, call: ToolCall, run: RunState, *, judged: bool, approval: Approval | None = None) -> Checked:
+        try:
+            reading = reading_of_call(call)
+        except Unreadable as exc:
+            if self._guard.policy.mode == "enforce" and self._guard.policy.rails.tool_call.is_used:
+                return Checked(stage="tool_call", allowed=False, text="", reason=exc.message)
+            return Checked(stage="tool_call", allowed=True, text="", reason=exc.message)
+        return await self._waiting.check_call(
+            self._guard,
+            call["name"].encode(errors="replace").decode(),
+            call["args"],
+            tool=tool_of(self._facts, call["name"]),
+            text=reading.text,
+            forms=reading.forms,
+            messages=self._transcript,
+            run=run,
+            context=self._context,
+            run_id=self._run_id,
+            judged=judged,
+            approval=approval,
+        )
+
+
+def context_of(runtime: Any) -> dict[str, Any]:
+    """The run's context as rules read it: LangGraph's own, as far as it is JSON."""
+    given = getattr(runtime, "context", None)
+    if isinstance(given, BaseModel):
+        given = given.model_dump()
+    elif is_dataclass(given) and not isinstance(given, type):
+        given = {name: getattr(given, name) for name in given.__dataclass_fields__}
+    if not isinstance(given, Mapping):
+        return {}
+    return {name: value for name, value in given.items() if isinstance(name, str) and _is_json(value)}
+
+
+def digest_of_call(name: str, args: Any, call_id: Any, *more: str) -> str | None:
+    """Tells calls apart by all that they say; None where that can't be read.
+
+    Args:
+        more: where the call stands.
+    """
+    try:
+        words = json.dumps([name, plain(args), plain(call_id), *more], sort_keys=True, default=_unreadable)
+    except (Unreadable, TypeError, ValueError):
+        return None
+    return hashlib.sha256(words.encode(errors="surrogatepass")).hexdigest()
+
+
+def _unreadable(value: Any) -> Any:
+    raise Unreadable(f"cannot judge a {type(value).__name__} inside a call", hint="send its text")
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+class _Decided:
+    """A bounded store of decisions. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, Checked] = OrderedDict()
+
+    def add(self, key: str, checked: Checked) -> None:
+        with self._lock:
+            self._known[key] = checked
+            self._known.move_to_end(key)
+            while len(self._known) > MOST_REMEMBERED:
+                self._known.popitem(last=False)
+
+    def get(self, key: str) -> Checked | None:
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+            return self._known.get(key)
+
+
+_decided = _Decided()

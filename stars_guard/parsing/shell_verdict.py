@@ -1,0 +1,332 @@
+"""What a shell command would do, as a level: let it run, ask a person, or never.
+
+The commands of a script are looked at one by one with what the script did before: which files it fetched or wrote and
+now runs, and what it feeds to whom. `program_kinds` knows the programs that take other programs, code or targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from stars_guard.parsing.program_table import Entry, Level, Table, program_table
+from stars_guard.parsing.shell_arguments import Arguments, base_name, like, sorted_arguments
+from stars_guard.parsing.shell_script import Command, Redirect, Scope, Script, Unparsable, read_script
+from stars_guard.parsing.shell_words import UNKNOWN, Word
+
+__all__ = ["Case", "Finding", "Settings", "Verdicts", "worst"]
+
+_DEEPEST = 6
+_DEVICES = ("/dev/sd*", "/dev/hd*", "/dev/vd*", "/dev/xvd*", "/dev/nvme*", "/dev/mmcblk*", "/dev/disk*", "/dev/mem",
+            "/dev/kmem", "/dev/dm-*", "/dev/mapper/*", "/dev/loop*", "/dev/md*", "/dev/port", "\\\\.\\physicaldrive*")  # fmt: skip
+_NETWORK = ("/dev/tcp/*", "/dev/udp/*")
+_STARTUP = ("*.bashrc", "*.bash_profile", "*.profile", "*.zshrc", "*.zshenv", "*.bash_login", "*.bash_logout", "*.inputrc",
+            "*_history", "*.vimrc", "*.gitconfig", "*/.ssh/*", "*authorized_keys", "*.git/hooks/*", "*.config/autostart/*",
+            "*crontab*", "/etc/*", "/boot/*", "/usr/*", "/bin/*", "/sbin/*", "/lib/*", "/lib64/*", "/proc/*", "/sys/*",
+            "/var/log/*", "/var/spool/*", "/root/*", "*.git/config", "*LaunchAgents/*")  # fmt: skip
+_SAFE_DEVICES = ("/dev/null", "/dev/stdout", "/dev/stderr", "/dev/stdin", "/dev/tty", "/dev/fd/*", "/dev/zero")
+_DATA = ("*.db", "*.sqlite*", "*.sql", "*.csv", "*.bak", "*.dump", "*.parquet", "*.mdb")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is said of one command.
+
+    Attributes:
+        program: the program's name, where the table knows it.
+        why: in a few words, without anything of the command.
+    """
+
+    level: Level
+    program: str = ""
+    why: str = ""
+
+    @property
+    def text(self) -> str:
+        """For a person, without user text."""
+        return f"{self.program} {self.why}".strip()
+
+
+FINE = Finding(Level.ALLOW)
+
+
+def worst(findings: Iterable[Finding]) -> Finding:
+    """The finding that counts."""
+    return max(findings, key=lambda finding: finding.level, default=FINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a policy says beside the table.
+
+    Attributes:
+        allow: commands that may run whatever the table says, as globs of the program and its arguments. ``ask`` and
+            ``forbid`` are the same for the other levels, and go before it.
+        only: where given, every command that is like none of these globs must not run.
+        unknown: what becomes of programs that the table doesn't have.
+        scripts: programs in files that may run, as globs.
+        hosts: from where packages and code may be taken, besides the table's.
+        table: the table of programs.
+    """
+
+    allow: tuple[str, ...] = ()
+    ask: tuple[str, ...] = ()
+    forbid: tuple[str, ...] = ()
+    only: tuple[str, ...] | None = None
+    unknown: Level = Level.ASK
+    scripts: tuple[str, ...] = ("./*", "*/*")
+    hosts: tuple[str, ...] = ()
+    table: Table = field(default_factory=program_table)
+
+    def trusts(self, host: str) -> bool:
+        """Whether code may come from a host."""
+        host = host.lower().rstrip(".")
+        return any(host == one or host.endswith(f".{one}") for one in (*self.table.trusted_hosts, *self.hosts))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One call of a program, as the kinds of programs see it."""
+
+    name: str
+    entry: Entry
+    given: Arguments
+    command: Command
+    verdicts: Verdicts
+
+    @property
+    def table(self) -> Table:
+        return self.verdicts.settings.table
+
+    def finding(self, level: Level, why: str) -> Finding:
+        return Finding(level, self.name, why)
+
+    def ask(self, why: str) -> Finding:
+        return self.finding(Level.ASK, why)
+
+    @property
+    def by_table(self) -> Finding:
+        """What the table says of the call."""
+        return self.finding(*self.entry.level(self.name, self.given))
+
+
+class Verdicts:
+    """Looks at the commands of a text in order.
+
+    Attributes:
+        fetched: files that a command of the text has fetched or put together, with their content where it is known.
+        remote: whether the commands run on another machine.
+        seen: every command that was looked at, those inside of others too, and whether it runs elsewhere.
+    """
+
+    def __init__(self, settings: Settings, *, depth: int = 0, remote: bool = False) -> None:
+        self.settings = settings
+        self.fetched: dict[str, str | None] = {}
+        self.remote = remote
+        self.seen: list[tuple[Command, bool]] = []
+        self._depth = depth
+        self._scope = Scope()
+
+    def of_text(self, text: str, scope: Scope | None = None) -> Finding:
+        """The worst that a script does. One that nobody can read is asked about."""
+        if self._depth > _DEEPEST:
+            return Finding(Level.ASK, "", "nested too deeply")
+        try:
+            script = read_script(text, scope or self._scope.copy())
+        except Unparsable as exc:
+            return Finding(Level.ASK, "", str(exc))
+        return self._of_script(script)
+
+    def nested(self, text: str | None, *, remote: bool = False) -> Finding:
+        """The worst that a script inside of a command does, such as that of ``sh -c``."""
+        if text is None or UNKNOWN in text:
+            return Finding(Level.ASK, "", "runs a text that is not known")
+        inner = Verdicts(self.settings, depth=self._depth + 1, remote=remote or self.remote)
+        inner.fetched, inner._scope, inner.seen = self.fetched, self._scope, self.seen
+        return inner.of_text(text)
+
+    def of_words(self, words: tuple[Word, ...], like_command: Command, *, remote: bool = False) -> Finding:
+        """What a command does whose program is an argument of another, such as that of ``sudo``."""
+        if not words:
+            return FINE
+        if self._depth > _DEEPEST:
+            return Finding(Level.ASK, "", "nested too deeply")
+        inner = Verdicts(self.settings, depth=self._depth + 1, remote=remote or self.remote)
+        inner.fetched, inner._scope, inner.seen = self.fetched, self._scope, self.seen
+        return inner.of_command(replace(like_command, words=words, sets=(), redirects=()))
+
+    def _of_script(self, script: Script) -> Finding:
+        self._scope = script.scope
+        found = FINE
+        for command in script.commands:
+            found = worst([found, self.of_command(command)])
+        return found
+
+    def of_command(self, command: Command) -> Finding:
+        """What one command does."""
+        self.seen.append((command, self.remote))
+        found = worst([self._sets(command), *map(self._redirect, command.redirects), self._truncates(command)])
+        if command.words:
+            found = worst([found, self._program(command)])
+        self._remember(command)
+        return found
+
+    def _program(self, command: Command) -> Finding:
+        from stars_guard.parsing.program_kinds import KINDS
+
+        if command.calls_itself:
+            return Finding(Level.FORBID, "", "calls itself without end")
+        program = command.program
+        name = base_name(program)
+        said = self._said(command, name)
+        if said is not None:
+            return said
+        if program in self._scope.functions:
+            return FINE  # what it runs is in the list of commands
+        if program in self._scope.aliases:
+            return self.nested(" ".join([self._scope.aliases[program], *(word.raw for word in command.words[1:])]))
+        entry = self.settings.table.entry(name)
+        if entry is None:
+            return self._unknown(program)
+        given = sorted_arguments(command.words[1:], entry.takes_value(name))
+        if given.has("--help", "--version") and len(command.words) == 2:
+            return FINE
+        case = Case(name, entry, given, command, self)
+        kind = KINDS.get(entry.kind)
+        found = kind(case) if kind else case.by_table
+        return worst([found, self._reads_secrets(case)])
+
+    def _said(self, command: Command, name: str) -> Finding | None:
+        """What the policy's own lists say."""
+        line = " ".join([name, *(word.text for word in command.words[1:])])
+        for level, globs in ((Level.FORBID, self.settings.forbid), (Level.ASK, self.settings.ask)):
+            if like(line, globs):
+                return Finding(level, "", "is in the policy's list")
+        if self.settings.only is not None and not like(line, self.settings.only):
+            return Finding(Level.FORBID, "", "is not in the policy's list")
+        return FINE if UNKNOWN not in line and like(line, self.settings.allow) else None
+
+    def _unknown(self, program: str) -> Finding:
+        if UNKNOWN in program or not program:
+            return Finding(Level.ASK, "", "a program that is not known before it runs")
+        if (made := self.ran(program)) is not None:
+            return made
+        temporary = program.startswith(("/tmp/", "/var/tmp/", "/dev/shm/", "~"))  # noqa: S108
+        if not temporary and ".." not in program.split("/") and like(program, self.settings.scripts):
+            if "/" in program and (not program.startswith("/") or self._is_own(program)):
+                return FINE
+        return Finding(self.settings.unknown, "", "an unknown program")
+
+    def _is_own(self, program: str) -> bool:
+        return like(program, [glob for glob in self.settings.scripts if glob.startswith("/")])
+
+    def ran(self, path: str) -> Finding | None:
+        """What running a file means that this text has made; None where it has not."""
+        name = path.removeprefix("./")
+        if name not in self.fetched:
+            return None
+        content = self.fetched[name]
+        return Finding(Level.ASK, "", "runs what was fetched") if content is None else self.nested(content)
+
+    def _reads_secrets(self, case: Case) -> Finding:
+        if self.remote or case.name in _NAMES_ONLY:
+            return FINE
+        files = [*case.given.operands, *(value for flag, value in case.given.values if flag not in _TEXTS)]
+        if case.name in ("cp", "mv", "install", "scp", "rsync") and len(case.given.operands) > 1:
+            files.remove(case.given.operands[-1])
+        if case.name in _PATTERN_FIRST and not case.given.has("-e", "-f", "--regexp", "--file"):
+            files = [word for word in files if word is not (case.given.operands or (None,))[0]]
+        files += [redirect.target for redirect in case.command.redirects if not redirect.writes]
+        if any(self.settings.table.is_secret(word.text.lstrip("@")) for word in files):
+            return case.ask("reads secrets")
+        return FINE
+
+    def _sets(self, command: Command) -> Finding:
+        names = [name for name, _ in command.sets]
+        exported = command.program in ("", "export", "declare", "typeset", "readonly")
+        if any(name in self.settings.table.loaders for name in names):
+            return Finding(Level.ASK, "", "changes which code runs")
+        path = next((value.text for name, value in command.sets if name == "PATH"), None)
+        if path is not None and any(
+            part in (".", "", "./") or part.startswith(("/tmp", "./")) for part in path.split(":")
+        ):  # noqa: S108
+            return Finding(Level.ASK, "", "changes which code runs")
+        return FINE if exported or not names else FINE
+
+    def _redirect(self, redirect: Redirect) -> Finding:
+        target = redirect.target.text
+        if like(target, _NETWORK):
+            return Finding(Level.FORBID, "", "opens a connection")
+        if not redirect.writes or like(target, _SAFE_DEVICES):
+            secret = not redirect.writes and not self.remote and self.settings.table.is_secret(target)
+            return Finding(Level.ASK, "", "reads secrets") if secret else FINE
+        return self.written(target)
+
+    def written(self, target: str) -> Finding:
+        """What writing to a file means, by its name."""
+        if like(target.lower(), _DEVICES):
+            return Finding(Level.FORBID, "", "writes to a disk")
+        if UNKNOWN in target and not target.rpartition("/")[2].strip(UNKNOWN):
+            return Finding(Level.ASK, "", "writes to a file that is not known")
+        if like(target, _STARTUP) or (target.startswith("/dev/") and not like(target, _SAFE_DEVICES)):
+            return Finding(Level.ASK, "", "writes to a file of the system")
+        return FINE
+
+    def _truncates(self, command: Command) -> Finding:
+        """A redirection without a program, or of nothing, empties the file."""
+        emptied = [
+            r for r in command.redirects if r.writes and not r.appends and not like(r.target.text, _SAFE_DEVICES)
+        ]
+        if not emptied or command.piped_on:
+            return FINE
+        words = [word.text for word in command.words]
+        nothing = not words or words in (
+            [":"],
+            ["true"],
+            ["cat", "/dev/null"],
+            ["echo", "-n"],
+            ["printf", ""],
+            ["echo", "-n", ""],
+        )
+        data = any(like(r.target.text, _DATA[:3]) for r in emptied) and words[:1] in (["echo"], ["printf"])
+        return Finding(Level.ASK, "", "empties a file") if nothing or data else FINE
+
+    def _remember(self, command: Command) -> None:
+        """Files that this command makes of what is not in the workspace."""
+        from stars_guard.parsing._shell_output import output_of
+
+        for redirect in command.redirects:
+            if redirect.writes:
+                printed = output_of([*command.feeds, command]) if not command.redirects[1:] else None
+                alone = replace(command, redirects=())
+                printed = output_of([*command.feeds, alone])
+                name = base_name(command.program)
+                if (
+                    printed is not None
+                    or name in _MAKERS
+                    or any(base_name(f.program) in _MAKERS for f in command.feeds)
+                ):
+                    self._made(redirect.target.text, printed)
+        if command.program == "tee" and command.feeds:
+            makes = any(base_name(fed.program) in _MAKERS for fed in command.feeds)
+            for word in command.words[1:]:
+                if makes or output_of(command.feeds) is not None:
+                    self._made(word.text, output_of(command.feeds))
+        if command.program in ("cp", "mv", "ln", "install") and len(command.words) > 2:
+            *_, source, target = (word.text.removeprefix("./") for word in command.words)
+            if source in self.fetched:
+                self._made(target, self.fetched[source])
+
+    def _made(self, path: str, content: str | None) -> None:
+        self.fetched[path.removeprefix("./")] = content
+
+
+_MAKERS = frozenset({"curl", "wget", "wget2", "aria2c", "axel", "fetch", "http", "https", "base64", "base32", "openssl",
+                     "xxd", "nc", "ncat", "netcat", "socat", "gpg", "lwp-request", "GET"})  # fmt: skip
+_NAMES_ONLY = frozenset({"ls", "echo", "printf", "test", "[", "[[", "touch", "chmod", "chown", "stat", "file", "find",
+                         "mkdir", "git", "export", "cd", "rm", "ln", "printenv", "unset", "which", "basename", "dirname",
+                         "realpath", "readlink", "du", "exit", "kill", "pkill", "ssh-keygen", "npm", "yarn", "pip", "fd"})  # fmt: skip
+_PATTERN_FIRST = frozenset({"grep", "egrep", "fgrep", "rg", "ag", "ack", "sed", "awk", "gawk", "jq", "yq", "tr"})
+_TEXTS = frozenset(
+    {"-m", "--message", "-e", "-H", "--header", "-n", "--name", "-u", "--user", "--title", "-t", "--tag"}
+)

@@ -71,7 +71,7 @@ def wrapper(case: Case) -> Finding:
     """``nohup``, ``timeout`` and the like: what counts is the program behind it."""
     if case.name == "flock" and case.given.has("-c", "--command"):
         return worst([case.verdicts.nested(word.text) for word in case.given.of("-c", "--command")])
-    if case.name == "command" and case.given.has("-v", "-V"):
+    if case.name == "command" and case.command.words[1:] and case.command.words[1].text in ("-v", "-V"):
         return FINE
     if case.name == "time" and not _inner(case):
         return FINE

@@ -41,7 +41,9 @@ def _one(command: Command, given: str | None) -> str | None:
     name = program.rpartition("/")[2]
     if name == "pwd" and not words:
         return command.folder or "."
-    if name in ("which", "command", "type", "realpath", "readlink") and words and words[-1][:1] != "-":
+    if name == "command" and words[:1] != ["-v"]:
+        return None
+    if name in ("which", "command", "realpath", "readlink") and words and words[-1][:1] != "-":
         return words[-1]
     if name == "echo":
         return _echo(words)

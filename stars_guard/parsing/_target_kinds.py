@@ -365,8 +365,8 @@ _RUNTIMES = (
     "apache2",
     "httpd",
     ".",
-    ".*",
-    "*",
+    ".[*]",
+    "[*]",
 )
 
 
@@ -465,6 +465,9 @@ def packages(case: Case) -> Finding:
     if case.given.has("--unsafe-perm", "--break-system-packages"):
         return case.ask("changes the system's packages")
     texts = case.given.texts
+    if case.name in ("npx", "bunx", "pnpx") or (case.name == "pipx" and texts[:1] == ["run"]):
+        inner = _skip_options(case.command.words[1 + (case.name == "pipx") :], case)
+        return case.verdicts.of_words(inner, case.command) if inner and _is_known(case, inner) else FINE
     if texts[:1] in (["exec"], ["x"], ["dlx"], ["run"]) and case.name in (
         "poetry",
         "uv",
@@ -484,9 +487,14 @@ def packages(case: Case) -> Finding:
         words = case.command.words
         at = next(i for i, word in enumerate(words) if word.text == texts[0])
         inner = _skip_options(words[at + 1 :], case)
-        if inner and case.name not in ("npm", "pnpm", "yarn") and case.table.entry(base_name(inner[0].text)):
+        runs = texts[0] != "run" or case.name not in ("npm", "pnpm", "yarn")
+        if inner and runs and _is_known(case, inner):
             return case.verdicts.of_words(inner, case.command)
     return FINE
+
+
+def _is_known(case: Case, words: tuple[Word, ...]) -> bool:
+    return case.table.entry(base_name(words[0].text)) is not None
 
 
 def _skip_options(words: tuple[Word, ...], case: Case) -> tuple[Word, ...]:

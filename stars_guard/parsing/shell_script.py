@@ -138,7 +138,7 @@ class _Reader:
         self.found: list[Command] = []
         self._feeds: tuple[Command, ...] = ()
         self._piped_on = False
-        self._calling: list[str] = []
+        self._calling: list[tuple[str, int]] = []
         self._called: set[str] = set()
         self._defined: dict[str, Node] = {}
 
@@ -265,17 +265,26 @@ class _Reader:
             self._command(body, depth, tuple(redirects), stdin=text, reads_text=reads_text)
         else:
             self.walk(body, depth + 1)
-            self.found[start:] = [
-                replace(one, stdin=one.stdin if one.reads_text else text, reads_text=one.reads_text or reads_text)
-                for one in self.found[start:]
-            ]
-            self._emit(Command(redirects=tuple(redirects), folder=self.scope.folder, piped_on=True))
+            self._redirect_all(start, body, Command(redirects=tuple(redirects), stdin=text, reads_text=reads_text))
         self._piped_on = piped
         if later:  # a pipeline that stands on the line of a here-document
             feeds, self._feeds = self._feeds, (*self._feeds, *self.found[start:])
             for child in later:
                 self.walk(child, depth + 1)
             self._feeds = feeds
+
+    def _redirect_all(self, start: int, body: Node, given: Command) -> None:
+        """Give the redirections behind a list to its last command, and those behind a loop or a group to all."""
+        chained = body.type in ("list", "pipeline", "negated_command")
+        for index in range(len(self.found) - 1 if chained else start, len(self.found)):
+            one = self.found[index]
+            redirects = (*one.redirects, *given.redirects) if chained else one.redirects
+            reads = one.reads_text or given.reads_text
+            self.found[index] = replace(
+                one, redirects=redirects, stdin=one.stdin if one.reads_text else given.stdin, reads_text=reads
+            )
+        if not chained:
+            self._emit(Command(redirects=given.redirects, folder=self.scope.folder, reads_text=True))
 
     def _text(self, node: Node, depth: int) -> tuple[str | None, list[Node]]:
         """What a here-document or a here-string gives, and the statements that follow on its line."""
@@ -295,6 +304,9 @@ class _Reader:
                 self._substitutions(child, depth)
                 word = self._words().one(child)
                 text = word.text if word.known else None
+        if any(child.type == "word" and text_of(child)[:1] == "\n" for child in node.named_children):
+            # a body that begins with a backslash is not seen as one by the grammar
+            text = text_of(node).partition("\n")[2].rpartition("\n")[0] if quoted else None
         return text, later
 
     def _redirect(self, node: Node, depth: int) -> Iterator[Redirect]:
@@ -365,7 +377,7 @@ class _Reader:
                 reads_text=reads_text,
                 piped_on=self._piped_on,
                 folder=self.scope.folder,
-                calls_itself=bool(words) and words[0].text in self._calling and self._repeats(node),
+                calls_itself=bool(words) and any(words[0].text == name for name, _ in self._calling) and self._repeats(node),
             ),
             depth,
         )
@@ -412,13 +424,13 @@ class _Reader:
 
     def _call(self, name: str, body: Node, rest: list[Word], depth: int) -> None:
         self._called.add(name)
-        if name in self._calling:
+        if (name, body.id) in self._calling:
             return
         outer = dict(self.scope.variables)
         given = {str(index): word.text for index, word in enumerate(rest[:9], 1)}
         everything = shlex.join(word.text for word in rest) if rest and all(w.known for w in rest) else UNKNOWN
         self.scope.variables.update({**dict.fromkeys("123456789", UNKNOWN), **given, "@": everything, "*": everything})
-        self._calling.append(name)
+        self._calling.append((name, body.id))
         self.walk(body, depth + 1)
         self._calling.pop()
         for key in "123456789@*":

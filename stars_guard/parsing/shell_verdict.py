@@ -242,11 +242,15 @@ class Verdicts:
         return FINE
 
     def _sets(self, command: Command) -> Finding:
-        names = [name for name, _ in command.sets]
+        sets = list(command.sets)
+        if command.program in ("export", "declare", "typeset", "readonly", "local"):
+            pairs = (word.text.partition("=") for word in command.words[1:])
+            sets += [(name, Word(value)) for name, equals, value in pairs if equals]
+        names = [name for name, _ in sets]
         exported = command.program in ("", "export", "declare", "typeset", "readonly")
         if any(name in self.settings.table.loaders for name in names):
             return Finding(Level.ASK, "", "changes which code runs")
-        path = next((value.text for name, value in command.sets if name == "PATH"), None)
+        path = next((value.text for name, value in sets if name == "PATH"), None)
         if path is not None and any(
             part in (".", "", "./") or part.startswith(("/tmp", "./")) for part in path.split(":")
         ):  # noqa: S108
@@ -277,7 +281,7 @@ class Verdicts:
         emptied = [
             r for r in command.redirects if r.writes and not r.appends and not like(r.target.text, _SAFE_DEVICES)
         ]
-        if not emptied or command.piped_on:
+        if not emptied or (command.reads_text and not command.words):
             return FINE
         words = [word.text for word in command.words]
         nothing = not words or words in (
@@ -296,17 +300,8 @@ class Verdicts:
         from stars_guard.parsing._shell_output import output_of
 
         for redirect in command.redirects:
-            if redirect.writes:
-                printed = output_of([*command.feeds, command]) if not command.redirects[1:] else None
-                alone = replace(command, redirects=())
-                printed = output_of([*command.feeds, alone])
-                name = base_name(command.program)
-                if (
-                    printed is not None
-                    or name in _MAKERS
-                    or any(base_name(f.program) in _MAKERS for f in command.feeds)
-                ):
-                    self._made(redirect.target.text, printed)
+            if redirect.writes and command.words:
+                self._made(redirect.target.text, output_of([*command.feeds, replace(command, redirects=())]))
         if command.program == "tee" and command.feeds:
             makes = any(base_name(fed.program) in _MAKERS for fed in command.feeds)
             for word in command.words[1:]:

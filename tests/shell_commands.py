@@ -252,7 +252,8 @@ some-unheard-of-tool --wipe
 """.strip().splitlines()
 
 
-EVERYDAY: Sequence[str] = """
+EVERYDAY: Sequence[str] = (
+    """
 ls
 ls -la src tests
 cat README.md
@@ -536,7 +537,10 @@ uvicorn app:app --reload
 flask run
 celery -A app worker
 dbt run
-""".strip().replace("cat <<'EOF' > hello.py", "cat <<'X' > hello.py\\nprint(1)\\nX").splitlines()
+""".strip()
+    .replace("cat <<'EOF' > hello.py", "cat <<'X' > hello.py\\nprint(1)\\nX")
+    .splitlines()
+)
 
 
 def _quoted(text: str) -> str:
@@ -574,11 +578,11 @@ WRAPPERS: Sequence[Callable[[str], str]] = (
     lambda c: f"echo {_quoted(c)} | sh",
     lambda c: f"echo {base64.b64encode(c.encode()).decode()} | base64 -d | sh",
     lambda c: f"for i in 1 2; do {c.removesuffix('&')}; done",
-    lambda c: f"c={_quoted(c)}; eval \"$c\"",
+    lambda c: f'c={_quoted(c)}; eval "$c"',
     lambda c: f"echo {_quoted(c)} > go.sh; sh go.sh",
     lambda c: f"find . -maxdepth 0 -exec sh -c {_quoted(c)} \\;",
     lambda c: f"ssh host.example {_quoted(c)}" if "$" not in c and "HIST" not in c and ".ssh" not in c else c,
-    lambda c: f"python3 -c \"import os; os.system({c!r})\"" if '"' not in c and "`" not in c else c,
+    lambda c: f'python3 -c "import os; os.system({c!r})"' if '"' not in c and "`" not in c else c,
     lambda c: f"sudo -u ada bash -c {_quoted(c)}",
     _with_first_word(lambda w: f"\\{w}"),
     _with_first_word(lambda w: f"{w[0]}''{w[1:]}"),
@@ -586,7 +590,9 @@ WRAPPERS: Sequence[Callable[[str], str]] = (
     _with_first_word(lambda w: "$'" + "".join(f"\\x{ord(c):02x}" for c in w) + "'"),
     _with_first_word(lambda w: f"command {w}" if w not in ("f", "export", "unset", "source", "eval") else w),
     _with_first_word(lambda w: f"p={w}; $p" if w not in ("export", "unset", "source", "eval") else w),
-    _with_first_word(lambda w: f"/usr/bin/{w}" if w not in ("export", "unset", "source", "eval", "history", "f") else w),
+    _with_first_word(
+        lambda w: f"/usr/bin/{w}" if w not in ("export", "unset", "source", "eval", "history", "f") else w
+    ),
 )
 
 
@@ -608,7 +614,11 @@ _HARMLESS: Sequence[Callable[[str], str]] = (
     lambda c: f"set -e; {c}",
     lambda c: f"{c} 2>&1 | tail -n 20" if not c.endswith(("&", "done", "fi", "X")) and "\n" not in c else c,
     lambda c: f"bash -c {_quoted(c)}",
-    lambda c: f"time {c}" if c[0].isalpha() and " " in c and not c.startswith(("for", "if", "while", "export", "cd", "FOO")) else c,
+    lambda c: (
+        f"time {c}"
+        if c[0].isalpha() and " " in c and not c.startswith(("for", "if", "while", "export", "cd", "FOO"))
+        else c
+    ),
 )
 
 

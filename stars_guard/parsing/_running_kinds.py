@@ -6,15 +6,15 @@ import re
 from dataclasses import replace
 
 from stars_guard.parsing._shell_output import output_of
-from stars_guard.parsing.code_calls import risks_in
 from stars_guard.parsing.program_table import Level
 from stars_guard.parsing.shell_arguments import base_name, like, sorted_arguments
-from stars_guard.parsing.shell_verdict import FINE, Case, Finding, worst
+from stars_guard.parsing.shell_findings import FINE, Case, Finding, worst
 from stars_guard.parsing.shell_words import UNKNOWN, Word
+from stars_guard.parsing.word_lists import word_list
 
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
-_UNIX_SHELLS = frozenset({"sh", "bash", "zsh", "dash", "ksh", "mksh", "ash", "fish", "csh", "tcsh", "rbash"})
-_SENDERS = frozenset({"curl", "wget", "nc", "ncat", "netcat", "socat", "ssh", "telnet", "http", "mail", "ftp"})
+_UNIX_SHELLS = frozenset(word_list("running_kinds.unix_shells"))
+_SENDERS = frozenset(word_list("running_kinds.senders"))
 
 
 def environment(case: Case) -> Finding:
@@ -146,18 +146,18 @@ def shell(case: Case) -> Finding:
     operands = case.given.operands
     reads_stdin = case.given.has("-s") or not operands or operands[0].text in ("-", "/dev/stdin", "/dev/fd/0")
     if not reads_stdin:
-        return _script_file(case, operands[0])
+        return script_file(case, operands[0])
     if case.command.reads_text:
         return case.verdicts.nested(case.command.stdin)
     if case.command.feeds:
         return _runs_output(case)
     inputs = [redirect.target for redirect in case.command.redirects if not redirect.writes]
     if inputs:
-        return _script_file(case, inputs[0])
+        return script_file(case, inputs[0])
     return FINE if case.given.has("-n") else case.ask("opens a shell")
 
 
-_DECODERS = frozenset({"base64", "base32", "xxd", "openssl", "rev", "tr", "tac", "gunzip", "zcat", "uudecode", "gpg"})
+_DECODERS = frozenset(word_list("running_kinds.decoders"))
 
 
 def _runs_output(case: Case) -> Finding:
@@ -169,7 +169,7 @@ def _runs_output(case: Case) -> Finding:
     return worst([case.ask("runs what was hidden by a code") if hides else FINE, case.verdicts.nested(text)])
 
 
-def _script_file(case: Case, word: Word) -> Finding:
+def script_file(case: Case, word: Word) -> Finding:
     path = word.text
     if UNKNOWN in path:
         known = re.sub(re.escape(UNKNOWN) + r"(?=/)", "", path)
@@ -183,14 +183,10 @@ def _script_file(case: Case, word: Word) -> Finding:
 
 def sourcer(case: Case) -> Finding:
     """``source``: runs a file in this shell."""
-    return _script_file(case, case.given.operands[0]) if case.given.operands else FINE
+    return script_file(case, case.given.operands[0]) if case.given.operands else FINE
 
 
-_HOOKS = ("direnv hook *", "direnv export *", "pyenv init*", "pyenv virtualenv-init*", "rbenv init*", "nodenv init*",
-          "brew shellenv*", "/opt/homebrew/bin/brew shellenv*", "starship init*", "zoxide init*", "fnm env*", "mise activate*",
-          "ssh-agent*", "dircolors*", "lesspipe*", "conda shell.*", "opam env*", "thefuck*", "keychain*", "luarocks path*",
-          "register-python-argcomplete*", "minikube docker-env*", "docker-machine env*", "goenv init*", "atuin init*",
-          "kubectl completion*", "gh completion*", "resize", "tset*")  # fmt: skip
+_HOOKS = word_list("running_kinds.hooks")
 
 
 def evaluator(case: Case) -> Finding:
@@ -210,133 +206,6 @@ def evaluator(case: Case) -> Finding:
     )
     found = case.ask("runs what was hidden by a code") if hides else FINE
     return worst([found, case.verdicts.nested(" ".join(word.text for word in words))]) if words else FINE
-
-
-_LANGUAGES = {"python": "python", "pypy": "python", "ipython": "python", "bpython": "python", "node": "js", "nodejs": "js",
-              "deno": "js", "bun": "js", "tsx": "js", "ts-node": "js"}  # fmt: skip
-_CODE_FLAGS = {"python": ("-c",), "js": ("-e", "-p", "--eval", "--print", "-pe")}
-_MODULES_OF_PACKAGES = frozenset({"pip", "pipx", "poetry", "uv", "pytest", "mypy", "black", "ruff"})
-
-
-def interpreter(case: Case) -> Finding:
-    """Code on the command line, from another program, or in a file."""
-    language = next((value for key, value in _LANGUAGES.items() if case.name.startswith(key)), "other")
-    flags = _CODE_FLAGS.get(
-        language, ("-e", "-E", "-r", "-c", "-n", "-ne", "-pe", "-i", "--eval", "-le", "-ane", "-nle")
-    )
-    codes = case.given.of(*flags)
-    if language == "other":
-        codes += [value for flag, value in case.given.values if flag.endswith("e") and value not in codes]
-    if case.name == "php" and case.given.has("-S"):
-        return _serves(case, [value.text for value in case.given.of("-S")] or case.given.texts)
-    if codes:
-        return worst([_code(case, word.text, language) for word in codes])
-    if language == "js" and case.given.texts[:1] in (["eval"], ["-"]):
-        return _code(case, " ".join(case.given.texts[1:]) or case.command.stdin or UNKNOWN, language)
-    if (module := case.given.of("-m", "-mhttp.server")) and language == "python":
-        return _module(case, module[0].text)
-    if case.name in ("deno", "bun", "dotnet") and case.given.texts[:1] not in ([], ["run"]):
-        return (
-            FINE
-            if not like(" ".join(case.given.texts), ("*http*", "*publish*", "*push*"))
-            else case.ask("runs code from elsewhere")
-        )
-    operands = [word for word in case.given.operands if word.text != "run"]
-    if operands and operands[0].text not in ("-", "/dev/stdin"):
-        return _program_file(case, operands)
-    if case.command.reads_text:
-        text = case.command.stdin
-        return case.ask("runs a text that is not known") if text is None else _code(case, text, language)
-    if case.command.feeds:
-        text = output_of(case.command.feeds)
-        return case.ask("runs what another program prints") if text is None else _code(case, text, language)
-    inputs = [redirect.target for redirect in case.command.redirects if not redirect.writes]
-    return _script_file(case, inputs[0]) if inputs else FINE
-
-
-def _program_file(case: Case, operands: list[Word]) -> Finding:
-    arguments = [word.text for word in operands[1:]]
-    name = operands[0].text.rpartition("/")[2]
-    if name in ("manage.py", "artisan") and like(
-        " ".join(arguments),
-        (
-            "flush*",
-            "reset_db*",
-            "sqlflush*",
-            "migrate:fresh*",
-            "migrate:reset*",
-            "db:wipe*",
-            "migrate * zero*",
-            "*delete_*",
-            "dbshell*",
-            "drop_*",
-        ),
-    ):
-        return case.ask("loses data")
-    if name in ("manage.py",) and arguments[:1] == ["runserver"]:
-        return _serves(case, arguments[1:]) if arguments[1:] and "0.0.0.0" in arguments[1] else FINE  # noqa: S104
-    if name in ("manage.py",) and arguments[:1] == ["shell"]:
-        codes = case.given.of("-c", "--command")
-        return worst([_code(case, word.text, "python") for word in codes]) if codes else case.ask("opens a shell")
-    return _script_file(case, operands[0])
-
-
-def _module(case: Case, module: str) -> Finding:
-    words = case.command.words
-    index = next((i for i, word in enumerate(words) if word.text == module or word.text == f"-m{module}"), len(words))
-    rest = words[index + 1 :]
-    if module in ("http.server", "SimpleHTTPServer"):
-        return _serves(case, [word.text for word in rest])
-    if module == "pip" or module in _MODULES_OF_PACKAGES:
-        return case.verdicts.of_words((Word(module), *rest), case.command)
-    if module in (
-        "smtpd",
-        "pdb",
-        "code",
-        "ensurepip",
-        "zipapp",
-        "idlelib",
-        "pyftpdlib",
-        "twine",
-        "trace",
-        "runpy",
-        "cProfile",
-    ):
-        return case.ask("runs a module that does more") if module not in ("cProfile", "pdb", "ensurepip") else FINE
-    return FINE
-
-
-def _serves(case: Case, texts: list[str]) -> Finding:
-    """A server of files is for this machine alone."""
-    local = any(like(text, ("127.*", "localhost*", "::1", "[[]::1]*")) for text in texts)
-    return FINE if local else case.ask("serves files to the network")
-
-
-def _code(case: Case, code: str, language: str) -> Finding:
-    if UNKNOWN in code:
-        harmless = not re.search(r"system|exec|eval|spawn|unlink|rmtree|remove|popen", code)
-        return FINE if harmless and code.strip(UNKNOWN) and len(code) > 20 else case.ask("runs code that is not known")
-    why = risks_in(code, language)
-    return case.ask(why) if why else FINE
-
-
-def code(case: Case) -> Finding:
-    """``awk`` and ``sed``: their programs can run others and write files."""
-    if case.name in ("sed", "gsed"):
-        scripts = case.given.of("-e", "--expression") or list(case.given.operands[:1])
-        if any(
-            re.search(r"(?:^|[;}\d$/])\s*e\s|/[gip0-9]*e[gip0-9]*\s*(?:$|;)|^\d*\s*e\b", word.text) for word in scripts
-        ):
-            return case.ask("runs a program")
-        writes = any(re.search(r"(?:^|[;}])\s*w\s+/", word.text) for word in scripts)
-        in_place = case.given.has("-i", "--in-place") and any(
-            case.verdicts.written(word.text).level for word in case.given.operands[1:]
-        )
-        return case.ask("writes to a file of the system") if writes or in_place else FINE
-    programs = list(case.given.operands[:1]) if not case.given.of("-f") else []
-    if any(re.search(r"system\s*\(|\|\s*getline|\|&|\|\s*\"|/inet/|print\s*>>?\s*\"/", word.text) for word in programs):
-        return case.ask("runs a program")
-    return FINE
 
 
 def remote(case: Case) -> Finding:

@@ -7,12 +7,9 @@ import binascii
 import codecs
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
+from stars_guard.parsing.shell_commands import Command
 from stars_guard.parsing.shell_words import UNKNOWN
-
-if TYPE_CHECKING:
-    from stars_guard.parsing.shell_script import Command
 
 __all__ = ["output_of"]
 

@@ -10,6 +10,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from stars_guard.parsing.word_lists import word_list
+
 __all__ = ["Address", "carries_data", "is_local", "is_metadata", "is_private", "read_address", "urls_in"]
 
 _URL = re.compile(r"(?:[a-zA-Z][a-zA-Z0-9+.-]{1,20}:(?://|\\\\|/\\)|(?<![\w:/.])//(?=[\w\[@]))[^\s\"'<>`{}|^]+")
@@ -19,7 +21,7 @@ _SCHEMED = re.compile(
 _METADATA = frozenset(
     {"metadata", "metadata.google.internal", "instance-data", "metadata.azure.com", "metadata.packet.net"}
 )
-_LOCAL = (".localhost", ".local", ".internal", ".intranet", ".lan", ".home", ".corp", ".localdomain", ".home.arpa")
+_LOCAL = word_list("addresses.local")
 _ADDRESS_IN_NAME = re.compile(
     r"(?:^|[.-])(\d{1,3}[.-]\d{1,3}[.-]\d{1,3}[.-]\d{1,3})\.(?:nip\.io|sslip\.io|xip\.io|localtest\.me)$"
 )

@@ -32,7 +32,7 @@ class Argument:
     text: str = field(repr=False)
 
     def is_in(self, arguments: Sequence[str]) -> bool:
-        """Whether the argument is named by one of the globs: its name, its path, or ``tool.path``. Case doesn't matter."""
+        """Whether one of the globs names the argument: its name, its path, or ``tool.path``, in any case."""
         names = (self.name.lower(), self.path.lower(), f"{self.tool}.{self.path}".lower())
         return not self.tool or any(like(name, arguments) for name in names)
 

@@ -106,9 +106,8 @@ def strings_in(code: str) -> Iterator[str]:
                 yield node.value.decode("utf-8", "replace")
         elif isinstance(node, ast.JoinedStr):
             yield "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in node.values)
-        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Div):
-            if (whole := _constant(node)) is not None:
-                yield whole
+        elif isinstance(node, ast.BinOp) and (whole := _constant(node)) is not None:
+            yield whole
 
 
 def _constant(node: ast.expr) -> str | None:

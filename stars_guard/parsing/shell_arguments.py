@@ -76,7 +76,7 @@ def sorted_arguments(words: Sequence[Word], takes_value: Collection[str] = ()) -
 
 
 def _short(word: Word, takes_value: Collection[str], flags: set[str], values: list[tuple[str, Word]]) -> str:
-    """An option with one dash: a cluster, one with its value, or a long name. Gives the option that waits for a value."""
+    """An option with one dash: a cluster, one with its value, or a long name. Gives the one that waits for a value."""
     text = word.text
     name, equals, value = text.partition("=")
     flags.update({text, name})

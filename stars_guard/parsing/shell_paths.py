@@ -10,9 +10,11 @@ from stars_guard.parsing.code_calls import strings_in
 from stars_guard.parsing.paths import looks_like_path
 from stars_guard.parsing.program_table import program_table
 from stars_guard.parsing.shell_arguments import Arguments, base_name, like, sorted_arguments
-from stars_guard.parsing.shell_script import Command
-from stars_guard.parsing.shell_verdict import Settings, Verdicts
+from stars_guard.parsing.shell_commands import Command
+from stars_guard.parsing.shell_findings import Settings
+from stars_guard.parsing.shell_verdict import Verdicts
 from stars_guard.parsing.shell_words import UNKNOWN, Word
+from stars_guard.parsing.word_lists import word_list
 
 __all__ = ["NamedFile", "files_of"]
 
@@ -30,99 +32,15 @@ class NamedFile:
     folder: str = field(default="", repr=False)
 
 
-_TEXTS = frozenset({"echo", "printf", "expr", "test", "[", "[[", "alias", "export", "declare", "typeset", "readonly", "local", "set", "unset",
-                    "df", "tr", "cut", "seq", "sleep", "date", "type", "which", "command", "whereis", "hash", "trap", "kill", "man", "basename", "dirname",
-                    "exit", "return", "true", "false", ":", "eval", "ping", "dig", "host", "nslookup", "systemctl", "service", "journalctl", "pgrep", "pkill", "killall"})  # fmt: skip
+_TEXTS = frozenset(word_list("shell_paths.texts"))
 """Programs whose arguments are texts, and whose redirections alone name files."""
 
-_PATTERN_FIRST = frozenset(
-    {
-        "grep",
-        "egrep",
-        "fgrep",
-        "zgrep",
-        "rg",
-        "ag",
-        "ack",
-        "sed",
-        "gsed",
-        "awk",
-        "gawk",
-        "mawk",
-        "jq",
-        "yq",
-        "xq",
-        "chmod",
-        "chown",
-        "chgrp",
-        "perl",
-        "ruby",
-        "xmlstarlet",
-        "fd",
-        "fdfind",
-        "gron",
-        "dasel",
-        "rename",
-    }
-)
-_WRITERS = frozenset(
-    {
-        "tee",
-        "touch",
-        "mkdir",
-        "rm",
-        "rmdir",
-        "unlink",
-        "shred",
-        "truncate",
-        "chmod",
-        "chown",
-        "chgrp",
-        "srm",
-        "wipe",
-        "trash",
-        "mkfifo",
-        "mknod",
-    }
-)
+_PATTERN_FIRST = frozenset(word_list("shell_paths.pattern_first"))
+_WRITERS = frozenset(word_list("shell_paths.writers"))
 _LAST_IS_WRITTEN = frozenset({"cp", "mv", "ln", "install", "rsync", "scp"})
-_OUTPUTS = frozenset(
-    {
-        "-o",
-        "-O",
-        "--output",
-        "--output-document",
-        "--out",
-        "--outfile",
-        "--outdir",
-        "--output-dir",
-        "--prefix",
-        "-P",
-        "--directory-prefix",
-        "--target-directory",
-    }
-)
-_NO_PATHS = frozenset({"-e", "-m", "--message", "-H", "--header", "-F", "-d@cut", "--delimiter", "--xpath", "--base", "--base-href", "--grep", "-S", "-G", "--format", "--pretty",
-                       "-X", "--request", "-u", "--user", "-A", "--user-agent", "--regexp", "--route", "--public-path", "--public-url", "--url", "--name", "--title", "--body", "-t", "--tag", "-W",
-                       "--path-prefix", "--basepath", "--mount-path", "--endpoint", "--query", "--eval", "-c", "--command", "--execute", "-p", "-w", "--workdir", "--root-path", "--exclude", "--include", "--ignore", "-path", "-regex", "-name"})  # fmt: skip
-_CONTAINERS = frozenset(
-    {
-        "docker",
-        "podman",
-        "nerdctl",
-        "kubectl",
-        "oc",
-        "docker-compose",
-        "podman-compose",
-        "ssh",
-        "mosh",
-        "aws",
-        "gcloud",
-        "gsutil",
-        "az",
-        "adb",
-    }
-)
+_OUTPUTS = frozenset(word_list("shell_paths.outputs"))
+_NO_PATHS = frozenset(word_list("shell_paths.no_paths"))
+_CONTAINERS = frozenset(word_list("shell_paths.containers"))
 _REMOTE = re.compile(r"(?:[\w.-]+@)?[\w.-]{2,}::?")
 _GIT_OBJECT = re.compile(r"[\w./~^@{}-]*:[^:]*$")
 
@@ -234,7 +152,7 @@ def _unpacks(given: Arguments) -> bool:
     return given.has("-x", "--extract") or any(re.fullmatch("[a-z]*x[a-z]*", text) for text in given.texts[:1])
 
 
-_INTERPRETERS = ("python*", "pypy*", "perl*", "ruby", "node", "nodejs", "php", "lua", "deno", "bun")
+_INTERPRETERS = word_list("shell_paths.interpreters")
 
 
 def _in_code(name: str, given: Arguments) -> Iterator[str]:

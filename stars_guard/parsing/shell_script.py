@@ -16,9 +16,10 @@ import tree_sitter_bash
 from tree_sitter import Node
 
 from stars_guard.parsing._shell_output import output_of
+from stars_guard.parsing.shell_commands import Command, Redirect
 from stars_guard.parsing.shell_words import UNKNOWN, Word, Words, holds_reserved, text_of
 
-__all__ = ["Command", "Redirect", "Scope", "Script", "Unparsable", "read_script"]
+__all__ = ["Scope", "Script", "Unparsable", "read_script"]
 
 _DEEPEST = 40
 _LONGEST = 50_000
@@ -34,51 +35,6 @@ _KNOWN = {"HOME": "~", "PWD": ".", "IFS": " ", "TMPDIR": "/tmp", "OSTYPE": "linu
 
 class Unparsable(Exception):
     """The text is no script that can be read. The message holds none of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Redirect:
-    """A file that the shell opens for a command.
-
-    Attributes:
-        writes: whether it is written; it is read otherwise.
-        appends: whether what is in the file stays.
-    """
-
-    target: Word
-    writes: bool
-    appends: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """One program with its arguments.
-
-    Attributes:
-        words: the program and its arguments. Empty where there are only assignments or redirections.
-        sets: variables that are set, for this command alone where it has words.
-        feeds: the commands before it in its pipeline, whose output it reads.
-        stdin: the text that it reads, where that is known.
-        reads_text: whether it reads a here-document or a here-string, known or not.
-        piped_on: whether another command reads what it prints.
-        folder: the working folder, as far as ``cd`` has changed it; empty where it has not.
-        calls_itself: whether it is a function's call of itself in the background or a pipeline.
-    """
-
-    words: tuple[Word, ...] = ()
-    sets: tuple[tuple[str, Word], ...] = ()
-    redirects: tuple[Redirect, ...] = ()
-    feeds: tuple[Command, ...] = ()
-    stdin: str | None = None
-    reads_text: bool = False
-    piped_on: bool = False
-    folder: str = ""
-    calls_itself: bool = False
-
-    @property
-    def program(self) -> str:
-        """The first word, or nothing."""
-        return self.words[0].text if self.words else ""
 
 
 @dataclass(slots=True)
@@ -377,7 +333,9 @@ class _Reader:
                 reads_text=reads_text,
                 piped_on=self._piped_on,
                 folder=self.scope.folder,
-                calls_itself=bool(words) and any(words[0].text == name for name, _ in self._calling) and self._repeats(node),
+                calls_itself=bool(words)
+                and any(words[0].text == name for name, _ in self._calling)
+                and self._repeats(node),
             ),
             depth,
         )

@@ -6,108 +6,26 @@ now runs, and what it feeds to whom. `program_kinds` knows the programs that tak
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from stars_guard.parsing.program_table import Entry, Level, Table, program_table
-from stars_guard.parsing.shell_arguments import Arguments, base_name, like, sorted_arguments
-from stars_guard.parsing.shell_script import Command, Redirect, Scope, Script, Unparsable, read_script
+from stars_guard.parsing._shell_output import output_of
+from stars_guard.parsing.program_kinds import KINDS
+from stars_guard.parsing.program_table import Level
+from stars_guard.parsing.shell_arguments import base_name, like, sorted_arguments
+from stars_guard.parsing.shell_commands import Command, Redirect
+from stars_guard.parsing.shell_findings import FINE, Case, Finding, Settings, worst
+from stars_guard.parsing.shell_script import Scope, Script, Unparsable, read_script
 from stars_guard.parsing.shell_words import UNKNOWN, Word
+from stars_guard.parsing.word_lists import word_list
 
-__all__ = ["Case", "Finding", "Settings", "Verdicts", "worst"]
+__all__ = ["Verdicts"]
 
 _DEEPEST = 6
-_DEVICES = ("/dev/sd*", "/dev/hd*", "/dev/vd*", "/dev/xvd*", "/dev/nvme*", "/dev/mmcblk*", "/dev/disk*", "/dev/mem",
-            "/dev/kmem", "/dev/dm-*", "/dev/mapper/*", "/dev/loop*", "/dev/md*", "/dev/port", "\\\\.\\physicaldrive*")  # fmt: skip
+_DEVICES = word_list("shell_verdict.devices")
 _NETWORK = ("/dev/tcp/*", "/dev/udp/*")
-_STARTUP = ("*.bashrc", "*.bash_profile", "*.profile", "*.zshrc", "*.zshenv", "*.bash_login", "*.bash_logout", "*.inputrc",
-            "*_history", "*.vimrc", "*.gitconfig", "*/.ssh/*", "*authorized_keys", "*.git/hooks/*", "*.config/autostart/*",
-            "*crontab*", "/etc/*", "/boot/*", "/usr/*", "/bin/*", "/sbin/*", "/lib/*", "/lib64/*", "/proc/*", "/sys/*",
-            "/var/log/*", "/var/spool/*", "/root/*", "*.git/config", "*LaunchAgents/*")  # fmt: skip
-_SAFE_DEVICES = ("/dev/null", "/dev/stdout", "/dev/stderr", "/dev/stdin", "/dev/tty", "/dev/fd/*", "/dev/zero")
-_DATA = ("*.db", "*.sqlite*", "*.sql", "*.csv", "*.bak", "*.dump", "*.parquet", "*.mdb")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What is said of one command.
-
-    Attributes:
-        program: the program's name, where the table knows it.
-        why: in a few words, without anything of the command.
-    """
-
-    level: Level
-    program: str = ""
-    why: str = ""
-
-    @property
-    def text(self) -> str:
-        """For a person, without user text."""
-        return f"{self.program} {self.why}".strip()
-
-
-FINE = Finding(Level.ALLOW)
-
-
-def worst(findings: Iterable[Finding]) -> Finding:
-    """The finding that counts."""
-    return max(findings, key=lambda finding: finding.level, default=FINE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What a policy says beside the table.
-
-    Attributes:
-        allow: commands that may run whatever the table says, as globs of the program and its arguments. ``ask`` and
-            ``forbid`` are the same for the other levels, and go before it.
-        only: where given, every command that is like none of these globs must not run.
-        unknown: what becomes of programs that the table doesn't have.
-        scripts: programs in files that may run, as globs.
-        hosts: from where packages and code may be taken, besides the table's.
-        table: the table of programs.
-    """
-
-    allow: tuple[str, ...] = ()
-    ask: tuple[str, ...] = ()
-    forbid: tuple[str, ...] = ()
-    only: tuple[str, ...] | None = None
-    unknown: Level = Level.ASK
-    scripts: tuple[str, ...] = ("./*", "*/*")
-    hosts: tuple[str, ...] = ()
-    table: Table = field(default_factory=program_table)
-
-    def trusts(self, host: str) -> bool:
-        """Whether code may come from a host."""
-        host = host.lower().rstrip(".")
-        return any(host == one or host.endswith(f".{one}") for one in (*self.table.trusted_hosts, *self.hosts))
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One call of a program, as the kinds of programs see it."""
-
-    name: str
-    entry: Entry
-    given: Arguments
-    command: Command
-    verdicts: Verdicts
-
-    @property
-    def table(self) -> Table:
-        return self.verdicts.settings.table
-
-    def finding(self, level: Level, why: str) -> Finding:
-        return Finding(level, self.name, why)
-
-    def ask(self, why: str) -> Finding:
-        return self.finding(Level.ASK, why)
-
-    @property
-    def by_table(self) -> Finding:
-        """What the table says of the call."""
-        return self.finding(*self.entry.level(self.name, self.given))
+_STARTUP = word_list("shell_verdict.startup")
+_SAFE_DEVICES = word_list("shell_verdict.safe_devices")
+_DATA = word_list("shell_verdict.data")
 
 
 class Verdicts:
@@ -172,8 +90,6 @@ class Verdicts:
         return found
 
     def _program(self, command: Command) -> Finding:
-        from stars_guard.parsing.program_kinds import KINDS
-
         if command.calls_itself:
             return Finding(Level.FORBID, "", "calls itself without end")
         program = command.program
@@ -212,9 +128,9 @@ class Verdicts:
         if (made := self.ran(program)) is not None:
             return made
         temporary = program.startswith(("/tmp/", "/var/tmp/", "/dev/shm/", "~"))  # noqa: S108
-        if not temporary and ".." not in program.split("/") and like(program, self.settings.scripts):
-            if "/" in program and (not program.startswith("/") or self._is_own(program)):
-                return FINE
+        near = "/" in program and (not program.startswith("/") or self._is_own(program))
+        if near and not temporary and ".." not in program.split("/") and like(program, self.settings.scripts):
+            return FINE
         return Finding(self.settings.unknown, "", "an unknown program")
 
     def _is_own(self, program: str) -> bool:
@@ -247,15 +163,13 @@ class Verdicts:
             pairs = (word.text.partition("=") for word in command.words[1:])
             sets += [(name, Word(value)) for name, equals, value in pairs if equals]
         names = [name for name, _ in sets]
-        exported = command.program in ("", "export", "declare", "typeset", "readonly")
         if any(name in self.settings.table.loaders for name in names):
             return Finding(Level.ASK, "", "changes which code runs")
         path = next((value.text for name, value in sets if name == "PATH"), None)
-        if path is not None and any(
-            part in (".", "", "./") or part.startswith(("/tmp", "./")) for part in path.split(":")
-        ):  # noqa: S108
+        loose = (".", "", "./", "/tmp")  # noqa: S108
+        if path is not None and any(part in loose or part.startswith(("/tmp/", "./")) for part in path.split(":")):  # noqa: S108
             return Finding(Level.ASK, "", "changes which code runs")
-        return FINE if exported or not names else FINE
+        return FINE
 
     def _redirect(self, redirect: Redirect) -> Finding:
         target = redirect.target.text
@@ -297,8 +211,6 @@ class Verdicts:
 
     def _remember(self, command: Command) -> None:
         """Files that this command makes of what is not in the workspace."""
-        from stars_guard.parsing._shell_output import output_of
-
         for redirect in command.redirects:
             if redirect.writes and command.words:
                 self._made(redirect.target.text, output_of([*command.feeds, replace(command, redirects=())]))
@@ -316,12 +228,7 @@ class Verdicts:
         self.fetched[path.removeprefix("./")] = content
 
 
-_MAKERS = frozenset({"curl", "wget", "wget2", "aria2c", "axel", "fetch", "http", "https", "base64", "base32", "openssl",
-                     "xxd", "nc", "ncat", "netcat", "socat", "gpg", "lwp-request", "GET"})  # fmt: skip
-_NAMES_ONLY = frozenset({"ls", "echo", "printf", "test", "[", "[[", "touch", "chmod", "chown", "stat", "file", "find",
-                         "mkdir", "git", "export", "cd", "rm", "ln", "printenv", "unset", "which", "basename", "dirname",
-                         "realpath", "readlink", "du", "exit", "kill", "pkill", "ssh-keygen", "npm", "yarn", "pip", "fd"})  # fmt: skip
-_PATTERN_FIRST = frozenset({"grep", "egrep", "fgrep", "rg", "ag", "ack", "sed", "awk", "gawk", "jq", "yq", "tr"})
-_TEXTS = frozenset(
-    {"-m", "--message", "-e", "-H", "--header", "-n", "--name", "-u", "--user", "--title", "-t", "--tag"}
-)
+_MAKERS = frozenset(word_list("shell_verdict.makers"))
+_NAMES_ONLY = frozenset(word_list("shell_verdict.names_only"))
+_PATTERN_FIRST = frozenset(word_list("shell_verdict.pattern_first"))
+_TEXTS = frozenset(word_list("shell_verdict.texts"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.optimizer.simplify import simplify
+
+from stars_guard.parsing.word_lists import word_list
 
 __all__ = ["Statement", "UnreadableSql", "read_sql", "risk_of_sql"]
 
@@ -38,19 +41,32 @@ class Statement:
     writes_file: bool = False
 
 
-_KINDS: tuple[tuple[type[exp.Expression], str], ...] = (
-    (exp.Insert, "insert"), (exp.Update, "update"), (exp.Delete, "delete"), (exp.Create, "create"), (exp.Drop, "drop"),
-    (exp.Alter, "alter"), (exp.TruncateTable, "truncate"), (exp.Merge, "merge"), (exp.Grant, "grant"), (exp.Set, "set"),
-    (exp.Use, "use"), (exp.Describe, "describe"), (exp.Copy, "copy"), (exp.LoadData, "load"), (exp.Pragma, "pragma"),
-    (exp.Transaction, "begin"), (exp.Commit, "commit"), (exp.Rollback, "rollback"), (exp.Show, "show"), (exp.Kill, "kill"),
-    (exp.Attach, "attach"), (exp.Detach, "detach"), (exp.Analyze, "analyze"),
-)  # fmt: skip
-_FUNCTIONS = frozenset({
-    "pg_read_file", "pg_read_binary_file", "pg_ls_dir", "lo_import", "lo_export", "load_file", "xp_cmdshell", "sys_exec",
-    "sys_eval", "load_extension", "writefile", "readfile", "edit", "dblink", "dblink_exec", "utl_http", "utl_file", "dbms_scheduler",
-    "pg_terminate_backend", "sp_configure", "sp_oacreate", "openrowset", "opendatasource", "query_to_xml", "pg_sleep", "benchmark",
-    "read_csv", "read_csv_auto", "read_parquet", "read_json", "read_text", "read_blob", "glob", "url", "file", "remote", "s3",
-})  # fmt: skip
+_KINDS: tuple[tuple[type[exp.Expr], str], ...] = (
+    (exp.Insert, "insert"),
+    (exp.Update, "update"),
+    (exp.Delete, "delete"),
+    (exp.Create, "create"),
+    (exp.Drop, "drop"),
+    (exp.Alter, "alter"),
+    (exp.TruncateTable, "truncate"),
+    (exp.Merge, "merge"),
+    (exp.Grant, "grant"),
+    (exp.Set, "set"),
+    (exp.Use, "use"),
+    (exp.Describe, "describe"),
+    (exp.Copy, "copy"),
+    (exp.LoadData, "load"),
+    (exp.Pragma, "pragma"),
+    (exp.Transaction, "begin"),
+    (exp.Commit, "commit"),
+    (exp.Rollback, "rollback"),
+    (exp.Show, "show"),
+    (exp.Kill, "kill"),
+    (exp.Attach, "attach"),
+    (exp.Detach, "detach"),
+    (exp.Analyze, "analyze"),
+)
+_FUNCTIONS = frozenset(word_list("sql_statements.functions"))
 
 
 def read_sql(text: str, dialect: str = "") -> list[Statement]:
@@ -73,12 +89,10 @@ def read_sql(text: str, dialect: str = "") -> list[Statement]:
 
 def _shown(text: str) -> str:
     """The text with what MySQL runs in a comment: ``/*!50000 DROP ... */``."""
-    import re
-
     return re.sub(r"/\*!\d*(.*?)\*/", r" \1 ", text, flags=re.DOTALL)
 
 
-def _statements(tree: exp.Expression) -> Iterator[Statement]:
+def _statements(tree: exp.Expr) -> Iterator[Statement]:
     nodes = [
         tree,
         *(
@@ -93,7 +107,7 @@ def _statements(tree: exp.Expression) -> Iterator[Statement]:
         yield Statement(_kind(node), _tables(node), _changes_all(node), outside)
 
 
-def _kind(node: exp.Expression) -> str:
+def _kind(node: exp.Expr) -> str:
     for kind, name in _KINDS:
         if isinstance(node, kind):
             return name
@@ -104,12 +118,12 @@ def _kind(node: exp.Expression) -> str:
     return "revoke" if type(node).__name__ == "Revoke" else type(node).__name__.lower()
 
 
-def _tables(node: exp.Expression) -> tuple[str, ...]:
+def _tables(node: exp.Expr) -> tuple[str, ...]:
     names = (".".join(part.name for part in table.parts) for table in node.find_all(exp.Table))
     return tuple(dict.fromkeys(name.lower() for name in names if name))
 
 
-def _changes_all(node: exp.Expression) -> bool:
+def _changes_all(node: exp.Expr) -> bool:
     if isinstance(node, exp.TruncateTable):
         return True
     if not isinstance(node, exp.Update | exp.Delete):
@@ -120,7 +134,7 @@ def _changes_all(node: exp.Expression) -> bool:
     return _always(where.this)
 
 
-def _always(condition: exp.Expression) -> bool:
+def _always(condition: exp.Expr) -> bool:
     """Whether a condition holds for every row."""
     try:
         simple = simplify(condition.copy())
@@ -159,7 +173,7 @@ def _always(condition: exp.Expression) -> bool:
             )
 
 
-def _never(condition: exp.Expression) -> bool:
+def _never(condition: exp.Expr) -> bool:
     while isinstance(condition, exp.Paren):
         condition = condition.this
     if isinstance(condition, exp.Boolean):
@@ -173,7 +187,7 @@ def _never(condition: exp.Expression) -> bool:
     return isinstance(condition, exp.NEQ) and condition.left == condition.right
 
 
-def _reaches_out(node: exp.Expression) -> bool:
+def _reaches_out(node: exp.Expr) -> bool:
     if isinstance(node, exp.Copy | exp.LoadData | exp.Attach):
         return True
     if type(node).__name__ in ("IntoOutfile", "Into") and "outfile" in node.sql().lower():
@@ -182,38 +196,12 @@ def _reaches_out(node: exp.Expression) -> bool:
     return name.lower() in _FUNCTIONS
 
 
-_READS = frozenset(
-    {
-        "select",
-        "show",
-        "describe",
-        "explain",
-        "pragma",
-        "use",
-        "begin",
-        "commit",
-        "rollback",
-        "set",
-        "analyze",
-        "start",
-        "values",
-        "desc",
-        "with",
-        "vacuum",
-        "refresh",
-        "comment",
-        "savepoint",
-        "release",
-        "end",
-        "list",
-        "help",
-    }
-)
-_ADDS = frozenset({"insert", "create", "update", "delete", "merge", "alter", "reindex", "index"})
+_READS = frozenset(word_list("sql_statements.reads"))
+_ADDS = frozenset(word_list("sql_statements.adds"))
 
 
 def risk_of_sql(text: str, *, scratch: bool = False) -> str:
-    """Why a person should look at statements that a client is given, in a few words; empty where they are everyday ones.
+    """Why a person should look at statements that a client is given, in a few words; empty for everyday ones.
 
     Args:
         scratch: whether the database is one for tests, in which tables may be dropped.
@@ -268,8 +256,6 @@ def risk_of_sql(text: str, *, scratch: bool = False) -> str:
 
 
 def _changes_access(body: str) -> bool:
-    import re
-
     return bool(
         re.search(
             r"\balter\s+table\b.*\b(?:drop|truncate)\b|\b(?:create|alter)\s+(?:or\s+replace\s+)?(?:user|role|login|extension|function|procedure|trigger|event|server|system|database)\b",

@@ -17,6 +17,7 @@ from stars_guard.parsing.call_arguments import Argument, arguments_of
 from stars_guard.parsing.code_calls import strings_in
 from stars_guard.parsing.paths import Roots, looks_like_path, path_tokens
 from stars_guard.parsing.shell_paths import NamedFile, files_of
+from stars_guard.parsing.word_lists import word_list
 from stars_guard.scorers._newest import Search
 from stars_guard.scorers._strictness import looser
 from stars_guard.scorers._unfinished_matches import UnfinishedMatches
@@ -60,37 +61,13 @@ _BEGUN = (
 """What may become a path outside, one character longer, so that a path counts as begun as long as it goes on."""
 
 
-PATHS = (
-    "path", "paths", "file", "files", "filename", "filenames", "filepath", "file_name", "dir", "dirs", "directory", "directories",
-    "folder", "root", "cwd", "workdir", "working_directory", "location", "*_path", "*_paths", "*_file", "*_files", "*_dir",
-    "*_directory", "*_folder", "path_*", "source", "src", "dest", "dst", "destination", "target", "output", "input", "image",
-)  # fmt: skip
+PATHS = word_list("paths.paths")
 """Arguments that are paths where the policy doesn't say."""
 
-TEXTS = (
-    "content", "contents", "text", "body", "message", "html", "markdown", "data", "prompt", "question", "description", "comment", "subject",
-    "title", "summary", "xpath", "selector", "css", "regex", "pattern", "expr", "expression", "formula", "query", "sql", "diff", "patch", "old_*",
-    "new_*", "*_content", "*_text", "*_body", "instructions", "note", "notes", "reason", "thought", "template", "http*.path", "*http.path", "api*.path",
-    "request*.path", "*_request.path", "fetch*.path", "route*.*", "get.path", "post.path", "put.path", "endpoint", "url_path", "uri", "headers*",
-)  # fmt: skip
+TEXTS = word_list("paths.texts")
 """Arguments that are texts or addresses, in which a path is only mentioned."""
 
-CODE = (
-    "code",
-    "source_code",
-    "python",
-    "javascript",
-    "js",
-    "snippet",
-    "cell",
-    "*_code",
-    "python*.*",
-    "*python.*",
-    "*repl*.*",
-    "js.*",
-    "node.*",
-    "exec_code*.*",
-)
+CODE = word_list("paths.code")
 """Arguments that are code where the policy doesn't say."""
 
 _SCORES = {"ask": 0.5, "forbid": 1.0}

@@ -12,18 +12,16 @@ from pydantic import Field
 from stars_guard.core.segments import Passage
 from stars_guard.parsing.call_arguments import Argument, arguments_of
 from stars_guard.parsing.program_table import Level
-from stars_guard.parsing.shell_verdict import FINE, Finding, Settings, Verdicts, worst
+from stars_guard.parsing.shell_findings import FINE, Finding, Settings, worst
+from stars_guard.parsing.shell_verdict import Verdicts
+from stars_guard.parsing.word_lists import word_list
 from stars_guard.scorers._strictness import looser
 from stars_guard.scorers.base import Rating, Scorer
 from stars_guard.scorers.options import JudgeOptions, Loosening
 
 __all__ = ["ShellOptions", "ShellScorer"]
 
-COMMANDS = (
-    "command", "commands", "cmd", "cmds", "cmdline", "command_line", "commandline", "shell", "bash", "sh", "script", "argv", "terminal",
-    "*_command", "shell_*", "bash.*", "shell.*", "sh.*", "terminal.*", "run_shell*.*", "run_command*.*", "execute_command*.*",
-    "execute_bash*.*", "run_bash*.*", "exec.*",
-)  # fmt: skip
+COMMANDS = word_list("shell.commands")
 """Arguments that are commands where the policy doesn't say."""
 
 _LEVELS = {"allow": Level.ALLOW, "ask": Level.ASK, "forbid": Level.FORBID}

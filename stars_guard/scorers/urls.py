@@ -19,6 +19,7 @@ from stars_guard.parsing.addresses import (
 )
 from stars_guard.parsing.call_arguments import arguments_of
 from stars_guard.parsing.shell_arguments import like
+from stars_guard.parsing.word_lists import word_list
 from stars_guard.scorers._strictness import looser
 from stars_guard.scorers.base import Rating, Scorer
 from stars_guard.scorers.options import JudgeOptions, Loosening
@@ -26,25 +27,11 @@ from stars_guard.scorers.options import JudgeOptions, Loosening
 __all__ = ["UrlScorer", "UrlsOptions"]
 
 _SCORES = {"ask": 0.5, "forbid": 1.0}
-_HOSTS_ONLY = (
-    "host",
-    "hostname",
-    "domain",
-    "server",
-    "endpoint",
-    "address",
-    "url",
-    "uri",
-    "base_url",
-    "*_url",
-    "*_uri",
-    "website",
-    "link",
-)
+_HOSTS_ONLY = word_list("urls.hosts_only")
 
 
 class UrlsOptions(JudgeOptions):
-    """URLs in tool calls. 1: a scheme, host or address that is forbidden; 0.5: a host that isn't listed, or data in it."""
+    """URLs in tool calls. 1: a scheme, host or address that is forbidden; 0.5: one that isn't listed, or data in it."""
 
     free: ClassVar[frozenset[str]] = frozenset(
         {"schemes", "allow", "deny", "local", "private", "longest_value", "entropy", "arguments", "tools"}

@@ -84,7 +84,9 @@ def read_sql(text: str, dialect: str = "") -> list[Statement]:
         trees = sqlglot.parse(_shown(text), read=dialect or None)
     except (SqlglotError, RecursionError, ValueError, AttributeError, TypeError):
         raise UnreadableSql("not SQL that can be parsed") from None
-    return [statement for tree in trees if tree is not None for statement in _statements(tree)]
+    return [
+        statement for tree in trees if not isinstance(tree, exp.Semicolon | None) for statement in _statements(tree)
+    ]
 
 
 def _shown(text: str) -> str:

@@ -20,7 +20,19 @@ from stars_guard.scorers.options import JudgeOptions, Loosening
 
 __all__ = ["SqlOptions", "SqlScorer"]
 
-_ARGUMENTS = ("sql", "query", "statement", "statements", "sql_*", "*_sql", "sql*.*", "*_sql.*")
+_ARGUMENTS = (
+    "sql",
+    "sql_*",
+    "*_sql",
+    "sql*.*",
+    "*_sql.*",
+    "*sql*.query",
+    "*database*.query",
+    "*db*.query",
+    "*_query.query",
+)
+"""Arguments that are SQL where the policy doesn't say. A ``query`` may be a question to a search engine."""
+
 _DIALECTS = tuple(sorted(dialect.value for dialect in Dialects))
 
 _Level = Literal["allow", "ask", "forbid"]

@@ -247,6 +247,7 @@ class _Check:
             role=_WRITERS[self._stage],
             forms=forms,
             tool_calls=self._calls,
+            is_call=self._stage == "tool_call",
         )
         judgement = Judgement()
         if not self._is_settled:

@@ -137,6 +137,7 @@ async def _judge_all(
             segment=render_call(case.call.name, case.call.args) if case.call else case.answer or "",
             last=case.stage != "answer",
             tool_calls=_calls_of(case),
+            is_call=case.stage == "tool_call",
         )
         judgement = await cascades[case.stage].judge_fully(passage)
         advance()

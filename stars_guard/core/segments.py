@@ -73,7 +73,9 @@ class Passage:
         readings: other ways in which somebody will read the answer with the segment, such as JSON without its escapes,
             each as what comes before the segment and the segment. They are judged as ``forms`` are.
         tool_calls: the tool calls that the segment is or completes, parsed. Judges that read calls by themselves
-            (`stars_guard.scorers.Scorer.reads_calls`) are asked once about them, and not about ``forms`` too.
+            (`stars_guard.scorers.Scorer.reads_calls`) read them.
+        is_call: whether the segment is one tool call and nothing else, as at the stage ``tool_call``. Judges that read
+            calls by themselves are then asked once, and not about ``forms`` too.
     """
 
     call_id: str
@@ -87,6 +89,7 @@ class Passage:
     forms: tuple[str, ...] = field(default=(), repr=False)
     readings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     tool_calls: tuple[ToolCall, ...] = field(default=(), repr=False)
+    is_call: bool = False
 
     @property
     def answer(self) -> str:

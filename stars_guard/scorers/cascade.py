@@ -53,7 +53,7 @@ class Judge:
     def views(self, passage: Passage) -> list[Passage]:
         """What the judge is asked about a passage: nothing, or its text and, if the judge vetoes, what else it is."""
         ways = [passage]
-        by_itself = passage.tool_calls and self.scorer.reads_calls
+        by_itself = passage.is_call and self.scorer.reads_calls
         vetoes = self.rule.reject_above is not None or self.rule.ask_above is not None
         if vetoes and not by_itself:
             ways += [replace(passage, segment=form) for form in disguised(passage.segment)]

@@ -1,0 +1,72 @@
+"""Clients of databases and other stores: what is asked of them."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+
+from stars_guard.parsing._shell_output import output_of
+from stars_guard.parsing.shell_arguments import base_name
+from stars_guard.parsing.shell_findings import FINE, Case, Finding, worst
+from stars_guard.parsing.shell_words import UNKNOWN
+from stars_guard.parsing.sql_statements import risk_of_sql
+
+
+def database(case: Case) -> Finding:
+    """Clients of SQL databases: what the statements do."""
+    flags = ("-c", "-e", "-q", "-Q", "--command", "--execute", "--query", "-cmd", "-S")
+    texts = [value.text for value in case.given.of(*flags)]
+    if case.name in ("sqlite3", "sqlite", "duckdb", "litecli", "clickhouse"):
+        texts += case.given.texts[1:]
+    if case.command.reads_text:
+        if case.command.stdin is None:
+            return case.ask("runs statements that are not known")
+        texts.append(case.command.stdin)
+    elif case.command.feeds:
+        text = output_of(case.command.feeds)
+        if text is not None:
+            texts.append(text)
+        elif any(base_name(fed.program) in ("curl", "wget", "base64") for fed in case.command.feeds):
+            return case.ask("runs statements that are not known")
+    found = FINE
+    for text in texts:
+        why = (
+            "runs statements that are not known"
+            if UNKNOWN in text and not text.strip().upper().startswith("SELECT")
+            else risk_of_sql(text, scratch=_is_scratch(case))
+        )
+        found = worst([found, case.ask(why) if why else FINE])
+    return found
+
+
+def _is_scratch(case: Case) -> bool:
+    """Whether the database is a file for tests."""
+    names = case.given.texts[:1]
+    return (
+        case.name in ("sqlite3", "sqlite", "duckdb")
+        and bool(names)
+        and (
+            names[0] == ":memory:"
+            or bool(re.search(r"(?:^|[/_.-])(?:test|tmp|temp|scratch|dev)[^/]*$", names[0]))
+            or names[0].startswith("/tmp/")  # noqa: S108
+        )
+    )
+
+
+_STORE_HARM = re.compile(
+    r"\b(?:flush(?:db|all)|config\s+set|shutdown|debug|slaveof|replicaof|module\s+load|script\s+flush|acl|eval|migrate|restore|"
+    r"unlink|del|drop\w*|remove\w*|delete\w*|destroy|purge\w*|reset|stop_app|force_reset|detach|truncate|--delete|"
+    r"deleteMany|dropDatabase|createUser|grantRolesToUser|updateMany|compact|member\s+remove)\b",
+    re.IGNORECASE,
+)
+
+
+def data_store(case: Case) -> Finding:
+    """Clients of other stores: what is asked of them, by its words."""
+    texts = [*case.given.texts, *(value.text for flag, value in case.given.values if flag in ("--eval",))]
+    line = " ".join(texts) + " " + " ".join(sorted(case.given.flags))
+    if case.command.reads_text:
+        line += " " + (case.command.stdin or UNKNOWN)
+    if case.command.feeds or (UNKNOWN in line and not fnmatchcase(line, "*get*")):
+        return case.ask("runs what is not known")
+    return case.ask("loses data") if _STORE_HARM.search(line) else FINE

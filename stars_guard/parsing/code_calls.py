@@ -1,0 +1,127 @@
+"""What a bit of code in another language than shell would do: the calls that reach out of the language."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+__all__ = ["risks_in", "strings_in"]
+
+_RUNS = re.compile(
+    r"\b(?:system|popen\w*|exec[lv]p?e?|spawn\w*|posix_spawn|fork|subprocess|child_process|shell_exec|passthru|proc_open|"
+    r"pcntl_exec|execSync|execFile\w*|spawnSync|Runtime\.getRuntime|ProcessBuilder|Open3|IO\.popen|os\.execute|io\.popen|"
+    r"pty|ctypes|cffi|dlopen|Process\.(?:spawn|Start)|Kernel|Deno\.(?:run|Command)|Bun\.spawn\w*|sys(?:call)?open)\b"
+    r"|`[^`$]+`\s*(?:;|$)|%x[\[({]|\bqx\b|\bopen\s*\(?\s*[\"']\||\bexec\b\s*[\"'(]"
+)
+_EVALUATES = re.compile(
+    r"\b(?:eval|compile|__import__|import_module|getattr|globals|locals|vars|__builtins__|__subclasses__|marshal|pickle|"
+    r"b(?:64|32|16)decode|unhexlify|fromhex|decodebytes|assert_options|create_function|instance_eval|class_eval|"
+    r"loadstring|runpy|new\s+Function|Function\s*\(|vm\.runIn\w+|atob|Buffer\.from|base64_decode|gzinflate|str_rot13|unpack)\b"
+)
+_REMOVES = re.compile(
+    r"\b(?:rmtree|remove\w*|unlink\w*|rmdir\w*|rm_r\w*|rm_f\w*|rmSync|truncate\w*|delete_?(?:file|tree|dir)|FileUtils|"
+    r"shutil\.(?:move|rmtree)|os\.(?:rename|replace|kill|chmod|chown|symlink|link)|chmod\w*|kill|remove_tree|file_put_contents|"
+    r"fs\.(?:rm\w*|unlink\w*|writeFile\w*|truncate\w*|rename\w*|chmod\w*|promises)|File\.(?:delete|write|unlink)|"
+    r"Deno\.(?:remove\w*|writeTextFile\w*)|dropDatabase|deleteMany|drop_all|killpg)\b"
+)
+_WRITES = re.compile(
+    r"\bopen\s*\([^)]*,\s*(?:mode\s*=\s*)?[rbu]?[\"'][^\"')]*[wax+]|\bwrite_(?:text|bytes)\b|\bfwrite\b|\bfputs\b"
+    r"|open\s*\(?\s*(?:my\s+)?\$?\w+\s*,\s*[\"']\s*>"
+)
+_SENDS = re.compile(
+    r"\b(?:socket\w*|urlopen|urlretrieve|urllib|requests\.\w*(?:get|post|put|patch|delete|request|Session)|httpx\.\w+|aiohttp|"
+    r"http\.client|httplib|smtplib|ftplib|telnetlib|paramiko|xmlrpc|fsockopen|curl_exec|curl_init|Net::\w+|LWP|IO::Socket|"
+    r"TCPSocket|UDPSocket|TCPServer|open-uri|fetch\s*\(|https?\.(?:get|request)|net\.(?:connect|Socket|createServer|createConnection)|"
+    r"dgram|XMLHttpRequest|WebSocket|HttpClient|file_get_contents\s*\(\s*[\"']https?:|dns\.\w+|axios|websockets?|SimpleHTTP\w*|"
+    r"HTTPServer|socketserver|wget|luasocket)\b"
+)
+_SHOWS = re.compile(
+    r"\bos\.environ\b(?!\s*(?:\.get\(|\[)\s*[\"'](?:PATH|HOME|USER|LANG|PWD|SHELL|VIRTUAL_ENV)[\"'])|\bprocess\.env\b(?!\.(?:PATH|HOME|NODE_ENV|PWD|USER)\b)|\bENV\.(?:to_h|each|inspect)|\bgetenv\s*\(\s*\)|%ENV"
+)
+
+
+def risks_in(code: str, language: str) -> str:
+    """Why a person should look at the code, in a few words; empty where it only computes and prints.
+
+    Args:
+        language: ``python``, ``js`` or ``other``.
+    """
+    text = re.sub(r"\bre\.compile\b", "", code)
+    if language == "python":
+        text = _without_plain_strings(text)
+    for pattern, why in (
+        (_RUNS, "runs a program"),
+        (_EVALUATES, "runs code that is not known"),
+        (_REMOVES, "removes or changes files"),
+        (_WRITES, "writes a file"),
+        (_SENDS, "talks to the network"),
+        (_SHOWS, "shows the environment"),
+    ):
+        if pattern.search(text):
+            return why
+    return ""
+
+
+def _without_plain_strings(code: str) -> str:
+    """Python code without the texts that it only prints, so that a word in them is no call."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return code
+    printed = [
+        argument.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+        for argument in node.args
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str) and len(argument.value) > 3
+    ]
+    for value in printed:
+        code = code.replace(value, "")
+    return code
+
+
+_LITERAL = re.compile(
+    r"""(?:[rbfuRBFU]{0,2})("{3}.*?"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`)""",
+    re.DOTALL,
+)
+
+
+def strings_in(code: str) -> Iterator[str]:
+    """The texts that stand between quotes in code, each as its language reads it."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        for match in _LITERAL.finditer(code):
+            quoted = match[1]
+            body = quoted[3:-3] if quoted[:3] in ('"""', "'''") else quoted[1:-1]
+            yield re.sub(r"\\(.)", r"\1", body)
+        return
+    joined = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and id(node) not in joined:
+            if isinstance(node.value, str):
+                yield node.value
+            elif isinstance(node.value, bytes):
+                yield node.value.decode("utf-8", "replace")
+        elif isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in node.values)
+        elif isinstance(node, ast.BinOp) and (whole := _constant(node)) is not None:
+            yield whole
+
+
+def _constant(node: ast.expr) -> str | None:
+    """A text that is put together of constants alone."""
+    match node:
+        case ast.Constant(value=str() as value):
+            return value
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            parts = [_constant(left), _constant(right)]
+            return None if None in parts else "".join(part or "" for part in parts)
+        case ast.BinOp(left=left, op=ast.Div(), right=right):
+            parts = [_constant(left), _constant(right)]
+            return None if None in parts else "/".join(part or "" for part in parts)
+        case ast.Call(args=[first]):
+            return _constant(first)
+        case _:
+            return None

@@ -1,0 +1,155 @@
+"""The table of programs: what each may do, asks about or never does. The data is in ``programs.yaml``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from importlib.resources import files
+
+from pydantic import BaseModel, ConfigDict, Field
+from ruamel.yaml import YAML
+
+from stars_guard.parsing.shell_arguments import Arguments, like
+
+__all__ = ["Entry", "Level", "Rule", "Table", "program_table"]
+
+
+class Level(IntEnum):
+    """What becomes of a command."""
+
+    ALLOW = 0
+    ASK = 1
+    FORBID = 2
+
+
+_LEVELS = {"allow": Level.ALLOW, "ask": Level.ASK, "forbid": Level.FORBID}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rule(_Strict):
+    """One rule of an entry. All that it says must hold."""
+
+    names: tuple[str, ...] = ()
+    sub: str = ""
+    flags: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    operands: tuple[str, ...] = ()
+    values_like: tuple[str, ...] = ()
+    bare: bool | None = None
+    level: str = Field(pattern="^(allow|ask|forbid)$")
+    why: str = ""
+
+    def fits(self, name: str, given: Arguments) -> bool:
+        """Whether the rule is about this call of a program."""
+        texts = given.texts
+        return (
+            (not self.names or name in self.names)
+            and (not self.sub or fnmatchcase(" ".join(texts[:6]), self.sub))
+            and (not self.flags or given.has(*self.flags))
+            and not (self.without and given.has(*self.without))
+            and (not self.operands or any(like(text, self.operands) for text in texts))
+            and (not self.values_like or any(like(value.text, self.values_like) for _, value in given.values))
+            and (self.bare is None or self.bare == (not texts and not given.flags))
+        )
+
+
+class Entry(_Strict):
+    """What the table says of some programs."""
+
+    names: tuple[str, ...]
+    kind: str = ""
+    values: tuple[str, ...] = ()
+    skip: int = 0
+    allow: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    otherwise: str = ""
+    why: str = ""
+
+    def takes_value(self, name: str) -> frozenset[str]:
+        """The options whose value is the next word. One may be those of a single program: ``-O@wget``."""
+        pairs = (value.partition("@") for value in self.values)
+        return frozenset(flag for flag, _, only in pairs if not only or only == name)
+
+    def level(self, name: str, given: Arguments) -> tuple[Level, str]:
+        """What becomes of a call, and why."""
+        for rule in self.rules:
+            if rule.fits(name, given):
+                return _LEVELS[rule.level], rule.why or self.why
+        if self.otherwise:
+            return _LEVELS[self.otherwise], self.why
+        if not self.allow or _is_listed(given.texts, self.allow):
+            return Level.ALLOW, ""
+        return Level.ASK, self.why or "an unknown subcommand"
+
+
+def _is_listed(texts: Sequence[str], allowed: Sequence[str]) -> bool:
+    """Whether the first words are those of a subcommand that is allowed."""
+    for pattern in allowed:
+        words = pattern.split()
+        if not words:
+            if not texts:
+                return True
+        elif len(texts) >= len(words) and all(map(fnmatchcase, texts, words)):
+            return True
+    return False
+
+
+class Table(_Strict):
+    """All of ``programs.yaml``."""
+
+    secrets: tuple[tuple[str, ...], ...]
+    secret_folders: tuple[str, ...]
+    not_secret: tuple[str, ...]
+    rebuilt: tuple[tuple[str, ...], ...]
+    trusted_hosts: tuple[str, ...]
+    branches: tuple[str, ...]
+    loaders: tuple[str, ...]
+    programs: tuple[Entry, ...]
+
+    def entry(self, name: str) -> Entry | None:
+        """The last entry that names a program."""
+        return _by_name(self).get(name) or next(
+            (one for one in reversed(self.programs) if any("*" in n and fnmatchcase(name, n) for n in one.names)), None
+        )
+
+    def is_secret(self, path: str) -> bool:
+        """Whether a file's content is worth stealing, by its name."""
+        path = path.rstrip("/")
+        name = path.rpartition("/")[2]
+        if like(name, self.not_secret):
+            return False
+        inside = f"/{path}/"
+        if any(f"/{folder.lstrip('/')}/" in inside for folder in self.secret_folders):
+            return True
+        return any(like(name, globs) for globs in self.secrets)
+
+    def is_rebuilt(self, path: str) -> bool:
+        """Whether a path is what a build makes again, or under a folder for temporary files."""
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        if path.startswith(("/tmp/", "/var/tmp/")):  # noqa: S108
+            return len(parts) > 1 + path.startswith("/var") and parts[-1] not in ("*", "..") and ".." not in parts
+        if path.startswith(("/", "~")) or ".." in parts or not parts:
+            return False
+        folders, names = self.rebuilt
+        return any(like(part, folders) for part in parts) or like(parts[-1], names)
+
+
+@lru_cache(4)
+def _names(programs: tuple[Entry, ...]) -> dict[str, Entry]:
+    return {name: entry for entry in programs for name in entry.names}
+
+
+def _by_name(table: Table) -> dict[str, Entry]:
+    return _names(table.programs)
+
+
+@lru_cache(1)
+def program_table() -> Table:
+    """The table that comes with stars-guard."""
+    text = files(__package__).joinpath("programs.yaml").read_text(encoding="utf-8")
+    return Table.model_validate(YAML(typ="safe", pure=True).load(text))

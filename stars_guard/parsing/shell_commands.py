@@ -1,0 +1,54 @@
+"""The simple commands of a shell script."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stars_guard.parsing.shell_words import Word
+
+__all__ = ["Command", "Redirect"]
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """A file that the shell opens for a command.
+
+    Attributes:
+        writes: whether it is written; it is read otherwise.
+        appends: whether what is in the file stays.
+    """
+
+    target: Word
+    writes: bool
+    appends: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One program with its arguments.
+
+    Attributes:
+        words: the program and its arguments. Empty where there are only assignments or redirections.
+        sets: variables that are set, for this command alone where it has words.
+        feeds: the commands before it in its pipeline, whose output it reads.
+        stdin: the text that it reads, where that is known.
+        reads_text: whether it reads a here-document or a here-string, known or not.
+        piped_on: whether another command reads what it prints.
+        folder: the working folder, as far as ``cd`` has changed it; empty where it has not.
+        calls_itself: whether it is a function's call of itself in the background or a pipeline.
+    """
+
+    words: tuple[Word, ...] = ()
+    sets: tuple[tuple[str, Word], ...] = ()
+    redirects: tuple[Redirect, ...] = ()
+    feeds: tuple[Command, ...] = ()
+    stdin: str | None = None
+    reads_text: bool = False
+    piped_on: bool = False
+    folder: str = ""
+    calls_itself: bool = False
+
+    @property
+    def program(self) -> str:
+        """The first word, or nothing."""
+        return self.words[0].text if self.words else ""

@@ -1,0 +1,120 @@
+"""Shell commands as a judge: each is parsed, and judged by what its programs would do."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field
+
+from stars_guard.core.segments import Passage
+from stars_guard.parsing.call_arguments import Argument, arguments_of
+from stars_guard.parsing.program_table import Level
+from stars_guard.parsing.shell_findings import FINE, Finding, Settings, worst
+from stars_guard.parsing.shell_verdict import Verdicts
+from stars_guard.parsing.word_lists import word_list
+from stars_guard.scorers._strictness import looser
+from stars_guard.scorers.base import Rating, Scorer
+from stars_guard.scorers.options import JudgeOptions, Loosening
+
+__all__ = ["ShellOptions", "ShellScorer"]
+
+COMMANDS = word_list("shell.commands")
+"""Arguments that are commands where the policy doesn't say."""
+
+_LEVELS = {"allow": Level.ALLOW, "ask": Level.ASK, "forbid": Level.FORBID}
+_SCORES = {Level.ALLOW: 0.0, Level.ASK: 0.5, Level.FORBID: 1.0}
+
+
+class ShellOptions(JudgeOptions):
+    """Shell commands, parsed. A score of 1 is a command that must never run, 0.5 one that a person should look at."""
+
+    free: ClassVar[frozenset[str]] = frozenset(
+        {"allow", "ask", "forbid", "only", "unknown", "scripts", "hosts", "arguments", "tools"}
+    )
+
+    arguments: tuple[str, ...] = Field(
+        COMMANDS, min_length=1, strict=False, description="globs of the arguments that are commands: name or tool.name"
+    )
+    tools: tuple[str, ...] = Field(("*",), min_length=1, strict=False, description="globs of the tools that are judged")
+    allow: tuple[str, ...] = Field((), strict=False, description="globs of commands that may run, before the table")
+    ask: tuple[str, ...] = Field((), strict=False, description="globs of commands to ask about, before allow")
+    forbid: tuple[str, ...] = Field((), strict=False, description="globs of commands that must not run, before ask")
+    only: tuple[str, ...] | None = Field(
+        None, strict=False, description="globs of commands; where given, every other one is forbidden"
+    )
+    unknown: Literal["allow", "ask", "forbid"] = Field("ask", description="for programs that the table doesn't have")
+    scripts: tuple[str, ...] = Field(
+        ("./*", "*/*"), strict=False, description="globs of program files that may run, relative or absolute"
+    )
+    hosts: tuple[str, ...] = Field((), strict=False, description="hosts from which code may come, besides the table's")
+    reject_above: float | None = Field(0.5, description="a score above this vetoes the call")
+
+    def loosenings(self, child: Self) -> Iterator[Loosening]:
+        yield from looser(
+            self,
+            child,
+            allowing=("allow", "scripts", "hosts", "only"),
+            forbidding=("ask", "forbid", "arguments", "tools"),
+            levels=("unknown",),
+        )
+
+    async def load(self) -> Scorer:
+        settings = Settings(
+            allow=self.allow,
+            ask=self.ask,
+            forbid=self.forbid,
+            only=self.only,
+            unknown=_LEVELS[self.unknown],
+            scripts=self.scripts,
+            hosts=self.hosts,
+        )
+        return ShellScorer(settings, arguments=self.arguments, tools=self.tools)
+
+
+class ShellScorer(Scorer):
+    """The worst that any command of a tool call would do: 0 it may run, 0.5 a person should look at it, 1 never.
+
+    A command that cannot be parsed scores 0.5. Texts that are no tool calls score 0.
+
+    Args:
+        settings: what the policy says beside the table of programs.
+        arguments: globs of the arguments that are commands.
+        tools: globs of the tools that are judged.
+    """
+
+    cost = 0.5
+    reads_calls = True
+
+    def __init__(
+        self, settings: Settings | None = None, *, arguments: Sequence[str] = COMMANDS, tools: Sequence[str] = ("*",)
+    ) -> None:
+        self._settings = settings or Settings()
+        self._arguments, self._tools = tuple(arguments), tuple(tools)
+        lists = repr((self._settings, self._arguments, self._tools))
+        self.identity = {"kind": "shell", "sha256": hashlib.sha256(lists.encode()).hexdigest()}
+        self._of_command = lru_cache(512)(self._judged)
+
+    async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
+        return [self._score(passage) for passage in passages]
+
+    def _score(self, passage: Passage) -> Rating:
+        found = worst(
+            self._of_command(argument.text)
+            for argument in arguments_of(passage.tool_calls, self._tools)
+            if argument.is_in(self._arguments) or _is_script(argument)
+        )
+        return Rating(_SCORES[found.level], found.text or None)
+
+    def _judged(self, text: str) -> Finding:
+        return Verdicts(self._settings).of_text(text) if text.strip() else FINE
+
+
+def _is_script(argument: Argument) -> bool:
+    """Whether a text that somebody writes to a file is a shell script."""
+    first = argument.text[:80].split("\n", 1)[0]
+    return first.startswith("#!") and any(
+        first.rstrip().endswith(f"{end}sh") for end in ("/", " ", "ba", "z", "da", "k")
+    )

@@ -156,7 +156,7 @@ def test_a_runnable_refuses_in_the_language_of_the_user() -> None:
     def answer(said: str) -> str:
         return "An answer."
 
-    chain = guard_runnable(RunnableLambda(answer), policy=policy(), audit="memory://")
+    chain = guard_runnable(RunnableLambda(answer).with_types(output_type=str), policy=policy(), audit="memory://")
     assert chain.invoke(SAID["de"][0]) == TEXTS["de"]
 
 

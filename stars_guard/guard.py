@@ -23,6 +23,7 @@ from stars_guard.calling.loaded import Given, Loaded
 from stars_guard.calling.options import CallOptions, options_of
 from stars_guard.calling.plan import Plan, Request, messages_of
 from stars_guard.calling.recording import Recording
+from stars_guard.calling.refusing import check_refusals, refusal_for
 from stars_guard.calling.settings import content_of
 from stars_guard.calling.telemetry import OPERATION, PROVIDER, REQUEST_MODEL
 from stars_guard.core.arguments import text, whole_number
@@ -62,6 +63,7 @@ class Guard:
         InputError: the model, the backend or the options are of another type.
         PolicyError: the policy cannot be used. Models are loaded by the first call, or by `load`.
         AuditError: the log cannot be used, or texts are to be encrypted and there is no key.
+        MissingExtra: the policy chooses its refusal by the user's language, and the extra ``languages`` is missing.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Guard:
         if options is not None and not isinstance(options, Mapping):
             raise InputError(f"options is not a mapping but {type(options).__name__}", hint="pass a dict")
         self.policy = load_policy(policy)
+        check_refusals(self.policy)
         content_of(self.policy)  # fails here where texts are to be encrypted and there is no key
         self.model_name = model if isinstance(model, str) else model.identity.get("model", type(model).__name__)
         self.model, self.model_options = model, dict(options or {})
@@ -301,7 +304,9 @@ class Guard:
             # who has not read the stream has not seen what was vetoed in the end, and does not get it
             released = [] if call.is_withdrawn else call.released
             called = [event for event in released if isinstance(event, Called)]
+            refused = done.finish == "refused"
             yield Finished(
+                refusal=await refusal_for(self.policy, request.messages, request.options.language) if refused else "",
                 text="".join(event.text for event in released if isinstance(event, Released)),
                 finish=done.finish,
                 reason=done.reason,

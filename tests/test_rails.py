@@ -52,7 +52,12 @@ async def test_a_check_passes_or_rejects_and_leaves_a_record() -> None:
     refused = guard.blocking.check("input", "the swordfish", messages=USER)
     assert (passed.allowed, passed.text, passed.reason) == (True, "good day", "")
     assert refused == Checked(
-        stage="input", allowed=False, text="", reason="vetoed by secret: code", audit_id=store.records[1].call_id
+        stage="input",
+        allowed=False,
+        text="",
+        reason="vetoed by secret: code",
+        audit_id=store.records[1].call_id,
+        refusal="I can't help with that.",
     )
     first, second = store.records
     assert (first.stage, first.finish, first.run_id, first.answer.content) == ("input", "passed", "r1", "good day")

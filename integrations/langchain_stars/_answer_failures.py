@@ -27,10 +27,11 @@ __all__ = ["AnswerFailures"]
 
 @dataclass(frozen=True, kw_only=True)
 class Veto:
-    """Why texts may not be released, without the texts, and the id of the record."""
+    """Why texts may not be released, without the texts, the policy's refusal, and the id of the record."""
 
     reason: str
     audit_id: str | None = None
+    refusal: str = ""
 
 
 class AnswerFailures:
@@ -83,7 +84,7 @@ class AnswerFailures:
                         case Decision() if event.judgement.veto is not None:
                             veto = Veto(reason=event.reason)
                         case Finished() if veto is not None:
-                            veto = Veto(reason=veto.reason, audit_id=event.call_id)
+                            veto = Veto(reason=veto.reason, audit_id=event.call_id, refusal=event.refusal)
                         case _:
                             pass
         except BudgetExhausted as exc:

@@ -71,11 +71,22 @@ def messages_in_state(state: Any) -> Sequence[BaseMessage]:
     return found
 
 
-def message_of_refusal(guard: Guard, reason: str, audit_id: str | None, *, id: str | None = None) -> AIMessage:  # noqa: A002
-    """The policy's refusal, as `ChatStars` gives it."""
+def message_of_refusal(
+    guard: Guard,
+    reason: str,
+    audit_id: str | None,
+    *,
+    said: str = "",
+    id: str | None = None,  # noqa: A002
+) -> AIMessage:
+    """The policy's refusal, as `ChatStars` gives it.
+
+    Args:
+        said: the policy's text in the reader's language. The default is its first.
+    """
     policy = guard.policy
     refusal = AIMessage(
-        content=refusal_content(policy, reason),
+        content=refusal_content(said or policy.refusal.messages[0], reason),
         response_metadata={
             "model_provider": "stars-guard",
             "finish_reason": "refused",

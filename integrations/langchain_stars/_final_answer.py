@@ -48,7 +48,7 @@ async def judged_end(
     notes = [_note(guard, message, checked.reason) for message in kept]
     last = None if kept or start == len(messages) else messages[-1].id
     cleared = {"structured_response": None} if structured is not None else {}
-    refusal = message_of_refusal(guard, checked.reason, checked.audit_id, id=last)
+    refusal = message_of_refusal(guard, checked.reason, checked.audit_id, said=checked.refusal, id=last)
     if all(is_usual(message.id or "") for message in messages[start:]):
         return {"messages": [*notes, refusal], **cleared}
     whole = [RemoveMessage(id=REMOVE_ALL_MESSAGES), *messages[:start], *notes, refusal]
@@ -74,7 +74,7 @@ async def _judged_before(
     if not rejected:
         return None
     first = next(iter(rejected.values()))
-    refusal = message_of_refusal(guard, first.reason, first.audit_id)
+    refusal = message_of_refusal(guard, first.reason, first.audit_id, said=first.refusal)
     kept = [
         _in_place_of(guard, message, rejected[index].reason) if index in rejected else message
         for index, message in enumerate(messages[:start])
@@ -108,10 +108,10 @@ def _is_refusal(guard: Guard, values: Sequence[Any]) -> bool:
         return False
     message = values[0]
     kinds = [block.get("type") for block in message.content if isinstance(block, dict)]
-    if "refusal" in kinds and message.text == guard.policy.refusal.message:
+    if "refusal" in kinds and message.text in guard.policy.refusal.messages:
         return was_judged(message, guard.policy)
     reading = read(message)
-    return reading.text == guard.policy.refusal.message and not reading.forms
+    return reading.text in guard.policy.refusal.messages and not reading.forms
 
 
 def _note(guard: Guard, message: BaseMessage, reason: str) -> BaseMessage:

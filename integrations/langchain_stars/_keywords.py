@@ -11,7 +11,7 @@ __all__ = ["PER_CALL", "SAMPLING", "check_keywords"]
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
-_OURS = {"policy", "model", "max_tokens", "seed", "grammar", "chat_template_kwargs", *SAMPLING}
+_OURS = {"policy", "model", "max_tokens", "seed", "grammar", "chat_template_kwargs", "language", *SAMPLING}
 _OF_TOOLS = {"tools", "tool_choice", "strict", "parallel_tool_calls", "response_format"}
 # LangChain's own: it passes or takes off these on the way to the model. Usage is always reported.
 _OF_LANGCHAIN = {"stop", "stream", "stream_usage", "ls_structured_output_format", "structured_output_format"}

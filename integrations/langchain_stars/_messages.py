@@ -13,7 +13,6 @@ from langchain_stars._tool_binding import call_chunks, calls_of, invalid_calls_o
 from langchain_stars._trust import remember_answer
 from stars_guard.core.events import Called, Event, Finished, Reasoned, Released
 from stars_guard.guard import Guard
-from stars_guard.policy import Policy
 
 __all__ = ["AnswerChunks", "refusal_content", "result_of", "to_messages"]
 
@@ -21,7 +20,7 @@ __all__ = ["AnswerChunks", "refusal_content", "result_of", "to_messages"]
 def result_of(guard: Guard, done: Finished) -> ChatResult:
     """The answer of a call."""
     message = AIMessage(
-        content=_content(guard, done),
+        content=_content(done),
         tool_calls=calls_of(done),
         invalid_tool_calls=invalid_calls_of(done),
         usage_metadata=_usage(done),
@@ -56,7 +55,7 @@ class AnswerChunks:
             case Finished():
                 result_of(self._guard, event)  # takes note of the answer that the chunks add up to
                 return _chunk(
-                    _refusal(self._guard, event),
+                    _refusal(event),
                     usage_metadata=_usage(event),
                     response_metadata=_metadata(self._guard, event),
                     chunk_position="last",
@@ -69,26 +68,26 @@ def _chunk(content: Any, **fields: Any) -> ChatGenerationChunk:
     return ChatGenerationChunk(message=AIMessageChunk(content=content, **fields))
 
 
-def _content(guard: Guard, done: Finished) -> Any:
+def _content(done: Finished) -> Any:
     """The text; with reasoning or a refusal, blocks: the reasoning, what was released, and the refusal."""
     blocks: list[Any] = [{"type": "reasoning", "reasoning": done.reasoning}] if done.reasoning else []
-    refusal = _refusal(guard, done)
+    refusal = _refusal(done)
     if not blocks and not refusal:
         return done.text
     return [*blocks, *([{"type": "text", "text": done.text}] if done.text else []), *refusal]
 
 
-def _refusal(guard: Guard, done: Finished) -> Any:
-    return refusal_content(guard.policy, done.reason, after=done.text) if done.finish == "refused" else ""
+def _refusal(done: Finished) -> Any:
+    return refusal_content(done.refusal, done.reason, after=done.text) if done.finish == "refused" else ""
 
 
-def refusal_content(policy: Policy, reason: str, *, after: str = "") -> list[Any]:
-    """The policy's refusal as content: a block that says what it is, and one of the text that a reader gets.
+def refusal_content(message: str, reason: str, *, after: str = "") -> list[Any]:
+    """A refusal as content: a block that says what it is, and one of the text that a reader gets.
 
     Args:
+        message: the policy's, in the reader's language.
         after: the text that it follows.
     """
-    message = policy.refusal.message
     block = {"type": "refusal", "refusal": message, "reason": reason}
     return [block, {"type": "text", "text": f"\n\n{message}" if after else message}] if message else [block]
 

@@ -32,6 +32,7 @@ class RejectedBeforeModel(Refused):
         super().__init__(f"the model was not asked: {checked.reason}", hint=f"record {checked.audit_id}")
         self.audit_id = checked.audit_id
         self.reason = checked.reason
+        self.refusal = checked.refusal
 
 
 class ModelDoor(BaseCallbackHandler):

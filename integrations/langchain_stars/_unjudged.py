@@ -101,7 +101,7 @@ async def judged_input(
     if not rejected:
         return None
     first = next(iter(rejected.values()))
-    refusal = message_of_refusal(guard, first.reason, first.audit_id)
+    refusal = message_of_refusal(guard, first.reason, first.audit_id, said=first.refusal)
     return {"messages": [*_taken_out(guard, messages, rejected), refusal], "jump_to": "end"}
 
 

@@ -126,6 +126,7 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
             tools=toolset_of(given),
             grammar=grammar_of(given),
             chat_template_kwargs=given.get("chat_template_kwargs") or {},
+            language=given.get("language"),
         )
 
     # --- counting tokens

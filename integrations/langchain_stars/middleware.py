@@ -189,7 +189,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
         shown = ShownAnswers()
         found = await rejected_before_model(waiting, guard, request.messages, request.state, by=self._mark)
         if found is not None:
-            return ModelResponse(result=[message_of_refusal(guard, found.reason, found.audit_id)])
+            return ModelResponse(result=[message_of_refusal(guard, found.reason, found.audit_id, said=found.refusal)])
         model = self._model or request.model
         if isinstance(model, ChatStars):
             ours = await waiting.call(lambda: model._under(self._recipe, self._guards))
@@ -229,17 +229,19 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
         except Unreadable as exc:
             return ModelResponse(result=[message_of_refusal(guard, exc.message, None)])
         except RejectedBeforeModel as exc:
-            return ModelResponse(result=[message_of_refusal(guard, exc.reason, exc.audit_id)])
+            return ModelResponse(result=[message_of_refusal(guard, exc.reason, exc.audit_id, said=exc.refusal)])
         except Exception as exc:
             failure = exc
         if failure is not None:  # outside of the clause, so that no error has the other one as its context
             raise await failures.judged(failure)
         if (ended := judged.rejected) is not None:
-            response = ModelResponse(result=[message_of_refusal(guard, ended.reason, ended.call_id)])
+            response = ModelResponse(
+                result=[message_of_refusal(guard, ended.reason, ended.call_id, said=ended.refusal)]
+            )
         elif isinstance(judged.answer, Exception):
             raise judged.answer
         elif (veto := await failures.veto(read(*shown.not_shown_in(judged.answer)))) is not None:
-            response = ModelResponse(result=[message_of_refusal(guard, veto.reason, veto.audit_id)])
+            response = ModelResponse(result=[message_of_refusal(guard, veto.reason, veto.audit_id, said=veto.refusal)])
         else:
             response = judged.answer
         for message in response.result:

@@ -250,9 +250,9 @@ class GuardedRunnable(OpensGuards, Runnable[Any, Any]):
         audit_id = rejected.call_id if isinstance(rejected, Finished) else rejected.audit_id
         if self._on_reject == "refuse" and kind is not None:
             if issubclass(kind, str):
-                return guard.policy.refusal.message
+                return rejected.refusal or guard.policy.refusal.messages[0]
             if issubclass(kind, BaseMessage):
-                refusal = message_of_refusal(guard, rejected.reason, audit_id)
+                refusal = message_of_refusal(guard, rejected.reason, audit_id, said=rejected.refusal)
                 is_chunk = issubclass(kind, AIMessageChunk)
                 return AIMessageChunk(**refusal.model_dump(exclude={"type"})) if is_chunk else refusal
         error = Refused(rejected.reason, hint=f"the audit record is {audit_id}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Unpack, get_args
 
 from stars_guard.calling.given_calls import AboutCall, GivenCall, Ruling, forms_of
@@ -13,6 +13,7 @@ from stars_guard.calling.plan import messages_of
 from stars_guard.calling.portal import to_the_end
 from stars_guard.calling.readings import of_a_text
 from stars_guard.calling.recording import Recording
+from stars_guard.calling.refusing import refusal_for
 from stars_guard.concealing import concealed
 from stars_guard.core.arguments import chosen
 from stars_guard.core.arguments import text as text_of
@@ -43,6 +44,7 @@ class Checked:
         asked: whether a person should decide about a tool call. It is then not allowed as it is.
         rule: the rule or budget that decided about a tool call; None where none did.
         message: what that rule says to the model and to the person who is asked.
+        refusal: the policy's text for the reader where a text was rejected; empty otherwise, and for tool calls.
     """
 
     stage: Stage
@@ -53,6 +55,7 @@ class Checked:
     asked: bool = False
     rule: str | None = None
     message: str = ""
+    refusal: str = ""
 
     @property
     def action(self) -> RuleAction:
@@ -145,7 +148,12 @@ class Checker:
                 self._policy, stage, text, tuple(forms), tuple(messages), calls, call_id, recording, ruling, judged
             )
             recording.follow(check)
-            return await check.run(await self._loaded.cascade(stage))
+            checked = await check.run(await self._loaded.cascade(stage))
+        if checked.allowed or stage == "tool_call":
+            return checked
+        # what comes in is what the user says
+        talk = (*messages, Message("user", text)) if stage == "input" else messages
+        return replace(checked, refusal=await refusal_for(self._policy, talk))
 
 
 def _calls_of(stage: Stage, text: str, call: ToolCall | None) -> tuple[ToolCall, ...]:

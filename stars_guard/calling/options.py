@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from stars_guard.core.arguments import text, whole_number
+from stars_guard.core.arguments import language_tag, text, whole_number
 from stars_guard.core.grammar import Grammar
 from stars_guard.core.sampling import Sampling
 from stars_guard.core.tools import Toolset
@@ -38,6 +38,8 @@ class CallOptions:
         chat_template_kwargs: variables of the model's chat template, such as ``enable_thinking``, over those of the
             backend's options.
         attempts: fewer than the policy's, for texts that are handed in.
+        language: of the reader, as a tag such as ``de`` or ``pt-BR``, for the refusal. None: it is found in the user's
+            message, where the policy has refusals in several languages.
 
     Raises:
         InputError: a value is of another type or not in its range, or a stop string is empty. True and False are no
@@ -53,6 +55,7 @@ class CallOptions:
     grammar: Grammar | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     attempts: int | None = None
+    language: str | None = None
 
     def __post_init__(self) -> None:
         _check_variables(self.chat_template_kwargs)
@@ -70,6 +73,8 @@ class CallOptions:
             sampling_of(self.sampling)
         if self.run_id is not None:
             text("run_id", self.run_id)
+        if self.language is not None:
+            language_tag(self.language)
         for name, value, kind in (("tools", self.tools, Toolset), ("grammar", self.grammar, Grammar)):
             if value is not None and not isinstance(value, kind):
                 raise InputError(f"{name} is of the type {type(value).__name__}", hint=f"pass a {kind.__name__}")

@@ -11,7 +11,10 @@ from typing import Any
 
 from stars_guard.errors import InputError
 
-__all__ = ["chosen", "has_lone_surrogate", "number", "text", "whole_number"]
+__all__ = ["LANGUAGE", "chosen", "has_lone_surrogate", "language_tag", "number", "text", "whole_number"]
+
+LANGUAGE = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
+"""A tag of a language, such as ``de`` or ``pt-BR`` (BCP 47)."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -58,6 +61,18 @@ def text(name: str, value: object) -> str:
             f"{name} holds a lone surrogate, which is half a character", hint="decode it with errors='replace'"
         )
     return value
+
+
+def language_tag(value: object) -> None:
+    """A tag of a language.
+
+    Raises:
+        InputError: it isn't one.
+    """
+    if not isinstance(value, str):
+        raise InputError(f"language is {_kind(value, 'a string')}", hint="pass a tag such as 'de' or 'pt-BR'")
+    if not re.fullmatch(LANGUAGE, value):
+        raise InputError("language is not the tag of a language", hint="pass a tag such as 'de' or 'pt-BR'")
 
 
 def chosen(name: str, value: object, known: tuple[str, ...]) -> None:

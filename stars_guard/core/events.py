@@ -283,6 +283,7 @@ class Finished:
         seed: draws the same call again on a backend that can.
         tool_calls: those that were released; ``invalid_tool_calls`` those that cannot be made.
         reasoning: what the model wrote before its answer, if it is one that reasons.
+        refusal: the policy's text for the reader where the answer was refused; empty otherwise.
     """
 
     text: str = field(repr=False)
@@ -297,6 +298,7 @@ class Finished:
     tool_calls: tuple[ToolCall, ...] = ()
     invalid_tool_calls: tuple[InvalidCall, ...] = ()
     reasoning: str = field(default="", repr=False)
+    refusal: str = ""
 
     def __post_init__(self) -> None:
         _holds(self, self.finish != "raised", "a call whose policy says raise ends with BudgetExhausted")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from stars_guard.core.arguments import LANGUAGE
 from stars_guard.core.sampling import Sampling
 from stars_guard.core.vocabulary import (
     ContentMode,
@@ -37,10 +38,41 @@ class SamplingSpec(Strict):
         return Sampling(**self.model_dump())
 
 
+LanguageTag = Annotated[str, Field(pattern=LANGUAGE)]
+Said = Annotated[str, Field(min_length=1)]
+
+
 class Refusal(Strict):
     """What the reader sees instead of an answer."""
 
-    message: str = Field("I can't help with that.", min_length=1)
+    message: Said | Annotated[dict[LanguageTag, Said], Field(min_length=1)] = Field(
+        "I can't help with that.", description="a text, or one for each language; the first stands for all others"
+    )
+    detect: bool = Field(
+        True, description="where there are several languages: find that of the user's message, unless the call names it"
+    )
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """Every text that may be the refusal."""
+        return (self.message,) if isinstance(self.message, str) else tuple(self.message.values())
+
+    @property
+    def detects(self) -> bool:
+        """Whether the language has to be found where the call does not name it."""
+        return self.detect and not isinstance(self.message, str) and len(self.message) > 1
+
+    def in_language(self, language: str | None) -> str:
+        """The text for a language: for its tag, else for another tag of the same language, else the first."""
+        if isinstance(self.message, str):
+            return self.message
+        wanted = (language or "").lower()
+        by_tag = {tag.lower(): text for tag, text in self.message.items()}
+        if wanted in by_tag:
+            return by_tag[wanted]
+        main = wanted.partition("-")[0]
+        near = (text for tag, text in by_tag.items() if tag.partition("-")[0] == main)
+        return next(near, self.messages[0])
 
 
 class AuditContent(Strict):

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,32 @@ def test_a_damaged_directory_is_made_again(tmp_path: Path, monkeypatch: pytest.M
     embedded.reward_dir(progress=told.append)
     assert told == ["preparing minilm-reward"]
     assert weights.read_bytes() == whole
+
+
+@pytest.mark.parametrize("way", ["a file in the way", "a folder that only reads"])
+def test_where_the_home_cannot_be_written(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in many containers: the model is made in a folder for temporary files, or an error says what to set."""
+    home, temporary = tmp_path / "home", tmp_path / "tmp"
+    temporary.mkdir()
+    if way == "a file in the way":
+        home.touch()
+    else:
+        home = Path("/proc/self")
+    monkeypatch.delenv("STARS_GUARD_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    path = embedded.reward_dir()
+    assert path.parent == temporary / f"stars-guard-{os.getuid()}"
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert embedded.reward_dir() == path
+    # what others could have put there is not used, and what was asked for is not passed over
+    path.parent.chmod(0o777)
+    with pytest.raises(BackendError, match="STARS_GUARD_CACHE"):
+        embedded.reward_dir()
+    path.parent.chmod(0o700)
+    monkeypatch.setenv("STARS_GUARD_CACHE", str(home / "mine"))
+    with pytest.raises(BackendError, match="STARS_GUARD_CACHE"):
+        embedded.reward_dir()
 
 
 def test_a_missing_wheel_gives_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import tempfile
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from langchain_stars import ChatStars
 from stars_guard.errors import AuditError, PolicyError
 from stars_guard.policy import LivePolicy, Policy, load_policy
 
@@ -132,6 +134,20 @@ def test_a_mapping_follows_what_it_extends(tmp_path: Path, monkeypatch: pytest.M
     assert [live.current.description for live in follow] == ["new", "new"]
     fixed = load_policy("default")
     assert LivePolicy(fixed, interval=0).current is fixed
+
+
+def test_a_model_keeps_the_file_that_its_path_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nothing was read before the working directory changed, and in copies."""
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "base.yaml").write_text(f"{HEAD}base\ndescription: {folder}\n")
+        (tmp_path / folder / "p.yaml").write_text("extends: base.yaml\n")
+    monkeypatch.chdir(tmp_path / "here")
+    models = [ChatStars(policy=source) for source in ("p.yaml", "./p.yaml", Path("p.yaml"), {"extends": "base.yaml"})]
+    monkeypatch.chdir(tmp_path / "there")
+    models += [copy.deepcopy(model) for model in models] + [model.model_copy(update={"seed": 1}) for model in models]
+    assert {model._current_policy({}).description for model in models} == {"here"}
+    assert ChatStars(policy="p.yaml")._current_policy({}).description == "there"
 
 
 def test_a_version_that_cannot_be_used_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -186,7 +186,7 @@ class ChatStarsFields(BaseChatModel):
 
     def __copy__(self) -> Self:
         copied = super().__copy__()
-        copied._guards = OpenGuards()
+        copied._guards = self._guards.unopened()
         return copied._without_caches()
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:

@@ -16,7 +16,7 @@ from stars_guard.audit import AuditStore, MemoryStore
 from stars_guard.calling import portal
 from stars_guard.errors import StarsGuardError
 from stars_guard.guard import Guard
-from stars_guard.policy import LivePolicy, Policy
+from stars_guard.policy import LivePolicy, Policy, working_folder
 
 __all__ = ["GuardRecipe", "OpenGuards", "OpensGuards", "PolicySource"]
 
@@ -76,9 +76,14 @@ class OpenGuards:
 
     A guard is replaced when its policy's files have changed, and the replaced one frees what it holds when its last
     call has ended. A copy of this object, by `copy.deepcopy` or `pickle`, has opened nothing.
+
+    Args:
+        folder: where the relative paths of policies start; by default, the working directory of now. It stays the same
+            when the working directory changes before the first call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder or working_folder()
         self._lock = threading.RLock()
         self._policies: list[tuple[PolicySource, LivePolicy]] = []
         self._opened: list[_Opened] = []
@@ -94,7 +99,7 @@ class OpenGuards:
             for known, followed in self._policies:
                 if known is source or (type(known) is type(source) and known == source):
                     return followed.current
-            followed = LivePolicy(source)
+            followed = LivePolicy(source, folder=self._folder)
             self._policies.append((source, followed))
             return followed.current
 
@@ -149,8 +154,12 @@ class OpenGuards:
         for opened in closing:
             await waiting.close(opened.guard)
 
+    def unopened(self) -> OpenGuards:
+        """One for the same files that has opened nothing."""
+        return OpenGuards(self._folder)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> OpenGuards:
-        return OpenGuards()
+        return self.unopened()
 
     def __reduce__(self) -> Any:
         return OpenGuards, ()

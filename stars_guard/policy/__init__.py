@@ -1,6 +1,6 @@
 """Policies in YAML."""
 
-from stars_guard.policy._hot_reload import LivePolicy
+from stars_guard.policy._hot_reload import LivePolicy, working_folder
 from stars_guard.policy._judges import judge_types
 from stars_guard.policy._loader import Resolved, load_policy, resolve_policy, shipped_policies
 from stars_guard.policy._model import Policy
@@ -19,4 +19,5 @@ __all__ = [
     "policy_schema",
     "resolve_policy",
     "shipped_policies",
+    "working_folder",
 ]

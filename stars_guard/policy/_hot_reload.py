@@ -15,9 +15,17 @@ from stars_guard.policy._files import FileState, look_at
 from stars_guard.policy._loader import PolicyReader
 from stars_guard.policy._model import Policy
 
-__all__ = ["LivePolicy"]
+__all__ = ["LivePolicy", "working_folder"]
 
 logger = logging.getLogger("stars_guard.policy")
+
+
+def working_folder() -> Path:
+    """The working directory, or a relative path to it where it was deleted."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path()
 
 
 class LivePolicy:
@@ -31,6 +39,7 @@ class LivePolicy:
     Args:
         source: as `load_policy` takes it. Relative paths keep their meaning when the working directory changes.
         interval: seconds between looks at the files.
+        folder: where relative paths start; by default, the working directory of now.
         usable: called with each new version, which is taken only once this raises nothing. Make here what may fail
             under a valid policy, such as a guard. It is called again at each look until it succeeds.
 
@@ -43,10 +52,11 @@ class LivePolicy:
         source: str | Path | Mapping[str, Any] | Policy,
         interval: float = 1.0,
         *,
+        folder: Path | None = None,
         usable: Callable[[Policy], object] = lambda policy: None,
     ) -> None:
         self._source = source
-        self._folder = Path.cwd()
+        self._folder = folder or working_folder()
         self._interval = interval
         self._usable = usable
         self._looking = threading.Lock()

@@ -52,8 +52,9 @@ class House:
         self.name = name
         self.folder = folder
         quoted = json.dumps(name, ensure_ascii=False)
-        self.policy, self.other, self.broken, self.cases, self.prompts = (
-            str(folder / f"{kind}.yaml") for kind in ("policy", "other", "broken", "cases", "prompts")
+        self.policy, self.other, self.broken, self.cases, self.prompts, self.ruled, self.tool_call = (
+            str(folder / f"{kind}.yaml")
+            for kind in ("policy", "other", "broken", "cases", "prompts", "ruled", "tool_call")
         )
         judge = f"- {{name: {quoted}, type: patterns, patterns: [{{name: {quoted}, regex: good}}]}}\n"
         loose = f"- {{name: {quoted}, override: true, reject_above: 7, on_error: ignore}}\n"
@@ -61,6 +62,9 @@ class House:
         Path(self.policy).write_text(f"{head}name: {quoted}\ndescription: {quoted}\njudges:\n{judge}")
         Path(self.other).write_text(f"extends: {json.dumps(self.policy, ensure_ascii=False)}\njudges:\n{loose}")
         Path(self.broken).write_text(f"{head}name: {quoted}\nmode: {quoted}\n")
+        rules = f"rails: {{tool_call: {{rules: [{{name: {quoted}, action: ask, message: {quoted}}}]}}}}\n"
+        Path(self.ruled).write_text(f"{head}name: ruled\n{rules}")
+        Path(self.tool_call).write_text(f"name: {quoted}\n")
         Path(self.cases).write_text(CASE.replace("NAME", quoted))
         Path(self.prompts).write_text('{"prompt": "fine"}\n{"messages": []}\n')
         self.log = f"jsonl://{folder}/log.jsonl"
@@ -74,6 +78,7 @@ EVERY: dict[str, Callable[[House], str]] = {
     "policy show": lambda h: run("policy", "show", h.other, code=0),
     "policy diff": lambda h: run("policy", "diff", h.policy, h.other, code=1),
     "policy test": lambda h: run("policy", "test", h.cases, "--policy", h.policy, code=1),
+    "policy explain": lambda h: run("policy", "explain", h.ruled, h.tool_call, code=0),
     "doctor": lambda h: run("doctor", "--policy", h.policy, "--model", f"./{h.name}/no", code=1),
     "serve-config": lambda h: run("serve-config", "--model", h.name, code=0).replace("'\"'\"'", "'"),
     "run": lambda h: run("run", h.prompts + h.name, "-o", str(h.folder / "out"), "--policy", h.policy, code=2),

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from stars_guard.audit import CallRecord, MemoryStore
 from stars_guard.auditing.redoing import redo
 from stars_guard.cli.app import app
+from stars_guard.core.events import Approval
 from stars_guard.core.messages import ToolCall
 from stars_guard.core.tools import Tool
 from stars_guard.core.vocabulary import RuleAction
@@ -25,6 +26,7 @@ from stars_guard.policy import load_policy, policy_schema, resolve_policy
 from stars_guard.policy.show import annotated
 from stars_guard.rules import Budget, PastCall, RuleSet, RunState, ToolRule
 
+APPROVED = Approval(outcome="approved")
 STRICTEST = ["reject", "ask", "allow"]
 SECRET = {"name": "secret", "type": "patterns", "patterns": [{"name": "code", "regex": "swordfish"}]}
 
@@ -659,13 +661,13 @@ async def test_rules_and_judges_decide_together_with_one_record(
 async def test_a_person_s_word_settles_a_question_and_nothing_else() -> None:
     made, store = guard(rules=RULES, judges=[SECRET])
     async with made:
-        asked = await made.check_call("send", {"amount": 500}, approved=True)
+        asked = await made.check_call("send", {"amount": 500}, approval=APPROVED)
         assert asked.allowed
         found = record(store, asked.audit_id)
         assert found.ruling is not None
         assert (found.ruling.action, found.ruling.approved, found.finish) == ("ask", True, "passed")
-        assert not (await made.check_call("delete_x", {}, approved=True)).allowed
-        assert not (await made.check_call("send", {"amount": 500, "note": "swordfish"}, approved=True)).allowed
+        assert not (await made.check_call("delete_x", {}, approval=APPROVED)).allowed
+        assert not (await made.check_call("send", {"amount": 500, "note": "swordfish"}, approval=APPROVED)).allowed
 
 
 @pytest.mark.parametrize("action", get_args(RuleAction))
@@ -715,7 +717,8 @@ async def test_a_guard_sees_run_context_origin_and_tool() -> None:
         {"context": 3},
         {"origin": "user"},
         {"tool": "t"},
-        {"approved": 1},
+        {"approval": True},
+        {"judged": 1},
         {"forms": "a"},
         {"messages": "a"},
     ],

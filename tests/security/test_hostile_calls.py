@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from stars_guard.audit import MemoryStore
 from stars_guard.auditing.redoing import redo
+from stars_guard.core.events import Approval
 from stars_guard.core.messages import ToolCall
 from stars_guard.guard import Guard
 from stars_guard.rules import PastCall, RuleSet, RunState, ToolRule
 
+APPROVED = Approval(outcome="approved")
 CONDITIONS = [
     "args.x > 100",
     "args.x == 5",
@@ -122,7 +124,7 @@ async def test_calls_that_nest_too_deep_or_hold_half_a_character_are_rejected(le
     }
     async with Guard(policy, audit=store) as guard:
         for value in (deep(levels), "half \ud800", {"\udfff": 1}):
-            found = await guard.check_call("t", {"x": value}, approved=True)
+            found = await guard.check_call("t", {"x": value}, approval=APPROVED)
             assert found.action == "reject"
             assert found.audit_id is not None
             record = store.get(found.audit_id)

@@ -25,19 +25,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 from stars_guard.core.messages import Message
+from stars_guard.core.vocabulary import OriginName
 from stars_guard.rules._indexed_text import IndexedText, IndexedTexts
 from stars_guard.rules._pieces import Strangers
 from stars_guard.rules._strict_value import StrictValue, joined_values
+from stars_guard.rules.globs import matches_any
+from stars_guard.rules.run import RunState
 
-__all__ = ["Origin", "OriginName", "Origins"]
-
-OriginName = Literal["user", "system", "tool", "model"]
-"""Who had a value first."""
+__all__ = ["Origin", "Origins"]
 
 _RANK: dict[OriginName, int] = {"user": 0, "system": 1, "model": 3, "tool": 4}
 _MOST_VALUES = 2000
@@ -94,29 +93,50 @@ class Origins:
         for message in messages:
             self.add(message)
 
+    @classmethod
+    def of_run(cls, run: RunState, *, trust: Sequence[str] = (), texts: IndexedTexts | None = None) -> Origins:
+        """Those of a run as rules see it. The other arguments are those of the class."""
+        found = cls(trust=trust, texts=texts)
+        for text in run.system:
+            found._system += found._indexed(text)
+        for text in run.user:
+            found._user += found._indexed(text)
+        for call in run.calls:
+            found._call(call.args)
+            found._result(call.tool, call.result or "", known=True)
+        return found
+
     def add(self, message: Message) -> None:
         """Take the next message of the run."""
-        self._added += 1
-        text = self._texts.of(message.content) if message.content else None
         match message.role:
-            case "user" if text:
-                self._user.append(text)
-            case "system" if text:
-                self._system.append(text)
+            case "user":
+                self._user += self._indexed(message.content)
+            case "system":
+                self._system += self._indexed(message.content)
             case "assistant":
                 for call in message.tool_calls:
                     self._called[call.id] = call.name
-                    if written := "\n".join(map(str, islice(_values(call.arguments), _MOST_VALUES))):
-                        self._strangers.add(self._added, None, self._texts.of(written))
-            case "tool" if text:
+                    self._call(call.arguments)
+            case "tool":
                 # a result may bear any name, and that of the call is the one which ran
                 tool = self._called.get(message.tool_call_id)
-                if tool is not None and any(fnmatchcase(tool, glob) for glob in self._trust):
-                    self._trusted.append((self._added, tool, text))
-                else:
-                    self._strangers.add(self._added, tool or message.name or "?", text)
-            case _:
-                pass
+                self._result(tool or message.name or "?", message.content, known=tool is not None)
+
+    def _indexed(self, text: str) -> list[IndexedText]:
+        return [self._texts.of(text)] if text else []
+
+    def _call(self, arguments: Mapping[str, Any]) -> None:
+        self._added += 1
+        for text in self._indexed("\n".join(map(str, islice(_values(arguments), _MOST_VALUES)))):
+            self._strangers.add(self._added, None, text)
+
+    def _result(self, tool: str, content: str, *, known: bool) -> None:
+        self._added += 1
+        for text in self._indexed(content):
+            if known and matches_any(tool, self._trust):
+                self._trusted.append((self._added, tool, text))
+            else:
+                self._strangers.add(self._added, tool, text)
 
     def of(self, value: Any) -> Origin:
         """Where a value came from; of a list or a mapping, the worst of all that is in it.

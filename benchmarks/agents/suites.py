@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 
@@ -42,7 +42,7 @@ class _AnyName(type):
 class _Client(ModuleType):
     """Stands for a client of a model's maker, which the package imports and this benchmark never calls."""
 
-    __path__: list[str] = []
+    __path__: ClassVar[list[str]] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

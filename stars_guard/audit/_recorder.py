@@ -20,6 +20,7 @@ from stars_guard.audit.record import (
     ScoreEntry,
     Segment,
     Turn,
+    ValueEntry,
 )
 from stars_guard.core.events import (
     Approval,
@@ -34,6 +35,8 @@ from stars_guard.core.events import (
     Reviewed,
     Ruled,
     Totals,
+    Traced,
+    ValueOrigin,
 )
 from stars_guard.core.flat import flat
 from stars_guard.core.messages import Message
@@ -77,6 +80,7 @@ class Recorder:
         self._review: Reviewed | None = None
         self._ruled: Ruled | None = None
         self._approval: Approval | None = None
+        self._origins: tuple[ValueOrigin, ...] = ()
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self.prompt_reward: float | None = None
@@ -112,6 +116,8 @@ class Recorder:
                 self._ruled = event
             case Approval():
                 self._approval = event
+            case Traced():
+                self._origins = event.origins
             case Released() | Called():
                 self._text.append(event.text)
             case Reasoned():
@@ -143,6 +149,7 @@ class Recorder:
             review=self._reviewed(),
             ruling=Ruling(**flat(self._ruled)) if self._ruled is not None else None,
             approval=ApprovalEntry(**flat(self._approval)) if self._approval is not None else None,
+            origins=tuple(map(self._value, self._origins)),
             answer=self._content.keep(self.text, self._content.accepted),
             finish=finish,
             reason=reason,
@@ -154,6 +161,11 @@ class Recorder:
         marks: Mapping[str, Any] | None = self._about.get("reasoning")
         text = self._content.keep("".join(self._reasoning), self._content.accepted)
         return None if marks is None else ReasoningEntry(**marks, text=text)
+
+    def _value(self, found: ValueOrigin) -> ValueEntry:
+        keep, mode = self._content.keep, self._content.rejected
+        tool = keep(found.tool, self._content.prompt) if found.tool else None
+        return ValueEntry(path=keep(found.path, mode), origin=found.origin, tool=tool, trusted=found.trusted)
 
     def _reviewed(self) -> Review | None:
         if self._review is None:

@@ -17,6 +17,7 @@ from stars_guard.core.vocabulary import (
     KeptHow,
     Mode,
     OnError,
+    OriginName,
     Role,
     RuleAction,
     RuledBy,
@@ -36,6 +37,7 @@ __all__ = [
     "ScoreEntry",
     "Segment",
     "Turn",
+    "ValueEntry",
     "read_record",
 ]
 
@@ -151,6 +153,22 @@ class ReasoningEntry(_Part):
     text: Text
 
 
+class ValueEntry(_Part):
+    """Where one value of a tool call's arguments came from, without the value.
+
+    Attributes:
+        path: of the value, kept as rejected text is.
+        origin: who had the value first.
+        tool: whose result it was in, kept as prompts are.
+        trusted: whether the policy counts that tool's results as the user's own data.
+    """
+
+    path: Text
+    origin: OriginName
+    tool: Text | None = None
+    trusted: bool = False
+
+
 class Segment(_Part):
     """One segment with all its candidates.
 
@@ -190,6 +208,7 @@ class CallRecord(_Part):
         ruling: what the policy's rules decided about a tool call; None at other stages, and where there are no rules.
         approval: what became of a tool call after a person was asked about it.
         reasoning: what the model wrote before the answer, where it is one that marks its reasoning.
+        origins: where the values of a tool call's arguments came from; empty where nobody said what the run had been.
         finish: why the answer ended. It can also be ``failed`` or ``cancelled``; at other stages than ``answer`` it is
             ``passed``, ``redacted``, ``refused`` or ``asked``.
         error: the kind of failure when the call failed, never its text.
@@ -223,6 +242,7 @@ class CallRecord(_Part):
     review: Review | None = None
     ruling: Ruling | None = None
     approval: ApprovalEntry | None = None
+    origins: tuple[ValueEntry, ...] = ()
     answer: Text
     reasoning: ReasoningEntry | None = None
     finish: AnswerFinish | CheckFinish | FailureFinish

@@ -202,6 +202,8 @@ class _Check:
             self._recording.add(self._ruling.event)
             if self._ruling.approval is not None:
                 self._recording.add(self._ruling.approval)
+            if self._ruling.traced is not None:
+                self._recording.add(self._ruling.traced)
         try:
             judgement = await self._judge(cascade, self._text, self._forms)
             action, self._reason = self._decide(judgement)

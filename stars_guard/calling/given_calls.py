@@ -8,12 +8,13 @@ from typing import Any, TypedDict
 from stars_guard.calling.plan import messages_of
 from stars_guard.concealing import concealed
 from stars_guard.core.arguments import text as text_of
-from stars_guard.core.events import Approval, Ruled
+from stars_guard.core.events import Approval, Ruled, Traced, ValueOrigin
 from stars_guard.core.messages import Message, ToolCall
 from stars_guard.core.tools import Tool
 from stars_guard.errors import InputError
 from stars_guard.prompting.call_rendering import read_call, render_call
 from stars_guard.rules import Origin, RuleDecision, RuleSet, RunState
+from stars_guard.rules.origin import Origin as ValueSource
 
 __all__ = ["AboutCall", "GivenCall", "Ruling", "forms_of"]
 
@@ -24,7 +25,8 @@ class AboutCall(TypedDict, total=False):
     Attributes:
         run: what the run has done so far, for conditions and budgets. Without it, the run begins with this call.
         context: what your app says about the run, such as the user's id and roles.
-        origin: says where a value came from. Without it, conditions that ask can't be evaluated.
+        origin: says where a value came from, instead of what is found by looking for it in the texts of ``run``.
+            Without both, conditions that ask can't be evaluated.
         approval: what became of the call after a person was asked about it. A person's approval settles ``ask`` and
             nothing else; any other answer rejects the call.
         judged: whether the judges have let exactly this call pass before. They are then not asked again.
@@ -110,19 +112,23 @@ class GivenCall:
 
     def ruling(self, rules: RuleSet) -> Ruling:
         """What the rules say."""
-        call = self._call
+        call, origin, traced = self._call, self._origin, None
         if isinstance(call, InputError):
             decision = RuleDecision(action="reject", because="arguments", message=call.message)
         else:
-            decision = rules.decide(call, self._run, origin=self._origin, context=self._context, tool=self._tool)
-        return Ruling(decision, self._approval)
+            if self._run is not None:
+                origins = rules.origins(self._run)
+                traced = _traced(origins.of_all(call.arguments))
+                origin = origin or (lambda value: origins.of(value).word)
+            decision = rules.decide(call, self._run, origin=origin, context=self._context, tool=self._tool)
+        return Ruling(decision, self._approval, traced)
 
 
 class Ruling:
     """What the rules say about the call, and what a person has said about it before."""
 
-    def __init__(self, decision: RuleDecision, approval: Approval | None) -> None:
-        self.decision, self.approval = decision, approval
+    def __init__(self, decision: RuleDecision, approval: Approval | None, traced: Traced | None = None) -> None:
+        self.decision, self.approval, self.traced = decision, approval, traced
         self.event = Ruled(
             action=decision.action,
             rule=concealed(decision.rule) if decision.rule is not None else None,
@@ -147,6 +153,14 @@ class Ruling:
         return concealed(
             f"{verb} {self.decision.reason}" if self.decision.because != "arguments" else self.decision.message
         )
+
+
+def _traced(found: Mapping[str, ValueSource]) -> Traced:
+    return Traced(
+        origins=tuple(
+            ValueOrigin(path=path, origin=one.origin, tool=one.tool, trusted=one.trusted) for path, one in found.items()
+        )
+    )
 
 
 def forms_of(forms: Sequence[str]) -> tuple[str, ...]:

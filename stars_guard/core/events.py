@@ -12,6 +12,7 @@ from stars_guard.core.vocabulary import (
     AnswerFinish,
     ApprovalOutcome,
     KeptHow,
+    OriginName,
     RuleAction,
     RuledBy,
     Verdict,
@@ -33,6 +34,8 @@ __all__ = [
     "Reviewed",
     "Ruled",
     "Totals",
+    "Traced",
+    "ValueOrigin",
 ]
 
 
@@ -152,6 +155,29 @@ class Ruled:
         if ruled is not None and not ruled.lets_through:
             return ruled.action
         return "ask" if judgement.ask is not None and not (ruled is not None and ruled.approved) else "allow"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueOrigin:
+    """Where one value of a call's arguments came from.
+
+    Attributes:
+        path: of the value, such as ``people[0].mail``. The model writes it, so it is a text like others.
+        tool: whose result the value was in; empty where it was in none.
+        trusted: whether the policy counts that tool's results as the user's own data.
+    """
+
+    path: str = field(repr=False)
+    origin: OriginName
+    tool: str = field(default="", repr=False)
+    trusted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traced:
+    """The values of a tool call's arguments have been traced to where they came from."""
+
+    origins: tuple[ValueOrigin, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,7 +333,19 @@ class Finished:
 
 
 Event = (
-    Drawing | Decision | Kept | Ended | Overrun | Reviewed | Ruled | Approval | Released | Reasoned | Called | Finished
+    Drawing
+    | Decision
+    | Kept
+    | Ended
+    | Overrun
+    | Reviewed
+    | Ruled
+    | Traced
+    | Approval
+    | Released
+    | Reasoned
+    | Called
+    | Finished
 )
 
 

@@ -49,7 +49,8 @@ _BEFORE = re.compile(r"\w+(?=\W*$)")
 _AFTER = re.compile(r"\w+")
 _SEAM = re.compile(rf"[{basic(*map(chr, MIXED))}](?:(?<=[A-Za-z0-9_].)|(?=[A-Za-z0-9_]))")
 _MIXED_WORD = re.compile(r"(?<!\w)(?:[A-Za-z\d_]++[^\x00-\x7f\W]|[^\x00-\x7f\W]++[A-Za-z\d_])\w*+")
-_SEPARATORS = re.compile(r"[\xad\u200b-\u200f\u2060-\u2064\ufeff]+(?=\w)")
+_SEPARATOR = r"[\xad\u200b-\u200f\u2060-\u2064\ufeff]"
+_SEPARATORS = re.compile(rf"(?<!{_SEPARATOR}){_SEPARATOR}+(?=\w)")
 _TAGS = re.compile("[\U000e0020-\U000e007e\ufe00-\ufe0f\U000e0100-\U000e01ef]{2,}")
 _BACKWARDS = re.compile("\u202e([^\u202c\n]+)\u202c?")
 _EVERYDAY = str.maketrans(

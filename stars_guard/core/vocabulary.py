@@ -24,6 +24,7 @@ __all__ = [
     "OnError",
     "OnExhausted",
     "OnWriteError",
+    "OriginName",
     "Role",
     "RuleAction",
     "RuledBy",
@@ -92,3 +93,6 @@ Durability = Literal["every-call", "batch"]
 
 OnWriteError = Literal["block", "spool", "drop"]
 """What happens when a record cannot be written."""
+
+OriginName = Literal["user", "system", "tool", "model"]
+"""Who had a value first: the user, the system prompt, a tool's result, or nobody but the model."""

@@ -139,6 +139,7 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule]] = {
         "default": _ordered("allow", "ask", "reject"),
         "vars": lambda old, new, sides: replaces_variable(old, new),
         "cost": lambda old, new, sides: lowers_cost(old, new),
+        "trust": lambda old, new, sides: not {*new} <= {*old},
     },
     Approval: {
         "decisions": lambda old, new, sides: not {*new} <= {*old},

@@ -47,6 +47,12 @@ class ToolCallRail(Rail):
     vars: Mapping[Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")], JsonValue] = Field(
         {}, description="values that conditions read as vars.name"
     )
+    trust: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field(
+        (),
+        strict=False,
+        description="globs of tools whose results count as the user's own data: origin() of a value that they hold is "
+        "`user`, unless an untrusted result or the model had it first",
+    )
     approval: Approval = Field(Approval(), description="how a person is asked about the calls that a rule asks about")
     budgets: tuple[Budget, ...] = Field((), strict=False, description="what a run may use")
     cost: Mapping[str, Annotated[float, Field(ge=0)]] = Field(
@@ -76,7 +82,14 @@ class ToolCallRail(Rail):
 
     def compiled(self) -> RuleSet:
         """The rules, ready to decide. Keep them: compiling takes longer than deciding."""
-        return RuleSet(self.rules, budgets=self.budgets, default=self.default, variables=self.vars, cost=self.cost)
+        return RuleSet(
+            self.rules,
+            budgets=self.budgets,
+            default=self.default,
+            variables=self.vars,
+            cost=self.cost,
+            trust=self.trust,
+        )
 
     @property
     def is_used(self) -> bool:

@@ -74,7 +74,7 @@ class Situation(_Strict):
 
     Attributes:
         context: what the app would say about the run.
-        origins: where the values of arguments came from, by the argument's name.
+        origins: where the values of arguments came from, by the argument's name; others are looked for in ``run``.
         parameters: the JSON schema of the tool's arguments.
     """
 
@@ -85,16 +85,16 @@ class Situation(_Strict):
 
     def steps(self, rules: RuleSet, call: Call) -> list[Step]:
         """What each rule and budget says about a call."""
-        return rules.explain(_tool_call(call), **self._seen(call))
+        return rules.explain(_tool_call(call), **self._seen(rules, call))
 
     def decision(self, rules: RuleSet, call: Call) -> RuleDecision:
         """What happens to a call, as far as the rules are concerned."""
-        return rules.decide(_tool_call(call), **self._seen(call))
+        return rules.decide(_tool_call(call), **self._seen(rules, call))
 
-    def _seen(self, call: Call) -> dict[str, Any]:
+    def _seen(self, rules: RuleSet, call: Call) -> dict[str, Any]:
         known = self.parameters
         tool = Tool(name=call.name, description="", parameters=known) if known is not None else None
-        return {"run": self._state, "origin": self._origin_of(call), "context": self.context, "tool": tool}
+        return {"run": self._state, "origin": self._origin_of(rules, call), "context": self.context, "tool": tool}
 
     @property
     def _state(self) -> RunState:
@@ -102,11 +102,13 @@ class Situation(_Strict):
         calls = tuple(PastCall(**dict(call)) for call in run.calls)
         return RunState(calls=calls, tokens=run.tokens, seconds=run.seconds, user=run.user, system=run.system)
 
-    def _origin_of(self, call: Call) -> Callable[[object], str]:
+    def _origin_of(self, rules: RuleSet, call: Call) -> Callable[[object], str]:
+        """As the case says, and for what it doesn't name, as a guard finds out."""
         known = [(call.args[name], origin) for name, origin in self.origins.items() if name in call.args]
 
         def origin(value: object) -> str:
-            return next(found for given, found in known if given == value)
+            said = next((found for given, found in known if given == value), None)
+            return said if said is not None else rules.origins(self._state).of(value).word
 
         return origin
 

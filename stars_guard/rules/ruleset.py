@@ -18,12 +18,14 @@ from stars_guard.core.vocabulary import RuleAction
 from stars_guard.rules._budgets import exceeded, spent
 from stars_guard.rules._condition import Condition, Unknown, activation
 from stars_guard.rules._functions import during
+from stars_guard.rules._indexed_text import IndexedTexts
 from stars_guard.rules._schemas import fitted
 from stars_guard.rules._steps import Outcome, RuleDecision, Step, strictest
 from stars_guard.rules._tool_check import check
 from stars_guard.rules._values import UNREADABLE, TooLarge, plain_values, readable
 from stars_guard.rules.globs import matches_any
 from stars_guard.rules.model import Budget, ToolRule
+from stars_guard.rules.origin import Origins
 from stars_guard.rules.run import Origin, RunState
 
 __all__ = ["RuleSet"]
@@ -57,7 +59,7 @@ class _Ready:
 
 
 class RuleSet:
-    """The rules of a policy, compiled. Safe for any number of threads, because nothing is kept between calls.
+    """The rules of a policy, compiled. Safe for any number of threads. Of a call, only the index of its texts is kept.
 
     Args:
         rules: in the policy's order.
@@ -65,6 +67,7 @@ class RuleSet:
         default: what happens where no rule applies and no budget is exceeded.
         variables: the policy's ``vars``, which conditions read.
         cost: what a call of a tool costs, by globs; the highest that matches counts.
+        trust: globs of tools whose results count as the user's own data.
     """
 
     def __init__(
@@ -75,12 +78,15 @@ class RuleSet:
         default: RuleAction = "allow",
         variables: Mapping[str, Any] | None = None,
         cost: Mapping[str, float] | None = None,
+        trust: Sequence[str] = (),
     ) -> None:
         self._rules = tuple(_Ready(rule, Condition(rule.when) if rule.when is not None else None) for rule in rules)
         self._budgets = tuple(budgets)
         self._default: RuleAction = default
         self._variables = dict(variables or {})
         self._cost = dict(cost or {})
+        self._trust = tuple(trust)
+        self._texts = IndexedTexts()
         conditions = [ready.condition for ready in self._rules if ready.condition is not None]
         self._reads_calls = any(path[:2] == ("run", "calls") for one in conditions for path in one.paths)
 
@@ -123,6 +129,10 @@ class RuleSet:
         with during(run, origin):
             steps = list(self._of_rules(call, lambda: self._values(call, run, context, tool)))
         return [*steps, *exceeded(self._budgets, self._cost, call.name, run)]
+
+    def origins(self, run: RunState) -> Origins:
+        """Where values came from in a run, by what the policy says of its tools."""
+        return Origins.of_run(run, trust=self._trust, texts=self._texts)
 
     def check_tools(self, tools: Sequence[Tool]) -> None:
         """Check the rules against an agent's tools, before its first call.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
+
+from stars_guard.core.vocabulary import OriginName
 
 __all__ = ["Origin", "OriginName", "PastCall", "RunState"]
-
-OriginName = Literal["user", "system", "tool", "model"]
-"""Who first wrote a value: the user, the system prompt, a tool's result, or nobody but the model."""
 
 Origin = Callable[[Any], str]
 """Gives the `OriginName` of a JSON value. Where it raises or gives another word, the condition that asked can't be

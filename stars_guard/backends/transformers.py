@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,8 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from stars_guard.backends._lanes import LaneSession
 from stars_guard.backends._lockstep import Lockstep
 from stars_guard.backends._slots import SlotModel, check_attention, check_layers, check_slots
+from stars_guard.backends._states import FinalStates
 from stars_guard.backends._token_sessions import TokenBackend
 from stars_guard.backends.base import OpenRequest
+from stars_guard.core.directions import Directions
+from stars_guard.engines.checkpoints import directory_of, fingerprint
 from stars_guard.engines.loading import check_device, end_ids, load_config, loading, own_code
 from stars_guard.engines.options import Plain
 from stars_guard.errors import BackendError, MissingExtra
@@ -68,9 +72,11 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
         self.tokenizer = tokenizer
         self.decode = decoder(tokenizer)
         self.slots = SlotModel(model)
-        self.lockstep = Lockstep(self.slots)
+        self.states = FinalStates(model)
+        self.lockstep = Lockstep(self.slots, self.states)
         self.context = self.slots.context
         self._vocabulary_size = int(config.vocab_size)
+        self._checkpoint = ""
 
     @classmethod
     async def load(
@@ -136,6 +142,14 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
 
         return Compiler(self.tokenizer, self._vocabulary_size, self.eos_ids)
 
+    async def check_directions(self, directions: Sequence[Directions]) -> None:
+        if directions:
+            self._checkpoint = self._checkpoint or await asyncio.to_thread(self._fingerprint)
+            self.states.check(directions, self._checkpoint)
+
+    def _fingerprint(self) -> str:
+        return fingerprint(directory_of(self.identity["model"], self.identity["revision"] or None))
+
     async def _open(self, request: OpenRequest) -> LaneSession:
         ask, tools, grammar = request.messages, request.tools, request.grammar
         settings = self.template_settings(request)
@@ -163,3 +177,4 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
     async def _free(self) -> None:
         await self.slots.aclose()
         await self.lockstep.aclose()
+        self.states.close()

@@ -24,9 +24,11 @@ class Lockstep:
 
     Args:
         states: of the same model.
+        banned: ids that are never generated.
     """
 
-    def __init__(self, slots: SlotModel, states: FinalStates) -> None:
+    def __init__(self, slots: SlotModel, states: FinalStates, banned: Sequence[int] = ()) -> None:
+        self._banned = list(banned)
         self._slots = slots
         self._states = states
         self._lanes: list[Lane] = []
@@ -68,6 +70,8 @@ class Lockstep:
 
         with torch.inference_mode():
             logits = self._logits(cache, batch)
+            if self._banned:
+                logits[:, self._banned] = float("-inf")
             projections = self._states.values([lane.asked.directions for lane in batch])
             failures = mask(logits, [lane.matcher for lane in batch])
             ids, entropies = sample(

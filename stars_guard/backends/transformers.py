@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,7 +23,7 @@ from stars_guard.backends._states import FinalStates
 from stars_guard.backends._token_sessions import TokenBackend
 from stars_guard.backends.base import OpenRequest
 from stars_guard.core.directions import Directions
-from stars_guard.engines.checkpoints import directory_of, fingerprint
+from stars_guard.engines.checkpoints import Installed, directory_of, fingerprint, installed_probes
 from stars_guard.engines.loading import check_device, end_ids, load_config, loading, own_code
 from stars_guard.engines.options import Plain
 from stars_guard.errors import BackendError, MissingExtra
@@ -59,7 +60,9 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
     options_model = TransformersOptions
     auto_rank = 1
 
-    def __init__(self, model: Any, tokenizer: Any, identity: dict[str, str]) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, identity: dict[str, str], installed: Installed | None = None
+    ) -> None:
         import torch
 
         super().__init__()
@@ -73,7 +76,7 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
         self.decode = decoder(tokenizer)
         self.slots = SlotModel(model)
         self.states = FinalStates(model)
-        self.lockstep = Lockstep(self.slots, self.states)
+        self.lockstep = Lockstep(self.slots, self.states, installed.ids if installed else ())
         self.context = self.slots.context
         self._vocabulary_size = int(config.vocab_size)
         self._checkpoint = ""
@@ -131,7 +134,7 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
         }
         use_grouped(loaded)
         check_slots(loaded)
-        made = cls(loaded, tokenizer, identity)
+        made = cls(loaded, tokenizer, identity, installed_probes(Path(model)))
         made.use_template(options.chat_template_kwargs)
         return made
 

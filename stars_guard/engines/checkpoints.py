@@ -14,8 +14,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stars_guard.errors import BackendError
 
-__all__ = ["MANIFEST", "Installed", "Stored", "directory_of", "fingerprint", "installed_probes", "stored_tensors"]
+__all__ = [
+    "INDEX",
+    "MANIFEST",
+    "Installed",
+    "Stored",
+    "directory_of",
+    "fingerprint",
+    "installed_probes",
+    "stored_tensors",
+]
 
+INDEX = "model.safetensors.index.json"
 MANIFEST = "stars_guard_probes.json"
 """The file that `stars-guard probe install` adds to its copy of a checkpoint."""
 
@@ -141,11 +151,12 @@ def stored_tensors(directory: Path) -> list[Stored]:
 
 
 def _files(directory: Path) -> list[Path]:
-    index = directory / "model.safetensors.index.json"
+    index = directory / INDEX
     if index.is_file():
         names = set(json.loads(index.read_text())["weight_map"].values())
         return [directory / name for name in sorted(names)]
-    return sorted(directory.glob("*.safetensors"))
+    # some directories hold the same weights once more in their makers' own form
+    return sorted(directory.glob("model*.safetensors")) or sorted(directory.glob("*.safetensors"))
 
 
 def _header(path: Path) -> Iterator[Stored]:

@@ -62,8 +62,8 @@ class FinalStates:
         if directions not in self._matrices:
             if len(self._matrices) >= 16:
                 self._matrices.clear()
-            rows = [row for one in directions for row in one.rows]
-            self._matrices[directions] = torch.tensor(rows, dtype=torch.float32, device=states.device).T
+            parts = [torch.tensor(one.rows) if one.rows else torch.eye(one.width) for one in directions]
+            self._matrices[directions] = torch.cat(parts).to(states.device, torch.float32).T
         return self._matrices[directions]
 
     def close(self) -> None:

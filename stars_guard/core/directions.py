@@ -18,7 +18,8 @@ class Directions:
         model_sha256: which checkpoint's states they are for; see `stars_guard.engines.checkpoints.fingerprint`. Empty
             where they fit any model of their width.
         width: numbers in a hidden state.
-        rows: one direction each, of ``width`` numbers. Its value for a state is their inner product.
+        rows: one direction each, of ``width`` numbers. Its value for a state is their inner product. Without
+            any it stands for the state itself: one direction along each axis.
     """
 
     digest: str
@@ -27,4 +28,4 @@ class Directions:
     rows: tuple[tuple[float, ...], ...] = field(repr=False, compare=False)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.rows) or self.width

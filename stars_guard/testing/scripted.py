@@ -118,6 +118,10 @@ class _Session(Session):
             await proposal.aclose()
 
 
+def _dot(first: Sequence[float], second: Sequence[float]) -> float:
+    return sum(a * b for a, b in zip(first, second, strict=True))
+
+
 class ScriptedBackend(Backend):
     """Generates what ``script`` says. A grammar is the script's to keep to; tool calls are in the form ``HERMES``.
 
@@ -175,8 +179,11 @@ class ScriptedBackend(Backend):
         """The values of directions on the state after some tokens."""
         if self.state is None or not directions:
             return ()
-        state = self.state(so_far)
-        return tuple(sum(a * b for a, b in zip(row, state, strict=True)) for one in directions for row in one.rows)
+        state = tuple(self.state(so_far))
+        found: list[float] = []
+        for one in directions:
+            found += [_dot(row, state) for row in one.rows] or state
+        return tuple(found)
 
     async def open(self, request: OpenRequest) -> Session:
         self.check_open()

@@ -44,6 +44,8 @@ INPUTS = (
     "gpt_neox.embed_in.weight",
     "tok_embeddings.weight",
 )
+MOST = 128
+"""Ids whose log probabilities vLLM gives to a request."""
 PLAIN = ("F32", "F16", "BF16")
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
 CHANGED = ("logit_scale", "logits_scaling", "final_logit_softcapping", "lm_head_multiplier")
@@ -98,6 +100,8 @@ def install(model: Path, probe: Probe, target: Path) -> Installed:
         said = f"the probe is for hidden states of {probe.directions.width} numbers, and the model's have {width}"
         raise InputError(said, hint="train one on this model")
     wanted = len(probe.directions) + 1
+    if wanted > MOST:
+        raise InputError(f"the probe has {wanted - 1} directions, and vLLM reports {MOST - 1} at most")
     first = _first_free(model, rows)
     # not a row more, because any other would be a token that can be generated; engines pad as they need it
     size = max(rows, first + wanted)

@@ -92,6 +92,23 @@ def test_a_planted_direction_is_found(kind: Any, high_is_bad: bool, tmp_path: Pa
     json.dumps(found.as_numbers)
 
 
+def test_an_inner_layer_finds_what_no_line_can(tmp_path: Path) -> None:
+    def bent(samples: list[Sample]) -> list[Sample]:
+        return [Sample(**{**_fields(one), "score": abs(one.score) + 0.2 * one.score}) for one in samples]
+
+    found = {}
+    for inner in (0, 8):
+        tensors = fit_probe(bent(planted(1200, 2)), lambda score: score < 0.5, "ridge", inner=inner)
+        save_probe(tmp_path / "p", Card(model="m", model_sha256="", width=WIDTH), tensors)
+        probe = load_probe(tmp_path / "p")
+        assert (probe.inner is None) == (inner == 0)
+        score = scoring(probe)
+        found[inner] = spearman(
+            [score(one.state) for one in planted(400, 3)], [one.score for one in bent(planted(400, 3))]
+        )
+    assert (found[8] or 0) > (found[0] or 0) + 0.3
+
+
 def test_values_are_about_zero_and_one_so_that_half_precision_is_enough(tmp_path: Path) -> None:
     probe = trained(tmp_path / "p", "ridge", lambda score: score < 0, planted(600, 2))
     rows = torch.tensor(probe.directions.rows, dtype=torch.float64)

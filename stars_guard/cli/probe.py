@@ -12,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from stars_guard.audit import MemoryStore
-from stars_guard.calibration.probe_fit import Fit, fit_probe
+from stars_guard.calibration.probe_fit import fit_probe
+from stars_guard.calibration.probe_layer import Fit
 from stars_guard.calibration.probe_report import Report, report
 from stars_guard.calibration.probe_samples import Sample, Watching, is_held_out
 from stars_guard.calling import portal
@@ -42,6 +43,7 @@ class Plan:
     teacher: str | None = None
     model: str = "embedded"
     fit: Fit = "ridge"
+    inner: int = 0
     reject: float | None = None
     max_tokens: int = 64
     held_out: float = 0.3
@@ -93,7 +95,7 @@ def train_probe(console: Console, policy: str, plan: Plan) -> None:
     if not measure:
         raise InputError(f"{plan.prompts}: no prompt is held out", hint="give more prompts")
     try:
-        tensors = fit_probe(learn, teacher.rejects, plan.fit)
+        tensors = fit_probe(learn, teacher.rejects, plan.fit, inner=plan.inner)
     except ValueError as exc:
         raise InputError(f"{plan.prompts}: {exc}", hint="give more prompts, or others") from exc
     card = Card(
@@ -109,6 +111,7 @@ def train_probe(console: Console, policy: str, plan: Plan) -> None:
             "segment_tokens": loaded.decoding.segment_tokens,
             "max_tokens": plan.max_tokens,
             "fit": plan.fit,
+            "inner": len(tensors["inner.bias"]) if "inner.bias" in tensors else 0,
         },
     )
     plan.output.parent.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,9 @@ def train(
         Literal["ridge", "logistic"],
         typer.Option(help="ridge: the probe forecasts the teacher's score; logistic: the chance that it rejects"),
     ] = "ridge",
+    inner: Annotated[
+        int, typer.Option(min=0, max=64, help="cells of a small layer on four directions; 0: one direction, no layer")
+    ] = 0,
     reject: Annotated[
         float | None,
         typer.Option(help="where the teacher rejects; default: its reject_above, or else the policy's r_star"),
@@ -52,6 +55,7 @@ def train(
         teacher=teacher,
         model=model,
         fit=fit,
+        inner=inner,
         reject=reject,
         max_tokens=max_tokens,
         held_out=held_out,

@@ -109,7 +109,7 @@ class Guard:
         """Load the engine and the judges of answers now. The first call does so otherwise.
 
         Raises:
-            InputError: an unknown backend or option, or the guard is closed.
+            InputError: an unknown backend or option, a probe that is another model's, or the guard is closed.
             BackendError: the model cannot be loaded.
             ScorerError: a judge cannot be loaded.
         """
@@ -274,8 +274,8 @@ class Guard:
 
     async def _load(self) -> None:
         with self._loaded.in_use():
-            await self._loaded.engine()
-            await self._loaded.cascade("answer")
+            engine, cascade = await self._loaded.engine(), await self._loaded.cascade("answer")
+            await engine.check_directions(cascade.directions)
 
     async def _answer(self, request: Request) -> Finished:
         async with aclosing(self._events(request)) as events:

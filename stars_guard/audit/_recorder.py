@@ -109,7 +109,8 @@ class Recorder:
             case Ended():
                 self._ended[event.segment] = event
             case Overrun():
-                self._overrun[event.segment, event.attempt] = event.tokens
+                place = event.segment, event.attempt
+                self._overrun[place] = self._overrun.get(place, 0) + event.tokens
             case Reviewed():
                 self._review = event
             case Ruled():

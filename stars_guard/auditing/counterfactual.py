@@ -235,7 +235,9 @@ class _OtherPolicy:
         on_record = combine(scores, self._cascade.rules)
         if scored == asked or on_record.veto is not None:
             return _Judged(attempt, on_record, "record")
-        if not attempt.text.whole or before is None or self._messages is None:
+        # what the generator's hidden states were is not on record
+        unseen = any(judge.scorer.directions for judge in self._cascade.judges if judge.rule.judge in asked - scored)
+        if unseen or not attempt.text.whole or before is None or self._messages is None:
             return _Judged(attempt, None, "none")
         return _Judged(attempt, (await self._cascade.judge([passage]))[0], "judged")
 

@@ -54,12 +54,12 @@ class Lane(TokenProposal):
         """A number in [0, 1) for its next token."""
         return self._random.random()
 
-    def step(self, token: int, entropy: float | None) -> Generated | BackendError:
+    def step(self, token: int, entropy: float | None, projections: tuple[float, ...] = ()) -> Generated | BackendError:
         """What a token makes of it, or why it cannot go on by it: one lane's failure is not the others'."""
         try:
             if self.matcher is not None:
                 self.matcher.accept(token)
-            return self.read(token, entropy)
+            return self.read(token, entropy, projections)
         except BackendError as exc:
             return exc
         except Exception as exc:
@@ -107,6 +107,8 @@ class LaneSession(TokenSession[Lane]):
         self.check_open()
         matchers = [self._begin() if self._begin else None for _ in seeds]
         base = len(self.ids) - 1
+        # running on costs as much as any step here, so it is done only for a judge that needs the state at the boundary
+        limit += min(ahead, 1) if self.asked.directions else 0
         source = max(self._rows, key=lambda row: row.agreed)
         free = sorted((row for row in self._rows if not row.busy), key=lambda row: -row.agreed)
         while len(free) < len(seeds):

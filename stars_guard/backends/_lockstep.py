@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stars_guard.backends._lanes import Lane
 from stars_guard.backends._slots import SlotModel
+from stars_guard.backends._states import FinalStates
 from stars_guard.backends._token_sessions import Generated
 from stars_guard.errors import StarsGuardError
 
@@ -19,10 +20,17 @@ __all__ = ["Lockstep"]
 
 
 class Lockstep:
-    """Runs while there are live lanes."""
+    """Runs while there are live lanes.
 
-    def __init__(self, slots: SlotModel) -> None:
+    Args:
+        states: of the same model.
+        banned: ids that are never generated.
+    """
+
+    def __init__(self, slots: SlotModel, states: FinalStates, banned: Sequence[int] = ()) -> None:
+        self._banned = list(banned)
         self._slots = slots
+        self._states = states
         self._lanes: list[Lane] = []
         self._running: asyncio.Task[None] | None = None
 
@@ -62,6 +70,9 @@ class Lockstep:
 
         with torch.inference_mode():
             logits = self._logits(cache, batch)
+            if self._banned:
+                logits[:, self._banned] = float("-inf")
+            projections = self._states.values([lane.asked.directions for lane in batch])
             failures = mask(logits, [lane.matcher for lane in batch])
             ids, entropies = sample(
                 logits,
@@ -71,8 +82,8 @@ class Lockstep:
                 [lane.asked.entropies for lane in batch],
             )
         return [
-            failures.get(row) or lane.step(token, entropy)
-            for row, (lane, token, entropy) in enumerate(zip(batch, ids, entropies, strict=True))
+            failures.get(row) or lane.step(token, entropy, values)
+            for row, (lane, token, entropy, values) in enumerate(zip(batch, ids, entropies, projections, strict=True))
         ]
 
     def _logits(self, cache: SlotCache, batch: Sequence[Lane]) -> Any:

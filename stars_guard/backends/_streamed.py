@@ -16,18 +16,20 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from stars_guard.backends._output_rows import OutputRows
 from stars_guard.backends._token_sessions import TokenBackend, TokenProposal, TokenSession
 from stars_guard.backends.base import OpenRequest, Proposal
+from stars_guard.core.directions import Directions
 from stars_guard.engines.loading import Vocabulary
-from stars_guard.errors import BackendError, StarsGuardError
+from stars_guard.errors import BackendError, InputError, StarsGuardError
 from stars_guard.prompting.prompt import Prompt
 
 __all__ = ["Chunk", "Request", "StreamedBackend", "StreamedSession", "TokenSource"]
 
 O = TypeVar("O", bound=BaseModel)  # noqa: E741
 
-Chunk = Sequence[tuple[int, float | None]]
-"""Token ids with their entropies, where asked for."""
+Chunk = Sequence[tuple[int, float | None] | tuple[int, float | None, tuple[float, ...]]]
+"""Token ids with their entropies and projections, where asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,8 @@ class _Proposal(TokenProposal):
         try:
             async with aclosing(self._source.generate(request)) as stream:
                 async for chunk in stream:
-                    for token, entropy in chunk:
-                        self.append(self.read(token, entropy))
+                    for generated in chunk:
+                        self.append(self.read(*generated))
         except StarsGuardError as exc:
             error = exc
         except Exception as exc:
@@ -159,16 +161,26 @@ class StreamedBackend(TokenBackend[O]):
     Attributes:
         vocabulary: of its model.
         context: positions that the engine gives to a sequence.
+        rows: the output rows of its model that hold directions.
         streams: what reads from the engine now. An event loop itself holds tasks only weakly.
     """
 
-    def __init__(self, vocabulary: Vocabulary, context: int) -> None:
+    def __init__(self, vocabulary: Vocabulary, context: int, rows: OutputRows | None = None) -> None:
         super().__init__()
+        self.rows = rows or OutputRows()
         self.vocabulary = vocabulary
         self.context = context
         self.streams: set[asyncio.Task[None]] = set()
 
+    async def check_directions(self, directions: Sequence[Directions]) -> None:
+        self.rows.check(directions)
+
     async def _open(self, request: OpenRequest) -> StreamedSession:
+        if request.entropies and self.rows:
+            raise InputError(
+                "the method cards needs entropies, which vLLM does not give for a checkpoint with installed probes",
+                hint="use the method stars, or serve the checkpoint without probes",
+            )
         tokenizer, context = self.vocabulary.tokenizer, self.context
         prompt = await asyncio.to_thread(
             Prompt.of,

@@ -70,12 +70,12 @@ class TokenProposal(Proposal):
         """The detokeniser after ``length`` tokens."""
         return self._generated[length - 1].after if length else self._before
 
-    def read(self, token: int, entropy: float | None) -> Generated:
+    def read(self, token: int, entropy: float | None, projections: tuple[float, ...] = ()) -> Generated:
         """What a token is after all that were generated before it. Changes nothing, and so may run on any thread."""
         after, text, last = self.after(self.drawn), "", token in self._eos_ids
         if not last:
             text, after = after.feed(token)
-        return Generated(Token(token, text, entropy=entropy, last=last), after)
+        return Generated(Token(token, text, entropy=entropy, last=last, projections=projections), after)
 
     def append(self, generated: Generated) -> None:
         """Let the iteration give one more token."""

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel
 
+from stars_guard.core.directions import Directions
 from stars_guard.core.grammar import Grammar
 from stars_guard.core.messages import Message
 from stars_guard.core.sampling import Sampling
@@ -45,6 +46,8 @@ class OpenRequest:
         grammar: what the answer must look like. Each proposal starts at the grammar's beginning: it is either the whole
             answer, or the grammar is in its beginning at each boundary.
         chat_template_kwargs: variables of the model's chat template for this call, over those of the backend's options.
+        directions: each token must carry their values, one after another, as its ``projections``. Only those are asked
+            for that `Backend.check_directions` has passed.
 
     Raises:
         InputError: there are no messages.
@@ -57,6 +60,7 @@ class OpenRequest:
     tools: Toolset | None = None
     grammar: Grammar | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    directions: tuple[Directions, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.messages:
@@ -171,6 +175,18 @@ class Backend(ABC):
     def dead(self) -> bool:
         """Whether the engine is lost or closed, and another must be loaded."""
         return False
+
+    async def check_directions(self, directions: Sequence[Directions]) -> None:
+        """Whether its tokens can carry the values of these directions.
+
+        Raises:
+            InputError: they can't; it says why.
+        """
+        if directions:
+            raise InputError(
+                "a judge of type probe reads the generator's hidden states, and this backend does not give them",
+                hint="use the backend transformers, or vLLM with a checkpoint that `stars-guard probe install` made",
+            )
 
     @abstractmethod
     async def open(self, request: OpenRequest) -> Session:

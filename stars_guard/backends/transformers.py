@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,8 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from stars_guard.backends._lanes import LaneSession
 from stars_guard.backends._lockstep import Lockstep
 from stars_guard.backends._slots import SlotModel, check_attention, check_layers, check_slots
+from stars_guard.backends._states import FinalStates
 from stars_guard.backends._token_sessions import TokenBackend
 from stars_guard.backends.base import OpenRequest
+from stars_guard.core.directions import Directions
+from stars_guard.engines.checkpoints import Installed, directory_of, fingerprint, installed_probes
 from stars_guard.engines.loading import check_device, end_ids, load_config, loading, own_code
 from stars_guard.engines.options import Plain
 from stars_guard.errors import BackendError, MissingExtra
@@ -55,7 +60,9 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
     options_model = TransformersOptions
     auto_rank = 1
 
-    def __init__(self, model: Any, tokenizer: Any, identity: dict[str, str]) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, identity: dict[str, str], installed: Installed | None = None
+    ) -> None:
         import torch
 
         super().__init__()
@@ -68,9 +75,11 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
         self.tokenizer = tokenizer
         self.decode = decoder(tokenizer)
         self.slots = SlotModel(model)
-        self.lockstep = Lockstep(self.slots)
+        self.states = FinalStates(model)
+        self.lockstep = Lockstep(self.slots, self.states, installed.ids if installed else ())
         self.context = self.slots.context
         self._vocabulary_size = int(config.vocab_size)
+        self._checkpoint = ""
 
     @classmethod
     async def load(
@@ -125,7 +134,7 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
         }
         use_grouped(loaded)
         check_slots(loaded)
-        made = cls(loaded, tokenizer, identity)
+        made = cls(loaded, tokenizer, identity, installed_probes(Path(model)))
         made.use_template(options.chat_template_kwargs)
         return made
 
@@ -135,6 +144,14 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
         from stars_guard.backends._grammar import Compiler
 
         return Compiler(self.tokenizer, self._vocabulary_size, self.eos_ids)
+
+    async def check_directions(self, directions: Sequence[Directions]) -> None:
+        if directions:
+            self._checkpoint = self._checkpoint or await asyncio.to_thread(self._fingerprint)
+            self.states.check(directions, self._checkpoint)
+
+    def _fingerprint(self) -> str:
+        return fingerprint(directory_of(self.identity["model"], self.identity["revision"] or None))
 
     async def _open(self, request: OpenRequest) -> LaneSession:
         ask, tools, grammar = request.messages, request.tools, request.grammar
@@ -163,3 +180,4 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
     async def _free(self) -> None:
         await self.slots.aclose()
         await self.lockstep.aclose()
+        self.states.close()

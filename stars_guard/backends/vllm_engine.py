@@ -7,13 +7,16 @@ import itertools
 import logging
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from stars_guard.backends._output_rows import OutputRows
 from stars_guard.backends._streamed import Chunk, Request, StreamedBackend, TokenSource
 from stars_guard.backends.base import OpenRequest
 from stars_guard.engines import vllm_process
+from stars_guard.engines.checkpoints import installed_probes
 from stars_guard.engines.loading import Vocabulary, load_vocabulary
 from stars_guard.engines.options import Plain
 from stars_guard.prompting.detokenizer import decoder
@@ -72,6 +75,7 @@ class _Source(TokenSource):
         self._grammar = prompt.grammar
         self._decode = decoder(backend.vocabulary.tokenizer, prompt.shown)
         self._asked = request
+        self._rows = backend.rows
         self.eos_ids = backend.vocabulary.eos_ids
         self.streams = backend.streams
 
@@ -93,6 +97,8 @@ class _Source(TokenSource):
             max_tokens=request.max_tokens,
             stop_token_ids=sorted(self.eos_ids),
             logprobs=TOP if self._asked.entropies else None,
+            logprob_token_ids=self._rows.ids(self._asked.directions) or None,
+            logit_bias=self._rows.bias,
             detokenize=False,
             structured_outputs=StructuredOutputsParams(structural_tag=self._grammar.tag) if self._grammar else None,
             output_kind=RequestOutputKind.DELTA,
@@ -103,13 +109,22 @@ class _Source(TokenSource):
                 {"prompt_token_ids": list(request.ids)}, params, request_id=name
             ):
                 completion = output.outputs[0]
-                entropies: list[float | None] = [None] * len(completion.token_ids)
-                if completion.logprobs is not None:
-                    entropies = [
-                        entropy_of([entry.logprob for entry in top.values() if (entry.rank or 1) <= TOP])
-                        for top in completion.logprobs
-                    ]
-                yield list(zip(completion.token_ids, entropies, strict=True))
+                tops = completion.logprobs or [{} for _ in completion.token_ids]
+                yield [self._read(token, top) for token, top in zip(completion.token_ids, tops, strict=True)]
+
+    def _read(self, token: int, top: Mapping[int, Any]) -> tuple[int, float | None, tuple[float, ...]]:
+        """A token with what its log probabilities say.
+
+        Args:
+            top: of vLLM, by id.
+        """
+        entropy = None
+        if self._asked.entropies:
+            entropy = entropy_of([entry.logprob for entry in top.values() if (entry.rank or 1) <= TOP])
+        directions = self._asked.directions
+        if not directions:
+            return token, entropy, ()
+        return token, entropy, self._rows.values(directions, {one: entry.logprob for one, entry in top.items()})
 
 
 async def _warm_up(engine: Any, model: str) -> None:
@@ -129,8 +144,10 @@ class VllmEngineBackend(StreamedBackend[VllmOptions]):
     options_model = VllmOptions
     auto_rank = 2
 
-    def __init__(self, engine: Any, vocabulary: Vocabulary, identity: dict[str, str]) -> None:
-        super().__init__(vocabulary, int(engine.model_config.max_model_len))
+    def __init__(
+        self, engine: Any, vocabulary: Vocabulary, identity: dict[str, str], rows: OutputRows | None = None
+    ) -> None:
+        super().__init__(vocabulary, int(engine.model_config.max_model_len), rows)
         self.engine = engine
         self.identity = identity
         self.numbers = itertools.count()
@@ -155,6 +172,7 @@ class VllmEngineBackend(StreamedBackend[VllmOptions]):
         """
         source, revision = options.tokenizer or model, options.tokenizer_revision or options.revision
         vocabulary = await asyncio.to_thread(load_vocabulary, source, revision)
+        rows = OutputRows(await asyncio.to_thread(installed_probes, Path(model)))
         engine = await vllm_process.start(model, options.engine_arguments, limit=options.start_timeout)
         from vllm import __version__
 
@@ -165,7 +183,7 @@ class VllmEngineBackend(StreamedBackend[VllmOptions]):
             "dtype": str(engine.model_config.dtype).removeprefix("torch."),
         }
         await _warm_up(engine, model)
-        made = cls(engine, vocabulary, identity)
+        made = cls(engine, vocabulary, identity, rows)
         made.use_template(options.chat_template_kwargs)
         return made
 

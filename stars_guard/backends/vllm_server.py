@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from stars_guard.backends._output_rows import OutputRows
 from stars_guard.backends._streamed import Chunk, Request, StreamedBackend, TokenSource
 from stars_guard.backends.base import OpenRequest
 from stars_guard.backends.vllm_engine import TOP, entropy_of
+from stars_guard.engines.checkpoints import installed_probes
 from stars_guard.engines.loading import Vocabulary, load_vocabulary
 from stars_guard.engines.vllm_client import Seat, ServerOptions, Servers
 from stars_guard.errors import BackendError, BackendUnavailable
@@ -19,6 +22,10 @@ from stars_guard.prompting.detokenizer import decoder
 from stars_guard.prompting.prompt import Prompt
 
 __all__ = ["VllmServerBackend"]
+
+
+NAMED = "token_id:"
+"""What a server writes before a token's id in the place of its text."""
 
 
 class _Source(TokenSource):
@@ -31,6 +38,9 @@ class _Source(TokenSource):
         self._seeded = request.seeded
         self.eos_ids = backend.vocabulary.eos_ids
         self.streams = backend.streams
+        self._rows = backend.rows
+        self._asked = request
+        ids = backend.rows.ids(request.directions)
         sampling = request.sampling
         options = backend.servers.options
         body: dict[str, Any] = {
@@ -43,7 +53,10 @@ class _Source(TokenSource):
             "min_p": sampling.min_p,
             "repetition_penalty": sampling.repetition_penalty,
             "stop_token_ids": sorted(self.eos_ids),
-            "logprobs": TOP if request.entropies else None,
+            "logprobs": TOP if request.entropies else 1 if ids else None,
+            "logprob_token_ids": ids or None,
+            "return_tokens_as_token_ids": True if ids else None,
+            "logit_bias": backend.rows.bias,
             "priority": options.priority,
             "cache_salt": options.cache_salt,
             "structured_outputs": {"structural_tag": prompt.grammar.tag} if prompt.grammar else None,
@@ -67,23 +80,29 @@ class _Source(TokenSource):
                 if line == "data: [DONE]":
                     done = True
                 elif line.startswith("data: "):
-                    yield _chunk_of(json.loads(line.removeprefix("data: ")))
+                    yield self._chunk_of(json.loads(line.removeprefix("data: ")))
         if not done:
             raise BackendUnavailable(f"the vLLM server {url} broke off", hint="see the server's log")
 
+    def _chunk_of(self, event: dict[str, Any]) -> Chunk:
+        if "error" in event:
+            raise BackendError("the vLLM server failed while it generated", hint="see the server's log")
+        chunk: list[tuple[int, float | None, tuple[float, ...]]] = []
+        for choice in event.get("choices", ()):
+            ids = choice.get("token_ids")
+            if ids is None:
+                raise BackendError("the server gives no token ids", hint="it must be vLLM 0.11 or newer")
+            tops = (choice.get("logprobs") or {}).get("top_logprobs") or [None] * len(ids)
+            chunk += [(token, *self._read(top or {})) for token, top in zip(ids, tops, strict=True)]
+        return chunk
 
-def _chunk_of(event: dict[str, Any]) -> Chunk:
-    if "error" in event:
-        raise BackendError("the vLLM server failed while it generated", hint="see the server's log")
-    chunk: list[tuple[int, float | None]] = []
-    for choice in event.get("choices", ()):
-        ids = choice.get("token_ids")
-        if ids is None:
-            raise BackendError("the server gives no token ids", hint="it must be vLLM 0.11 or newer")
-        tops = (choice.get("logprobs") or {}).get("top_logprobs") or [None] * len(ids)
-        entropies = [entropy_of(list(top.values())) if top else None for top in tops]
-        chunk += zip(ids, entropies, strict=True)
-    return chunk
+    def _read(self, top: Mapping[str, float]) -> tuple[float | None, tuple[float, ...]]:
+        """Entropy and projections from the log probabilities that come with a token."""
+        entropy = entropy_of(list(top.values())) if top and self._asked.entropies else None
+        if not self._asked.directions:
+            return entropy, ()
+        by_id = {int(name.removeprefix(NAMED)): value for name, value in top.items() if name.startswith(NAMED)}
+        return entropy, self._rows.values(self._asked.directions, by_id)
 
 
 class VllmServerOptions(ServerOptions):
@@ -104,8 +123,16 @@ class VllmServerBackend(StreamedBackend[VllmServerOptions]):
     row_cost = 0.05
     """Between a GPU's and a CPU's: the client cannot know."""
 
-    def __init__(self, servers: Servers, model: str, vocabulary: Vocabulary, context: int, version: str) -> None:
-        super().__init__(vocabulary, context)
+    def __init__(
+        self,
+        servers: Servers,
+        model: str,
+        vocabulary: Vocabulary,
+        context: int,
+        version: str,
+        rows: OutputRows | None = None,
+    ) -> None:
+        super().__init__(vocabulary, context, rows)
         self.servers = servers
         self.model = model
         self.identity = {
@@ -140,10 +167,12 @@ class VllmServerBackend(StreamedBackend[VllmServerOptions]):
                 )
             source = options.tokenizer or model
             vocabulary = await asyncio.to_thread(load_vocabulary, source)
+            rows = OutputRows(await asyncio.to_thread(installed_probes, Path(source)))
         except BaseException:
             await servers.aclose()
             raise
-        made = cls(servers, model, vocabulary, int(entry.get("max_model_len") or vocabulary.context), version)
+        context = int(entry.get("max_model_len") or vocabulary.context)
+        made = cls(servers, model, vocabulary, context, version, rows)
         made.use_template(options.chat_template_kwargs)
         return made
 

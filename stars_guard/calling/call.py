@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 
 from stars_guard.backends.base import Proposal, Session
 from stars_guard.calling.answer_events import AnswerEvents
 from stars_guard.calling.holding import Holding
+from stars_guard.calling.projections import Projections
 from stars_guard.calling.readings import AnswerReadings
 from stars_guard.core.events import Called, Drawing, Event, Kept, Overrun, Reasoned, Released, Reviewed, Totals
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message
-from stars_guard.core.segments import Candidate, Passage
+from stars_guard.core.segments import Candidate, Passage, Token
 from stars_guard.decoding import (
     AcceptanceRate,
     AnswerText,
@@ -81,6 +82,7 @@ class Call:
         self._events = AnswerEvents(call_id, session.form, single=single)
         self._readings = AnswerReadings(self._text, self._events)
         judges = () if settings.monitor or not self._decoder.needs_judgement else cascade.judges
+        self._projections = Projections(cascade.directions if self._decoder.needs_judgement else ())
         self._holding = Holding(judges, settings.hold_tokens)
         # by attempt: those that may yet be kept
         self._open: dict[int, tuple[Proposal, Candidate]] = {}
@@ -109,9 +111,11 @@ class Call:
         """
         decoder = self._decoder
         if decoder.needs_prompt_reward:
-            self.prompt_reward, asked = await self._cascade.prompt_reward(
-                Passage(call_id=self._call_id, messages=self._messages, accepted="", segment="")
-            )
+            empty = Passage(call_id=self._call_id, messages=self._messages, accepted="", segment="")
+            if any(judge.rule.weight is not None and judge.scorer.directions for judge in self._cascade.judges):
+                empty = replace(empty, projections=await self._prompt_projections())
+                yield Overrun(segment=0, attempt=0, tokens=1)
+            self.prompt_reward, asked = await self._cascade.prompt_reward(empty)
             self._scored += asked
         decoder.begin(self.prompt_reward)
         while isinstance(step := decoder.plan(self._row_cost()), Generate):
@@ -160,11 +164,23 @@ class Call:
             kept = _first(kept, len(self._text.accepted))
         return kept
 
+    async def _prompt_projections(self) -> Mapping[str, tuple[float, ...]]:
+        """What judges read of the state after the prompt. It comes with a token, which is thrown away."""
+        (proposal,) = await self._session.propose([0], 1)
+        try:
+            tokens = [token async for chunk in proposal for token in chunk]
+        finally:
+            await proposal.aclose()
+        if not tokens:
+            raise BackendError("the engine ended a segment without a token", hint="see the engine's own log")
+        self._decoder.charge(1)
+        return self._projections.at_start(tokens[0].projections)
+
     # --- generating
 
     async def _generate(self, step: Generate) -> list[Candidate]:
         ahead = self._ahead(step)
-        beyond = max(0, ahead - step.stretch)
+        beyond = max(self._beyond(step), ahead - step.stretch, 0)
         proposals = await self._session.propose(step.seeds, step.limit + step.stretch, ahead=beyond)
         candidates = await asyncio.gather(*(self._cut(proposal, step, ahead) for proposal in proposals))
         pairs = zip(proposals, candidates, strict=True)
@@ -178,7 +194,20 @@ class Call:
             return 0
         if (len(step.seeds) - 1) * self._row_cost() > SLOWER:
             return 0
-        return self._settings.max_tokens - self._decoder.totals.kept - step.limit
+        most = self._settings.max_tokens
+        if self._projections:
+            # and one more, if there is room, so that judges know the state at the answer's end
+            most = min(most + 1, self._session.room)
+        return most - self._decoder.totals.kept - step.limit
+
+    def _beyond(self, step: Generate) -> int:
+        """Tokens past its boundary that a candidate needs, so that judges know the state at its end.
+
+        It is one, but none under a budget, and none where the context has no room for it.
+        """
+        if not self._projections or self._settings.budget_tokens is not None:
+            return 0
+        return max(0, min(1, self._session.room - self._decoder.totals.kept - step.limit - step.stretch))
 
     async def _cut(self, proposal: Proposal, step: Generate, ahead: int) -> Candidate:
         cutter = SegmentCutter(
@@ -192,8 +221,11 @@ class Call:
             inside=self._text.inside,
             single=self._single,
         )
+        seen: list[Token] = []
         async for tokens in proposal:
-            if any(cutter.feed(token) for token in tokens):
+            seen += tokens
+            is_cut = [cutter.feed(token) for token in tokens][-1:]
+            if is_cut == [True] and self._is_enough(cutter.candidate(), seen):
                 break
         candidate = cutter.candidate()
         if not candidate.tokens:
@@ -202,7 +234,13 @@ class Call:
             proposal.halt()
         grammar = self._session.grammar
         whole = (grammar is not None and grammar.whole) or self._text.is_marked(candidate.text)
-        return replace(candidate, whole=whole)
+        after = seen[len(candidate) :] if self._projections else []
+        return replace(candidate, whole=whole, beyond=after[0].projections if after else None)
+
+    def _is_enough(self, candidate: Candidate, seen: Sequence[Token]) -> bool:
+        """Whether a token was seen after the candidate, if judges need one."""
+        need = self._projections and self._settings.budget_tokens is None and not candidate.tokens[-1].last
+        return not need or len(seen) > len(candidate)
 
     # --- judging
 
@@ -230,6 +268,7 @@ class Call:
             index=totals.segments,
             last=candidate.finish is not None or full,
             whole=candidate.whole,
+            projections=self._projections.of(candidate, totals.kept),
         )
         passage = self._readings.of(candidate, written)
         # and those that only its engine knows
@@ -254,6 +293,7 @@ class Call:
             return events
         proposal, candidate = self._open.pop(kept)
         go_on = isinstance(self._decoder.plan(self._row_cost()), Generate)
+        self._projections.keep(candidate, self._decoder.totals.kept - len(candidate))
         over = await self._session.commit(proposal, len(candidate), go_on=go_on)
         events += self._overrun(segment, kept, over)
         holds: list[int] = []

@@ -94,6 +94,8 @@ class Request:
         cascade = await loaded.cascade("answer")
         recording.describe(backend=_identity(engine, options.chat_template_kwargs))
         recording.judged_by(cascade)
+        directions = cascade.directions if decoder_of(settings.method).decides != "none" else ()
+        await engine.check_directions(directions)
         async with AsyncExitStack() as stack:
             session = await engine.open(
                 OpenRequest(
@@ -104,6 +106,7 @@ class Request:
                     tools=options.tools,
                     grammar=options.grammar,
                     chat_template_kwargs=options.chat_template_kwargs,
+                    directions=directions,
                 )
             )
             stack.push_async_callback(_to_the_end, session.aclose)

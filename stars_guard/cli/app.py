@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from stars_guard import __version__
 from stars_guard.cli._console import Terminal
 from stars_guard.cli.audit_app import audit_app
+from stars_guard.cli.probe_app import probe_app
 from stars_guard.errors import StarsGuardError
 
 __all__ = ["app", "main"]
@@ -68,6 +69,7 @@ def _all_commands(
 
 
 app.add_typer(audit_app, name="audit")
+app.add_typer(probe_app, name="probe")
 policy_app = typer.Typer(help="Check, show, compare and test policies.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 

@@ -117,6 +117,10 @@ def run_cases(console: Console, name: str, path: Path, *, allow_python: bool) ->
     policy, cases = load_policy(name), load_cases(path)
     if not allow_python and any(judge.not_allowed() for judge in policy.every_judge):
         raise PolicyError(f"policy {policy.name!r} runs Python code", hint="allow it with --allow-python")
+    if left := [judge.name for judge in policy.judges if judge.own_answers_only]:
+        console.print(
+            f"not asked, because they judge only what the generator writes: {', '.join(left)}", style="yellow"
+        )
     with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
         bar = progress.add_task("judging", total=len(cases))
         judgements = portal.call(lambda: _judge_all(policy, cases, allow_python, lambda: progress.advance(bar)))
@@ -155,9 +159,10 @@ def _calls_of(case: Case) -> tuple[ToolCall, ...]:
 
 
 def _specs(policy: Policy) -> dict[str, tuple[JudgeOptions, ...]]:
-    """The judges of each stage."""
+    """The judges of each stage that can judge a text which is handed in."""
     rails: dict[str, tuple[JudgeOptions, ...]] = {stage: rail.judges for stage, rail in policy.rails.items()}
-    return {**rails, "answer": (*policy.judges, *policy.rails.output.judges)}
+    answer = tuple(judge for judge in policy.judges if not judge.own_answers_only)
+    return {**rails, "answer": (*answer, *policy.rails.output.judges)}
 
 
 def _report(console: Console, policy: Policy, cases: Sequence[Case], judgements: Sequence[Judgement]) -> bool:

@@ -182,7 +182,8 @@ class Traced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overrun:
-    """Tokens that a proposal had drawn past its boundary were thrown away."""
+    """Tokens that a proposal had drawn past its boundary were thrown away, or that came before the first one, because a
+    judge of the empty answer needed them."""
 
     segment: int
     attempt: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 
 from stars_guard.core.messages import Message, ToolCall
@@ -20,6 +21,8 @@ class Token:
             the character carries all of it.
         entropy: Shannon entropy in nats of the distribution that the token was drawn from, where asked for.
         last: whether it is the model's end of sequence; its text is then empty.
+        projections: values of the directions that the call asked for, on the state that the token was generated from.
+            So they are about the text before the token.
     """
 
     id: int
@@ -27,6 +30,7 @@ class Token:
     _: KW_ONLY
     entropy: float | None = None
     last: bool = False
+    projections: tuple[float, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,8 @@ class Candidate:
         stop_overlap: how many characters at the end of the answer so far belong to a stop string that this segment
             completed.
         whole: whether it holds a tool call, or is a whole structured answer: every judge is then asked about it.
+        beyond: the projections that came with the token after the segment, and so are about its end. None where no
+            judge asks for them, or no further token could be generated.
     """
 
     tokens: tuple[Token, ...]
@@ -48,6 +54,7 @@ class Candidate:
     finish: FinishReason | None = None
     stop_overlap: int = 0
     whole: bool = False
+    beyond: tuple[float, ...] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -76,6 +83,8 @@ class Passage:
             (`stars_guard.scorers.Scorer.reads_calls`) read them.
         is_call: whether the segment is one tool call and nothing else, as at the stage ``tool_call``. Judges that read
             calls by themselves are then asked once, and not about ``forms`` too.
+        projections: by digest, the values of the `Directions` that judges ask for, averaged over the answer's tokens.
+            Empty where the text was not generated here.
     """
 
     call_id: str
@@ -90,6 +99,7 @@ class Passage:
     readings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     tool_calls: tuple[ToolCall, ...] = field(default=(), repr=False)
     is_call: bool = False
+    projections: Mapping[str, tuple[float, ...]] = field(default_factory=dict, repr=False)
 
     @property
     def answer(self) -> str:

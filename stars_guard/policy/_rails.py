@@ -28,6 +28,11 @@ class Rail(Strict):
     def _only_veto(cls, judges: tuple[JudgeSpec, ...]) -> tuple[JudgeSpec, ...]:
         no_twins("judges", [judge.name for judge in judges])
         for judge in judges:
+            if judge.own_answers_only:
+                raise ValueError(
+                    f"judge {judge.name!r}: a judge of type {judge.type} can't judge a text that the generator did not "
+                    "write; it belongs to the policy's judges and not in a rail"
+                )
             if judge.weight is not None or (judge.reject_above is None and judge.ask_above is None):
                 raise ValueError(f"judge {judge.name!r}: judges of a rail only veto: give reject_above and no weight")
             if judge.every != 1:

@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 from types import TracebackType
 from typing import Self
 
+from stars_guard.core.directions import Directions
 from stars_guard.core.segments import Passage
 
 __all__ = ["Find", "Rating", "Scorer"]
@@ -43,12 +44,18 @@ class Scorer(ABC):
             puts their texts before the answer.
         reads_calls: whether it reads the passage's parsed tool calls by itself. It is then asked about the passage
             alone, and not about the other forms and readings in which the text of the calls may be read.
+        directions: what it reads of the generator's hidden states in place of the text. It then finds the averages in
+            the passage's ``projections``, and is not asked about other forms of the text. None for all others.
     """
 
     identity: dict[str, str]
     cost: float = 1.0
     reads_turns: bool = False
     reads_calls: bool = False
+
+    @property
+    def directions(self) -> Directions | None:
+        return None
 
     @abstractmethod
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:

@@ -55,7 +55,7 @@ class Judge:
         ways = [passage]
         by_itself = passage.is_call and self.scorer.reads_calls
         vetoes = self.rule.reject_above is not None or self.rule.ask_above is not None
-        if vetoes and not by_itself:
+        if vetoes and not by_itself and self.scorer.directions is None:
             ways += [replace(passage, segment=form) for form in disguised(passage.segment)]
             ways += [replace(passage, accepted="", segment=form) for form in passage.forms]
             ways += [replace(passage, accepted=before, segment=text) for before, text in passage.readings]
@@ -101,12 +101,18 @@ class Cascade:
 
     Args:
         opened: frees the scorers that were loaded for this cascade. None where the caller made them, and closes them.
+
+    Attributes:
+        directions: whose values judges ask the generator for.
     """
 
     def __init__(self, judges: Sequence[Judge], opened: AsyncExitStack | None = None) -> None:
         self._opened = opened or AsyncExitStack()
         self.judges = tuple(judges)
         self.rules = tuple(judge.rule for judge in judges)
+        # the same probe may stand behind several judges
+        found = [judge.scorer.directions for judge in judges]
+        self.directions = tuple(dict.fromkeys(one for one in found if one is not None))
         self._order = sorted(judges, key=lambda judge: (judge.scorer.cost, judge.rule.reject_above is None))
 
     @property

@@ -86,12 +86,15 @@ class JudgeOptions(Strict):
             scorer that holds a model, so that the model is loaded once and the passages of all go in one batch.
         runs_code: whether the options name code to run. Such a judge needs ``allow_python``. Where this depends on
             the values, write `not_allowed` instead.
+        own_answers_only: whether the judge can't judge a text that this guard's generator did not write, so that it has
+            no place in a rail.
     """
 
     free: ClassVar[frozenset[str]] = frozenset()
     by_name: ClassVar[frozenset[str]] = frozenset()
     shared: ClassVar[bool] = False
     runs_code: ClassVar[bool] = False
+    own_answers_only: ClassVar[bool] = False
 
     type: str = Field(description="the judge's type")
     name: str = Field(min_length=1, description="unique in the policy; scores are logged under it")

@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from stars_guard.backends.base import Backend, OpenRequest, Proposal, Session, closed
+from stars_guard.core.directions import Directions
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Token
 from stars_guard.errors import ContextTooLong, ProtocolError
@@ -16,6 +17,9 @@ __all__ = ["Script", "ScriptedBackend"]
 
 Script = Callable[[Sequence[Message], tuple[str, ...], random.Random], str | None]
 """Gives the next token's text from the messages, the tokens so far and a seeded generator; None ends the answer."""
+
+State = Callable[[tuple[str, ...]], Sequence[float]]
+"""Gives a hidden state from the tokens so far."""
 
 
 class _Proposal(Proposal):
@@ -42,8 +46,15 @@ class _Proposal(Proposal):
             for _ in range(backend.chunk):
                 if not self.over:
                     self.texts.append(backend.script(self._session.messages, self._so_far(), self._random))
-            fresh, self._given = self.texts[self._given :], self.drawn
-            yield [Token(backend.token_id(text or ""), text or "", last=text is None) for text in fresh]
+            start, self._given = self._given, self.drawn
+            yield [self._token(number) for number in range(start, self.drawn)]
+
+    def _token(self, number: int) -> Token:
+        text = self.texts[number]
+        said = (*self._session.prefix, *(text or "" for text in self.texts[:number]))
+        projections = self._session.backend.projections(said, self._session.directions)
+        backend = self._session.backend
+        return Token(backend.token_id(text or ""), text or "", last=text is None, projections=projections)
 
     def _so_far(self) -> tuple[str, ...]:
         return (*self._session.prefix, *(text or "" for text in self.texts))
@@ -68,6 +79,7 @@ class _Session(Session):
     def __init__(self, backend: ScriptedBackend, messages: Sequence[Message]) -> None:
         self.backend = backend
         self.messages = tuple(messages)
+        self.directions: tuple[Directions, ...] = ()
         self.prefix: tuple[str, ...] = ()
         self.prompt_tokens = sum(len(message.content.split()) for message in messages)
         self.room = backend.context - self.prompt_tokens
@@ -106,6 +118,10 @@ class _Session(Session):
             await proposal.aclose()
 
 
+def _dot(first: Sequence[float], second: Sequence[float]) -> float:
+    return sum(a * b for a, b in zip(first, second, strict=True))
+
+
 class ScriptedBackend(Backend):
     """Generates what ``script`` says. A grammar is the script's to keep to; tool calls are in the form ``HERMES``.
 
@@ -113,6 +129,7 @@ class ScriptedBackend(Backend):
         context: words and tokens that fit.
         chunk: tokens that a proposal generates at a time.
         reasoning: how the reasoning before the answer is marked; None where the script writes none.
+        state: gives the model's hidden state after the tokens so far, for tests with a judge of type ``probe``.
 
     Attributes:
         sessions: how many are open now.
@@ -122,9 +139,16 @@ class ScriptedBackend(Backend):
     reproducible = True
 
     def __init__(
-        self, script: Script, *, context: int = 100_000, chunk: int = 1, reasoning: Reasoning | None = None
+        self,
+        script: Script,
+        *,
+        context: int = 100_000,
+        chunk: int = 1,
+        reasoning: Reasoning | None = None,
+        state: State | None = None,
     ) -> None:
         self.script = script
+        self.state = state
         self.context = context
         self.chunk = chunk
         self.reasoning = reasoning
@@ -147,9 +171,24 @@ class ScriptedBackend(Backend):
     def dead(self) -> bool:
         return self._closed
 
+    async def check_directions(self, directions: Sequence[Directions]) -> None:
+        if self.state is None:
+            await super().check_directions(directions)
+
+    def projections(self, so_far: tuple[str, ...], directions: Sequence[Directions]) -> tuple[float, ...]:
+        """The values of directions on the state after some tokens."""
+        if self.state is None or not directions:
+            return ()
+        state = tuple(self.state(so_far))
+        found: list[float] = []
+        for one in directions:
+            found += [_dot(row, state) for row in one.rows] or state
+        return tuple(found)
+
     async def open(self, request: OpenRequest) -> Session:
         self.check_open()
         session = _Session(self, request.messages)
+        session.directions = request.directions
         tools, grammar = request.tools, request.grammar
         if tools is not None and tools.tools:
             session.form, grammar = HERMES, HERMES.grammar(tools)

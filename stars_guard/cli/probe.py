@@ -1,0 +1,261 @@
+"""Train a probe on the user's own prompts, say what it is worth, and install it into a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from stars_guard.audit import MemoryStore
+from stars_guard.calibration.probe_fit import fit_probe
+from stars_guard.calibration.probe_layer import Fit
+from stars_guard.calibration.probe_report import Report, report
+from stars_guard.calibration.probe_samples import Sample, Watching, is_held_out
+from stars_guard.calling import portal
+from stars_guard.calling.judge_loading import load_cascade
+from stars_guard.cli._concurrently import concurrently
+from stars_guard.cli.run import Job, read_jobs
+from stars_guard.core.directions import Directions
+from stars_guard.engines.checkpoints import directory_of, fingerprint
+from stars_guard.engines.embedded_models import resolve_model
+from stars_guard.engines.loading import load_config, loading
+from stars_guard.engines.probe_install import install
+from stars_guard.engines.probes import Card, load_probe, save_probe
+from stars_guard.errors import BackendError, InputError, MissingExtra, PolicyError
+from stars_guard.guard import CallOptions, Guard
+from stars_guard.policy import Policy, load_policy
+from stars_guard.scorers.options import JudgeOptions
+
+__all__ = ["Plan", "install_into", "train_probe"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to train on. The fields are the options of `stars-guard probe train`."""
+
+    prompts: Path
+    output: Path
+    teacher: str | None = None
+    model: str = "embedded"
+    fit: Fit = "ridge"
+    inner: int = 0
+    reject: float | None = None
+    max_tokens: int = 64
+    held_out: float = 0.3
+    seed: int = 0
+    concurrency: int = 16
+    plot: Path | None = None
+    allow_python: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Teacher:
+    """The judge that a probe learns from, and at which scores it rejects."""
+
+    judge: JudgeOptions
+    limit: float
+
+    @property
+    def high_is_bad(self) -> bool:
+        """Whether high scores are bad: those of a judge that vetoes and gives no reward."""
+        return self.judge.weight is None
+
+    def rejects(self, score: float) -> bool:
+        """Whether it rejects."""
+        return score > self.limit if self.high_is_bad else score < self.limit
+
+
+def train_probe(console: Console, policy: str, plan: Plan) -> None:
+    """Generate, fit, measure, write.
+
+    Raises:
+        InputError: the prompts can't be read, or are too few.
+        PolicyError: the policy has no such judge.
+        BackendError: the model can't be loaded.
+    """
+    loaded = load_policy(policy)
+    teacher = _teacher(loaded, plan)
+    if plan.plot is not None and plan.plot.suffix not in (".png", ".svg"):
+        raise InputError(f"{plan.plot}: this kind of picture isn't supported", hint="use .png or .svg")
+    jobs = read_jobs(plan.prompts)
+    for job in jobs:
+        if job.wrong is not None:
+            raise job.wrong
+    directory = directory_of(resolve_model(plan.model))
+    with loading(f"the configuration of {plan.model!r}", BackendError):
+        width = int(load_config(str(directory)).get_text_config().hidden_size)
+    samples, identity = _generate(console, loaded, teacher.judge, width, jobs, plan)
+    learn = [sample for sample in samples if not is_held_out(sample.prompt, plan.held_out)]
+    measure = [sample for sample in samples if is_held_out(sample.prompt, plan.held_out)]
+    if not measure:
+        raise InputError(f"{plan.prompts}: no prompt is held out", hint="give more prompts")
+    try:
+        tensors = fit_probe(learn, teacher.rejects, plan.fit, inner=plan.inner)
+    except ValueError as exc:
+        raise InputError(f"{plan.prompts}: {exc}", hint="give more prompts, or others") from exc
+    card = Card(
+        model=plan.model,
+        model_sha256=fingerprint(directory),
+        width=width,
+        link="logistic" if plan.fit == "logistic" else "identity",
+        teacher={"judge": teacher.judge.name, "rejects_at": str(teacher.limit), **identity},
+        notes={
+            "prompts": len({sample.prompt for sample in learn}),
+            "texts": len(learn),
+            "held_out_prompts": len({sample.prompt for sample in measure}),
+            "segment_tokens": loaded.decoding.segment_tokens,
+            "max_tokens": plan.max_tokens,
+            "fit": plan.fit,
+            "inner": len(tensors["inner.bias"]) if "inner.bias" in tensors else 0,
+        },
+    )
+    plan.output.parent.mkdir(parents=True, exist_ok=True)
+    save_probe(plan.output, card, tensors)
+    found = _measured(measure, teacher, plan)
+    save_probe(plan.output, card.model_copy(update={"measured": found.as_numbers}), tensors)
+    _show(console, found, card, loaded.decoding.segment_tokens)
+    if plan.plot is not None:
+        _picture(plan.plot, found, loaded.decoding.segment_tokens)
+        console.print(f"picture: {plan.plot}", soft_wrap=True)
+    console.print(f"written to {plan.output}", soft_wrap=True)
+
+
+def _measured(samples: Sequence[Sample], teacher: _Teacher, plan: Plan) -> Report:
+    probe = load_probe(plan.output)
+
+    def score(state: Sequence[float]) -> float:
+        rows = probe.directions.rows
+        return probe.score([sum(a * b for a, b in zip(row, state, strict=True)) for row in rows])
+
+    chance = plan.fit == "logistic"
+    high_is_bad = teacher.high_is_bad or chance
+    return report(samples, score, teacher.rejects, high_is_bad=high_is_bad, forecasts_chance=chance)
+
+
+def _teacher(policy: Policy, plan: Plan) -> _Teacher:
+    judges = {judge.name: judge for judge in policy.judges if not judge.own_answers_only}
+    rewarding = [judge for judge in judges.values() if judge.weight is not None]
+    if plan.teacher is not None:
+        if plan.teacher not in judges:
+            raise PolicyError(f"the policy has no judge {plan.teacher!r}", hint=f"it has {', '.join(judges) or 'none'}")
+        judge = judges[plan.teacher]
+    elif len(rewarding) == 1:
+        (judge,) = rewarding
+    else:
+        raise PolicyError(f"{len(rewarding)} judges of the policy have a weight", hint="name one with --teacher")
+    limit = plan.reject
+    if limit is None:
+        limit = policy.decoding.r_star if judge.weight is not None else judge.reject_above
+    if limit is None:
+        raise PolicyError(f"judge {judge.name!r} has no reject_above", hint="say where it rejects with --reject")
+    return _Teacher(judge, limit)
+
+
+def _generate(
+    console: Console, policy: Policy, teacher: JudgeOptions, width: int, jobs: Sequence[Job], plan: Plan
+) -> tuple[list[Sample], dict[str, str]]:
+    """What the teacher says of answers and their beginnings, unguarded and under the policy, and what it is."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        bar = progress.add_task("generating", total=2 * len(jobs))
+        return portal.call(lambda: _watch(policy, teacher, width, jobs, plan, partial(progress.advance, bar)))
+
+
+async def _watch(
+    policy: Policy, teacher: JudgeOptions, width: int, jobs: Sequence[Job], plan: Plan, advance: Callable[[], None]
+) -> tuple[list[Sample], dict[str, str]]:
+    # asked at each segment, whatever the policy says: each is something to learn from
+    asked = [one.model_copy(update={"every": 1, "final": None}) if one is teacher else one for one in policy.judges]
+    # a probe that the policy has already can't be asked for more than it knows, and doesn't matter here
+    asked = [one for one in asked if not one.own_answers_only]
+    cascade = await load_cascade(policy.model_copy(update={"judges": tuple(asked)}), allow_python=plan.allow_python)
+    try:
+        number = [one.rule.judge for one in cascade.judges].index(teacher.rule.judge)
+        watched = cascade.judges[number]
+        states = Directions(digest="states", model_sha256="", width=width, rows=())
+        watching = Watching(watched.scorer, states)
+        judges = list(cascade.judges)
+        judges[number] = replace(watched, scorer=watching)
+        for mode, guarded in (("monitor", False), ("enforce", True)):
+            watching.guarded = guarded
+            decoding = policy.decoding.model_copy(
+                update={"method": "stars"} | ({} if guarded else {"parallel": 1, "budget_tokens": None})
+            )
+            made = policy.model_copy(update={"mode": mode, "decoding": decoding})
+            async with Guard(
+                made, model=plan.model, backend="transformers", judges=judges, audit=MemoryStore()
+            ) as guard:
+                await guard.load()
+                await _answer_all(guard, jobs, plan, plan.seed + guarded * len(jobs), advance)
+        return watching.samples, dict(watched.identity)
+    finally:
+        await cascade.aclose()
+
+
+async def _answer_all(guard: Guard, jobs: Sequence[Job], plan: Plan, seed: int, advance: Callable[[], None]) -> None:
+    async def one(number: int) -> None:
+        await guard.generate(jobs[number].messages, CallOptions(max_tokens=plan.max_tokens, seed=seed + number))
+        advance()
+
+    await concurrently(one, range(len(jobs)), plan.concurrency)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _show(console: Console, found: Report, card: Card, segment: int) -> None:
+    """Print what the probe is worth."""
+    notes = card.notes
+    console.print(
+        f"{notes['prompts']} prompts and {notes['texts']} texts learnt from, {notes['held_out_prompts']} prompts held "
+        f"out; the teacher {card.teacher['judge']} rejects at {card.teacher['rejects_at']}"
+    )
+    table = Table("tokens", "texts", "rejected", "Spearman", "AUC", "bias", title="probe against its teacher")
+    for one in found.positions:
+        name = "all" if one.segments is None else f"up to {one.segments * segment}" if one.segments else "prompt"
+        numbers = (f"{one.rejected:.0%}", _number(one.spearman), _number(one.auc), f"{one.bias:+.2f}")
+        table.add_row(name, str(one.texts), *numbers)
+    console.print(table)
+    if found.savings:
+        table = Table("missed", "saved", "passes", title="the teacher's work saved, at what share missed")
+        for saving in found.savings:
+            table.add_row(f"{saving.miss:.0%}", f"{saving.saved:.0%}", f"{saving.side} {saving.limit:.3f}")
+        console.print(table)
+    if found.forecasts:
+        table = Table("tokens", "answers", "probe", "teacher", title="forecast of the whole answer, Spearman")
+        for one_of in found.forecasts:
+            name = f"up to {one_of.segments * segment}" if one_of.segments else "prompt"
+            table.add_row(name, str(one_of.answers), _number(one_of.probe), _number(one_of.teacher))
+        console.print(table)
+
+
+def _picture(path: Path, found: Report, segment: int) -> None:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as exc:
+        raise MissingExtra("probe train --plot", "plot") from exc
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, mark in (("auc", "C0o-"), ("spearman", "C1s--")):
+        known = [(one.segments, getattr(one, name)) for one in found.positions if one.segments is not None]
+        points = [(count * segment, value) for count, value in known if value is not None]
+        axes.plot([at for at, _ in points], [value for _, value in points], mark, label=name)
+    axes.set(xlabel="tokens of the answer", ylim=(-0.05, 1.05), title="probe against its teacher, held-out prompts")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def install_into(console: Console, model: str, probe: Path, output: Path) -> None:
+    """Make the copy of a checkpoint. Raises what `stars_guard.engines.probe_install.install` does."""
+    made = install(directory_of(resolve_model(model)), load_probe(probe), output)
+    console.print(
+        f"written to {output}: the probe is in the output rows {', '.join(map(str, made.ids[:-1]))}, and row "
+        f"{made.zero} is zero. Serve it with: vllm serve {output}",
+        soft_wrap=True,
+    )

@@ -1,0 +1,89 @@
+"""The commands under `stars-guard probe`, thin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from stars_guard.cli._console import Terminal
+
+__all__ = ["probe_app"]
+
+probe_app = typer.Typer(
+    help="Train and install probes: judges that read the generator's own hidden states.", no_args_is_help=True
+)
+
+
+@probe_app.command()
+def train(
+    prompts: Annotated[Path, typer.Option(help="JSONL with prompt or messages on each line")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="the probe's file, such as probe.safetensors")],
+    policy: Annotated[str, typer.Option(help="a policy's name or path; one of its judges is the teacher")] = "default",
+    teacher: Annotated[
+        str | None, typer.Option(help="name of that judge; default: the only one that has a weight")
+    ] = None,
+    model: Annotated[str, typer.Option(help="the generator: a Hugging Face directory or name")] = "embedded",
+    fit: Annotated[
+        Literal["ridge", "logistic"],
+        typer.Option(help="ridge: the probe forecasts the teacher's score; logistic: the chance that it rejects"),
+    ] = "ridge",
+    inner: Annotated[
+        int, typer.Option(min=0, max=64, help="cells of a small layer on four directions; 0: one direction, no layer")
+    ] = 0,
+    reject: Annotated[
+        float | None,
+        typer.Option(help="where the teacher rejects; default: its reject_above, or else the policy's r_star"),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="longest answer")] = 64,
+    held_out: Annotated[float, typer.Option(min=0.05, max=0.9, help="share of the prompts that only measure")] = 0.3,
+    seed: Annotated[int, typer.Option(help="answer i gets the seed plus i")] = 0,
+    concurrency: Annotated[int, typer.Option(min=1, help="answers generated at once")] = 16,
+    plot: Annotated[Path | None, typer.Option(help="write a picture: .png or .svg")] = None,
+    allow_python: Annotated[
+        bool, typer.Option("--allow-python", help="run the Python code that the policy's judges name: trust the policy")
+    ] = False,
+) -> None:
+    """Train a probe on a judge: generate answers, unguarded and under the policy, and learn the judge's scores from the
+    generator's hidden states. Runs the model in transformers."""
+    from stars_guard.cli.probe import Plan, train_probe
+
+    plan = Plan(
+        prompts=prompts,
+        output=output,
+        teacher=teacher,
+        model=model,
+        fit=fit,
+        inner=inner,
+        reject=reject,
+        max_tokens=max_tokens,
+        held_out=held_out,
+        seed=seed,
+        concurrency=concurrency,
+        plot=plot,
+        allow_python=allow_python,
+    )
+    train_probe(Terminal(), policy, plan)
+
+
+@probe_app.command("install")
+def install_probe(
+    model: Annotated[
+        str, typer.Argument(help="the checkpoint: a Hugging Face directory or name; 'embedded' works too")
+    ],
+    probe: Annotated[Path, typer.Argument(help="the probe's file")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="the new directory")],
+) -> None:
+    """Copy a checkpoint and write a probe into output rows that no token uses, so that any vLLM reports its values."""
+    from stars_guard.cli.probe import install_into
+
+    install_into(Terminal(), model, probe, output)
+
+
+@probe_app.command()
+def show(probe: Annotated[Path, typer.Argument(help="the probe's file")]) -> None:
+    """Print a probe's model card."""
+    from stars_guard.engines.probes import load_probe
+
+    typer.echo(load_probe(probe).card.model_dump_json(indent=2))

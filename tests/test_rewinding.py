@@ -123,7 +123,10 @@ def test_without_a_rewind_nothing_is_different(decoding: dict[str, Any], seed: i
     back = next((at for at, event in enumerate(events) if isinstance(event, Rewound)), None)
     if back is None:
         assert judged(events) == judged(plain)
-        assert record.answer.content == "".join(event.text for event in plain if isinstance(event, Released))
+        given = "".join(event.text for event in plain if isinstance(event, Released))
+        # tokens are released whole, so what is given out of a refused answer may end a little earlier
+        assert given.startswith(record.answer.content or "")
+        assert given == record.answer.content or record.finish == "refused"
     else:
         before = judged(events[:back])
         assert judged(plain)[: len(before)] == before

@@ -121,9 +121,8 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewound:
-    """No candidate of the segment was kept, and the answer went back: text that was accepted and held is taken back.
-
-    Nothing that was released is ever taken back. The next segment goes on after what is left.
+    """No candidate of the segment was kept, and the answer went back over text that was accepted and not released. The
+    next segment goes on after what is left.
 
     Attributes:
         segment: where it was decided.

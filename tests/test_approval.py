@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -45,7 +46,7 @@ from langgraph.types import Command
 from postgres import Postgres, postgres
 from pydantic import TypeAdapter
 
-from langchain_stars import StarsGuardMiddleware
+from langchain_stars import StarsGuardMiddleware, guard_runnable
 from stars_guard.audit import MemoryStore
 from stars_guard.auditing.verification import redo
 from stars_guard.errors import PolicyError
@@ -476,3 +477,23 @@ def test_the_policy_says_what_a_person_may_decide() -> None:
     assert asked(run.begin())["review_configs"][0]["allowed_decisions"] == ["approve", "reject"]
     run.resume(edit(to="bob", amount=2))
     assert not ran
+
+
+# --- outside an agent
+
+
+@doors
+@pytest.mark.parametrize(
+    ("calls", "why"), [([("bob", 2), ("eve", 3)], ""), ([("bob", 200)], "big"), ([("bob", 2), ("eve", 5000)], "huge")]
+)
+def test_a_chain_has_nobody_to_ask_so_a_call_that_should_be_asked_about_is_refused(
+    calls: list[Any], why: str, is_async: bool
+) -> None:
+    store = MemoryStore()
+    chain = guard_runnable(Scripted(answers=[calling(*calls)]), POLICY, audit=store)
+    answer = asyncio.run(chain.ainvoke("hi")) if is_async else chain.invoke("hi")
+    assert len(answer.tool_calls) == (0 if why else len(calls))
+    parts = list(chain.stream("hi"))
+    assert sum(len(part.tool_calls) for part in parts) == (0 if why else len(calls))
+    rulings = [record.ruling.rule for record in store.records if record.ruling and record.ruling.rule]
+    assert set(rulings) == ({why} if why else set())

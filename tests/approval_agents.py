@@ -130,7 +130,7 @@ class Run:
 
     def __post_init__(self) -> None:
         ran.clear()
-        self.model = Scripted(answers=list(self.answers))
+        self.model: Any = Scripted(answers=list(self.answers))
         self.build()
 
     def build(self) -> None:

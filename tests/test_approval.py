@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -45,10 +46,12 @@ from langgraph.types import Command
 from postgres import Postgres, postgres
 from pydantic import TypeAdapter
 
-from langchain_stars import StarsGuardMiddleware
+from langchain_stars import ChatStars, StarsGuardMiddleware, guard_runnable
 from stars_guard.audit import MemoryStore
 from stars_guard.auditing.verification import redo
 from stars_guard.errors import PolicyError
+from stars_guard.guard import Guard
+from stars_guard.testing.scripted import ScriptedBackend
 
 __all__ = ["postgres"]
 
@@ -476,3 +479,68 @@ def test_the_policy_says_what_a_person_may_decide() -> None:
     assert asked(run.begin())["review_configs"][0]["allowed_decisions"] == ["approve", "reject"]
     run.resume(edit(to="bob", amount=2))
     assert not ran
+
+
+# --- outside an agent
+
+
+@doors
+@pytest.mark.parametrize(
+    ("calls", "why"), [([("bob", 2), ("eve", 3)], ""), ([("bob", 200)], "big"), ([("bob", 2), ("eve", 5000)], "huge")]
+)
+def test_a_chain_has_nobody_to_ask_so_a_call_that_should_be_asked_about_is_refused(
+    calls: list[Any], why: str, is_async: bool
+) -> None:
+    store = MemoryStore()
+    chain = guard_runnable(Scripted(answers=[calling(*calls)]), POLICY, audit=store)
+    answer = asyncio.run(chain.ainvoke("hi")) if is_async else chain.invoke("hi")
+    assert len(answer.tool_calls) == (0 if why else len(calls))
+    parts = list(chain.stream("hi"))
+    assert sum(len(part.tool_calls) for part in parts) == (0 if why else len(calls))
+    rulings = [record.ruling.rule for record in store.records if record.ruling and record.ruling.rule]
+    assert set(rulings) == ({why} if why else set())
+
+
+def writing(answer: str) -> ScriptedBackend:
+    """A backend that writes one text."""
+
+    def script(messages: Any, prefix: tuple[str, ...], rng: Any) -> str | None:
+        return answer[len("".join(prefix)) :][:5] or None
+
+    return ScriptedBackend(script)
+
+
+@doors
+def test_our_model_alone_makes_no_call_that_a_person_should_see(is_async: bool) -> None:
+    made = [{"name": "send", "arguments": {"to": "bob", "amount": amount}} for amount in (2, 200, 5000)]
+    text = "".join(f"<tool_call>{json.dumps(one)}</tool_call>" for one in made)
+    alone = {**POLICY, "decoding": {"max_tokens": 200}}
+    with Guard(alone, model=writing(text), audit=MemoryStore()).blocking as blocking:
+        model = ChatStars(guard=blocking._guard).bind_tools(list(tools))
+        whole = asyncio.run(model.ainvoke("hi")) if is_async else model.invoke("hi")
+        parts = list(model.stream("hi"))
+    for answer in (whole, sum(parts[1:], parts[0])):
+        assert [call["args"]["amount"] for call in answer.tool_calls] == [2]
+        reasons = [str(call["args"]) for call in answer.invalid_tool_calls]
+        assert ["big" in reasons[0], "huge" in reasons[1]] == [True, True]
+        assert "200" not in repr([answer.tool_calls, answer.invalid_tool_calls])
+
+
+@doors
+def test_our_model_in_an_agent_is_asked_about(is_async: bool) -> None:
+    made = {"name": "send", "arguments": {"to": "bob", "amount": 200}}
+    text = f"<tool_call>{json.dumps(made)}</tool_call>"
+
+    def script(messages: Any, prefix: tuple[str, ...], rng: Any) -> str | None:
+        said = "done" if any(message.role == "tool" for message in messages) else text
+        return said[len("".join(prefix)) :][:5] or None
+
+    guard = Guard({**POLICY, "decoding": {"max_tokens": 200}}, model=ScriptedBackend(script), audit=MemoryStore())
+    with guard.blocking:
+        run = Run(["unused"], {**POLICY, "decoding": {"max_tokens": 200}}, is_async=is_async)
+        run.model = ChatStars(guard=guard)
+        run.build()
+        assert asked(run.begin())["action_requests"][0]["args"] == {"to": "bob", "amount": 200}
+        state = run.resume(APPROVE)
+    assert ran == [("send", "bob", 200)]
+    assert state["messages"][-1].text == "done"

@@ -89,7 +89,7 @@ def facts_of(request: ModelRequest[Any]) -> AgentFacts:
 def known_facts(state: Any) -> AgentFacts:
     """What the last model call has left in the state."""
     found = _get(state, "stars_guard_agent")
-    return found if found is not None else AgentFacts(tools={}, system="")
+    return found or AgentFacts(tools={}, system="")
 
 
 def seconds_of(state: Any, *, at: float | None = None) -> float:

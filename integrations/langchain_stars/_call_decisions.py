@@ -22,16 +22,17 @@ from langchain_stars._agent_facts import AgentFacts, tool_of
 from langchain_stars._conversation import transcript
 from langchain_stars._hidden_runs import current_run_id
 from langchain_stars._plain import Unreadable, plain
-from langchain_stars._reading import reading_of_call
+from langchain_stars._reading import Reading, reading_of_call
 from langchain_stars._run_state import run_state
 from langchain_stars._trust import call_was_judged, remember_call
 from langchain_stars._waiting import Waiting
 from stars_guard.calling.checks import Checked
 from stars_guard.core.events import Approval
+from stars_guard.core.messages import Message
 from stars_guard.guard import Guard
-from stars_guard.rules.run import RunState
+from stars_guard.rules.run import PastCall, RunState
 
-__all__ = ["MOST_REMEMBERED", "CallDecisions", "context_of", "digest_of_call"]
+__all__ = ["MOST_REMEMBERED", "CallDecisions", "context_of", "digest_of_call", "rejected_alone"]
 
 MOST_REMEMBERED = 10_000
 """Decisions that the process keeps. A call whose decision is gone is judged again."""
@@ -123,13 +124,13 @@ class CallDecisions:
         try:
             reading = reading_of_call(call)
         except Unreadable as exc:
-            if self._guard.policy.mode == "enforce" and self._guard.policy.rails.tool_call.is_used:
-                return Checked(stage="tool_call", allowed=False, text="", reason=exc.message)
-            return Checked(stage="tool_call", allowed=True, text="", reason=exc.message)
+            return _unread(self._guard, exc.message)
+        if reading.call is None:
+            return _unread(self._guard, "the arguments of the call cannot be read")
         return await self._waiting.check_call(
             self._guard,
-            call["name"].encode(errors="replace").decode(),
-            call["args"],
+            reading.call.name,
+            reading.call.arguments,
             tool=tool_of(self._facts, call["name"]),
             text=reading.text,
             forms=reading.forms,
@@ -140,6 +141,44 @@ class CallDecisions:
             judged=judged,
             approval=approval,
         )
+
+
+def _unread(guard: Guard, reason: str) -> Checked:
+    watched = guard.policy.mode == "enforce" and guard.policy.rails.tool_call.is_used
+    return Checked(stage="tool_call", allowed=not watched, text="", reason=reason)
+
+
+async def rejected_alone(
+    waiting: Waiting, guard: Guard, calls: Sequence[Reading], *, messages: Sequence[Message], run_id: str | None = None
+) -> Checked | None:
+    """The first call of an answer that may not be made outside an agent, where nobody can be asked; None where all may.
+
+    Args:
+        messages: the conversation before the answer.
+    """
+    past: list[PastCall] = []
+    for call in calls if guard.policy.rails.tool_call.is_used else ():
+        if call.call is None:
+            checked = _unread(guard, "the arguments of a call cannot be read")
+        else:
+            checked = await waiting.check_call(
+                guard,
+                call.call.name,
+                call.call.arguments,
+                text=call.text,
+                forms=call.forms,
+                messages=messages,
+                run=RunState(
+                    calls=tuple(past),
+                    user=tuple(message.content for message in messages if message.role == "user"),
+                    system=tuple(message.content for message in messages if message.role == "system"),
+                ),
+                run_id=run_id,
+            )
+            past.append(PastCall(tool=call.call.name, args=call.call.arguments, id=call.call.id))
+        if not checked.allowed:
+            return checked
+    return None
 
 
 def context_of(runtime: Any) -> dict[str, Any]:

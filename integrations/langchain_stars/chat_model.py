@@ -21,6 +21,7 @@ from langchain_stars._fields import ChatStarsFields, stops
 from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
 from langchain_stars._hiding import digest_of, shown, shown_policy
 from langchain_stars._keywords import PER_CALL, SAMPLING, check_keywords
+from langchain_stars._lone_calls import LoneCalls
 from langchain_stars._messages import AnswerChunks, result_of, to_messages
 from langchain_stars._run_tracking import ModelRun, RunTracking, TrackedRun, current_run
 from langchain_stars._structured_output import Method, structured
@@ -268,6 +269,7 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
             guard = await self._guard_of(waiting, given)
             options = self._options(stop, run and run.run_id, given)
             done = await reported_answer(waiting, guard, to_messages(messages), options, run)
+            done = await self._lone_calls(waiting, guard, messages, given).without_rejected(done)
         return result_of(guard, done)
 
     async def _chunks(
@@ -282,14 +284,20 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
             guard = await self._guard_of(waiting, given)
             options = self._options(stop, run and run.run_id, given)
             chunks = AnswerChunks(guard, beside_blocks=self.output_version == "v1")
+            calls = self._lone_calls(waiting, guard, messages, given)
             async with aclosing(reported_events(waiting, guard, to_messages(messages), options, run)) as events:
                 async for event in events:
-                    chunk = chunks.of(event)
+                    chunk = chunks.of(await calls.without_rejected(event))
                     if chunk is None:
                         continue
                     if run is not None and not isinstance(run, TrackedRun):
                         await waiting.result(run.on_llm_new_token(chunk.text, chunk=chunk))
                     yield chunk
+
+    def _lone_calls(
+        self, waiting: Waiting, guard: Guard, messages: Sequence[BaseMessage], given: Mapping[str, Any]
+    ) -> LoneCalls:
+        return LoneCalls(waiting, guard, messages, given, in_agent=self._listener is not None)
 
     @property
     def _llm_type(self) -> str:

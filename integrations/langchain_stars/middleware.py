@@ -201,7 +201,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
             guard,
             messages_in_state(request.state) or request.messages,
             context=context_of(request.runtime),
-            facts=facts_of(request),
+            facts=facts_of(request) if guard.policy.rails.tool_call.needs_facts else known_facts(request.state),
             seconds=seconds_of(request.state),
         )
         failures = AnswerFailures(waiting, guard, context, model=_name_of(request.model))

@@ -12,6 +12,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import coerce_to_runnable
 
 from langchain_stars._answer_failures import AnswerFailures
+from langchain_stars._call_decisions import rejected_alone
 from langchain_stars._conversation import message_of_refusal, messages_of
 from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
 from langchain_stars._quiet_models import quiet_models
@@ -172,10 +173,11 @@ class GuardedRunnable(OpensGuards, Runnable[Any, Any]):
             raise await self._failures(waiting, guard, given, run_id).judged(failure)
         if judged.rejected is not None:
             return self._refusal(guard, type(judged.answer), judged.rejected)
-        for call in calls_of(judged.answer) if guard.policy.rails.tool_call.judges else ():
-            checked = await waiting.check(guard, "tool_call", call.text, forms=call.forms, run_id=run_id)
-            if not checked.allowed:
-                return self._refusal(guard, type(judged.answer), checked)
+        made = calls_of(judged.answer)
+        if (
+            found := await rejected_alone(waiting, guard, made, messages=self._messages(given), run_id=run_id)
+        ) is not None:
+            return self._refusal(guard, type(judged.answer), found)
         return judged.answer
 
     async def _pieces(
@@ -217,11 +219,12 @@ class GuardedRunnable(OpensGuards, Runnable[Any, Any]):
                             return
                         case _:
                             pass
-        for call in reader.calls() if guard.policy.rails.tool_call.judges else ():
-            checked = await waiting.check(guard, "tool_call", call.text, forms=call.forms, run_id=run_id)
-            if not checked.allowed:
-                yield self._refusal(guard, reader.chunk_type, checked)
-                return
+        made = reader.calls()
+        if (
+            found := await rejected_alone(waiting, guard, made, messages=self._messages(given), run_id=run_id)
+        ) is not None:
+            yield self._refusal(guard, reader.chunk_type, found)
+            return
         if (rest := reader.rest()) is not None:
             yield rest
 

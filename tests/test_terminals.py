@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 from stars_guard.audit import open_store
 from stars_guard.calibration.thresholds import Prediction, SegmentRewards
 from stars_guard.calling import portal
-from stars_guard.cli import calibrate, doctor
+from stars_guard.cli import calibrate, demo, doctor
 from stars_guard.cli._console import Terminal
 from stars_guard.cli._quiet import libraries_kept_quiet
 from stars_guard.cli._tables import Column, fitting, show_table
@@ -251,6 +251,16 @@ def test_a_real_terminal(log: str) -> None:
     text = plain(out.decode()).replace("\r", "")
     readable(text, 80)
     assert "Tell me" in text
+
+
+def test_the_demo_shows_what_becomes_of_an_agents_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a model, because the calls are scripted. The policy and its judges are real."""
+    text = printed(80, lambda console: demo._agent(console, "memory://"), monkeypatch)
+    assert all(cell_len(line) <= 80 for line in text.splitlines())
+    outcomes = [line.split("  ")[1].strip() for line in text.splitlines() if line.startswith(("  ✓", "  ✗", "  ?"))]
+    assert outcomes == ["✓ the tool runs", "✗ the tool never runs", "? a person is asked"]
+    assert "vetoed by commands" in text
+    assert "mail-leaves-the-house" in text
 
 
 def test_what_libraries_print_is_kept_back_and_shown_if_something_fails(capfd: pytest.CaptureFixture[str]) -> None:

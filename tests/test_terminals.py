@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 from stars_guard.audit import open_store
 from stars_guard.calibration.thresholds import Prediction, SegmentRewards
 from stars_guard.calling import portal
-from stars_guard.cli import calibrate, demo, doctor
+from stars_guard.cli import audit, calibrate, demo, doctor
 from stars_guard.cli._console import Terminal
 from stars_guard.cli._quiet import libraries_kept_quiet
 from stars_guard.cli._tables import Column, fitting, show_table
@@ -155,6 +155,19 @@ def test_no_command_prints_a_line_wider_than_the_terminal_in_its_tables(width: i
         assert rules, command
         assert max(rules) <= width, command
     assert len(EVERY) >= 14  # a new command with a table belongs into the list above
+
+
+@pytest.mark.parametrize("width", [*WIDTHS, PIPE])
+def test_rows_of_tail(width: int, log: str, snapshot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come one by one, and stand below one another all the same."""
+
+    def show(console: Terminal) -> None:
+        for row in open_store(log).search()[::-1]:
+            console.print(audit._tail_line(console, row), soft_wrap=True)
+
+    text = printed(width, show, monkeypatch)
+    assert width == PIPE or max(map(cell_len, text.splitlines())) <= width
+    assert text == snapshot
 
 
 TEXTS = st.text(st.sampled_from("abcdé 語ﬀ\n\t"), max_size=30)

@@ -78,9 +78,9 @@ def _run(console: Console, audit: str | None, max_tokens: int, backend: str) -> 
     costs = []
     for title, prompt in (("A harmful prompt", HARMFUL), ("An ordinary prompt", HARMLESS)):
         _headline(console, title)
-        console.print(Text("user       ", style="bold") + _plain(prompt))
+        console.print(Text.assemble(("user       ", "bold"), _plain(prompt)))
         unguarded = plain.blocking.generate([Message("user", prompt)], options)
-        console.print(Text("unguarded  ", style="bold yellow") + _plain(unguarded.text))
+        console.print(Text.assemble(("unguarded  ", "bold yellow"), _plain(unguarded.text)))
         costs.append((unguarded, _guarded(console, guarded, prompt, options)))
     _agent(console, url)
     _headline(console, "What it cost")
@@ -157,8 +157,8 @@ def _line(decision: Decision, how: str) -> Text:
     else:
         why = decision.reason
     rejected = how == "rejected"
-    head = Text(f"  {'✗' if rejected else '✓'} {how}, {why}: ", style="red" if rejected else "green")
-    return head + _plain(decision.candidate.text, "red strike" if rejected else "")
+    head = (f"  {'✗' if rejected else '✓'} {how}, {why}: ", "red" if rejected else "green")
+    return Text.assemble(head, _plain(decision.candidate.text, "red strike" if rejected else ""))
 
 
 def _agent(console: Console, url: str) -> None:
@@ -171,11 +171,11 @@ def _agent(console: Console, url: str) -> None:
         call = f"{name}({', '.join(repr(value) for value in args.values())})"
         match checked.action:
             case "allow":
-                console.print(Text("  ✓ the tool runs        ", style="green") + Text(call))
+                console.print(Text.assemble(("  ✓ the tool runs        ", "green"), Text(call)))
             case "ask":
-                console.print(Text("  ? a person is asked    ", style="yellow") + Text(call, style="yellow"))
+                console.print(Text.assemble(("  ? a person is asked    ", "yellow"), Text(call, style="yellow")))
             case "reject":
-                console.print(Text("  ✗ the tool never runs  ", style="red") + Text(call, style="red strike"))
+                console.print(Text.assemble(("  ✗ the tool never runs  ", "red"), Text(call, style="red strike")))
         if checked.reason:
             console.print(f"      {checked.reason}", style="dim")
 

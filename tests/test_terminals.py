@@ -24,13 +24,15 @@ from test_cli_output import EVERY, House
 from typer.testing import CliRunner
 
 from stars_guard.audit import open_store
+from stars_guard.calibration.probe_report import Forecast, Position, Report, Saving
 from stars_guard.calibration.thresholds import Prediction, SegmentRewards
 from stars_guard.calling import portal
-from stars_guard.cli import audit, calibrate, demo, doctor
+from stars_guard.cli import audit, calibrate, demo, doctor, probe
 from stars_guard.cli._console import Terminal
 from stars_guard.cli._quiet import libraries_kept_quiet
 from stars_guard.cli._tables import Column, fitting, show_table
 from stars_guard.cli.app import app
+from stars_guard.engines.probes import Card
 
 WIDTHS = (80, 100, 140)
 PIPE = 0
@@ -135,6 +137,24 @@ def seen(index: int) -> Any:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_what_calibrate_sees(width: int, snapshot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     text = printed(width, lambda console: calibrate._show_rows(console, [seen(0), seen(1)]), monkeypatch)
+    readable(text, width)
+    assert text == snapshot
+
+
+@pytest.mark.parametrize("width", [*WIDTHS, PIPE])
+def test_what_a_probe_is_worth(width: int, snapshot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = {"prompts": 120, "texts": 4800, "held_out_prompts": 30}
+    teacher = {"judge": "harmlessness", "rejects_at": "below 0.4"}
+    card = Card(model="embedded", model_sha256="0" * 64, width=8, notes=notes, teacher=teacher)
+    found = Report(
+        positions=(
+            Position(segments=None, texts=1200, rejected=0.31, spearman=0.71, auc=0.88, bias=-0.02),
+            Position(segments=0, texts=30, rejected=0.0, spearman=None, auc=None, bias=0.4),
+        ),
+        savings=(Saving(miss=0.01, saved=0.42, side="above", limit=1.234),),
+        forecasts=(Forecast(segments=2, answers=30, probe=0.5, teacher=None),),
+    )
+    text = printed(width, lambda console: probe._show(console, found, card, 16), monkeypatch)
     readable(text, width)
     assert text == snapshot
 

@@ -93,6 +93,9 @@ EVERY: dict[str, Callable[[House], str]] = {
 SILENT = {
     "demo": "prints its own prompts, and what the model writes: see below",
     "policy list": "prints the same for everybody",
+    "probe train": "loads a real model; its errors are those of calibrate",
+    "probe show": "prints numbers, and needs a probe",
+    "probe install": "needs a model's checkpoint and a probe",
     "policy schema": "prints the same for everybody",
     "audit report": "writes a page",
     "audit ui": "serves a page",

@@ -26,6 +26,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from stars_guard.audit import AuditStore, CallRecord, blamed, open_store
 from stars_guard.audit.writing import Writing
 from stars_guard.calling import metrics
+from stars_guard.core.events import Approval
 from stars_guard.core.segments import Passage
 from stars_guard.errors import AuditError
 from stars_guard.guard import CallOptions, Guard
@@ -136,6 +137,39 @@ def test_checks_and_failed_and_cancelled_calls_are_counted(reading: Reading) -> 
     }
     assert reading.sums("stars_guard.rejections", "stars_guard.stage", metrics.JUDGE) == {("tool_call", "secret"): 1}
     assert ("tool_call",) not in reading.sums("stars_guard.call.first_text", "stars_guard.stage")
+
+
+AGENT = {
+    "apiVersion": "stars-guard/v1",
+    "name": "agent",
+    "rails": {
+        "tool_call": {
+            "rules": [
+                {"name": "never", "tools": ["delete_*"], "action": "reject"},
+                {"name": "mail", "tools": ["send_*"], "action": "ask"},
+            ]
+        }
+    },
+}
+
+
+def decide(ours: Guard) -> None:
+    ours.blocking.check_call("read_file", {"path": "x"})
+    ours.blocking.check_call("delete_file", {"path": "x"})
+    ours.blocking.check_call("send_mail", {"to": "x"})
+    ours.blocking.check_call("send_mail", {"to": "x"}, approval=Approval(outcome="approved", seconds=2.5))
+    ours.blocking.check_call("send_mail", {"to": "x"}, approval=Approval(outcome="rejected", seconds=4.0))
+
+
+def test_what_rules_and_people_decide_is_counted(reading: Reading) -> None:
+    ours = Guard(AGENT, audit="memory://")
+    decide(ours)
+    decided = reading.sums("stars_guard.tool_calls", metrics.RULE, metrics.ACTION)
+    assert decided == {("default", "allow"): 1, ("never", "reject"): 1, ("mail", "ask"): 3}
+    assert reading.sums("stars_guard.approvals", metrics.OUTCOME) == {("approved",): 1, ("rejected",): 1}
+    (waited,) = reading.points()["stars_guard.approval.duration"]
+    assert (waited.count, waited.sum) == (2, 6.5)
+    assert reading.sums("stars_guard.rejections", metrics.CAUSE, metrics.RULE) == {("rule", "never"): 1}
 
 
 def test_a_judge_that_keeps_failing_is_seen_to_be_left_alone(reading: Reading) -> None:
@@ -271,6 +305,7 @@ def test_dashboard_and_alerts_ask_for_what_prometheus_has(monkeypatch: pytest.Mo
         audit=f"jsonl://{tmp_path}/log.jsonl",
     )
     ours.blocking.generate(USER)
+    decide(Guard(AGENT, audit="memory://"))
     samples = [sample for family in registry.collect() for sample in family.samples]
     names = {sample.name for sample in samples}
     labels = {label for sample in samples for label in sample.labels}

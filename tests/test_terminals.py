@@ -24,13 +24,15 @@ from test_cli_output import EVERY, House
 from typer.testing import CliRunner
 
 from stars_guard.audit import open_store
+from stars_guard.calibration.probe_report import Forecast, Position, Report, Saving
 from stars_guard.calibration.thresholds import Prediction, SegmentRewards
 from stars_guard.calling import portal
-from stars_guard.cli import calibrate, doctor
+from stars_guard.cli import audit, calibrate, demo, doctor, probe
 from stars_guard.cli._console import Terminal
 from stars_guard.cli._quiet import libraries_kept_quiet
 from stars_guard.cli._tables import Column, fitting, show_table
 from stars_guard.cli.app import app
+from stars_guard.engines.probes import Card
 
 WIDTHS = (80, 100, 140)
 PIPE = 0
@@ -139,6 +141,24 @@ def test_what_calibrate_sees(width: int, snapshot: Any, monkeypatch: pytest.Monk
     assert text == snapshot
 
 
+@pytest.mark.parametrize("width", [*WIDTHS, PIPE])
+def test_what_a_probe_is_worth(width: int, snapshot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = {"prompts": 120, "texts": 4800, "held_out_prompts": 30}
+    teacher = {"judge": "harmlessness", "rejects_at": "below 0.4"}
+    card = Card(model="embedded", model_sha256="0" * 64, width=8, notes=notes, teacher=teacher)
+    found = Report(
+        positions=(
+            Position(segments=None, texts=1200, rejected=0.31, spearman=0.71, auc=0.88, bias=-0.02),
+            Position(segments=0, texts=30, rejected=0.0, spearman=None, auc=None, bias=0.4),
+        ),
+        savings=(Saving(miss=0.01, saved=0.42, side="above", limit=1.234),),
+        forecasts=(Forecast(segments=2, answers=30, probe=0.5, teacher=None),),
+    )
+    text = printed(width, lambda console: probe._show(console, found, card, 16), monkeypatch)
+    readable(text, width)
+    assert text == snapshot
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_no_command_prints_a_line_wider_than_the_terminal_in_its_tables(width: int, tmp_path: Path) -> None:
     """What is printed outside of tables is not cut, and the terminal itself goes on in the next line."""
@@ -155,6 +175,19 @@ def test_no_command_prints_a_line_wider_than_the_terminal_in_its_tables(width: i
         assert rules, command
         assert max(rules) <= width, command
     assert len(EVERY) >= 14  # a new command with a table belongs into the list above
+
+
+@pytest.mark.parametrize("width", [*WIDTHS, PIPE])
+def test_rows_of_tail(width: int, log: str, snapshot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come one by one, and stand below one another all the same."""
+
+    def show(console: Terminal) -> None:
+        for row in open_store(log).search()[::-1]:
+            console.print(audit._tail_line(console, row), soft_wrap=True)
+
+    text = printed(width, show, monkeypatch)
+    assert width == PIPE or max(map(cell_len, text.splitlines())) <= width
+    assert text == snapshot
 
 
 TEXTS = st.text(st.sampled_from("abcdé 語ﬀ\n\t"), max_size=30)
@@ -251,6 +284,16 @@ def test_a_real_terminal(log: str) -> None:
     text = plain(out.decode()).replace("\r", "")
     readable(text, 80)
     assert "Tell me" in text
+
+
+def test_the_demo_shows_what_becomes_of_an_agents_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a model, because the calls are scripted. The policy and its judges are real."""
+    text = printed(80, lambda console: demo._agent(console, "memory://"), monkeypatch)
+    assert all(cell_len(line) <= 80 for line in text.splitlines())
+    outcomes = [line.split("  ")[1].strip() for line in text.splitlines() if line.startswith(("  ✓", "  ✗", "  ?"))]
+    assert outcomes == ["✓ the tool runs", "✗ the tool never runs", "? a person is asked"]
+    assert "vetoed by commands" in text
+    assert "mail-leaves-the-house" in text
 
 
 def test_what_libraries_print_is_kept_back_and_shown_if_something_fails(capfd: pytest.CaptureFixture[str]) -> None:

@@ -23,12 +23,17 @@ from stars_guard.scorers.cascade import Cascade
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-__all__ = ["CAUSE", "FATE", "JUDGE", "MOST", "OTHER", "STORE", "VERDICT", "count", "watch"]
+__all__ = ["ACTION", "CAUSE", "FATE", "JUDGE", "MOST", "OTHER", "OUTCOME", "RULE", "STORE", "VERDICT", "count", "watch"]
 
 VERDICT = "stars_guard.verdict"
 JUDGE = "stars_guard.judge"
 CAUSE = "stars_guard.cause"
-"""Why a judge caused a rejection: ``veto``, ``reward`` (it was too low) or ``failure``."""
+"""Why something was rejected: a judge's ``veto`` or ``failure``, a ``reward`` that was too low, or a ``rule``."""
+RULE = "stars_guard.rule"
+"""The rule or budget that decided about a tool call; ``default`` or ``arguments`` where none did."""
+ACTION = "stars_guard.action"
+OUTCOME = "stars_guard.outcome"
+"""What a person said about a tool call, or why nobody did."""
 FATE = "stars_guard.fate"
 """What became of tokens: ``kept``, ``rejected``, ``surplus`` or ``overrun``. They add up to what was generated."""
 STORE = "stars_guard.audit.store"
@@ -110,6 +115,13 @@ class _Instruments:
         self._judge_failures = meter.create_counter(
             "stars_guard.judge.failures", "{failure}", "texts that a judge should have scored, and failed"
         )
+        self._tool_calls = meter.create_counter(
+            "stars_guard.tool_calls", "{call}", "tool calls that rules decided about"
+        )
+        self._approvals = meter.create_counter(
+            "stars_guard.approvals", "{call}", "tool calls that a person was asked about"
+        )
+        self._approval_duration = seconds("stars_guard.approval.duration", "until a person had answered")
         gauge, counter = meter.create_observable_gauge, meter.create_observable_counter
         gauge(
             "stars_guard.judge.left_alone",
@@ -137,12 +149,25 @@ class _Instruments:
             self._candidates.add(number, self._labels.of({**where, VERDICT: verdict}))
         for (judge, cause), number in Counter(_causes(record, attempts)).items():
             self._rejections.add(number, self._labels.of({**where, JUDGE: judge, CAUSE: cause}))
+        self._count_rules(record, where)
         judged: list[Attempt | Review] = [*attempts, *([record.review] if record.review else [])]
         for score in (score for one in judged for score in one.scores):
             labels = self._labels.of({**where, JUDGE: score.judge})
             self._judge_duration.record(score.seconds, labels)
             if score.error is not None:
                 self._judge_failures.add(1, {**labels, **self._labels.of({ERROR_TYPE: score.error})})
+
+    def _count_rules(self, record: CallRecord, where: Mapping[str, str]) -> None:
+        """What rules and people decided about a tool call."""
+        policy = {POLICY: record.policy}
+        if (ruling := record.ruling) is not None:
+            rule = {RULE: ruling.rule or ruling.because}
+            self._tool_calls.add(1, self._labels.of({**policy, **rule, ACTION: ruling.action}))
+            if ruling.action == "reject":
+                self._rejections.add(1, self._labels.of({**where, **rule, CAUSE: "rule"}))
+        if (approval := record.approval) is not None:
+            self._approvals.add(1, self._labels.of({**policy, OUTCOME: approval.outcome}))
+            self._approval_duration.record(approval.seconds, self._labels.of(policy))
 
     def _breakers(self, options: CallbackOptions) -> Iterator[Observation]:
         from opentelemetry.metrics import Observation

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from stars_guard.audit import MemoryStore
 from stars_guard.calibration.probe_fit import fit_probe
@@ -19,6 +18,7 @@ from stars_guard.calibration.probe_samples import Sample, Watching, is_held_out
 from stars_guard.calling import portal
 from stars_guard.calling.judge_loading import load_cascade
 from stars_guard.cli._concurrently import concurrently
+from stars_guard.cli._tables import Column, show_table
 from stars_guard.cli.run import Job, read_jobs
 from stars_guard.core.directions import Directions
 from stars_guard.engines.checkpoints import directory_of, fingerprint
@@ -216,23 +216,31 @@ def _show(console: Console, found: Report, card: Card, segment: int) -> None:
         f"{notes['prompts']} prompts and {notes['texts']} texts learnt from, {notes['held_out_prompts']} prompts held "
         f"out; the teacher {card.teacher['judge']} rejects at {card.teacher['rejects_at']}"
     )
-    table = Table("tokens", "texts", "rejected", "Spearman", "AUC", "bias", title="probe against its teacher")
+    rows = []
     for one in found.positions:
         name = "all" if one.segments is None else f"up to {one.segments * segment}" if one.segments else "prompt"
         numbers = (f"{one.rejected:.0%}", _number(one.spearman), _number(one.auc), f"{one.bias:+.2f}")
-        table.add_row(name, str(one.texts), *numbers)
-    console.print(table)
+        rows.append([name, str(one.texts), *numbers])
+    names = ("tokens", "texts", "rejected", "Spearman", "AUC", "bias")
+    show_table(console, _columns(*names), rows, title="The probe against its teacher")
     if found.savings:
-        table = Table("missed", "saved", "passes", title="the teacher's work saved, at what share missed")
-        for saving in found.savings:
-            table.add_row(f"{saving.miss:.0%}", f"{saving.saved:.0%}", f"{saving.side} {saving.limit:.3f}")
-        console.print(table)
+        rows = [
+            [f"{saving.miss:.0%}", f"{saving.saved:.0%}", f"{saving.side} {saving.limit:.3f}"]
+            for saving in found.savings
+        ]
+        title = "The teacher's work saved, at what share missed"
+        show_table(console, _columns("missed", "saved", "passes"), rows, title=title)
     if found.forecasts:
-        table = Table("tokens", "answers", "probe", "teacher", title="forecast of the whole answer, Spearman")
+        rows = []
         for one_of in found.forecasts:
             name = f"up to {one_of.segments * segment}" if one_of.segments else "prompt"
-            table.add_row(name, str(one_of.answers), _number(one_of.probe), _number(one_of.teacher))
-        console.print(table)
+            rows.append([name, str(one_of.answers), _number(one_of.probe), _number(one_of.teacher)])
+        title = "Forecast of the whole answer, Spearman"
+        show_table(console, _columns("tokens", "answers", "probe", "teacher"), rows, title=title)
+
+
+def _columns(name: str, *others: str) -> tuple[Column, ...]:
+    return (Column(name), *(Column(other, right=True) for other in others))
 
 
 def _picture(path: Path, found: Report, segment: int) -> None:

@@ -10,12 +10,10 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
 
-import tree_sitter
-import tree_sitter_bash
 from tree_sitter import Node
 
+from stars_guard.parsing._grammar import parsed
 from stars_guard.parsing._shell_output import output_of
 from stars_guard.parsing.shell_commands import Command, Redirect, Scope, Script, Unparsable
 from stars_guard.parsing.shell_words import UNKNOWN, Word, Words, holds_reserved, text_of
@@ -26,16 +24,9 @@ _DEEPEST = 40
 _LONGEST = 50_000
 _MOST_COMMANDS = 2_000
 
-_LANGUAGE = tree_sitter.Language(tree_sitter_bash.language())
-
 _STATEMENTS = frozenset({"command", "declaration_command", "unset_command", "test_command"})
 _LOOPS = frozenset({"for_statement", "c_style_for_statement", "while_statement"})
 _BRANCHES = frozenset({"if_statement", "case_statement"})
-
-
-@lru_cache(1)
-def _parser() -> tree_sitter.Parser:
-    return tree_sitter.Parser(_LANGUAGE)
 
 
 def read_script(text: str, scope: Scope | None = None) -> Script:
@@ -46,7 +37,7 @@ def read_script(text: str, scope: Scope | None = None) -> Script:
     """
     if len(text) > _LONGEST or holds_reserved(text) or "\0" in text:
         raise Unparsable("too long, or with characters that no command has")
-    tree = _parser().parse(text.encode())
+    tree = parsed(text.encode())
     if tree.root_node.has_error:
         raise Unparsable("not a script that can be parsed")
     reader = _Reader(scope or Scope())
@@ -247,7 +238,7 @@ class _Reader:
         if len(parts) % 2 == 0:
             raise Unparsable("a here-document that cannot be parsed")
         for script in parts[1::2]:
-            root = _parser().parse(script.encode()).root_node
+            root = parsed(script.encode()).root_node
             if root.has_error:
                 raise Unparsable("a here-document that cannot be parsed")
             self.walk(root, depth + 1)

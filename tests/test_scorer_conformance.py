@@ -27,6 +27,9 @@ from stars_guard.scorers.patterns import Pattern, PatternScorer
 from stars_guard.scorers.pii import KINDS, PiiScorer
 from stars_guard.scorers.python import load_python
 from stars_guard.scorers.sequence_classifier import SequenceClassifierOptions
+from stars_guard.scorers.shell import ShellOptions
+from stars_guard.scorers.sql import SqlOptions
+from stars_guard.scorers.urls import UrlsOptions
 from stars_guard.testing import FunctionScorer, ScorerTests
 
 
@@ -59,6 +62,21 @@ class TestPaths(ScorerTests):
 
     async def make(self) -> Scorer:
         return PathScorer(["/srv/app"])
+
+
+class TestShell(ScorerTests):
+    async def make(self) -> Scorer:
+        return await ShellOptions(type="shell", name="shell").load()
+
+
+class TestSql(ScorerTests):
+    async def make(self) -> Scorer:
+        return await SqlOptions(type="sql", name="sql").load()
+
+
+class TestUrls(ScorerTests):
+    async def make(self) -> Scorer:
+        return await UrlsOptions(type="urls", name="urls").load()
 
 
 class TestFunction(ScorerTests):

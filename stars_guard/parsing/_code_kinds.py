@@ -87,6 +87,8 @@ def _module(case: Case, module: str) -> Finding:
     words = case.command.words
     index = next((i for i, word in enumerate(words) if word.text == module or word.text == f"-m{module}"), len(words))
     rest = words[index + 1 :]
+    if module in ("timeit", "trace", "cProfile", "profile") and rest:
+        return worst([_code(case, word.text, "python") for word in rest])
     if module in ("http.server", "SimpleHTTPServer"):
         return _serves(case, [word.text for word in rest])
     if module == "pip" or module in _MODULES_OF_PACKAGES:

@@ -69,8 +69,10 @@ def _inner(case: Case) -> tuple[Word, ...]:
 
 def wrapper(case: Case) -> Finding:
     """``nohup``, ``timeout`` and the like: what counts is the program behind it."""
-    if case.name == "flock" and case.given.has("-c", "--command"):
-        return worst([case.verdicts.nested(word.text) for word in case.given.of("-c", "--command")])
+    texts = [word.text for word in case.command.words]
+    if case.name in ("flock", "script") and (flag := next((one for one in ("-c", "--command") if one in texts), "")):
+        script = texts[texts.index(flag) + 1 :]
+        return case.verdicts.nested(script[0]) if script else FINE
     if case.name == "command" and case.command.words[1:] and case.command.words[1].text in ("-v", "-V"):
         return FINE
     if case.name == "time" and not _inner(case):

@@ -1,12 +1,16 @@
-"""The simple commands of a shell script."""
+"""The simple commands of a shell script, and what the script has set."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from tree_sitter import Node
 
 from stars_guard.parsing.shell_words import Word
 
-__all__ = ["Command", "Redirect"]
+__all__ = ["Command", "Redirect", "Scope", "Script", "Unparsable"]
+
+_KNOWN = {"HOME": "~", "PWD": ".", "IFS": " ", "TMPDIR": "/tmp", "OSTYPE": "linux-gnu", "SHELL": "/bin/bash"}  # noqa: S108
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +56,33 @@ class Command:
     def program(self) -> str:
         """The first word, or nothing."""
         return self.words[0].text if self.words else ""
+
+
+class Unparsable(Exception):
+    """The text is no script that can be read. The message holds none of it."""
+
+
+@dataclass(slots=True)
+class Scope:
+    """What the script has set so far."""
+
+    variables: dict[str, str] = field(default_factory=lambda: dict(_KNOWN))
+    functions: dict[str, Node] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    folder: str = ""
+
+    def copy(self) -> Scope:
+        return Scope(dict(self.variables), self.functions, self.aliases, self.folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What a text would run.
+
+    Attributes:
+        commands: in the order of the text.
+        scope: what is set at the end.
+    """
+
+    commands: tuple[Command, ...]
+    scope: Scope

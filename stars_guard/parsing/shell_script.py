@@ -6,66 +6,27 @@ and here-documents too) and functions. Branches count as taken. A variable that 
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import replace
 
-import tree_sitter
-import tree_sitter_bash
 from tree_sitter import Node
 
+from stars_guard.parsing._grammar import parsed
 from stars_guard.parsing._shell_output import output_of
-from stars_guard.parsing.shell_commands import Command, Redirect
+from stars_guard.parsing.shell_commands import Command, Redirect, Scope, Script, Unparsable
 from stars_guard.parsing.shell_words import UNKNOWN, Word, Words, holds_reserved, text_of
 
-__all__ = ["Scope", "Script", "Unparsable", "read_script"]
+__all__ = ["read_script"]
 
 _DEEPEST = 40
 _LONGEST = 50_000
 _MOST_COMMANDS = 2_000
 
-_LANGUAGE = tree_sitter.Language(tree_sitter_bash.language())
-
 _STATEMENTS = frozenset({"command", "declaration_command", "unset_command", "test_command"})
 _LOOPS = frozenset({"for_statement", "c_style_for_statement", "while_statement"})
 _BRANCHES = frozenset({"if_statement", "case_statement"})
-_KNOWN = {"HOME": "~", "PWD": ".", "IFS": " ", "TMPDIR": "/tmp", "OSTYPE": "linux-gnu", "SHELL": "/bin/bash"}  # noqa: S108
-
-
-class Unparsable(Exception):
-    """The text is no script that can be read. The message holds none of it."""
-
-
-@dataclass(slots=True)
-class Scope:
-    """What the script has set so far."""
-
-    variables: dict[str, str] = field(default_factory=lambda: dict(_KNOWN))
-    functions: dict[str, Node] = field(default_factory=dict)
-    aliases: dict[str, str] = field(default_factory=dict)
-    folder: str = ""
-
-    def copy(self) -> Scope:
-        return Scope(dict(self.variables), self.functions, self.aliases, self.folder)
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """What a text would run.
-
-    Attributes:
-        commands: in the order of the text.
-        scope: what is set at the end.
-    """
-
-    commands: tuple[Command, ...]
-    scope: Scope
-
-
-@lru_cache(1)
-def _parser() -> tree_sitter.Parser:
-    return tree_sitter.Parser(_LANGUAGE)
 
 
 def read_script(text: str, scope: Scope | None = None) -> Script:
@@ -76,7 +37,7 @@ def read_script(text: str, scope: Scope | None = None) -> Script:
     """
     if len(text) > _LONGEST or holds_reserved(text) or "\0" in text:
         raise Unparsable("too long, or with characters that no command has")
-    tree = _parser().parse(text.encode())
+    tree = parsed(text.encode())
     if tree.root_node.has_error:
         raise Unparsable("not a script that can be parsed")
     reader = _Reader(scope or Scope())
@@ -260,10 +221,27 @@ class _Reader:
                 self._substitutions(child, depth)
                 word = self._words().one(child)
                 text = word.text if word.known else None
+        if node.type == "heredoc_redirect" and not quoted and "`" in text_of(node):
+            self._backticks(text_of(node), depth)
+            text = None
         if any(child.type == "word" and text_of(child)[:1] == "\n" for child in node.named_children):
             # a body that begins with a backslash is not seen as one by the grammar
-            text = text_of(node).partition("\n")[2].rpartition("\n")[0] if quoted else None
+            body = text_of(node).partition("\n")[2].rpartition("\n")[0]
+            if not quoted and "$" in body:
+                raise Unparsable("a here-document that cannot be parsed")
+            text = body if quoted else None
         return text, later
+
+    def _backticks(self, text: str, depth: int) -> None:
+        """Walk the commands between backticks in a here-document, which the grammar takes for text."""
+        parts = re.split(r"(?<!\\)`", text)
+        if len(parts) % 2 == 0:
+            raise Unparsable("a here-document that cannot be parsed")
+        for script in parts[1::2]:
+            root = parsed(script.encode()).root_node
+            if root.has_error:
+                raise Unparsable("a here-document that cannot be parsed")
+            self.walk(root, depth + 1)
 
     def _redirect(self, node: Node, depth: int) -> Iterator[Redirect]:
         operator = next((child.type for child in node.children if not child.is_named), ">")
@@ -286,6 +264,7 @@ class _Reader:
         found = []
         for each in nodes:
             name, *values = each.named_children
+            self._substitutions(name, depth)  # of x[$(...)]=1
             for value in values:
                 self._substitutions(value, depth)
             adds = any(child.type == "+=" for child in each.children)

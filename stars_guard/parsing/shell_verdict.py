@@ -12,9 +12,9 @@ from stars_guard.parsing._shell_output import output_of
 from stars_guard.parsing.program_kinds import KINDS
 from stars_guard.parsing.program_table import Level
 from stars_guard.parsing.shell_arguments import base_name, like, sorted_arguments
-from stars_guard.parsing.shell_commands import Command, Redirect
+from stars_guard.parsing.shell_commands import Command, Redirect, Scope, Script, Unparsable
 from stars_guard.parsing.shell_findings import FINE, Case, Finding, Settings, worst
-from stars_guard.parsing.shell_script import Scope, Script, Unparsable, read_script
+from stars_guard.parsing.shell_script import read_script
 from stars_guard.parsing.shell_words import UNKNOWN, Word
 from stars_guard.parsing.word_lists import word_list
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from stars_guard.core.segments import Passage
 from stars_guard.parsing.call_arguments import Argument, arguments_of
 from stars_guard.parsing.code_calls import strings_in
 from stars_guard.parsing.paths import Roots, looks_like_path, path_tokens
+from stars_guard.parsing.program_table import program_table
 from stars_guard.parsing.shell_paths import NamedFile, files_of
 from stars_guard.parsing.word_lists import word_list
 from stars_guard.scorers._newest import Search
@@ -114,6 +116,7 @@ class PathsOptions(JudgeOptions):
             yield "base", "another folder than the parent's"
 
     async def load(self) -> Scorer:
+        await asyncio.to_thread(program_table)  # it is a file
         return PathScorer(self.roots, options=self)
 
 

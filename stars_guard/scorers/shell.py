@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -62,6 +63,10 @@ class ShellOptions(JudgeOptions):
         )
 
     async def load(self) -> Scorer:
+        # the table of programs is a file
+        return await asyncio.to_thread(self._scorer)
+
+    def _scorer(self) -> ShellScorer:
         settings = Settings(
             allow=self.allow,
             ask=self.ask,

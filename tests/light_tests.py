@@ -15,11 +15,12 @@ import pytest
 __all__ = ["is_light", "needs_extra"]
 
 TESTS = Path(__file__).parent
+FOLDERS = (TESTS, TESTS / "security")
 
 # These import what they need where they need it.
 HEAVY = {
     *("benchmarks", "test_backends", "test_chat_stars_fields", "test_docs", "test_embedded"),
-    *("test_langchain_endings", "test_third_party"),
+    *("test_langchain_endings", "test_third_party", "test_audit_requests", "test_personal_data"),
     *("test_vllm", "test_vllm_guard_model", "test_vllm_unloading"),
 }
 
@@ -57,8 +58,8 @@ def is_light(name: str) -> bool:
     """Whether a module can be imported here: one of the tests' own, or a package."""
     if name in HEAVY:
         return False
-    path = TESTS / f"{name}.py"
-    if not path.exists():
+    path = next((path for folder in FOLDERS if (path := folder / f"{name}.py").exists()), None)
+    if path is None:
         return importlib.util.find_spec(name) is not None
     imported = set()
     for statement in ast.parse(path.read_text(encoding="utf-8")).body:

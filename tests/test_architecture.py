@@ -96,6 +96,30 @@ def test_imports_are_light(package: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_model_and_a_chain_need_no_agents() -> None:
+    """Neither LangChain's agents nor LangGraph, which come with the extra ``agents``; the middleware names it."""
+    code = """
+import sys
+class Without:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("langchain", "langgraph"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Without())
+import langchain_stars
+from langchain_core.messages import AIMessage
+from stars_guard.errors import MissingExtra
+guarded = langchain_stars.guard_runnable(lambda said: AIMessage(f"you said {said}"), "monitor", audit="memory://")
+print(guarded.invoke("hi").text, langchain_stars.ChatStars().policy)
+try:
+    langchain_stars.StarsGuardMiddleware
+except MissingExtra as exc:
+    print(exc)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[0] == "you said hi default"
+    assert "stars-guard[agents]" in done.stdout
+
+
 def test_exported_names_exist() -> None:
     for package in (stars_guard, langchain_stars):
         for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):

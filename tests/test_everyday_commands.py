@@ -217,3 +217,16 @@ def test_the_readme_begins_with_how_to_get_it_and_needs_no_checkout() -> None:
     for block in re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE):
         assert "policies/" not in block  # which is here, and nowhere else
         assert ".yaml" not in block
+
+
+def test_a_call_is_shown_by_its_id_alone() -> None:
+    """In the log of the default policy, whole or by its beginning; a policy's name stays one."""
+    write(default_url())
+    ids = [record.call_id for record in open_store(default_url()).read()]
+    for call in ids:
+        for said in ((call,), (call[:12],), ("default", "--id", call), ("--id", call)):
+            done = run("audit", "show", *said, "--json")
+            assert (done.exit_code, json.loads(done.stdout)["call_id"]) == (0, call)
+    assert json.loads(run("audit", "show", "default", "--json").stdout)["call_id"] == ids[-1]
+    assert "no records fit the id" in run("audit", "show", "0" * 12).output
+    assert "no policy named" in run("audit", "show", "strct").output

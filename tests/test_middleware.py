@@ -474,3 +474,8 @@ def test_a_call_cannot_choose_another_policy_than_the_middleware_has() -> None:
     with pytest.raises(InputError, match="may not be chosen by a call"):
         graph.invoke({"messages": [HumanMessage("hi")]})
     assert seen[0].policies == []
+
+
+def test_an_unknown_keyword_is_an_error_with_the_nearest_name() -> None:
+    with pytest.raises(InputError, match="did you mean 'allow_python'"):
+        StarsGuardMiddleware("strict", allow_phyton=True)

@@ -300,3 +300,19 @@ def test_pieces_are_the_text_and_only_the_last_is_called_last(bits: list[str], s
     assert [is_last for _, is_last in pieces] == [False] * (len(pieces) - 1) + [True] * bool(pieces)
     assert all(len(text) >= size for text, is_last in pieces if not is_last)
     assert all(text for text, _ in pieces)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"on_reject": "rais"}, "did you mean 'raise'"),
+        ({"on_reject": None}, "on_reject is None"),
+        ({"attempt": 3}, "did you mean 'attempts'"),
+        ({"allow_pyhton": True}, "did you mean 'allow_python'"),
+        ({"attempts": "3"}, "attempts is not a whole number"),
+        ({"attempts": True}, "attempts is not a whole number"),
+    ],
+)
+def test_what_nobody_knows_is_an_error_with_the_nearest_name(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        guard_runnable(str, policy(), **given)

@@ -11,7 +11,7 @@ What `__all__` names is public; modules with an underscore are ours and may chan
 - `_regeneration`, `_stream_pieces`, `_tool_results`: whole answers, streams and tool results of others, judged.
 - `_tool_door`, `_tool_failures`: what a tool is called with, and what leaves it when it fails.
 - `_model_door`, `_answer_failures`: what an agent's model is asked, and what leaves a model or chain when it fails.
-  `_error_texts` reads errors.
+  `_error_texts` reads errors. `_graphs`: what of LangGraph a model may meet.
 - `_hidden_runs` (with `_silent_handlers`, `_judged_cache`, `_quiet_models`) and `_hidden_tool_run`: what streams,
   traces, callbacks and caches do not see. `_shown_answers`, `_released_answer`, `_run_tracking`, `_decision_events`,
   `_settled_text`: what they see.

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand
-
 from langchain_stars._error_texts import texts_of_error, withheld_error
+from langchain_stars._graphs import GraphBubbleUp, GraphInterrupt, ParentCommand
 from langchain_stars._hidden_runs import current_run_id
 from langchain_stars._reading import Reading, read
 from langchain_stars._waiting import Waiting

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from langgraph.errors import GraphInterrupt
-from langgraph.types import Interrupt
-
+from langchain_stars._graphs import GraphInterrupt, Interrupt
 from stars_guard.errors import Refused
 
 __all__ = ["texts_of_error", "withheld_error"]

@@ -22,9 +22,9 @@ from urllib.parse import unquote
 
 from langchain_core.messages import BaseMessage
 from langchain_core.prompt_values import ChatPromptValue, StringPromptValue
-from langgraph.types import Send
 from pydantic import BaseModel, SecretBytes, SecretStr
 
+from langchain_stars._graphs import Send
 from stars_guard.errors import InputError
 
 __all__ = [

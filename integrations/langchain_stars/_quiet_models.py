@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from langchain.agents.middleware.types import ModelRequest
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.runnables import Runnable
 from pydantic import BaseModel
@@ -18,6 +17,9 @@ from pydantic import BaseModel
 from langchain_stars._hidden_runs import quiet_runtime
 from langchain_stars._judged_cache import keep_out_of_cache
 from langchain_stars._run_tracking import RunTracking
+
+if TYPE_CHECKING:  # a chain needs no agent
+    from langchain.agents.middleware.types import ModelRequest
 
 __all__ = ["QuietModels", "quiet_models"]
 
@@ -73,6 +75,8 @@ class QuietModels:
 
         So is every request that is made from it, with whichever model.
         """
+        from langchain.agents.middleware.types import ModelRequest
+
         quiet = self
 
         class QuietRequest(ModelRequest[Any]):

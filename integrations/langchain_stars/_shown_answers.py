@@ -11,9 +11,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from langchain.agents.middleware.types import ModelResponse
 from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
@@ -21,10 +20,14 @@ from langchain_core.runnables import RunnableConfig
 
 from langchain_stars._block_keys import is_usual, without_numbers
 from langchain_stars._hidden_runs import surrounding_callbacks
-from langchain_stars._model_answers import Answer
 from langchain_stars._plain import fields_of
 from langchain_stars._silent_handlers import Silent
 from stars_guard.core.nesting import read_json
+
+if TYPE_CHECKING:  # a model needs no agent
+    from langchain.agents.middleware.types import ModelResponse
+
+    from langchain_stars._model_answers import Answer
 
 __all__ = ["ShownAnswers"]
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand
-
 from langchain_stars._error_texts import texts_of_error, withheld_error
+from langchain_stars._graphs import GraphBubbleUp, GraphInterrupt, ParentCommand
 from stars_guard.calling.checks import Checked
 
 __all__ = ["judged_failure"]

@@ -34,6 +34,7 @@ from langchain_stars._final_answer import judged_end
 from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
 from langchain_stars._hidden_runs import current_run_id
 from langchain_stars._hidden_tool_run import tool_run, withholds_results
+from langchain_stars._keywords import check_keywords
 from langchain_stars._model_answers import Answer, answer_or_failure, reading_of_answer
 from langchain_stars._model_door import ModelDoor, RejectedBeforeModel
 from langchain_stars._plain import Unreadable
@@ -74,6 +75,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
         name: tells it from another one in the same agent; the default is the class's name.
 
     Raises:
+        InputError: a keyword is not known.
         PolicyError: the policy cannot be used.
     """
 
@@ -88,8 +90,10 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
         audit: str | AuditStore | None = None,
         allow_python: bool = False,
         name: str | None = None,
+        **unknown: Any,
     ) -> None:
         super().__init__()
+        check_keywords(unknown, ("policy", "model", "audit", "allow_python", "name"), type(self).__name__)
         self._name = name
         self._recipe = GuardRecipe(policy=policy, audit=audit, allow_python=allow_python)
         self._model = model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, closing
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, BaseMessage
@@ -15,6 +15,7 @@ from langchain_stars._answer_failures import AnswerFailures
 from langchain_stars._call_decisions import rejected_alone
 from langchain_stars._conversation import message_of_refusal, messages_of
 from langchain_stars._guards import GuardRecipe, OpenGuards, OpensGuards, PolicySource
+from langchain_stars._keywords import check_keywords
 from langchain_stars._quiet_models import quiet_models
 from langchain_stars._reading import Reading, calls_of, read, text_of
 from langchain_stars._regeneration import regenerate_until_kept
@@ -23,6 +24,7 @@ from langchain_stars._waiting import AWAITING, BLOCKING, Waiting, iterate, run
 from stars_guard.audit import AuditStore
 from stars_guard.backends.supplied import SuppliedBackend
 from stars_guard.calling.checks import Checked
+from stars_guard.core.arguments import chosen, whole_number
 from stars_guard.core.events import Drawing, Finished, Released
 from stars_guard.errors import InputError, Refused
 from stars_guard.guard import CallOptions, Guard
@@ -31,6 +33,8 @@ __all__ = ["GuardedRunnable", "guard_runnable"]
 
 OnReject = Literal["refuse", "raise"]
 Text = Callable[[Any], str]
+
+_KEYWORDS = ("policy", "on_reject", "attempts", "text", "audit", "allow_python")
 
 
 def guard_runnable(
@@ -42,6 +46,7 @@ def guard_runnable(
     text: Text | None = None,
     audit: str | AuditStore | None = None,
     allow_python: bool = False,
+    **unknown: Any,
 ) -> GuardedRunnable:
     """The same runnable under a policy, for chains whose model is not ours.
 
@@ -62,11 +67,13 @@ def guard_runnable(
         allow_python: whether the policy's judges may name Python code to run.
 
     Raises:
-        InputError: ``attempts`` is less than 1, or nothing can be made of ``runnable``.
+        InputError: ``attempts`` is less than 1, ``on_reject`` is another word, a keyword is not known, or nothing can
+            be made of ``runnable``.
         PolicyError: the policy cannot be used.
     """
-    if attempts < 1:
-        raise InputError(f"attempts is {attempts}", hint="use 1 or more")
+    check_keywords(unknown, _KEYWORDS, "guard_runnable")
+    chosen("on_reject", on_reject, get_args(OnReject))
+    whole_number("attempts", attempts, 1, 1024)
     try:
         coerced: Runnable[Any, Any] = coerce_to_runnable(runnable)
     except TypeError as exc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -116,6 +117,11 @@ def list_calls(
             writer.writerows([visible(harmless(_joined(getattr(row, name)))) for name in names] for row in rows)
         case "table":
             show_table(console, _CALLS, [_cells(row) for row in rows], more="--json")
+
+
+def is_id(given: str) -> bool:
+    """Whether it is the id of a call or a run, or the start of a call's id, and neither a policy nor a file."""
+    return re.fullmatch("[0-9a-f-]{3,36}", given) is not None and not Path(given).exists()
 
 
 def show_record(console: Console, store: AuditStore, call_id: str | None, *, as_json: bool = False) -> None:

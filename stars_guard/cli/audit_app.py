@@ -70,9 +70,11 @@ def audit_show(
     call: Annotated[str | None, typer.Option("--id", help="a call or run id; default: newest")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one call: every segment, every candidate, every decision."""
-    from stars_guard.cli.audit import opened, show_record
+    """Show one call: every segment, candidate and decision. An id alone is one in the log of the default policy."""
+    from stars_guard.cli.audit import is_id, opened, show_record
 
+    if where is not None and call is None and is_id(where):
+        where, call = None, where
     with opened(where) as store:
         show_record(Terminal(), store, call, as_json=as_json)
 

@@ -337,7 +337,7 @@ class Guard:
         return Call(
             call_id=request.call_id,
             messages=request.messages,
-            session=plan.session,
+            proposers=plan.proposers,
             cascade=plan.cascade,
             settings=plan.settings,
             seed=request.seed,

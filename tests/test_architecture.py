@@ -26,7 +26,15 @@ PURE = {
     | {"bisect", "difflib", "functools", "importlib", "ipaddress", "itertools", "re2", "types", "unicodedata"}
     | {"stars_guard.core", "stars_guard.errors"},
     "decoding": STANDARD
-    | {"pydantic", "pydantic_core", "stars_guard.core", "stars_guard.decoding", "stars_guard.errors"},
+    | {
+        "bisect",
+        "itertools",
+        "pydantic",
+        "pydantic_core",
+        "stars_guard.core",
+        "stars_guard.decoding",
+        "stars_guard.errors",
+    },
     "rules": STANDARD
     | {"cel_expr_python", "contextlib", "contextvars", "decimal", "difflib", "functools", "idna", "math", "pydantic"}
     | {"struct", "urllib", "stars_guard.core", "stars_guard.errors", "stars_guard.rules"}

@@ -127,6 +127,8 @@ def test_one_attempt_as_it_is_written() -> None:
         "finish": None,
         "whole": False,
         "stop_overlap": 0,
+        "match_before": 0,
+        "recovery": False,
         "scores": [
             {
                 "judge": "harmlessness",

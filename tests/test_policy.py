@@ -122,6 +122,8 @@ def test_defaults() -> None:
         "budget_tokens": None,
         "optimistic": True,
         "hold_tokens": 0,
+        "rewinds": 0,
+        "recovery": None,
         "entropy_threshold": 3.0,
     }
     assert policy.sampling.to_sampling() == Sampling()
@@ -186,7 +188,7 @@ zzz: 1
         "p.yaml:3: mode: should be 'enforce', 'monitor' or 'off'; did you mean `enforce`?",
         "p.yaml:4: segment_tokens: unknown key; did you mean `decoding.segment_tokens`?",
         "p.yaml:6: decoding.segment_token: unknown key; did you mean `segment_tokens`?",
-        "p.yaml:7: decoding.attempts: should be a valid integer",
+        "p.yaml:7: decoding.attempts: should be a valid integer or a list",
         "p.yaml:8: decoding.parallel: should be 'auto' or a valid integer",
         "p.yaml:9: decoding.beta: should be greater than 0",
         "p.yaml:10: decoding.max_tokens: should be a valid integer",

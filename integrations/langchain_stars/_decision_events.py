@@ -1,4 +1,5 @@
-"""Decisions as LangChain's custom events: ``stars_guard.segment.accepted`` and ``stars_guard.segment.rejected``.
+"""Decisions as LangChain's custom events: ``stars_guard.segment.accepted``, ``stars_guard.segment.rejected``, and
+``stars_guard.segment.rewound`` where the answer goes back over text that was accepted and not released.
 
 They belong to the model's own run, so they need no chain around it. A segment's text is in its event only as far as the
 policy's audit content says. A redacted text is shown as far as no later segment can complete a secret in it.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import asdict
 from typing import Any
 
 from langchain_stars._run_tracking import ModelRun, listeners
@@ -15,7 +17,7 @@ from langchain_stars._settled_text import SettledText
 from langchain_stars._waiting import Waiting
 from stars_guard.audit import Text
 from stars_guard.calling.settings import content_of
-from stars_guard.core.events import Decision, Event, Finished, Kept
+from stars_guard.core.events import Decision, Event, Finished, Kept, Rewound
 from stars_guard.core.messages import Message
 from stars_guard.guard import CallOptions, Guard
 
@@ -32,6 +34,11 @@ async def reported_events(
         async for event in events:
             if run and isinstance(event, Kept):
                 texts.kept(event)
+            if run and isinstance(event, Rewound):
+                texts.rewound(event)
+                await waiting.result(
+                    manager.on_custom_event("stars_guard.segment.rewound", _rewind(guard, event), run_id=run.run_id)
+                )
             if run and isinstance(event, Decision) and event.verdict != "surplus":
                 name, data = f"stars_guard.segment.{event.verdict}", _data(guard, event, texts.of(event))
                 await waiting.result(manager.on_custom_event(name, data, run_id=run.run_id))
@@ -58,6 +65,7 @@ class _Texts:
         self._content = content_of(guard.policy)
         self._settled = SettledText()
         self._rejected: dict[tuple[int, int], str] = {}
+        self._length = 0
 
     def of(self, event: Decision) -> Text:
         """The text of a decision's event."""
@@ -66,6 +74,7 @@ class _Texts:
         if is_accepted:
             shown = self._settled.accepted(candidate.text, last=candidate.finish is not None)
             self._rejected.clear()
+            self._length += len(candidate.text) - candidate.stop_overlap
         else:
             shown = self._settled.rejected(candidate.text)
             self._rejected[event.segment, event.attempt] = candidate.text
@@ -79,6 +88,17 @@ class _Texts:
         if (text := self._rejected.pop((event.segment, event.attempt), None)) is not None:
             self._settled.kept(text)
             self._rejected.clear()
+            self._length += len(text)
+
+    def rewound(self, event: Rewound) -> None:
+        """Take note of what is not part of the answer any more."""
+        self._settled.took_back(self._length - event.place)
+        self._rejected.clear()
+        self._length = event.place
+
+
+def _rewind(guard: Guard, event: Rewound) -> dict[str, Any]:
+    return {"policy": guard.policy.name, **asdict(event)}
 
 
 def _data(guard: Guard, event: Decision, text: Text) -> dict[str, Any]:

@@ -43,6 +43,12 @@ class SettledText:
         end = max(0, _settled(self._held + segment) - len(self._held))
         return redact(segment[:end], before=before, after=segment[end:])
 
+    def took_back(self, characters: int) -> None:
+        """Take note that the answer went back by so many characters. What was shown stays shown."""
+        shown = max(0, characters - len(self._held))
+        self._held = self._held[: max(0, len(self._held) - characters)]
+        self._shown = self._shown[: max(0, len(self._shown) - shown)]
+
     def kept(self, segment: str) -> None:
         """Take note of a segment that was not accepted, but has become part of the answer all the same."""
         self._shown, self._held = (self._shown + self._held + segment)[-_CONTEXT:], ""

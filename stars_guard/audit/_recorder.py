@@ -16,6 +16,7 @@ from stars_guard.audit.record import (
     End,
     ReasoningEntry,
     Review,
+    Rewind,
     Ruling,
     ScoreEntry,
     Segment,
@@ -26,6 +27,7 @@ from stars_guard.core.events import (
     Approval,
     Called,
     Decision,
+    Drawing,
     Ended,
     Event,
     Kept,
@@ -33,6 +35,7 @@ from stars_guard.core.events import (
     Reasoned,
     Released,
     Reviewed,
+    Rewound,
     Ruled,
     Totals,
     Traced,
@@ -76,6 +79,8 @@ class Recorder:
         self._decisions: dict[int, list[Decision]] = {}
         self._kept: dict[int, Kept] = {}
         self._ended: dict[int, Ended] = {}
+        self._rewound: dict[int, Rewound] = {}
+        self._held: dict[int, int] = {}
         self._overrun: dict[tuple[int, int], int] = {}
         self._review: Reviewed | None = None
         self._ruled: Ruled | None = None
@@ -102,6 +107,10 @@ class Recorder:
     def add(self, event: Event) -> None:
         """Take the next event."""
         match event:
+            case Drawing():
+                self._held[event.segment] = event.held
+            case Rewound():
+                self._rewound[event.segment] = event
             case Decision():
                 self._decisions.setdefault(event.segment, []).append(event)
             case Kept():
@@ -176,37 +185,40 @@ class Recorder:
         return Review(scores=scores, reward=found.reward, veto=found.veto, verdict=self._review.verdict)
 
     def _segments(self) -> tuple[Segment, ...]:
-        indexes = sorted({*self._decisions, *self._kept, *self._ended})
-        before, starts = "", {}
+        indexes = sorted({*self._decisions, *self._kept, *self._ended, *self._rewound})
+        grown = _Grown()
         for index in indexes:
-            starts[index] = len(before)
-            candidate = self._kept_candidate(index)
-            if candidate is not None:
-                # a stop string that two segments share is taken back from the earlier one
-                before = before[: len(before) - candidate.stop_overlap] + candidate.text
-        return tuple(self._segment(index, before, starts[index]) for index in indexes)
+            grown.begin(index)
+            if (candidate := self._kept_candidate(index)) is not None:
+                grown.keep(index, candidate)
+            if (rewound := self._rewound.get(index)) is not None:
+                looked_at = [d.candidate.text for d in self._decisions[index] if d.verdict != "surplus"]
+                grown.go_back(rewound.place, looked_at[-1])
+        return tuple(self._segment(index, grown) for index in indexes)
 
     def _kept_candidate(self, index: int) -> Candidate | None:
         kept = self._kept.get(index)
         chosen = [d.candidate for d in self._decisions.get(index, []) if kept and d.attempt == kept.attempt]
         return chosen[0] if chosen else None
 
-    def _segment(self, index: int, answer: str, start: int) -> Segment:
-        kept, ended = self._kept.get(index), self._ended.get(index)
+    def _segment(self, index: int, grown: _Grown) -> Segment:
+        kept, ended, rewound = self._kept.get(index), self._ended.get(index), self._rewound.get(index)
         decisions = sorted(self._decisions.get(index, []), key=lambda decision: decision.attempt)
         attempts = []
         for decision in decisions:
             is_kept = kept is not None and decision.attempt == kept.attempt
-            after = answer[start + len(decision.candidate.text) :] if is_kept else ""
-            mode = self._content.accepted if is_kept else self._content.rejected
-            text = self._content.keep(decision.candidate.text, mode, before=answer[:start], after=after)
+            after = grown.after(index) if is_kept else ""
+            mode = self._content.accepted if is_kept and not grown.is_taken(index) else self._content.rejected
+            text = self._content.keep(decision.candidate.text, mode, before=grown.before(index), after=after)
             attempts.append(self._attempt(decision, text, self._overrun.get((index, decision.attempt), 0)))
         return Segment(
             index=index,
+            held=self._held.get(index, 0),
             attempts=tuple(attempts),
             kept=kept.attempt if kept else None,
             how=kept.how if kept else None,
             ended=End(action=ended.action, reason=ended.reason) if ended else None,
+            rewound=None if rewound is None else _rewind(rewound),
         )
 
     @staticmethod
@@ -219,6 +231,8 @@ class Recorder:
             finish=decision.candidate.finish,
             whole=decision.candidate.whole,
             stop_overlap=decision.candidate.stop_overlap,
+            match_before=decision.judgement.match_before,
+            recovery=decision.recovery,
             scores=tuple(ScoreEntry(**flat(score)) for score in decision.judgement.scores),
             reward=decision.judgement.reward,
             veto=decision.judgement.veto,
@@ -229,3 +243,53 @@ class Recorder:
             verdict=decision.verdict,
             reason=decision.reason,
         )
+
+
+def _rewind(event: Rewound) -> Rewind:
+    return Rewind(**{name: value for name, value in flat(event).items() if name != "segment"})
+
+
+class _Grown:
+    """What the answer was around each segment, rewinds included: what is redacted in a text depends on it."""
+
+    def __init__(self) -> None:
+        # the answer before each rewind, with the text that was the reason for it, and the answer at its end
+        self._eras = [""]
+        self._begun: dict[int, tuple[int, int]] = {}
+        self._ended: dict[int, int] = {}
+        # by segment: in which era some of it was taken back
+        self._taken: dict[int, int] = {}
+
+    def begin(self, index: int) -> None:
+        """A segment begins."""
+        self._begun[index] = len(self._eras) - 1, len(self._eras[-1])
+
+    def keep(self, index: int, candidate: Candidate) -> None:
+        """Its candidate becomes part of the answer. Of a stop string that two segments share, the earlier one loses its
+        part."""
+        answer = self._eras[-1]
+        self._eras[-1] = answer[: len(answer) - candidate.stop_overlap] + candidate.text
+        self._ended[index] = self._begun[index][1] + len(candidate.text)
+
+    def go_back(self, place: int, reason: str) -> None:
+        """The answer goes back to a place, because of the text that would have come next."""
+        era = len(self._eras) - 1
+        answer = self._eras[-1]
+        for index, end in self._ended.items():
+            if end > place:
+                self._taken.setdefault(index, era)
+        self._eras[-1] = answer + reason
+        self._eras.append(answer[:place])
+
+    def is_taken(self, index: int) -> bool:
+        """Whether some of a segment is not in the answer any more."""
+        return index in self._taken
+
+    def before(self, index: int) -> str:
+        """The answer before a segment."""
+        era, start = self._begun[index]
+        return self._eras[era][:start]
+
+    def after(self, index: int) -> str:
+        """What came after a segment that was kept."""
+        return self._eras[self._taken.get(index, -1)][self._ended[index] :]

@@ -37,7 +37,7 @@ def call_of(record: CallRecord, entry: Entry) -> dict[str, Any]:
 
 def attempts_of(call: int, record: CallRecord) -> Iterator[dict[str, Any]]:
     """One row for each candidate."""
-    tokens = 0
+    tokens, standing = 0, record.standing
     for segment in record.segments:
         for attempt in segment.attempts:
             yield {
@@ -45,7 +45,7 @@ def attempts_of(call: int, record: CallRecord) -> Iterator[dict[str, Any]]:
                 "segment": segment.index,
                 "attempt": attempt.attempt,
                 "verdict": attempt.verdict,
-                "kept": int(attempt.attempt == segment.kept),
+                "kept": int(attempt.attempt == segment.kept and segment.index in standing),
                 "reward": attempt.reward,
                 "threshold": attempt.threshold,
                 "probability": attempt.probability,
@@ -53,6 +53,7 @@ def attempts_of(call: int, record: CallRecord) -> Iterator[dict[str, Any]]:
                 "position": tokens + attempt.tokens,
             }
         tokens += sum(attempt.tokens for attempt in segment.attempts if attempt.attempt == segment.kept)
+        tokens -= segment.rewound.tokens if segment.rewound else 0
 
 
 def blames_of(call: int, record: CallRecord) -> Iterator[dict[str, Any]]:

@@ -84,7 +84,8 @@ def calls(record: CallRecord) -> Iterator[dict[str, Any]]:
 
 
 def candidates(record: CallRecord) -> Iterator[dict[str, Any]]:
-    """One row for each candidate, in order. ``is_kept`` marks those that became part of the answer."""
+    """One row for each candidate, in order. ``is_kept`` marks those of which something is in the answer."""
+    standing = record.standing
     for segment in record.segments:
         for attempt in segment.attempts:
             values = attempt.model_dump(
@@ -106,7 +107,7 @@ def candidates(record: CallRecord) -> Iterator[dict[str, Any]]:
                 | values
                 | {
                     "segment": segment.index,
-                    "is_kept": attempt.attempt == segment.kept,
+                    "is_kept": attempt.attempt == segment.kept and segment.index in standing,
                     "judges": " ".join(blamed(attempt, record.rules)),
                     "text": attempt.text.text,
                 }

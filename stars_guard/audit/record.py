@@ -18,6 +18,7 @@ from stars_guard.core.vocabulary import (
     Mode,
     OnError,
     OriginName,
+    RewindWhy,
     Role,
     RuleAction,
     RuledBy,
@@ -32,6 +33,7 @@ __all__ = [
     "End",
     "ReasoningEntry",
     "Review",
+    "Rewind",
     "RuleEntry",
     "Ruling",
     "ScoreEntry",
@@ -40,6 +42,9 @@ __all__ = [
     "ValueEntry",
     "read_record",
 ]
+
+
+_Setting = str | int | float | bool | None
 
 
 class _Part(BaseModel):
@@ -83,6 +88,8 @@ class Attempt(_Part):
         overrun: tokens that were generated past the segment's end and thrown away.
         whole: whether it held a tool call, or was a whole structured answer, so that every judge was asked.
         stop_overlap: characters at the end of the answer before it that belonged to a stop string which it completed.
+        match_before: characters at the end of the answer before it with which the match began for which it was vetoed.
+        recovery: whether it was generated under the policy's recovery instruction.
     """
 
     attempt: int
@@ -92,6 +99,8 @@ class Attempt(_Part):
     finish: str | None = None
     whole: bool = False
     stop_overlap: int = 0
+    match_before: int = 0
+    recovery: bool = False
     scores: tuple[ScoreEntry, ...] = ()
     reward: float | None = None
     veto: str | None = None
@@ -107,6 +116,25 @@ class End(_Part):
     """The answer ended before this segment: what was done, and why."""
 
     action: Action
+    reason: str
+
+
+class Rewind(_Part):
+    """The answer went back instead of keeping a candidate of this segment. The fields are those of
+    `stars_guard.core.events.Rewound`.
+
+    Attributes:
+        to: index of the first segment of which something was taken back. All later ones were taken back whole.
+        left: how many of its tokens stayed.
+        place: how many characters of the answer stayed.
+        tokens: how many were taken back.
+    """
+
+    to: int
+    left: int
+    place: int
+    tokens: int
+    why: RewindWhy
     reason: str
 
 
@@ -173,16 +201,21 @@ class Segment(_Part):
     """One segment with all its candidates.
 
     Attributes:
-        kept: the attempt whose candidate became part of the answer; None where there is none.
+        held: characters at the end of the answer before it that were not released then.
+        kept: the attempt whose candidate became part of the answer; None where there is none. A later segment may have
+            taken it back, see `CallRecord.standing`.
         how: why it was kept.
         ended: how the answer ended before this segment, where it did.
+        rewound: how the answer went back, where it did.
     """
 
     index: int
+    held: int = 0
     attempts: tuple[Attempt, ...]
     kept: int | None = None
     how: KeptHow | None = None
     ended: End | None = None
+    rewound: Rewind | None = None
 
 
 class CallRecord(_Part):
@@ -229,7 +262,7 @@ class CallRecord(_Part):
     backend: dict[str, str] = Field(default_factory=dict)
     scorers: dict[str, dict[str, str]] = Field(default_factory=dict)
     rules: tuple[RuleEntry, ...] = ()
-    decoding: dict[str, str | int | float | bool | list[dict[str, float]] | None] = Field(default_factory=dict)
+    decoding: dict[str, _Setting | list[dict[str, float]] | dict[str, _Setting]] = Field(default_factory=dict)
     sampling: dict[str, int | float] = Field(default_factory=dict)
     stop: tuple[Text | str, ...] = ()
     tools: tuple[Text | str, ...] = ()
@@ -255,6 +288,18 @@ class CallRecord(_Part):
         return str(seed)
 
     @property
+    def standing(self) -> dict[int, tuple[int, int]]:
+        """Of each segment that is in the answer at its end, in order: how many of its tokens are, and characters."""
+        found: dict[int, tuple[int, int]] = {}
+        for segment in self.segments:
+            if segment.rewound is not None:
+                found = _cut(found, segment.rewound)
+            for attempt in segment.attempts:
+                if attempt.attempt == segment.kept:
+                    found[segment.index] = attempt.tokens, attempt.text.chars
+        return found
+
+    @property
     def method(self) -> str:
         """The decoding method."""
         return str(self.decoding.get("method", ""))
@@ -263,6 +308,14 @@ class CallRecord(_Part):
     def max_tokens(self) -> int:
         """T of the decoder's settings; 1 where nothing was generated."""
         return int(str(self.decoding.get("max_tokens") or 1))
+
+
+def _cut(standing: dict[int, tuple[int, int]], back: Rewind) -> dict[int, tuple[int, int]]:
+    """What still stands after a rewind."""
+    found = {index: sizes for index, sizes in standing.items() if index < back.to}
+    if back.left:
+        found[back.to] = back.left, back.place - sum(characters for _, characters in found.values())
+    return found
 
 
 def read_record(payload: str | bytes, where: str) -> CallRecord:

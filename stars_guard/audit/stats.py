@@ -29,7 +29,7 @@ class Cost:
     Attributes:
         name: of the policy, or the start of the stretch of time in UTC, ISO 8601.
         proposals: candidates; ``rejections`` of them were rejected.
-        drawn: tokens that were generated; ``drawn == kept + rejected + surplus + overrun``.
+        drawn: tokens that were generated; ``drawn == kept + rejected + surplus + overrun + rewound``.
         rejected: tokens of rejected candidates.
         seconds: of all calls together.
         slowest: seconds of the slowest call.
@@ -47,6 +47,11 @@ class Cost:
     overrun: int = 0
     seconds: float = 0.0
     slowest: float = 0.0
+
+    @property
+    def rewound(self) -> int:
+        """Tokens that were kept once and taken back."""
+        return self.drawn - self.kept - self.rejected - self.surplus - self.overrun
 
 
 @dataclass(frozen=True, slots=True)

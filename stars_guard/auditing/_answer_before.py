@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from stars_guard.audit import CallRecord
-from stars_guard.audit.record import Attempt
+from stars_guard.audit.record import Attempt, Rewind
 from stars_guard.auditing.replay import stops_of
 from stars_guard.calling.answer_events import AnswerEvents
 from stars_guard.calling.readings import AnswerReadings
@@ -14,7 +16,7 @@ from stars_guard.errors import AuditError, ProtocolError
 from stars_guard.prompting.reasoning import Reasoning
 from stars_guard.prompting.tool_calls import FORMS
 
-__all__ = ["Before", "candidate_of"]
+__all__ = ["Before", "candidate_of", "cuts_of"]
 
 
 class Before:
@@ -30,6 +32,8 @@ class Before:
         self.readings = AnswerReadings(self.text, self._events)
         self._segments = 0
         self._newest = 0
+        # by segment: what was held before it
+        self._held = {segment.index: segment.held for segment in record.segments}
 
     @classmethod
     def of(cls, record: CallRecord) -> Before | None:
@@ -53,8 +57,11 @@ class Before:
         """The same after a candidate has become part of the answer."""
         if not attempt.text.whole:
             return None
+        text = attempt.text.text or ""
+        after = len(self.text.accepted) - attempt.stop_overlap + len(text)
         try:
-            pieces = self.text.accept(candidate_of(attempt, attempt.text.text or ""))
+            # what the next segment found held was not released
+            pieces = self.text.accept(candidate_of(attempt, text), [after - self._held.get(self._segments + 1, 0)])
         except ProtocolError:
             return None  # no answer was ever cut like that
         self._events.release(self._segments, pieces)
@@ -62,12 +69,47 @@ class Before:
         self._newest = len(attempt.text.text or "")
         return self
 
+    def back(self, rewind: Rewind) -> Before | None:
+        """The same after the answer has gone back."""
+        try:
+            self.text.take_back(rewind.place)
+        except ProtocolError:
+            return None
+        self._segments += 1
+        self._newest = 0
+        return self
+
 
 _FORMS = {form.name: form for form in FORMS}
 
 
-def candidate_of(attempt: Attempt, text: str = "") -> Candidate:
-    """A candidate of the same length. No decoder looks at its text."""
+def cuts_of(record: CallRecord) -> dict[int, list[tuple[int, int]]]:
+    """By segment, where it was cut when the answer went back: how many tokens stayed, and how many characters."""
+    cuts: dict[int, list[tuple[int, int]]] = {}
+    lengths: dict[int, int] = {}
+    for segment in record.segments:
+        if (back := segment.rewound) is not None:
+            lengths = {index: length for index, length in lengths.items() if index < back.to}
+            if back.left:
+                lengths[back.to] = back.place - sum(lengths.values())
+                cuts.setdefault(back.to, []).append((back.left, lengths[back.to]))
+        for attempt in segment.attempts:
+            if attempt.attempt == segment.kept:
+                lengths[segment.index] = attempt.text.chars
+    return cuts
+
+
+def candidate_of(attempt: Attempt, text: str = "", cuts: Sequence[tuple[int, int]] = ()) -> Candidate:
+    """A candidate of the same length. No decoder looks at its text, but at how long its tokens are.
+
+    Args:
+        cuts: where tokens are known to begin, see `cuts_of`. Nothing else is known of tokens.
+    """
     finish: FinishReason | None = attempt.finish  # type: ignore[assignment]  # the record takes any word
-    tokens = (Token(0, ""),) * attempt.tokens
+    sizes, before = [0] * attempt.tokens, (0, 0)
+    for tokens_before, characters in [*sorted(cuts), (attempt.tokens, attempt.text.chars)]:
+        if before[0] < attempt.tokens:
+            sizes[before[0]] = characters - before[1]
+        before = tokens_before, characters
+    tokens = tuple(Token(0, "x" * size) for size in sizes)
     return Candidate(tokens=tokens, text=text, finish=finish, stop_overlap=attempt.stop_overlap, whole=attempt.whole)

@@ -14,15 +14,15 @@ from typing import Literal
 
 from stars_guard.audit import CallRecord
 from stars_guard.audit.record import Attempt, Segment
-from stars_guard.auditing._answer_before import Before, candidate_of
+from stars_guard.auditing._answer_before import Before, candidate_of, cuts_of
 from stars_guard.auditing.replay import messages_of
 from stars_guard.calling.judge_loading import load_cascade, load_judges
 from stars_guard.calling.readings import of_a_text
 from stars_guard.calling.settings import settings_of, supplied_settings
-from stars_guard.core.events import Ended, Kept
+from stars_guard.core.events import Ended, Kept, Rewound
 from stars_guard.core.judging import Judgement, Score, combine
 from stars_guard.core.messages import Message
-from stars_guard.core.segments import Passage
+from stars_guard.core.segments import Candidate, Passage
 from stars_guard.core.vocabulary import Action, KeptHow, Verdict
 from stars_guard.decoding import METHODS, SCHEDULES, Decoder, Done, Settings, decoder_of, make_decoder
 from stars_guard.decoding.verdict import decide
@@ -32,10 +32,11 @@ from stars_guard.scorers.cascade import Cascade, Judge
 
 __all__ = ["Answered", "Outcome", "Parting", "Redecided", "what_if"]
 
-Outcome = KeptHow | Action | Literal["budget", "more", "unknown"]
+Outcome = KeptHow | Action | Literal["budget", "back", "more", "unknown"]
 """What becomes of a segment. A candidate is kept, for a reason of `KeptHow`; the answer ends before the segment, by an
-`Action` or because the ``budget`` is spent and what was kept stays; ``more`` candidates are needed than are on record;
-or it is ``unknown``, because it depends on a score that is not on record and on a text that was not kept."""
+`Action` or because the ``budget`` is spent and what was kept stays; the answer goes ``back``; ``more`` candidates are
+needed than are on record; or it is ``unknown``, because it depends on a score that is not on record and on a text that
+was not kept."""
 
 Source = Literal["record", "judged", "none"]
 
@@ -151,6 +152,7 @@ class _OtherPolicy:
         self._settings = settings
         self._cascade = cascade
         self._decoder: Decoder | None = None if settings is None else make_decoder(settings, record.seed)
+        self._cuts = cuts_of(record)
         self._cut_off = record.finish in ("failed", "cancelled")
         self._messages: tuple[Message, ...] | None
         try:
@@ -173,15 +175,22 @@ class _OtherPolicy:
         parting: Parting | None = None
         before: Before | None = Before.of(self._record)
         prefix_reward, tokens = prompt_reward, 0
+        rewards_before: dict[int, float | None] = {}
         for segment in self._record.segments:
             judged = [await self._judge(attempt, segment.index, before, tokens) for attempt in segment.attempts]
             rows += [self._row(segment.index, one, prompt_reward, prefix_reward, tokens) for one in judged]
             if parting is None:
                 course = self._course(segment, judged)
                 parting = None if self._is_as_on_record(segment, course) else course
+            if segment.rewound is not None:
+                tokens -= segment.rewound.tokens
+                prefix_reward = rewards_before.get(segment.rewound.to)
+                before = before.back(segment.rewound) if before is not None else None
+                continue
             kept = next((one for one in judged if one.attempt.attempt == segment.kept), None)
             if kept is None:
                 break
+            rewards_before[segment.index] = prefix_reward
             tokens += kept.attempt.tokens
             prefix_reward = kept.judgement.reward if kept.judgement else None
             before = before.then(kept.attempt) if before is not None else None
@@ -234,7 +243,7 @@ class _OtherPolicy:
         asked = scored | {judge.rule.judge for judge in self._cascade.judges if judge.view(passage) is not None}
         on_record = combine(scores, self._cascade.rules)
         if scored == asked or on_record.veto is not None:
-            return _Judged(attempt, on_record, "record")
+            return _Judged(attempt, replace(on_record, match_before=attempt.match_before), "record")
         # what the generator's hidden states were is not on record
         unseen = any(judge.scorer.directions for judge in self._cascade.judges if judge.rule.judge in asked - scored)
         if unseen or not attempt.text.whole or before is None or self._messages is None:
@@ -283,6 +292,7 @@ class _OtherPolicy:
         """What the other policy makes of the candidates, one by one."""
         if self._decoder is None:
             return self._check(segment, judged)
+        self._decoder.hold(segment.held)
         for seen, one in enumerate(judged):
             step = self._decoder.plan()
             if isinstance(step, Done):
@@ -291,14 +301,20 @@ class _OtherPolicy:
                 break  # its budget would have cut the candidate
             if one.judgement is None and self._policy.mode == "enforce":
                 return Parting(segment=segment.index, outcome="unknown", seen=seen)
-            end = self._decoder.decide([(candidate_of(one.attempt), one.judgement or Judgement())]).end
+            end = self._decoder.decide([(self._candidate_of(segment, one.attempt), one.judgement or Judgement())]).end
             if isinstance(end, Kept):
                 # generated in the same batch, they count against a budget
                 self._decoder.charge(sum(a.tokens for a in segment.attempts if a.verdict == "surplus"))
                 return Parting(segment=segment.index, outcome=end.how, kept=end.attempt, seen=seen + 1)
+            if isinstance(end, Rewound):
+                self._decoder.charge(sum(a.tokens for a in segment.attempts if a.verdict == "surplus"))
+                return Parting(segment=segment.index, outcome="back", seen=seen + 1)
             if isinstance(end, Ended):
                 return Parting(segment=segment.index, outcome=end.action, seen=seen + 1)
         return Parting(segment=segment.index, outcome="more", seen=len(judged))
+
+    def _candidate_of(self, segment: Segment, attempt: Attempt) -> Candidate:
+        return candidate_of(attempt, cuts=self._cuts.get(segment.index, ()) if attempt.attempt == segment.kept else ())
 
     def _check(self, segment: Segment, judged: Sequence[_Judged]) -> Parting:
         """The same of a text at a stage around the answer. Candidates after the first are its redacted copies."""
@@ -334,6 +350,8 @@ class _OtherPolicy:
             return course.kept == segment.kept
         if segment.ended is not None:
             return course.outcome == segment.ended.action
+        if segment.rewound is not None:
+            return course.outcome == "back"
         # the call was cut off before the segment had an end
         accepted = [attempt.attempt for attempt in segment.attempts if attempt.verdict == "accepted"]
         if accepted:

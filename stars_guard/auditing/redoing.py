@@ -14,6 +14,9 @@ from pydantic import ValidationError
 
 from stars_guard.audit import CallRecord
 from stars_guard.audit.record import Attempt, Review, Segment
+from stars_guard.auditing._agreement import DoesNotHold, close, holds, same
+from stars_guard.auditing._going_back import GoingBack
+from stars_guard.auditing._standing import Stood
 from stars_guard.auditing.findings import Problem
 from stars_guard.core.events import Approval, Ruled
 from stars_guard.core.judging import Judgement, Rule, Score, combine
@@ -26,16 +29,12 @@ from stars_guard.errors import ScorerError
 __all__ = ["redo"]
 
 
-class _DoesNotHold(Exception):
-    pass
-
-
 def redo(record: CallRecord) -> Problem | None:
     """Do every decision of a record again; the first that does not follow from what is on record."""
     place = [f"call {record.call_id}"]
     try:
         _Redo(record, place).all()
-    except _DoesNotHold as exc:
+    except DoesNotHold as exc:
         return Problem(", ".join(place), str(exc))
     return None
 
@@ -46,9 +45,14 @@ class _Redo:
         self._place = place
         self._rules = [Rule(**rule.model_dump()) for rule in record.rules]
         self._open = record.finish in ("failed", "cancelled")
-        self._kept = 0
         self._prefix_reward = record.prompt_reward
         self._settings: Settings | None = None
+        self._back = GoingBack(record, None)
+
+    @property
+    def _kept(self) -> int:
+        """Tokens of the answer so far."""
+        return self._back.standing.tokens
 
     @property
     def _decides(self) -> str:
@@ -61,7 +65,7 @@ class _Redo:
         ruled = Ruled(**ruling.model_dump()) if ruling is not None else None
         said = Approval(**approval.model_dump()) if approval is not None else None
         if ruled is not None:
-            _same("whether a person has allowed it", ruled.approved, said is not None and said.runs)
+            same("whether a person has allowed it", ruled.approved, said is not None and said.runs)
         return Ruled.together(ruled, Judgement(veto=attempt.veto, ask=attempt.ask), said)
 
     @property
@@ -70,9 +74,10 @@ class _Redo:
 
     def all(self) -> None:
         self._settings = _settings(self._record.decoding)
+        self._back = GoingBack(self._record, self._settings)
         for number, segment in enumerate(self._record.segments):
             self._place[1:] = [f"segment {segment.index}"]
-            _same("its place", segment.index, number)
+            same("its place", segment.index, number)
             self._segment(segment, last=number == len(self._record.segments) - 1)
         self._place[1:] = []
         self._finish()
@@ -80,6 +85,8 @@ class _Redo:
 
     def _segment(self, segment: Segment, *, last: bool) -> None:
         taken = False
+        self._back.held(segment)
+        looked_at = [attempt for attempt in segment.attempts if attempt.verdict != "surplus"]
         for attempt in segment.attempts:
             self._place[2:] = [f"attempt {attempt.attempt}"]
             judgement = self._judge(attempt)
@@ -89,25 +96,40 @@ class _Redo:
                 self._sampled(segment.index, attempt, judgement, taken=taken)
             else:
                 _none(attempt)
-            taken = taken or attempt.verdict == "accepted"
+            self._back.origin(segment, attempt)
+            is_fault = segment.rewound is not None and segment.rewound.why == "match" and attempt is looked_at[-1]
+            taken = taken or attempt.verdict == "accepted" or is_fault
+            could = not is_fault and self._back.must_go_back(attempt)
+            holds(not could, "the answer could have gone back, and did not")
         self._place[2:] = []
+        if segment.rewound is not None:
+            _numbers(segment)
+            holds(segment.kept is None and segment.ended is None, "it has two ends")
+            holds(self._open or not last, "the answer went back, and did not go on")
+            self._prefix_reward = self._back.rewound(segment, segment.rewound, looked_at)
+            return
         if segment.kept is None and segment.ended is None:
-            _holds(last and (self._open or self._has_budget), "it has no end, and the call went on")
+            holds(last and (self._open or self._has_budget), "it has no end, and the call went on")
             if not self._open:
                 self._spent(segment)
             return
-        numbers = [attempt.attempt for attempt in segment.attempts]
-        _same("the numbers of its attempts", numbers, list(range(len(numbers))))
+        _numbers(segment)
         if segment.ended is not None:
-            _holds(segment.kept is None and last, "the answer ended before it, and yet went on")
-            _holds(not taken, "the answer ended before it, though a proposal was accepted")
+            holds(segment.kept is None and last, "the answer ended before it, and yet went on")
+            holds(not taken, "the answer ended before it, though a proposal was accepted")
             self._exhausted(segment)
             return
         kept = next((attempt for attempt in segment.attempts if attempt.attempt == segment.kept), None)
         if kept is None:
-            raise _DoesNotHold("the proposal that was kept is not on record")
+            raise DoesNotHold("the proposal that was kept is not on record")
         self._chosen(segment, kept)
-        self._kept += kept.tokens
+        stood = Stood(
+            index=segment.index,
+            tokens=kept.tokens,
+            characters=kept.text.chars,
+            reward_before=self._prefix_reward,
+        )
+        self._back.standing.add(stood)
         self._prefix_reward = kept.reward
 
     def _judge(self, attempt: Attempt | Review) -> Judgement:
@@ -115,21 +137,21 @@ class _Redo:
         try:
             judgement = combine(scores, self._rules)
         except ScorerError as exc:
-            raise _DoesNotHold(exc.message) from exc
-        _same("veto", attempt.veto, judgement.veto)
+            raise DoesNotHold(exc.message) from exc
+        same("veto", attempt.veto, judgement.veto)
         if isinstance(attempt, Attempt):
-            _same("who asks for a person's word", attempt.ask, judgement.ask)
-        _close("reward", attempt.reward, judgement.reward)
+            same("who asks for a person's word", attempt.ask, judgement.ask)
+        close("reward", attempt.reward, judgement.reward)
         return judgement
 
     def _whole(self, attempt: Attempt) -> None:
         """A text at a stage around the answer: vetoes, judges that ask for a person's word and rules decide."""
         _none(attempt)
-        _same("verdict", attempt.verdict, "accepted" if self._action(attempt) == "allow" else "rejected")
+        same("verdict", attempt.verdict, "accepted" if self._action(attempt) == "allow" else "rejected")
 
     def _sampled(self, segment: int, attempt: Attempt, judgement: Judgement, *, taken: bool) -> None:
         if taken:
-            _same("verdict after an accepted proposal", attempt.verdict, "surplus")
+            same("verdict after an accepted proposal", attempt.verdict, "surplus")
             _none(attempt)
             return
         assert self._settings is not None  # noqa: S101
@@ -143,11 +165,11 @@ class _Redo:
             prefix_reward=self._prefix_reward,
             judgement=judgement,
         )
-        _close("threshold", attempt.threshold, again.threshold)
-        _close("probability", attempt.probability, again.probability)
-        _same("u", attempt.u, again.u)
-        _same("verdict", attempt.verdict, again.verdict)
-        _same("reason", attempt.reason, again.reason)
+        close("threshold", attempt.threshold, again.threshold)
+        close("probability", attempt.probability, again.probability)
+        same("u", attempt.u, again.u)
+        same("verdict", attempt.verdict, again.verdict)
+        same("reason", attempt.reason, again.reason)
 
     def _chosen(self, segment: Segment, kept: Attempt) -> None:
         """Why this proposal is the one that was kept."""
@@ -155,42 +177,44 @@ class _Redo:
         free = [attempt for attempt in segment.attempts if attempt.veto is None]
         match segment.how:
             case "accepted":
-                _same("verdict of what was kept", kept.verdict, "accepted")
+                same("verdict of what was kept", kept.verdict, "accepted")
             case "unjudged":
-                _holds(self._decides == "none", "it was kept unjudged under a policy")
+                holds(self._decides == "none", "it was kept unjudged under a policy")
             case "monitored":
                 monitor = self._record.mode == "monitor" and (settings is None or settings.monitor)
-                _holds(monitor, "what was rejected was let through, and the mode is not monitor")
-                _same("verdict of what was let through", kept.verdict, "rejected")
+                holds(monitor, "what was rejected was let through, and the mode is not monitor")
+                same("verdict of what was let through", kept.verdict, "rejected")
                 if self._decides == "best":
-                    _holds(not free, "a vetoed proposal was let through, though another was not vetoed")
+                    holds(not free, "a vetoed proposal was let through, though another was not vetoed")
                     self._is_best(kept, segment.attempts)
                     self._spent(segment, later=True)
             case "best":
-                _holds(kept.veto is None, "what a judge vetoed was kept")
+                holds(kept.veto is None, "what a judge vetoed was kept")
                 self._is_best(kept, free)
                 if settings is not None and self._decides == "each":
-                    _same("what happens when attempts run out", settings.on_exhausted, "best")
+                    same("what happens when attempts run out", settings.on_exhausted, "best")
+                    self._back.no_way_back(segment)
                     self._spent(segment, later=True)
             case None:
-                raise _DoesNotHold("it is not said why the proposal was kept")
+                raise DoesNotHold("it is not said why the proposal was kept")
 
     def _is_best(self, kept: Attempt, others: Sequence[Attempt]) -> None:
         best = max(others, key=lambda attempt: -math.inf if attempt.reward is None else attempt.reward)
-        _same("the proposal of the highest reward", kept.attempt, best.attempt)
+        same("the proposal of the highest reward", kept.attempt, best.attempt)
 
     def _exhausted(self, segment: Segment) -> None:
         assert segment.ended is not None  # noqa: S101
         if self._settings is None:
             asked = self._action(segment.attempts[-1]) == "ask"
-            _same("what became of a rejected text", segment.ended.action, "ask" if asked else "refuse")
+            same("what became of a rejected text", segment.ended.action, "ask" if asked else "refuse")
             return
+        self._back.no_way_back(segment)
         said = self._settings.on_exhausted
-        _same("what happens when attempts run out", segment.ended.action, "refuse" if said == "best" else said)
-        _holds(not self._settings.monitor, "the answer ended before it, and the mode is monitor")
+        same("what happens when attempts run out", segment.ended.action, "refuse" if said == "best" else said)
+        holds(not self._settings.monitor, "the answer ended before it, and the mode is monitor")
         if self._settings.on_exhausted == "best" or self._decides == "best":
             free = [attempt for attempt in segment.attempts if attempt.veto is None and attempt.reward is not None]
-            _holds(not free, "there was a best proposal to keep")
+            holds(not free, "there was a best proposal to keep")
         self._spent(segment)
 
     def _spent(self, segment: Segment, *, later: bool = False) -> None:
@@ -202,13 +226,11 @@ class _Redo:
         settings = self._settings
         assert settings is not None  # noqa: S101
         limit = decoder_of(settings.method).limit(settings, self._kept)
-        _holds(limit >= 1, "the answer had all of its tokens")
-        generated = sum(a.tokens + a.overrun for s in self._record.segments[: segment.index + 1] for a in s.attempts)
-        if later:
-            left = spare(settings, limit=limit, attempt=len(segment.attempts), generated=generated, kept=self._kept)
-        else:
-            left = affordable(settings, limit=limit, attempt=len(segment.attempts), generated=generated)
-        _holds(left < 1, "neither attempts nor tokens had run out")
+        holds(limit >= 1, "the answer had all of its tokens")
+        allow = spare if later else affordable
+        generated = self._back.generated(segment)
+        left = allow(settings, limit=limit, attempt=len(segment.attempts), generated=generated, kept=self._kept)
+        holds(left < 1, "neither attempts nor tokens had run out")
 
     def _finish(self) -> None:
         record, settings = self._record, self._settings
@@ -216,42 +238,44 @@ class _Redo:
             return
         if settings is None:
             done = [segment.ended.action for segment in record.segments if segment.ended is not None]
-            _same("whether a person is asked", record.finish == "asked", done == ["ask"])
+            same("whether a person is asked", record.finish == "asked", done == ["ask"])
             return
         last = record.segments[-1] if record.segments else None
         kept = [a for a in last.attempts if a.attempt == last.kept] if last is not None else []
         refused = self._review()
         if refused:
-            _same("why the answer ended", record.finish, "refused")
+            same("why the answer ended", record.finish, "refused")
         elif last is not None and last.ended is not None:
             ends = {"refuse": "refused", "stop": "stopped", "raise": "raised"}
-            _same("why the answer ended", record.finish, ends[last.ended.action])
+            same("why the answer ended", record.finish, ends[last.ended.action])
         elif kept and kept[0].finish is not None:
-            _same("why the answer ended", record.finish, kept[0].finish)
+            same("why the answer ended", record.finish, kept[0].finish)
         elif self._kept >= settings.max_tokens:
-            _same("why the answer ended", record.finish, "length")
+            same("why the answer ended", record.finish, "length")
         else:
-            _holds(self._has_budget, "the answer ended, and nothing on record ended it")
+            holds(self._has_budget, "the answer ended, and nothing on record ended it")
         if record.finish != "stop" or record.schema_version > 3:
             # of a stop string, characters that were kept before are taken back: before version 4 nobody knows how many
             chosen = [a for s in record.segments for a in s.attempts if a.attempt == s.kept]
-            chars = sum(a.text.chars - a.stop_overlap for a in chosen)
-            held = record.finish in ("refused", "raised") and record.schema_version > 3
-            if (record.tools or record.reasoning or held) and record.answer.chars <= chars:
+            chars = self._back.standing.characters - sum(a.stop_overlap for a in chosen)
+            held = record.finish in ("refused", "raised", "stopped", "budget") and record.schema_version > 3
+            marked = bool(record.tools or record.reasoning)
+            if (marked or held) and record.answer.chars <= chars:
                 # neither the reasoning and the white space beside marked parts are part of the answer, nor what was
-                # held when it was refused
+                # held when it ended early
+                holds(marked or record.answer.chars >= self._back.released, "what was released is not there")
                 return
-            _same("length of the answer in characters", record.answer.chars, chars)
+            same("length of the answer in characters", record.answer.chars, chars)
 
     def _review(self) -> bool:
         """Whether what stays of an answer that ended early was vetoed, so that the answer is refused."""
         record, review = self._record, self._record.review
         if review is None:
             early = record.finish in ("budget", "stopped") and record.schema_version > 3
-            _holds(not (early and self._kept and self._decides != "none"), "what stays of the answer was not judged")
+            holds(not (early and self._kept and self._decides != "none"), "what stays of the answer was not judged")
             return False
         judgement = self._judge(review)
-        _same("verdict", review.verdict, "accepted" if judgement.veto is None else "rejected")
+        same("verdict", review.verdict, "accepted" if judgement.veto is None else "rejected")
         return judgement.veto is not None and not (self._settings is not None and self._settings.monitor)
 
     def _totals(self) -> None:
@@ -264,16 +288,18 @@ class _Redo:
         counts = {
             "proposals": len(pairs),
             "rejections": sum(a.verdict == "rejected" for _, a in pairs),
-            "kept": sum(a.tokens for a in kept),
+            "kept": self._back.standing.tokens if self._settings is not None else sum(a.tokens for a in kept),
+            "rewound": sum(s.rewound.tokens for s in record.segments if s.rewound is not None),
+            "rewinds": self._back.rewinds,
             "rejected": sum(a.tokens for a in rejected),
             "surplus": sum(a.tokens for _, a in pairs if a.verdict == "surplus"),
             "overrun": sum(a.overrun for _, a in pairs),
         }
         if self._settings is not None:
-            counts["segments"] = len(kept)
-        counts["drawn"] = counts["kept"] + counts["rejected"] + counts["surplus"] + counts["overrun"]
+            counts["segments"] = len(self._back.standing)
+        counts["drawn"] = sum(counts[name] for name in ("kept", "rejected", "surplus", "overrun", "rewound"))
         for name, number in counts.items():
-            _same(f"total of {name}", record.totals.get(name, 0), number)
+            same(f"total of {name}", record.totals.get(name, 0), number)
 
 
 def _settings(decoding: Mapping[str, object]) -> Settings | None:
@@ -289,27 +315,14 @@ def _settings(decoding: Mapping[str, object]) -> Settings | None:
         return Settings.model_validate(values, strict=False)
     except ValidationError as exc:
         where = sorted({".".join(map(str, error["loc"])) for error in exc.errors()})
-        raise _DoesNotHold(f"its settings cannot be: {', '.join(where)}") from None
+        raise DoesNotHold(f"its settings cannot be: {', '.join(where)}") from None
 
 
-def _holds(condition: bool, otherwise: str) -> None:
-    if not condition:
-        raise _DoesNotHold(otherwise)
-
-
-def _same(what: str, on_record: object, redone: object) -> None:
-    if on_record != redone:
-        raise _DoesNotHold(f"{what} is {on_record} on record and {redone} when redone")
-
-
-def _close(what: str, on_record: float | None, redone: float | None) -> None:
-    """Equal up to the last digits, in which machines differ."""
-    if on_record is None or redone is None:
-        _same(what, on_record, redone)
-    elif not math.isclose(on_record, redone, rel_tol=1e-9, abs_tol=1e-12):
-        raise _DoesNotHold(f"{what} is {on_record:.12g} on record and {redone:.12g} when redone")
+def _numbers(segment: Segment) -> None:
+    numbers = [attempt.attempt for attempt in segment.attempts]
+    same("the numbers of its attempts", numbers, list(range(len(numbers))))
 
 
 def _none(attempt: Attempt) -> None:
     numbers: Sequence[float | None] = (attempt.threshold, attempt.probability, attempt.u)
-    _holds(numbers == (None, None, None), "it has a threshold, and was not held against one")
+    holds(numbers == (None, None, None), "it has a threshold, and was not held against one")

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import Any
 
 from stars_guard.audit import CallRecord, MemoryStore, Text
-from stars_guard.audit.record import Attempt, Segment
+from stars_guard.audit.record import Attempt, Rewind, Segment
 from stars_guard.backends.base import Backend
 from stars_guard.core.messages import Message
 from stars_guard.core.vocabulary import Role
@@ -186,6 +186,8 @@ def _segment(old: Segment, new: Segment) -> Iterator[Difference]:
                 yield Difference(old.index, number, name, str(values[0]), str(values[1]))
         for name in ("reward", "threshold"):
             yield from _number(old.index, number, name, getattr(first, name), getattr(second, name))
+    if old.rewound != new.rewound:
+        yield Difference(old.index, None, "rewind", _way(old.rewound), _way(new.rewound))
     if old.kept != new.kept:
         yield Difference(old.index, None, "kept", str(old.kept), str(new.kept))
 
@@ -206,6 +208,10 @@ def _number(segment: int, attempt: int, what: str, before: float | None, after: 
         differs = abs(before - after) > CLOSE * max(1.0, abs(before))
     if differs:
         yield Difference(segment, attempt, what, f"{before}", f"{after}")
+
+
+def _way(back: Rewind | None) -> str:
+    return "none" if back is None else f"to token {back.left} of segment {back.to}, {back.why}"
 
 
 def _size(characters: int) -> str:

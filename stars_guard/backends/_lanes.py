@@ -99,9 +99,23 @@ class LaneSession(TokenSession[Lane]):
 
     async def prefill(self) -> None:
         """Read the prompt, except its last token."""
-        row = self._slots.take_row()
-        self._rows.append(row)
-        await self._slots.prefill(row, self.ids[:-1])
+        await self._read(self._source(), len(self.ids) - 1)
+
+    def _source(self) -> Row:
+        """The row that holds most of the prefix."""
+        if not self._rows:
+            self._rows.append(self._slots.take_row())
+        return max(self._rows, key=lambda row: row.agreed)
+
+    async def _read(self, row: Row, base: int) -> None:
+        """Read what a row lacks of the prefix's first positions."""
+        if row.agreed < base:
+            await self._slots.prefill(row, self.ids[:base])
+
+    async def rewind(self, tokens: int) -> None:
+        await super().rewind(tokens)
+        for row in self._rows:
+            row.agreed = min(row.agreed, len(self.ids) - 1)
 
     async def propose(self, seeds: Sequence[int], limit: int, *, ahead: int = 0) -> list[Proposal]:
         self.check_open()
@@ -109,7 +123,7 @@ class LaneSession(TokenSession[Lane]):
         base = len(self.ids) - 1
         # running on costs as much as any step here, so it is done only for a judge that needs the state at the boundary
         limit += min(ahead, 1) if self.asked.directions else 0
-        source = max(self._rows, key=lambda row: row.agreed)
+        source = self._source()
         free = sorted((row for row in self._rows if not row.busy), key=lambda row: -row.agreed)
         while len(free) < len(seeds):
             row = self._slots.take_row()
@@ -123,6 +137,8 @@ class LaneSession(TokenSession[Lane]):
             lane.row.busy = True
         self.proposals.update(lanes)
         try:
+            # what another session has generated is not in any row yet
+            await self._read(source, base)
             await self._slots.align(source, [lane.row for lane in lanes], base, base + limit + 1)
             self.check_open()
         except BaseException:

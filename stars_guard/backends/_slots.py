@@ -87,9 +87,9 @@ class SlotModel:
         return self._rows - len(self._free)
 
     async def prefill(self, row: Row, ids: Sequence[int]) -> None:
-        """Read a prompt into a row."""
-        cache = self.cache
-        await self.run(lambda: self._read(cache, row.index, ids))
+        """Read a prefix into a row, except what it has of it."""
+        cache, start = self.cache, row.agreed
+        await self.run(lambda: self._read(cache, row.index, ids[start:], start))
         row.agreed = len(ids)
 
     async def align(self, source: Row, rows: Sequence[Row], base: int, end: int) -> None:

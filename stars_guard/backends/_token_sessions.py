@@ -131,6 +131,8 @@ class TokenSession(Session, Generic[P]):
         decode: the tokenizer's decoder.
     """
 
+    rewinds = True
+
     def __init__(self, prompt: Prompt, context: int, decode: Callable[[Sequence[int]], str]) -> None:
         self.form = prompt.form
         self.grammar = prompt.grammar
@@ -138,10 +140,16 @@ class TokenSession(Session, Generic[P]):
         self.prompt_tokens = len(prompt.ids)
         self.room = context - len(prompt.ids)
         self.ids = list(prompt.ids)
-        self.detokenizer = Detokenizer(decode)
+        # after the prompt, and after each token of the answer
+        self._detokenizers = [Detokenizer(decode)]
         self.proposals: set[P] = set()
         self._closed = False
         self._failure: StarsGuardError | None = None
+
+    @property
+    def detokenizer(self) -> Detokenizer:
+        """The detokeniser after the prefix."""
+        return self._detokenizers[-1]
 
     def check_open(self) -> None:
         """Raise what a session that is closed, or whose engine is lost, says to a new proposal."""
@@ -155,8 +163,28 @@ class TokenSession(Session, Generic[P]):
         if proposal not in self.proposals or not 0 <= length <= proposal.drawn:
             raise ProtocolError("only what an open proposal of this session has generated can be committed")
         self.ids += proposal.ids[:length]
-        self.detokenizer = proposal.after(length)
+        self._detokenizers += [proposal.after(count) for count in range(1, length + 1)]
         return proposal
+
+    async def rewind(self, tokens: int) -> None:
+        self._check_idle()
+        if not 0 <= tokens < len(self._detokenizers):
+            raise ProtocolError(f"{tokens} tokens are to be taken back, and there are {len(self._detokenizers) - 1}")
+        if tokens:
+            # proposals that were closed may still read the old list
+            self.ids = self.ids[:-tokens]
+            del self._detokenizers[-tokens:]
+
+    async def follow(self, tokens: Sequence[Token]) -> None:
+        self._check_idle()
+        for token in tokens:
+            last = token.last
+            self._detokenizers.append(self.detokenizer if last else self.detokenizer.feed(token.id)[1])
+        self.ids = [*self.ids, *(token.id for token in tokens)]
+
+    def _check_idle(self) -> None:
+        if self.proposals:
+            raise ProtocolError(f"{len(self.proposals)} proposals are open")
 
     def fail(self, error: StarsGuardError) -> None:
         """The engine is lost: end every proposal with the error, and give it to who asks for more."""

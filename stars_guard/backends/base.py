@@ -23,7 +23,7 @@ from stars_guard.core.messages import Message
 from stars_guard.core.sampling import Sampling
 from stars_guard.core.segments import Token
 from stars_guard.core.tools import Toolset
-from stars_guard.errors import BackendUnavailable, InputError
+from stars_guard.errors import BackendUnavailable, InputError, ProtocolError
 from stars_guard.prompting.reasoning import Reasoning
 from stars_guard.prompting.tool_calls import ToolForm
 
@@ -48,6 +48,7 @@ class OpenRequest:
         chat_template_kwargs: variables of the model's chat template for this call, over those of the backend's options.
         directions: each token must carry their values, one after another, as its ``projections``. Only those are asked
             for that `Backend.check_directions` has passed.
+        lazy: the session may never be asked for anything, so what is expensive waits for its first proposal.
 
     Raises:
         InputError: there are no messages.
@@ -61,6 +62,7 @@ class OpenRequest:
     grammar: Grammar | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     directions: tuple[Directions, ...] = ()
+    lazy: bool = False
 
     def __post_init__(self) -> None:
         if not self.messages:
@@ -100,6 +102,8 @@ class Session(ABC):
         prompt_tokens: length of the templated prompt.
         room: how many tokens the context can still take after the prompt.
         draws_ahead: whether its proposals can run on past a boundary at little cost while they are judged.
+        rewinds: whether it has `rewind` and `follow`. Without them an answer never goes back, and a policy's recovery
+            instruction isn't used.
         form: how the model writes tool calls; None when it has no tools.
         grammar: what the answer is generated under, if anything.
         reasoning: how the model marks the reasoning before its answer; None where it has no marks, or may not reason.
@@ -108,6 +112,7 @@ class Session(ABC):
     prompt_tokens: int
     room: int
     draws_ahead: bool = False
+    rewinds: bool = False
     form: ToolForm | None = None
     grammar: Grammar | None = None
     reasoning: Reasoning | None = None
@@ -142,6 +147,22 @@ class Session(ABC):
             ProtocolError: the proposal is not open, is another session's, or has fewer than ``length`` tokens. The
                 prefix is then as it was.
         """
+
+    async def rewind(self, tokens: int) -> None:
+        """Take the last tokens of what was committed or followed out of the prefix again. No proposal is open then.
+
+        Raises:
+            ProtocolError: a proposal is open, or there are not so many tokens. The prefix is then as it was.
+        """
+        raise ProtocolError("this session cannot go back")
+
+    async def follow(self, tokens: Sequence[Token]) -> None:
+        """Append tokens that another session of the backend has generated to the prefix. No proposal is open then.
+
+        Raises:
+            ProtocolError: a proposal is open. The prefix is then as it was.
+        """
+        raise ProtocolError("this session cannot follow another")
 
     def forms_of(self, text: str) -> tuple[str, ...]:
         """Other forms in which somebody will read a proposal of that text. Judges that veto read them too."""

@@ -171,7 +171,8 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
             join=self.lockstep.join,
         )
         try:
-            await session.prefill()
+            if not request.lazy:
+                await session.prefill()
         except BaseException:
             await session.aclose()
             raise

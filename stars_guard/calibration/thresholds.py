@@ -146,7 +146,8 @@ def predict(answers: Sequence[Answer], settings: Settings) -> list[Prediction]:
     found = []
     for index, column in sorted(columns.items()):
         rate = statistics.fmean(p for _, p in column)
-        candidates = (1 - (1 - rate) ** settings.attempts) / rate if rate > 0 else float(settings.attempts)
+        attempts = settings.attempts_at(index * settings.segment_tokens)
+        candidates = (1 - (1 - rate) ** attempts) / rate if rate > 0 else float(attempts)
         found.append(Prediction(index, statistics.fmean(tau for tau, _ in column), rate, candidates))
     return found
 

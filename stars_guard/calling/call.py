@@ -6,12 +6,24 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 
-from stars_guard.backends.base import Proposal, Session
+from stars_guard.backends.base import Proposal
 from stars_guard.calling.answer_events import AnswerEvents
 from stars_guard.calling.holding import Holding
 from stars_guard.calling.projections import Projections
+from stars_guard.calling.proposing import Proposers
 from stars_guard.calling.readings import AnswerReadings
-from stars_guard.core.events import Called, Drawing, Event, Kept, Overrun, Reasoned, Released, Reviewed, Totals
+from stars_guard.core.events import (
+    Called,
+    Drawing,
+    Event,
+    Kept,
+    Overrun,
+    Reasoned,
+    Released,
+    Reviewed,
+    Rewound,
+    Totals,
+)
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Candidate, Passage, Token
@@ -55,7 +67,7 @@ class Call:
         self,
         call_id: str,
         messages: tuple[Message, ...],
-        session: Session,
+        proposers: Proposers,
         cascade: Cascade,
         settings: Settings,
         seed: int,
@@ -69,7 +81,8 @@ class Call:
         self.is_withdrawn = False
         self._call_id = call_id
         self._messages = messages
-        self._session = session
+        self._proposers = proposers
+        self._session = session = proposers.first
         self._cascade = cascade
         self._settings = settings
         self._stops = stops
@@ -78,12 +91,13 @@ class Call:
         self._spans = (*((reasoning.span,) if reasoning else ()), *(session.form.spans if session.form else ()))
         self._decoder = make_decoder(settings, seed, rate)
         self._row_cost = row_cost or (lambda: 0.1)
-        self._text = AnswerText(stops, self._spans, inside=reasoning.span if reasoning and reasoning.begun else None)
+        inside = reasoning.span if reasoning and reasoning.begun else None
+        self._text = AnswerText(stops, self._spans, inside=inside, whole_tokens=settings.rewinds > 0)
         self._events = AnswerEvents(call_id, session.form, single=single)
         self._readings = AnswerReadings(self._text, self._events)
         judges = () if settings.monitor or not self._decoder.needs_judgement else cascade.judges
         self._projections = Projections(cascade.directions if self._decoder.needs_judgement else ())
-        self._holding = Holding(judges, settings.hold_tokens)
+        self._holding = Holding(judges, 0 if settings.monitor else settings.hold_tokens)
         # by attempt: those that may yet be kept
         self._open: dict[int, tuple[Proposal, Candidate]] = {}
         # of the same: as which each is judged
@@ -119,7 +133,8 @@ class Call:
             self._scored += asked
         decoder.begin(self.prompt_reward)
         while isinstance(step := decoder.plan(self._row_cost()), Generate):
-            yield Drawing(segment=step.segment, attempt=step.attempt, count=len(step.seeds))
+            held = len(self._text.held)
+            yield Drawing(segment=step.segment, attempt=step.attempt, count=len(step.seeds), held=held)
             candidates = await self._generate(step)
             judgements = await self._judge(step.attempt, candidates)
             outcome = decoder.decide(list(zip(candidates, judgements, strict=True)))
@@ -127,7 +142,7 @@ class Call:
                 yield decision
             if outcome.end is not None:
                 yield outcome.end
-            for event in await self._follow(step.segment, outcome):
+            for event in await self._follow(step, outcome):
                 yield event
         self.done, review = await self._end(step)
         if review is not None:
@@ -181,7 +196,7 @@ class Call:
     async def _generate(self, step: Generate) -> list[Candidate]:
         ahead = self._ahead(step)
         beyond = max(self._beyond(step), ahead - step.stretch, 0)
-        proposals = await self._session.propose(step.seeds, step.limit + step.stretch, ahead=beyond)
+        proposals = await self._proposers.propose(step, ahead=beyond)
         candidates = await asyncio.gather(*(self._cut(proposal, step, ahead) for proposal in proposals))
         pairs = zip(proposals, candidates, strict=True)
         self._open.update(enumerate(pairs, start=step.attempt))
@@ -197,7 +212,7 @@ class Call:
         most = self._settings.max_tokens
         if self._projections:
             # and one more, if there is room, so that judges know the state at the answer's end
-            most = min(most + 1, self._session.room)
+            most = min(most + 1, self._proposers.room)
         return most - self._decoder.totals.kept - step.limit
 
     def _beyond(self, step: Generate) -> int:
@@ -207,7 +222,7 @@ class Call:
         """
         if not self._projections or self._settings.budget_tokens is not None:
             return 0
-        return max(0, min(1, self._session.room - self._decoder.totals.kept - step.limit - step.stretch))
+        return max(0, min(1, self._proposers.room - self._decoder.totals.kept - step.limit - step.stretch))
 
     async def _cut(self, proposal: Proposal, step: Generate, ahead: int) -> Candidate:
         cutter = SegmentCutter(
@@ -249,7 +264,16 @@ class Call:
             return [Judgement() for _ in candidates]
         passages = [self._passage(candidate) for candidate in candidates]
         self._passages.update(enumerate(passages, start=attempt))
-        return await self._ask(passages)
+        judgements = await self._ask(passages)
+        return [self._blamed(*pair) for pair in zip(passages, judgements, strict=True)]
+
+    def _blamed(self, passage: Passage, judgement: Judgement) -> Judgement:
+        """The judgement, with where in the held text the match begins that a judge vetoes."""
+        if judgement.veto is None or not self._settings.rewinds or not self._text.held:
+            return judgement
+        place = self._holding.match_from(passage, judgement, len(self._text.released))
+        fault = None if place is None else self._text.fault(place)
+        return judgement if fault is None else replace(judgement, match_before=len(self._text.accepted) - fault)
 
     async def _ask(self, passages: Sequence[Passage]) -> list[Judgement]:
         judgements = await self._cascade.judge(passages)
@@ -276,8 +300,9 @@ class Call:
 
     # --- following what was decided
 
-    async def _follow(self, segment: int, outcome: Outcome) -> list[Event]:
+    async def _follow(self, step: Generate, outcome: Outcome) -> list[Event]:
         """Keep or let go of candidates as the decoder says, and release what can be."""
+        segment = step.segment
         kept = outcome.end.attempt if isinstance(outcome.end, Kept) else None
         judged = None if kept is None else self._passages.get(kept)
         if outcome.end is not None:
@@ -290,11 +315,14 @@ class Call:
         if kept is None:
             for proposal, _ in self._open.values():
                 proposal.halt()
+            if isinstance(outcome.end, Rewound):
+                await self._go_back(outcome.end)
             return events
         proposal, candidate = self._open.pop(kept)
+        recovery = self._settings.is_recovery(kept)
         go_on = isinstance(self._decoder.plan(self._row_cost()), Generate)
         self._projections.keep(candidate, self._decoder.totals.kept - len(candidate))
-        over = await self._session.commit(proposal, len(candidate), go_on=go_on)
+        over = await self._proposers.commit(proposal, candidate, recovery=recovery, go_on=go_on)
         events += self._overrun(segment, kept, over)
         holds: list[int] = []
         if judged is not None:
@@ -302,7 +330,18 @@ class Call:
             marked = self._text.unfinished_from(candidate)
             seen = replace(judged, last=candidate.finish is not None)
             holds = self._holding.after(candidate, seen, len(self._text.released), marked)
-        return [*events, *self._events.release(segment, self._text.accept(candidate, holds))]
+        events += self._events.release(segment, self._text.accept(candidate, holds))
+        self._decoder.hold(len(self._text.held))
+        return events
+
+    async def _go_back(self, rewound: Rewound) -> None:
+        """Take back what the decoder says."""
+        await self._proposers.rewind(rewound.tokens)
+        self._holding.go_back(rewound.place, rewound.tokens)
+        self._text.take_back(rewound.place)
+        self._decoder.hold(len(self._text.held))
+        if self._kept is not None:
+            self._kept = _first(self._kept, rewound.place) if rewound.place else None
 
     def _overrun(self, segment: int, attempt: int, tokens: int) -> list[Overrun]:
         """Count the tokens that a candidate had past its boundary, which are thrown away."""

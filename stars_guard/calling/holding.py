@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 
+from stars_guard.core.judging import Judgement
 from stars_guard.core.segments import Candidate, Passage
 from stars_guard.scorers.cascade import Judge
 
@@ -43,7 +44,9 @@ class Holding:
         self._clear = dict.fromkeys((judge.rule.judge for judge in self._judges), 0)
         # by judge: the readings at the last look, and the same of each
         self._read: dict[str, list[tuple[str, int]]] = {}
-        self._tail: deque[int] = deque(maxlen=tokens)
+        self._tokens = tokens
+        # where each token of the answer ends, if the last ones are held
+        self._ends: list[int] = []
 
     def after(self, candidate: Candidate, passage: Passage, released: int, marked: int | None = None) -> list[int]:
         """The places after a candidate has become part of the answer.
@@ -54,7 +57,7 @@ class Holding:
             marked: where a marked part begins that has not ended.
         """
         text = passage.answer
-        if not self._judges or candidate.finish is not None:
+        if not (self._judges or self._tokens) or candidate.finish is not None:
             return []
         known = max(released, len(_without_half(text)))
         for judge in self._judges:
@@ -62,10 +65,44 @@ class Holding:
                 place = self._first_open(judge, passage, released, marked)
                 self._clear[judge.rule.judge] = known if place is None else min(place, known)
         places = [*self._clear.values(), known]
-        if self._tail.maxlen:
-            self._tail.extend(len(token.text) for token in candidate.tokens)
-            places.append(max(0, len(text) - sum(self._tail)))
+        if self._tokens:
+            before = len(text) - len(candidate.text)
+            self._ends += [before + size for size in accumulate(len(token.text) for token in candidate.tokens)]
+            places.append(self._ends[-1 - self._tokens] if len(self._ends) > self._tokens else 0)
         return places
+
+    def match_from(self, passage: Passage, judgement: Judgement, released: int) -> int | None:
+        """Where in the held text the match begins for which a candidate is vetoed. None where it begins in the
+        candidate or in what is out, and where no judge can tell.
+
+        Args:
+            passage: as which the candidate was judged.
+            released: characters of the answer that are out.
+        """
+        values = {score.judge: score.value for score in judgement.scores}
+        places = [
+            self._match_of(judge, passage, released)
+            for judge in self._judges
+            if (value := values.get(judge.rule.judge)) is not None and value > (judge.rule.reject_above or 0.0)
+        ]
+        held = range(released, len(passage.accepted))
+        return min((place for place in places if place is not None and place in held), default=None)
+
+    def _match_of(self, judge: Judge, passage: Passage, released: int) -> int | None:
+        found = [start for start, end, _ in judge.scorer.find(passage.answer) if end > released]
+        for before, text in passage.readings:
+            # nobody knows where a place in another reading is in the text as it is written
+            finds = judge.scorer.find(before + text)
+            found += [released for start, end, _ in finds if start < len(before) < end]
+        if found:
+            return min(found)
+        return judge.open_from(replace(passage, segment=""), released)
+
+    def go_back(self, place: int, tokens: int) -> None:
+        """The answer has been taken back to a place, by so many tokens."""
+        self._clear = {judge: min(clear, place) for judge, clear in self._clear.items()}
+        if self._ends:
+            del self._ends[-tokens:]
 
     def open_from(self, passage: Passage, released: int, marked: int | None = None) -> int | None:
         """Where something has begun that a judge would veto once it is complete, or None. It stays out of an answer

@@ -7,7 +7,7 @@ import secrets
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from stars_guard.backends.base import Backend, OpenRequest, Session
 from stars_guard.calling.loaded import Loaded
 from stars_guard.calling.options import CallOptions, options_of, sampling_of
 from stars_guard.calling.portal import to_the_end
+from stars_guard.calling.proposing import Proposers, with_instruction
 from stars_guard.calling.recording import Recording
 from stars_guard.calling.settings import as_one_segment, settings_of, supplied_settings
 from stars_guard.core.messages import Message
@@ -32,13 +33,13 @@ class Plan:
     """Everything that a call needs, ready.
 
     Attributes:
-        engine: what generates; `session` is the call's place in it.
+        engine: what generates; ``proposers`` have the call's places in it.
         settings: of the decoder, cut to what the model's context can take.
         single: the answer has one tool call at most.
     """
 
     engine: Backend
-    session: Session
+    proposers: Proposers
     cascade: Cascade
     settings: Settings
     single: bool
@@ -97,21 +98,26 @@ class Request:
         directions = cascade.directions if decoder_of(settings.method).decides != "none" else ()
         await engine.check_directions(directions)
         async with AsyncExitStack() as stack:
-            session = await engine.open(
-                OpenRequest(
-                    messages=self.messages,
-                    sampling=sampling,
-                    entropies=decoder_of(settings.method).needs_entropy,
-                    seeded=options.seed is not None,
-                    tools=options.tools,
-                    grammar=options.grammar,
-                    chat_template_kwargs=options.chat_template_kwargs,
-                    directions=directions,
-                )
+            asked = OpenRequest(
+                messages=self.messages,
+                sampling=sampling,
+                entropies=decoder_of(settings.method).needs_entropy,
+                seeded=options.seed is not None,
+                tools=options.tools,
+                grammar=options.grammar,
+                chat_template_kwargs=options.chat_template_kwargs,
+                directions=directions,
             )
+            session = await engine.open(asked)
             stack.push_async_callback(_to_the_end, session.aclose)
             stack.push_async_callback(_to_the_end, partial(cascade.forget, self.call_id))
             settings = _within(settings, session)
+            recovery = None
+            if settings.recovery is not None:
+                instructed = with_instruction(self.messages, settings.recovery.instruction)
+                recovery = await engine.open(replace(asked, messages=instructed, lazy=True))
+                stack.push_async_callback(_to_the_end, recovery.aclose)
+                settings = settings.changed(max_tokens=min(settings.max_tokens, recovery.room))
             if session.form is not None:
                 recording.describe(tool_form=session.form.name)
             if (marks := session.reasoning) is not None:
@@ -123,7 +129,7 @@ class Request:
             stack.callback(_leave, engine)
             yield Plan(
                 engine=engine,
-                session=session,
+                proposers=Proposers(session, recovery),
                 cascade=cascade,
                 settings=settings,
                 single=options.tools is not None and not options.tools.parallel,
@@ -149,6 +155,8 @@ def _identity(engine: Backend, variables: Mapping[str, Any]) -> dict[str, str]:
 def _within(settings: Settings, session: Session) -> Settings:
     """The settings for what this session can generate, and how."""
     settings = settings.changed(max_tokens=min(settings.max_tokens, session.room), stretch=session.form is not None)
+    if not session.rewinds:
+        settings = settings.changed(rewinds=0, recovery=None)
     whole = session.grammar is not None and session.grammar.whole
     return as_one_segment(settings) if whole else settings
 

@@ -22,7 +22,7 @@ def content_of(policy: Policy) -> Content:
 def settings_of(policy: Policy, max_tokens: int) -> Settings:
     """The decoder's settings under the policy's mode, for answers of at most ``max_tokens``."""
     settings = Settings(**dict(policy.decoding)).changed(max_tokens=max_tokens, monitor=policy.mode == "monitor")
-    return settings.changed(method="vanilla") if policy.mode == "off" else settings
+    return settings.changed(method="vanilla", rewinds=0, recovery=None) if policy.mode == "off" else settings
 
 
 def as_one_segment(settings: Settings) -> Settings:
@@ -39,11 +39,13 @@ def as_one_segment(settings: Settings) -> Settings:
 
 def supplied_settings(policy: Policy, attempts: int | None) -> Settings:
     """The same for texts that are handed in: no schedule, as nothing is known of their length, and one at a time.
+    What was handed in cannot be generated again from its middle, so the answer never goes back.
 
     Args:
         attempts: fewer than the policy's.
     """
     settings = settings_of(policy, MOST_TOKENS).changed(budget_tokens=None)
+    most = settings.attempts_at(0)
     return as_one_segment(settings).changed(
-        schedule="constant", parallel=1, attempts=min(settings.attempts, attempts or settings.attempts)
+        schedule="constant", parallel=1, attempts=min(most, attempts or most), rewinds=0, recovery=None
     )

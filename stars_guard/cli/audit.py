@@ -141,9 +141,10 @@ def show_record(console: Console, store: AuditStore, call_id: str | None, *, as_
     console.print(_line(f"{record.started_at}  {record.seconds:.2f} s  finish {record.finish}  {record.reason}"))
     for turn in record.prompt:
         console.print(_line(f"{turn.role}: {_shown(turn.content)}"))
+    standing = record.standing
     for segment in record.segments:
         for attempt in segment.attempts:
-            kept = attempt.attempt == segment.kept
+            kept = attempt.attempt == segment.kept and segment.index in standing
             numbers = "  ".join(
                 f"{name} {value:.2f}"
                 for name, value in (
@@ -158,6 +159,9 @@ def show_record(console: Console, store: AuditStore, call_id: str | None, *, as_
             head = f"{mark} {segment.index}.{attempt.attempt} {attempt.verdict}: {attempt.reason}  {numbers}"
             console.print(_line(head, "green" if kept else "red"))
             console.print(_line("    " + _shown(attempt.text), "" if kept else "strike dim"))
+        if (back := segment.rewound) is not None:
+            part = f"token {back.left} of segment {back.to}" if back.left else f"the beginning of segment {back.to}"
+            console.print(_line(f"< {segment.index} the answer went back to {part}: {back.reason}", "yellow"))
 
 
 def follow(

@@ -26,6 +26,7 @@ _COURSES: dict[Outcome, str] = {
     "stop": "stops the answer after {seen} candidates",
     "raise": "raises an error after {seen} candidates",
     "budget": "ends the answer, because its tokens are spent",
+    "back": "goes back",
     "more": "generates more candidates than are on record",
     "unknown": "decides by a score that is not on record, about a text that was not kept",
 }

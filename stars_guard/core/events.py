@@ -13,6 +13,7 @@ from stars_guard.core.vocabulary import (
     ApprovalOutcome,
     KeptHow,
     OriginName,
+    RewindWhy,
     RuleAction,
     RuledBy,
     Verdict,
@@ -32,6 +33,7 @@ __all__ = [
     "Reasoned",
     "Released",
     "Reviewed",
+    "Rewound",
     "Ruled",
     "Totals",
     "Traced",
@@ -41,14 +43,20 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """Proposals of one segment are being drawn: attempts ``attempt`` to ``attempt + count - 1``."""
+    """Candidates of one segment are being generated: attempts ``attempt`` to ``attempt + count - 1``.
+
+    Attributes:
+        held: characters at the end of the answer so far that are not released.
+    """
 
     segment: int
     attempt: int
     count: int
+    held: int = 0
 
     def __post_init__(self) -> None:
         _holds(self, self.count >= 1, "nothing is generated")
+        _holds(self, self.held >= 0, "less than nothing is held")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +64,17 @@ class Decision:
     """The decision on one proposal.
 
     Attributes:
-        segment: index of the segment in the answer, from 0.
-        attempt: index of the proposal among those of its segment, from 0.
-        candidate: what was proposed.
+        segment: number of the segment in the call, from 0. The segment that follows a rewind has the next number.
+        attempt: index of the candidate among those of its segment, from 0.
+        candidate: what was generated.
         judgement: what the judges said.
-        verdict: ``surplus`` when an earlier proposal of the same batch was accepted and this one not looked at.
+        verdict: ``surplus`` when an earlier candidate of the same batch was accepted, or was the reason for a rewind,
+            and this one not looked at.
         reason: in words, without user text.
         threshold: tau at the candidate's end; None where the method has none.
         probability: the chance of acceptance that the rule gave; None where nothing was drawn against.
         u: the uniform number that the probability was held against.
+        recovery: whether it was generated under the policy's recovery instruction.
     """
 
     segment: int
@@ -76,6 +86,7 @@ class Decision:
     threshold: float | None = None
     probability: float | None = None
     u: float | None = None
+    recovery: bool = False
 
     def __post_init__(self) -> None:
         vetoed = self.judgement.veto is not None
@@ -83,6 +94,7 @@ class Decision:
         _holds(self, (self.probability is None) == (self.u is None), "a probability goes with the number u")
         decided = self.threshold is not None or self.u is not None
         _holds(self, not (decided and self.verdict == "surplus"), "a surplus candidate is not held against a threshold")
+        _holds(self, vetoed or not self.judgement.match_before, "a match before the segment is a veto's")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +117,35 @@ class Ended:
     segment: int
     action: Action
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewound:
+    """No candidate of the segment was kept, and the answer went back: text that was accepted and held is taken back.
+
+    Nothing that was released is ever taken back. The next segment goes on after what is left.
+
+    Attributes:
+        segment: where it was decided.
+        to: the first segment of which something is taken back; all later ones are taken back whole.
+        left: how many of its tokens stay in the answer.
+        place: how many characters of the answer stay.
+        tokens: how many are taken back.
+        reason: in words, without user text.
+    """
+
+    segment: int
+    to: int
+    left: int
+    place: int
+    tokens: int
+    why: RewindWhy
+    reason: str
+
+    def __post_init__(self) -> None:
+        _holds(self, 0 <= self.to < self.segment, "only an earlier segment can be taken back")
+        _holds(self, self.tokens >= 1, "nothing is taken back")
+        _holds(self, self.left >= 0 and self.place >= 0, "no segment is shorter than nothing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,9 +318,11 @@ _IN_WORDS: dict[ApprovalOutcome, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """The cost of a call, in tokens: ``drawn == kept + rejected + surplus + overrun``.
+    """The cost of a call, in tokens: ``drawn == kept + rejected + surplus + overrun + rewound``.
 
     Attributes:
+        rewound: tokens that were kept once and taken back; ``rewinds`` is how often the answer went back.
+        segments: how many are in the answer.
         proposals: how many were drawn; ``rejections`` of them were decided against.
         prompt: tokens of the prompt.
         scorer_passages: passages that were given to a scorer, summed over judges.
@@ -291,6 +334,8 @@ class Totals:
     rejected: int = 0
     surplus: int = 0
     overrun: int = 0
+    rewound: int = 0
+    rewinds: int = 0
     segments: int = 0
     proposals: int = 0
     rejections: int = 0
@@ -342,6 +387,10 @@ Event = (
     | Reviewed
     | Ruled
     | Traced
+    | Rewound
+    | Overrun
+    | Reviewed
+    | Ruled
     | Approval
     | Released
     | Reasoned

@@ -74,12 +74,16 @@ class Judgement:
         reward: the weighted sum; None when no judge gave a reward.
         veto: why the passage must not be released, or None.
         ask: why a person must be asked first, or None. Where there is a veto, nobody is asked.
+        match_before: with how many characters, at the end of the answer before the segment, the match begins for which
+            a judge vetoes it. It is 0 where the match begins in the segment, or in text that is out, and where no
+            answer goes back.
     """
 
     scores: tuple[Score, ...] = ()
     reward: float | None = None
     veto: str | None = None
     ask: str | None = None
+    match_before: int = 0
 
 
 def combine(scores: Sequence[Score], rules: Sequence[Rule]) -> Judgement:

@@ -25,6 +25,7 @@ __all__ = [
     "OnExhausted",
     "OnWriteError",
     "OriginName",
+    "RewindWhy",
     "Role",
     "RuleAction",
     "RuledBy",
@@ -67,6 +68,9 @@ RuledBy = Literal["rule", "budget", "default", "arguments"]
 
 Mode = Literal["enforce", "monitor", "off"]
 """Whether rejected text is withheld, only logged, or not judged at all."""
+
+RewindWhy = Literal["match", "exhausted"]
+"""Why an answer goes back: a judge's match begins in text that is held, or a segment's attempts ran out."""
 
 OnExhausted = Literal["best", "refuse", "stop", "raise"]
 """What happens when a segment's attempts run out."""

@@ -9,7 +9,7 @@ from stars_guard.decoding.methods import METHODS
 from stars_guard.decoding.protocol import Done, Generate, Judged, Outcome
 from stars_guard.decoding.rejection import Cards, RejectionSampler
 from stars_guard.decoding.schedules import SCHEDULES, Schedule, Threshold
-from stars_guard.decoding.settings import Decoding, Settings
+from stars_guard.decoding.settings import Decoding, Recovery, Settings, UpTo
 from stars_guard.decoding.width import AcceptanceRate, shared_row_cost
 
 __all__ = [
@@ -28,11 +28,13 @@ __all__ = [
     "Judged",
     "Outcome",
     "Piece",
+    "Recovery",
     "RejectionSampler",
     "Schedule",
     "SegmentCutter",
     "Settings",
     "Threshold",
+    "UpTo",
     "Vanilla",
     "decoder_of",
     "make_decoder",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from stars_guard.core.segments import Candidate
 from stars_guard.decoding.spans import Found, Span, begun_at_end, find_spans, open_from
@@ -43,17 +45,26 @@ class AnswerText:
         stops: stop strings, none of them empty.
         spans: how marked parts are marked.
         inside: the reasoning that the answer begins in, because the prompt ends with its opening marker.
+        whole_tokens: release no token in parts, so that what is held can be taken back and generated again.
 
     Attributes:
         inside: the reasoning that what is held begins in.
     """
 
     def __init__(
-        self, stops: tuple[str, ...] = (), spans: tuple[Span, ...] = (), *, inside: Span | None = None
+        self,
+        stops: tuple[str, ...] = (),
+        spans: tuple[Span, ...] = (),
+        *,
+        inside: Span | None = None,
+        whole_tokens: bool = False,
     ) -> None:
         self.inside = inside
         self._stops = stops
         self._spans = spans
+        self._whole_tokens = whole_tokens
+        # where each token of the accepted text begins, in order
+        self._starts: list[int] = []
         self._accepted = ""
         self._released = 0
         # where the answer begins, reasoning aside
@@ -122,7 +133,10 @@ class AnswerText:
         """
         if candidate.stop_overlap > len(self.held):
             raise ProtocolError(f"{candidate.stop_overlap} characters are taken back, and {len(self.held)} are held")
-        self._accepted = self._accepted[: len(self._accepted) - candidate.stop_overlap] + candidate.text
+        self._accepted = self._accepted[: len(self._accepted) - candidate.stop_overlap]
+        if self._whole_tokens:
+            self._starts += accumulate((len(token.text) for token in candidate.tokens), initial=len(self._accepted))
+        self._accepted += candidate.text
         return self.end() if candidate.finish is not None else self._release(self._free(holds))
 
     def take_back(self, place: int) -> None:
@@ -134,6 +148,15 @@ class AnswerText:
         if place < self._released:
             raise ProtocolError(f"the text from {place} on is taken back, and {self._released} characters are released")
         self._accepted = self._accepted[:place]
+        self._starts = [start for start in self._starts if start <= place]
+
+    def fault(self, place: int) -> int | None:
+        """From where on to generate the answer again if it is at fault from a place on: where the token or the
+        marked part there begins. None where some of that is released, and where tokens are released in parts."""
+        if not self._whole_tokens or not self._released <= place < len(self._accepted):
+            return None
+        found = self._released + self._uncut(place - self._released)
+        return found if found == self._token_start(found) else None
 
     def end(self) -> list[Piece]:
         """Release what is held, because nothing comes after it."""
@@ -149,9 +172,7 @@ class AnswerText:
         opened = open_from(held, self._spans, at_start=self.is_at_start, inside=self.inside)
         places = [len(held) - begun_at_end(held, self._stops), len(held) if opened is None else opened]
         free = max(0, min([*places, *(hold - self._released for hold in holds)]))
-        for part in marked:
-            if part.start < free and (free < part.stop or not part.closed):
-                free = self._free_in(part, held[:free])
+        free = self._uncut(free)
         begun = max((part.stop for part in marked if part.stop <= free), default=0)
         if not held[begun:free].strip() and (begun > 0 or not self._in_text):
             free = begun
@@ -169,6 +190,28 @@ class AnswerText:
 
     def _begins_inside(self, part: Found) -> bool:
         return self.inside is not None and part.start == 0
+
+    def _uncut(self, place: int) -> int:
+        """The last place in the held text, up to a given one, that is not inside what waits as a whole: a marked part,
+        and a token if tokens are released whole."""
+        held = self.held
+        marked = self._parts(held)
+        while True:
+            at = place
+            for part in marked:
+                if part.start < at and (at < part.stop or not part.closed):
+                    at = self._free_in(part, held[:at])
+            if not self._whole_tokens:
+                return at
+            at = max(0, self._token_start(self._released + at) - self._released)
+            if at == place:
+                return at
+            place = at
+
+    def _token_start(self, place: int) -> int:
+        """The last place, up to a given one, where a token begins."""
+        before = bisect_right(self._starts, place)
+        return self._starts[before - 1] if before else 0
 
     def _release(self, until: int, *, last: bool = False) -> list[Piece]:
         text = self._accepted[self._released : until]

@@ -96,6 +96,11 @@ class Decoder(ABC):
         self._begun = True
         self.prompt_reward = prompt_reward
 
+    def hold(self, characters: int) -> None:
+        """Say how many characters at the end of the answer so far are not released, so that it may go back over them.
+        None are held before this is called."""
+        self.ledger.held = characters
+
     def charge(self, tokens: int) -> None:
         """Count tokens that were generated past a boundary and thrown away. What `plan` said before is void."""
         self.ledger.charge(tokens)
@@ -117,6 +122,10 @@ class Decoder(ABC):
         if ledger.affordable(limit) < 1:
             return ledger.out_of_budget()
         width = self._width(limit, row_cost)
+        recovery = self.settings.is_recovery(ledger.attempt)
+        ahead = range(ledger.attempt, ledger.attempt + width)
+        # all of one source
+        width = next((n for n, at in enumerate(ahead) if self.settings.is_recovery(at) != recovery), width)
         ledger.outstanding = Generate(
             segment=ledger.segment,
             attempt=ledger.attempt,
@@ -124,6 +133,7 @@ class Decoder(ABC):
             limit=limit,
             cut_entropy=self.settings.entropy_threshold if self.needs_entropy else None,
             stretch=ledger.stretch(limit, width),
+            recovery=recovery,
         )
         return ledger.outstanding
 
@@ -152,12 +162,15 @@ class Decoder(ABC):
             threshold=decided.threshold if decided else None,
             probability=decided.probability if decided else None,
             u=decided.u if decided else None,
+            recovery=self.settings.is_recovery(tried.attempt),
         )
 
-    def _kept(self, tried: Tried, how: KeptHow, *, was_rejected: bool = False) -> Kept:
+    def _kept(
+        self, tried: Tried, how: KeptHow, *, was_rejected: bool = False, reward_before: float | None = None
+    ) -> Kept:
         """Make a candidate part of the answer."""
         kept = Kept(segment=self.ledger.segment, attempt=tried.attempt, how=how)
-        return self.ledger.keep(tried.candidate, kept, was_rejected=was_rejected)
+        return self.ledger.keep(tried.candidate, kept, was_rejected=was_rejected, reward_before=reward_before)
 
 
 def decoder_of(method: str) -> type[Decoder]:

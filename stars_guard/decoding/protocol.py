@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stars_guard.core.events import Decision, Ended, Kept
+from stars_guard.core.events import Decision, Ended, Kept, Rewound
 from stars_guard.core.judging import Judgement
 from stars_guard.core.segments import Candidate
 from stars_guard.core.vocabulary import AnswerFinish
@@ -26,11 +26,12 @@ class Generate:
     """Generate one candidate for each seed, from the prefix of all kept segments.
 
     Attributes:
-        segment: index of the segment in the answer, from 0.
+        segment: number of the segment in the call, from 0. After a rewind, the next segment has the next number.
         attempt: number of the first candidate among those of its segment, from 0; the others follow.
         limit: where the segment's boundary is, in tokens.
         cut_entropy: the boundary is also before the first token, from the fifth on, whose entropy is at least this.
         stretch: how many tokens past the limit a candidate may take to the end of what must not be cut.
+        recovery: whether they are generated under the policy's recovery instruction.
     """
 
     segment: int
@@ -39,6 +40,7 @@ class Generate:
     limit: int
     cut_entropy: float | None = None
     stretch: int = 0
+    recovery: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,5 +63,5 @@ class Outcome:
     """
 
     decisions: tuple[Decision, ...]
-    end: Kept | Ended | None = None
+    end: Kept | Ended | Rewound | None = None
     retain: frozenset[int] = frozenset()

@@ -5,7 +5,7 @@ Rewards, thresholds and beta are in the reward model's own unit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -17,7 +17,9 @@ from stars_guard.decoding.acceptance import ACCEPTANCE
 from stars_guard.decoding.methods import METHODS
 from stars_guard.decoding.schedules import SCHEDULES, Threshold
 
-__all__ = ["Decoding", "Settings"]
+__all__ = ["Decoding", "Recovery", "Settings", "UpTo"]
+
+ATTEMPTS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,33 @@ class _NameIn:
         raise PydanticKnownError("literal_error", {"expected": f"{', '.join(names)} or {last}"})
 
 
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True, hide_input_in_errors=True)
+
+
+_Attempts = Annotated[int, Field(ge=1, le=ATTEMPTS)]
+
+
+class UpTo(_Part):
+    """A step of a schedule of attempts."""
+
+    tokens: int = Field(ge=1, description="for segments that begin before this token of the answer")
+    attempts: _Attempts
+
+
+class Recovery(_Part):
+    """Another proposal for segments that fail: the same model and the same answer so far, with an instruction."""
+
+    after: int = Field(4, ge=1, le=ATTEMPTS, description="failed attempts of a segment before it is used")
+    instruction: str = Field(min_length=1, description="added to the conversation's system message")
+    attempts: int | None = Field(
+        None,
+        ge=1,
+        le=ATTEMPTS,
+        description="the most candidates of a segment that come from it; default: all that are left",
+    )
+
+
 class Decoding(BaseModel):
     """How answers are generated."""
 
@@ -47,7 +76,11 @@ class Decoding(BaseModel):
     method: Annotated[str, _NameIn(METHODS)] = "stars"
     segment_tokens: int = Field(16, ge=1, le=4096, description="B: tokens in a segment; in CARDS in the longest one")
     max_tokens: int = Field(512, ge=1, description="T: the longest answer in tokens")
-    attempts: int = Field(8, ge=1, le=1024, description="N: candidates for each segment; k of best-of methods")
+    attempts: _Attempts | Annotated[tuple[UpTo, ...], Field(strict=False, min_length=1)] = Field(
+        8,
+        description="N: candidates for each segment; k of best-of methods. A list gives numbers by position: those "
+        "of the first step whose tokens are more than the answer has before the segment, or else of the last",
+    )
     alpha: float = Field(0.5, ge=0, le=1, description="where the threshold starts between r(x, '') and r_star")
     beta: float = Field(0.3, gt=0, description="width of the acceptance rule, in units of the reward")
     r_star: float = Field(1.0, description="the reward that an answer should reach")
@@ -73,6 +106,16 @@ class Decoding(BaseModel):
         description="the last tokens of the answer wait until more are accepted: for judges that cannot say "
         "where something begins that they would veto",
     )
+    rewinds: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="how often an answer may go back over text that is accepted but held: to where the match of a "
+        "judge begins, or over the segment before one whose attempts ran out; of stars and cards",
+    )
+    recovery: Recovery | None = Field(
+        None, description="after failed attempts, generate under one more instruction; of stars and cards"
+    )
     entropy_threshold: float = Field(
         3.0,
         ge=0,
@@ -84,10 +127,35 @@ class Decoding(BaseModel):
     def _thresholds_fit(self) -> Self:
         if problem := SCHEDULES[self.schedule].problem(self):
             raise ValueError(problem)
-        ends = [step.tokens for step in self.thresholds]
-        if ends != sorted(set(ends)):
-            raise ValueError("thresholds must be in the order of their tokens, each number once")
+        _in_order("thresholds", self.thresholds)
+        if not isinstance(self.attempts, int):
+            _in_order("attempts", self.attempts)
         return self
+
+    @model_validator(mode="after")
+    def _method_fits(self) -> Self:
+        if METHODS[self.method].decides == "each":  # type: ignore[attr-defined]  # each is a Decoder
+            steps = [self.attempts] if isinstance(self.attempts, int) else [step.attempts for step in self.attempts]
+            if self.recovery is not None and self.recovery.after >= max(steps):
+                raise ValueError(f"recovery.after must be less than attempts, which are {max(steps)}")
+            return self
+        for name, value in (("rewinds", self.rewinds), ("recovery", self.recovery)):
+            if value:
+                raise ValueError(f"{name} isn't supported by the method {self.method}: use stars or cards")
+        return self
+
+    def attempts_at(self, kept: int) -> int:
+        """N of a segment before which the answer has ``kept`` tokens."""
+        if isinstance(self.attempts, int):
+            return self.attempts
+        return next((step for step in self.attempts if step.tokens > kept), self.attempts[-1]).attempts
+
+    def is_recovery(self, attempt: int) -> bool:
+        """Whether a segment's candidate of that number, from 0, comes from the recovery instruction."""
+        recovery = self.recovery
+        if recovery is None or attempt < recovery.after:
+            return False
+        return recovery.attempts is None or attempt < recovery.after + recovery.attempts
 
 
 class Settings(Decoding):
@@ -105,3 +173,9 @@ class Settings(Decoding):
             ValidationError: there is no such field, or the value is out of its limits.
         """
         return type(self)(**{**dict(self), **changes})
+
+
+def _in_order(name: str, steps: Sequence[Threshold] | Sequence[UpTo]) -> None:
+    ends = [step.tokens for step in steps]
+    if ends != sorted(set(ends)):
+        raise ValueError(f"{name} must be in the order of their tokens, each number once")

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stars_guard.decoding import Decoding, decoder_of
+from stars_guard.decoding import Decoding, UpTo, decoder_of
 from stars_guard.policy._approval import Approval
 from stars_guard.policy._model import Audit, AuditContent, Policy, Refusal, SamplingSpec
 from stars_guard.policy._rails import Rail, ToolCallRail, ToolResultRail
@@ -88,6 +88,11 @@ def _reward(rule: Callable[[Any, Any, Decoding], bool]) -> Rule:
     return lambda old, new, sides: sides.rewards and rule(old, new, sides.after.decoding)
 
 
+def _is_single(attempts: int | Sequence[UpTo]) -> bool:
+    """Whether a segment may have one candidate alone."""
+    return attempts == 1 if isinstance(attempts, int) else any(step.attempts == 1 for step in attempts)
+
+
 def _segment_tokens(old: int, new: int, sides: _Sides) -> bool:
     """Longer segments are more text between two that a judge is asked about; shorter ones may be all that it sees."""
     return any((judge.every > 1 if new > old else judge.scope == "segment") for judge in sides.before.judges)
@@ -109,7 +114,7 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule]] = {
         # a longer answer stretches the linear threshold, and nothing else
         "max_tokens": _reward(lambda old, new, now: new > old and now.schedule == "linear"),
         # the best of one candidate is any candidate
-        "attempts": lambda old, new, sides: sides.rewards and sides.takes_the_best and new == 1,
+        "attempts": lambda old, new, sides: sides.rewards and sides.takes_the_best and _is_single(new),
         "alpha": _reward(lambda old, new, now: new < old),
         "beta": _reward(lambda old, new, now: new > old and now.acceptance != "hard"),
         "r_star": _reward(lambda old, new, now: new < old),
@@ -122,6 +127,8 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule]] = {
         "budget_tokens": lambda old, new, sides: sides.rewards and sides.takes_the_best and (new or inf) < (old or inf),
         # of all answers only the refusal has nothing of what was generated, and reaches the reader
         "on_exhausted": lambda old, new, sides: new != "refuse",
+        "rewinds": _free,
+        "recovery": _free,
         "hold_tokens": lambda old, new, sides: new < old,
         "entropy_threshold": lambda old, new, sides: sides.after.decoding.method == "cards",
     },

@@ -14,11 +14,12 @@ from stars_guard.core.sampling import Sampling
 from stars_guard.core.segments import Token
 from stars_guard.errors import BackendUnavailable, ContextTooLong, InputError, ProtocolError
 from stars_guard.testing._backend_case import BackendCase, rest, run, tokens_of, with_session
+from stars_guard.testing._rewinding_tests import RewindingTests
 
 __all__ = ["BackendTests"]
 
 
-class BackendTests(BackendCase):
+class BackendTests(RewindingTests, BackendCase):
     """Inherit from it, and say in a fixture which backend is tested.
 
     .. code-block:: python

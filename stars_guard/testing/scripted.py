@@ -75,6 +75,7 @@ class _Proposal(Proposal):
 
 class _Session(Session):
     draws_ahead = True
+    rewinds = True
 
     def __init__(self, backend: ScriptedBackend, messages: Sequence[Message]) -> None:
         self.backend = backend
@@ -107,6 +108,16 @@ class _Session(Session):
             return 0
         await proposal.aclose()
         return proposal.drawn - length
+
+    async def rewind(self, tokens: int) -> None:
+        if self.open or not 0 <= tokens <= len(self.prefix):
+            raise ProtocolError("only what was committed can be taken back, and only while no proposal is open")
+        self.prefix = self.prefix[: len(self.prefix) - tokens]
+
+    async def follow(self, tokens: Sequence[Token]) -> None:
+        if self.open:
+            raise ProtocolError("a proposal is open")
+        self.prefix += tuple(token.text for token in tokens)
 
     async def aclose(self) -> None:
         if self._closed:

@@ -92,6 +92,7 @@ def charts(stats: Stats) -> list[Chart]:
         ("rejected", "in rejected segments", lambda cost: cost.rejected),
         ("surplus", "surplus", lambda cost: cost.surplus),
         ("overrun", "overrun", lambda cost: cost.overrun),
+        ("rewound", "taken back", lambda cost: cost.rewound),
     )
     made = [
         _over_time(

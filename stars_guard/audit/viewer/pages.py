@@ -72,6 +72,7 @@ def _environment() -> Environment:
         "tone": _tone,
         "tries": _tries,
         "rejected_before": _rejected,
+        "parts": _parts,
     }
     return made
 
@@ -95,6 +96,16 @@ def _tone(finish: str) -> str:
 def _tries(segment: Segment) -> list[Any]:
     """The candidates that are not in the answer."""
     return [attempt for attempt in segment.attempts if attempt.attempt != segment.kept]
+
+
+def _parts(standing: Mapping[int, tuple[int, int]], segment: Segment) -> tuple[str, str]:
+    """The text of a segment's kept candidate, as far as it is on record: what is in the answer, and what was taken back
+    of it."""
+    for attempt in segment.attempts:
+        if attempt.attempt == segment.kept and attempt.text.text is not None:
+            _, characters = standing.get(segment.index, (0, 0))
+            return attempt.text.text[:characters], attempt.text.text[characters:]
+    return "", ""
 
 
 def _rejected(record: CallRecord) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import USER, policy
+from conftest import USER, policy, vetoing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from probe_files import a_model, a_probe, rows_of
@@ -24,6 +24,7 @@ from stars_guard.backends.transformers import TransformersBackend, TransformersO
 from stars_guard.calling import portal
 from stars_guard.calling.projections import Projections
 from stars_guard.core.directions import Directions
+from stars_guard.core.judging import Rule
 from stars_guard.core.messages import Message
 from stars_guard.core.sampling import Sampling
 from stars_guard.core.segments import Candidate, Token
@@ -32,6 +33,9 @@ from stars_guard.engines.probes import load_probe
 from stars_guard.errors import InputError, PolicyError, ScorerError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import load_policy
+from stars_guard.scorers import Judge
+from stars_guard.scorers.probe import ProbeScorer
+from stars_guard.testing import FunctionScorer
 from stars_guard.testing.scripted import ScriptedBackend
 
 WORDS = ("good ", "fine ", "bad ", "awful ")
@@ -159,6 +163,28 @@ def test_a_veto_of_a_probe_rejects(probe_file: Path) -> None:
     for answer in answers:
         said = split(answer.text)
         assert all(expected(said[: at + 2]) <= 0.2 for at in range(0, len(said), 2))
+
+
+@pytest.mark.parametrize("recovers", [False, True])
+def test_an_answer_that_went_back_is_judged_by_the_tokens_that_are_left(probe_file: Path, recovers: bool) -> None:
+    """A judge of the text beside the probe says the same of each candidate, after rewinds and recovery too."""
+    probe = Judge(Rule(judge="inside", weight=1.0), ProbeScorer(load_probe(probe_file)))
+    text = Judge(Rule(judge="text", weight=0.0), FunctionScorer(lambda passage: expected(split(passage.answer))))
+    more = {"recovery": {"after": 1, "instruction": "be kind"}} if recovers else {}
+    made = policy(max_tokens=16, attempts=2, on_exhausted="stop", hold_tokens=6, rewinds=4, r_star=-2.0, **more)
+    store = MemoryStore()
+    backend = ScriptedBackend(words(16), state=state)
+    Guard(made, model=backend, judges=[vetoing(), probe, text], audit=store).blocking.batch([USER] * 40)
+    pairs = 0
+    for record in store.read():
+        for attempt in (one for part in record.segments for one in part.attempts):
+            said = {score.judge: score.value for score in attempt.scores}
+            if "text" in said:
+                assert said["inside"] == pytest.approx(said["text"])
+                pairs += 1
+        assert redo(record) is None
+    assert pairs > 40
+    assert sum(record.totals["rewinds"] for record in store.read()) > 5
 
 
 # --- sums by number of tokens

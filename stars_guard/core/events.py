@@ -387,6 +387,10 @@ Event = (
     | Reviewed
     | Ruled
     | Traced
+    | Rewound
+    | Overrun
+    | Reviewed
+    | Ruled
     | Approval
     | Released
     | Reasoned

@@ -26,8 +26,8 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from stars_guard.audit import AuditStore, CallRecord, blamed, open_store
 from stars_guard.audit.writing import Writing
 from stars_guard.calling import metrics
-from stars_guard.core.events import Approval
 from stars_guard.core.segments import Passage
+from stars_guard.core.tool_call_events import Approval
 from stars_guard.errors import AuditError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.testing import ScriptedBackend

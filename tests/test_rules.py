@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from stars_guard.audit import CallRecord, MemoryStore
 from stars_guard.auditing.redoing import redo
 from stars_guard.cli.app import app
-from stars_guard.core.events import Approval
 from stars_guard.core.messages import ToolCall
+from stars_guard.core.tool_call_events import Approval
 from stars_guard.core.tools import Tool
 from stars_guard.core.vocabulary import RuleAction
 from stars_guard.errors import InputError, PolicyError

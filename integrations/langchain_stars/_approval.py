@@ -21,7 +21,7 @@ from langchain_stars._waiting import Waiting
 from langchain_stars._withheld_calls import without_raw_calls
 from langchain_stars._withheld_marks import did_not_run, is_withheld
 from stars_guard.calling.checks import Checked
-from stars_guard.core.events import Approval
+from stars_guard.core.tool_call_events import Approval
 from stars_guard.core.vocabulary import ApprovalOutcome
 from stars_guard.guard import Guard
 

@@ -27,8 +27,8 @@ from langchain_stars._run_state import run_state
 from langchain_stars._trust import call_was_judged, remember_call
 from langchain_stars._waiting import Waiting
 from stars_guard.calling.checks import Checked
-from stars_guard.core.events import Approval
 from stars_guard.core.messages import Message
+from stars_guard.core.tool_call_events import Approval
 from stars_guard.guard import Guard
 from stars_guard.rules.run import PastCall, RunState
 

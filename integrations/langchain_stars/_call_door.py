@@ -15,7 +15,7 @@ from langchain_stars._conversation import messages_in_state
 from langchain_stars._tool_results import call_not_run
 from langchain_stars._waiting import Waiting
 from langchain_stars._withheld_marks import reason_to_withhold
-from stars_guard.core.events import Approval
+from stars_guard.core.tool_call_events import Approval
 from stars_guard.guard import Guard
 
 __all__ = ["refusal_to_run"]

@@ -24,7 +24,6 @@ from stars_guard.audit.record import (
     ValueEntry,
 )
 from stars_guard.core.events import (
-    Approval,
     Called,
     Decision,
     Drawing,
@@ -36,14 +35,12 @@ from stars_guard.core.events import (
     Released,
     Reviewed,
     Rewound,
-    Ruled,
     Totals,
-    Traced,
-    ValueOrigin,
 )
 from stars_guard.core.flat import flat
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Candidate
+from stars_guard.core.tool_call_events import Approval, Ruled, Traced, ValueOrigin
 from stars_guard.core.vocabulary import ContentMode
 from stars_guard.prompting.plain_text import text_of
 

@@ -148,7 +148,7 @@ class Review(_Part):
 
 
 class Ruling(_Part):
-    """What the rules decided about a tool call. The fields are those of `stars_guard.core.events.Ruled`."""
+    """What the rules decided about a tool call. The fields are those of `stars_guard.core.tool_call_events.Ruled`."""
 
     action: RuleAction
     rule: str | None = None
@@ -158,7 +158,7 @@ class Ruling(_Part):
 
 
 class ApprovalEntry(_Part):
-    """What a person said about a tool call. The fields are those of `stars_guard.core.events.Approval`."""
+    """What a person said about a tool call. The fields are those of `stars_guard.core.tool_call_events.Approval`."""
 
     outcome: ApprovalOutcome
     by: str | None = None

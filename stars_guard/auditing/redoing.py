@@ -18,8 +18,8 @@ from stars_guard.auditing._agreement import DoesNotHold, close, holds, same
 from stars_guard.auditing._going_back import GoingBack
 from stars_guard.auditing._standing import Stood
 from stars_guard.auditing.findings import Problem
-from stars_guard.core.events import Approval, Ruled
 from stars_guard.core.judging import Judgement, Rule, Score, combine
+from stars_guard.core.tool_call_events import Approval, Ruled
 from stars_guard.core.vocabulary import RuleAction
 from stars_guard.decoding import Settings, decoder_of
 from stars_guard.decoding.ledger import affordable, spare

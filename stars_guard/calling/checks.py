@@ -17,10 +17,11 @@ from stars_guard.calling.refusing import refusal_for
 from stars_guard.concealing import concealed
 from stars_guard.core.arguments import chosen
 from stars_guard.core.arguments import text as text_of
-from stars_guard.core.events import Decision, Ended, Kept, Released, Ruled, Totals
+from stars_guard.core.events import Decision, Ended, Kept, Released, Totals
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message, ToolCall
 from stars_guard.core.segments import Candidate, Passage
+from stars_guard.core.tool_call_events import Ruled
 from stars_guard.core.tools import Tool
 from stars_guard.core.vocabulary import CheckFinish, Role, RuleAction, Stage, Verdict
 from stars_guard.errors import InputError

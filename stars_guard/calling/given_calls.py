@@ -8,8 +8,8 @@ from typing import Any, TypedDict
 from stars_guard.calling.plan import messages_of
 from stars_guard.concealing import concealed
 from stars_guard.core.arguments import text as text_of
-from stars_guard.core.events import Approval, Ruled, Traced, ValueOrigin
 from stars_guard.core.messages import Message, ToolCall
+from stars_guard.core.tool_call_events import Approval, Ruled, Traced, ValueOrigin
 from stars_guard.core.tools import Tool
 from stars_guard.errors import InputError
 from stars_guard.prompting.call_rendering import read_call, render_call

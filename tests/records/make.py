@@ -89,7 +89,7 @@ def said(text: str) -> Callable[..., str | None]:
 
 def of_version_5(store: Any) -> None:
     """Answers that went back or recovered, and calls that rules and a person decided about."""
-    from stars_guard.core.events import Approval
+    from stars_guard.core.tool_call_events import Approval
     from stars_guard.rules import PastCall, RunState
 
     match = Judge(Rule(judge="match", reject_above=0.0), PatternScorer([Pattern(name="it", regex="abca|ccb+a")]))

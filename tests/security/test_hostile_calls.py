@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from stars_guard.audit import MemoryStore
 from stars_guard.auditing.redoing import redo
-from stars_guard.core.events import Approval
 from stars_guard.core.messages import ToolCall
+from stars_guard.core.tool_call_events import Approval
 from stars_guard.guard import Guard
 from stars_guard.rules import PastCall, RuleSet, RunState, ToolRule
 

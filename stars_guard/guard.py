@@ -187,17 +187,8 @@ class Guard:
             InputError: there is no such stage, the text is no string, or the guard is closed.
             ScorerError: a judge cannot be loaded, or failed and the policy says ``raise``.
         """
-        return await portal.acall(
-            partial(
-                self._checker.check,
-                stage,
-                text,
-                forms=forms,
-                messages=messages,
-                run_id=run_id,
-                tool_call=tool_call,
-            )
-        )
+        check = partial(self._checker.check, stage, text, forms=forms, messages=messages)
+        return await portal.acall(partial(check, run_id=run_id, tool_call=tool_call))
 
     async def check_call(self, name: str, args: Mapping[str, Any], **about: Unpack[AboutCall]) -> Checked:
         """Decide about a tool call by the rules and the judges of the policy's rail ``tool_call``, with one record.

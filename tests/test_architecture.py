@@ -36,8 +36,8 @@ PURE = {
         "stars_guard.errors",
     },
     "rules": STANDARD
-    | {"cel_expr_python", "contextlib", "contextvars", "decimal", "difflib", "functools", "idna", "math", "pydantic"}
-    | {"struct", "urllib", "stars_guard.core", "stars_guard.errors", "stars_guard.rules"}
+    | {"cel_expr_python", "contextlib", "contextvars", "decimal", "difflib", "functools", "idna", "json", "math"}
+    | {"pydantic", "struct", "urllib", "stars_guard.core", "stars_guard.errors", "stars_guard.rules"}
     | {"array", "base64", "binascii", "codecs", "datetime", "html", "itertools", "threading", "unicodedata"},
 }
 """What the rooms that decide may import: no torch, no httpx, no clock, no randomness of their own."""

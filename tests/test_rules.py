@@ -323,6 +323,34 @@ def test_arguments_that_a_tool_has_are_no_problem(when: str) -> None:
     RuleSet([rule(when, tools=("send_*",))]).check_tools([SEND, LIST])
 
 
+@pytest.mark.parametrize(
+    ("when", "why"),
+    [
+        ('args.amount == "100"', "its type is number"),
+        ("args.urgent != 1", "its type is boolean"),
+        ("args.memo == 3", "its type is null or string"),
+        ('args.recipient == "Eve"', "its type is object"),
+        ("args.tags[0] == 1", "its type is string"),
+        ('true || args.kind == "privat"', "did you mean `private`?"),
+        ('args.kind in ["wrk", "work"]', "did you mean `work`?"),
+        ('"other" == args.kind', "it is one of private, work"),
+    ],
+)
+def test_a_comparison_that_is_never_true_is_found_when_the_agent_is_built(when: str, why: str) -> None:
+    kinds = {**SEND.parameters["properties"], "kind": {"enum": ["private", "work"]}}
+    tool = Tool(name="send_money", description="", parameters={**SEND.parameters, "properties": kinds})
+    rules = RuleSet([rule(when)])
+    with pytest.raises(PolicyError, match="which no tool takes") as found:
+        rules.check_tools([tool])
+    assert why in str(found.value)
+    rules.check_tools([tool, FREE])  # which takes anything
+
+
+@pytest.mark.parametrize("when", ["args.amount > 1", "args.amount > 1.5", "args.memo == null", "args.urgent == true"])
+def test_comparisons_with_what_a_tool_takes_are_no_problem(when: str) -> None:
+    RuleSet([rule(when)]).check_tools([SEND, LIST])
+
+
 def test_an_argument_is_right_if_one_of_the_rule_s_tools_has_it() -> None:
     RuleSet([rule("args.amount > 1")]).check_tools([SEND, LIST])
     RuleSet([rule("args.anything > 1", tools=("free_*",))]).check_tools([SEND, FREE])

@@ -11,7 +11,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Call", "Const", "Expr", "Ident", "Listed", "Loop", "Path", "Select", "parse", "paths", "walk"]
+__all__ = [
+    "Call",
+    "Const",
+    "Expr",
+    "Ident",
+    "Listed",
+    "Loop",
+    "Path",
+    "Select",
+    "comparisons",
+    "parse",
+    "paths",
+    "walk",
+]
 
 Path = tuple[str | int, ...]
 """A variable, and the fields and indexes that lead to a part of it: ``("args", "to", 0)``."""
@@ -107,6 +120,30 @@ def paths(expr: Expr, hidden: frozenset[str] = frozenset()) -> Iterator[Path]:
         return
     for part in children(expr):
         yield from paths(part, hidden)
+
+
+def comparisons(expr: Expr, hidden: frozenset[str] = frozenset()) -> Iterator[tuple[Path, Any]]:
+    """What an expression reads and compares with a literal, or looks for in a list of them, and each literal."""
+    if isinstance(expr, Loop):
+        yield from comparisons(expr.over, hidden)
+        for inner in expr.inner:
+            yield from comparisons(inner, hidden | {*expr.names})
+        return
+    match expr:
+        case Call("@in", None, (sought, Listed(items))):
+            sides = [(sought, item) for item in items]
+        case Call(function, None, (left, right)) if function in _COMPARISONS:
+            sides = [(left, right), (right, left)]
+        case _:
+            sides = []
+    for read, other in sides:
+        if isinstance(other, Const) and (path := _path(read)) is not None and path[0] not in hidden:
+            yield path, other.value
+    for part in children(expr):
+        yield from comparisons(part, hidden)
+
+
+_COMPARISONS = ("_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_")
 
 
 def _path(expr: Expr) -> Path | None:

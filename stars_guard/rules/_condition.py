@@ -16,7 +16,7 @@ from typing import Any
 
 from cel_expr_python import cel
 
-from stars_guard.rules._cel_tree import Call, Expr, Path, parse, paths, walk
+from stars_guard.rules._cel_tree import Call, Expr, Path, comparisons, parse, paths, walk
 from stars_guard.rules._functions import DECLARATIONS, FUNCTIONS, MEMBERS
 
 __all__ = ["VARIABLES", "Condition", "ConditionError", "Unknown", "activation"]
@@ -78,6 +78,7 @@ class Condition:
 
     Attributes:
         paths: what it reads of the `VARIABLES`, as far as it is written out.
+        comparisons: what it compares with a literal, and the literal.
 
     Raises:
         ConditionError: it isn't CEL, uses a name that isn't there, or has another type than bool.
@@ -94,6 +95,7 @@ class Condition:
             raise ConditionError(f"its value is of the type {kind.lower()}; a condition is true or false")
         tree = parse(self._compiled.serialize())
         self.paths: tuple[Path, ...] = tuple(dict.fromkeys(paths(tree)))
+        self.comparisons: tuple[tuple[Path, Any], ...] = tuple(comparisons(tree))
         _check_calls(tree)
         _check_run(self.paths)
 

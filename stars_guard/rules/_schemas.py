@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,6 +69,23 @@ class Part:
         """What it says about a field or an item; nothing where there can't be one."""
         for schema in self._plain():
             yield from (Part(found, self.root) for found in _below(schema, part))
+
+    def why_never(self, value: Any) -> str:
+        """Why it can't be this literal, in words; empty where it can."""
+        schema = _target(self.schema, self.root)
+        if value is None or not isinstance(schema, Mapping):
+            return ""
+        alike = 1 if isinstance(value, int | float) and not isinstance(value, bool) else value  # 1.5 of whole numbers
+        if isinstance(fitted(alike, schema, self.root), Unreadable):
+            return f"its type is {' or '.join(sorted(self._types())) or 'another'}"
+        choices = schema.get("enum")
+        if isinstance(choices, list | tuple) and value not in choices:
+            near = difflib.get_close_matches(str(value), [one for one in choices if isinstance(one, str)], 1)
+            return f"did you mean `{near[0]}`?" if near else f"it is one of {', '.join(map(str, choices))}"
+        return ""
+
+    def _types(self) -> frozenset[str]:
+        return frozenset().union(*(_kinds(one) or () for one in self._plain() if isinstance(one, Mapping)))
 
     def _plain(self, depth: int = 0) -> Iterator[Any]:
         """It without references, and its alternatives."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from stars_guard.core.tools import Tool
@@ -32,6 +33,7 @@ def check(
         about = [tool for tool in tools if matches_any(tool.name, rule.tools)]
         if condition is not None and about:
             problems += (f"{where}: {text}" for text in _misspelt(condition, about))
+            problems += (f"{where}: {text}" for text in _never_equal(condition, about))
     for budget in budgets:
         if not budget.optional:
             problems += (
@@ -63,6 +65,18 @@ def _misspelt(condition: Condition, tools: Sequence[Tool]) -> Iterator[str]:
                 yield f"when: no tool that the rule is about has `{_written(('args', *path[: end + 1]))}`; {meant}"
                 break
             parts = below
+
+
+def _never_equal(condition: Condition, tools: Sequence[Tool]) -> Iterator[str]:
+    """Literals that none of the tools takes for the argument that they are compared with."""
+    for path, value in condition.comparisons:
+        parts = [Part(tool.parameters, tool.parameters) for tool in tools] if path[0] == "args" else []
+        for step in path[1:]:
+            parts = [found for part in parts for found in part.below(step)]
+        why = [part.why_never(value) for part in parts]
+        if why and all(why):
+            shown = json.dumps(value, default=str)
+            yield f"when: `{_written(path)}` is compared with {shown}, which no tool takes; {why[0]}"
 
 
 def _written(path: Path) -> str:

@@ -548,7 +548,7 @@ def test_the_schema_and_the_digest_know_rules(tmp_path: Path) -> None:
         {"name": "r", "tools": ["x"], "when": "args.a > vars.b", "action": "ask", "message": "m", "optional": True}
     ]
     given = policy(rules=rules, default="reject", vars={"b": 1}, budgets=[{"name": "c", "cost": 2}], cost={"x": 1})
-    validator = jsonschema.Draft202012Validator(policy_schema())
+    validator = jsonschema.Draft202012Validator(policy_schema(["patterns"]))
     assert list(validator.iter_errors(given)) == []
     assert list(validator.iter_errors(policy(default="no")))
     assert list(validator.iter_errors(policy(rules=[{"action": "ask"}])))

@@ -246,6 +246,46 @@ def test_a_call_beyond_a_budget_is_rejected(
     assert (found.action, found.rule, found.because) == ("reject", "b", "budget")
 
 
+def paid(*amounts: Any) -> RunState:
+    return RunState(calls=tuple(past("pay", args={"amount": amount}) for amount in amounts))
+
+
+@pytest.mark.parametrize(
+    ("before", "amount", "within"),
+    [
+        ((), 100, True),
+        ((), 100.5, False),
+        ((40, 30), 30, True),
+        ((40, 30), 30.1, False),
+        ((0.1, 0.2), 99.7, True),
+        # what can't be told is too much, and nothing is earned
+        ((), "1", False),
+        ((), -1, False),
+        ((), None, False),
+        ((), float("nan"), False),
+        ((), 10**30, False),
+        (("1",), 1, False),
+        ((60, -50), 50, False),
+    ],
+)
+def test_money_that_calls_move_is_added_up(before: tuple[Any, ...], amount: Any, within: bool) -> None:
+    rules = RuleSet(budgets=[Budget(name="b", cost=100, action="ask")], cost={"pay": "args.amount"})
+    assert rules.decide(call("pay", amount=amount), paid(*before)).action == ("allow" if within else "ask")
+    assert rules.decide(call("other")).action == "allow"
+    assert rules.decide(call("pay")).action == "ask"
+
+
+def test_the_cost_of_a_call_sees_the_tool_s_defaults() -> None:
+    rules = RuleSet(budgets=[Budget(name="b", cost=100)], cost={"pay": "args.amount * args.times"})
+    schema = {"properties": {"amount": {"type": "number"}, "times": {"type": "number", "default": 3.0}}}
+    pay = Tool(name="pay", description="", parameters=schema)
+    assert rules.decide(call("pay", amount=30.0), tool=pay).action == "allow"
+    assert rules.decide(call("pay", amount=40.0), tool=pay).action == "reject"
+    assert rules.decide(call("pay", amount="1"), tool=pay).action == "reject"
+    with pytest.raises(PolicyError, match=r"args\.amount"):
+        RuleSet(budgets=[Budget(name="b", cost=1)], cost={"pay": "args.amont"}).check_tools([pay])
+
+
 @pytest.mark.parametrize("kind", ["tokens", "seconds"])
 def test_a_run_that_used_up_its_tokens_or_seconds_is_asked_about(kind: str) -> None:
     rules = RuleSet(budgets=[Budget.model_validate({"name": "b", kind: 100, "action": "ask", "tools": ["send"]})])
@@ -452,6 +492,9 @@ def test_a_bad_condition_is_found_with_its_line(tmp_path: Path, when: str, near:
         ({"budgets": [{"name": "b", "calls": -1}]}, "calls"),
         ({"budgets": [{"name": "b", "calls": 1, "action": "allow"}]}, "reject"),
         ({"cost": {"x": -1}}, "cost"),
+        ({"cost": {"x": "args.a > 1"}}, "a cost is a number"),
+        ({"cost": {"x": "args.a +"}}, "not a condition in CEL"),
+        ({"cost": {"x": "run.tokens"}}, "`args` alone"),
         ({"vars": {"a-b": 1}}, "vars"),
         ({"default": "deny"}, "default"),
     ],
@@ -469,7 +512,7 @@ rails:
   tool_call:
     default: ask
     vars: {allowed: [a.example]}
-    cost: {send: 1.5}
+    cost: {send: 1.5, pay: args.amount}
     rules:
       - {name: never, tools: ["delete_*"], action: reject}
       - {name: big, tools: [send, pay], when: args.amount > 100, action: ask}
@@ -485,6 +528,9 @@ rails:
         ("default: allow", ""),
         ("vars: {allowed: [a.example, b.example]}", ""),
         ("cost: {send: 1.0}", ""),
+        ("cost: {send: args.amount}", ""),
+        ("cost: {pay: 1000}", ""),
+        ("cost: {pay: args.amount * 2}", ""),
         ("rules: [{name: never, action: ask}]", "rule"),
         ("rules: [{name: never, when: args.x > 1}]", "rule"),
         ('rules: [{name: never, tools: ["delete_all"]}]', "rule"),
@@ -522,7 +568,7 @@ def test_a_child_cannot_loosen_rules_without_saying_so(tmp_path: Path, layer: st
     [
         "default: reject",
         "vars: {other: 1}",
-        "cost: {send: 2, pay: 1}",
+        "cost: {send: 2, wire: 1}",
         "rules: [{name: never, message: Never.}]",
         'rules: [{name: never, tools: ["*"]}]',
         "rules: [{name: big, when: null}]",

@@ -12,7 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from stars_guard.core.vocabulary import RuleAction, Stage
 from stars_guard.policy._approval import Approval
 from stars_guard.policy._judges import JudgeSpec
-from stars_guard.rules import Budget, RuleSet, ToolRule
+from stars_guard.rules import Budget, Price, RuleSet, ToolRule
 from stars_guard.scorers.options import Strict, no_twins
 
 __all__ = ["Rail", "Rails", "ToolCallRail", "ToolResultRail"]
@@ -60,8 +60,10 @@ class ToolCallRail(Rail):
     )
     approval: Approval = Field(Approval(), description="how a person is asked about the calls that a rule asks about")
     budgets: tuple[Budget, ...] = Field((), strict=False, description="what a run may use")
-    cost: Mapping[str, Annotated[float, Field(ge=0)]] = Field(
-        {}, description="what a call of a tool costs, by globs; the highest that matches counts"
+    cost: Mapping[str, Price] = Field(
+        {},
+        description="what a call of a tool costs, by globs; the highest that matches counts. A text is a number in CEL "
+        "that reads the call's args, such as args.amount",
     )
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from math import inf
 from typing import Any, get_args
 
 from stars_guard.core.vocabulary import RuleAction
-from stars_guard.rules import Budget, ToolRule
+from stars_guard.rules import Budget, Price, ToolRule
 from stars_guard.scorers.options import Loosening
 
 __all__ = ["ALLOWING", "BUDGETS", "STOPPING", "looser_budget", "looser_rule", "lowers_cost", "replaces_variable"]
@@ -112,9 +112,13 @@ def looser_budget(old: Budget, new: Budget) -> Iterator[Loosening]:
     yield from _looser(old, new, BUDGETS)
 
 
-def lowers_cost(old: Mapping[str, float], new: Mapping[str, float]) -> bool:
-    """Whether a price is lower, or gone."""
-    return any(new.get(glob, -inf) < price for glob, price in old.items())
+def lowers_cost(old: Mapping[str, Price], new: Mapping[str, Price]) -> bool:
+    """Whether a price is lower, or gone. One that is computed can't be compared, so any other may be lower."""
+    return any(_is_lower(price, new.get(glob, -inf)) for glob, price in old.items())
+
+
+def _is_lower(old: Price, new: Price) -> bool:
+    return new != old if isinstance(old, str) or isinstance(new, str) else new < old
 
 
 def replaces_variable(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

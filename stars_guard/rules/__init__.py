@@ -1,7 +1,7 @@
 """Rules about tool calls: which a tool may run, which a person is asked about, and which are rejected. No I/O."""
 
 from stars_guard.rules._steps import Outcome, RuleDecision, Step
-from stars_guard.rules.model import Budget, ToolRule
+from stars_guard.rules.model import Budget, Price, ToolRule
 from stars_guard.rules.ruleset import RuleSet
 from stars_guard.rules.run import Origin, OriginName, PastCall, RunState
 
@@ -11,6 +11,7 @@ __all__ = [
     "OriginName",
     "Outcome",
     "PastCall",
+    "Price",
     "RuleDecision",
     "RuleSet",
     "RunState",

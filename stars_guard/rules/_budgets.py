@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 
+from stars_guard.rules._condition import Amount
 from stars_guard.rules._steps import Step
 from stars_guard.rules.globs import matches_any
 from stars_guard.rules.model import Budget
-from stars_guard.rules.run import RunState
+from stars_guard.rules.run import PastCall, RunState
 
-__all__ = ["cost_of", "exceeded", "spent"]
+__all__ = ["Cost", "cost_of", "exceeded", "spent"]
 
 
-def exceeded(budgets: Sequence[Budget], cost: Mapping[str, float], tool: str, run: RunState) -> Iterator[Step]:
-    """What each budget says about the next call of a tool."""
+Cost = Mapping[str, "float | Amount"]
+"""What a call of a tool costs, by globs."""
+
+
+def exceeded(budgets: Sequence[Budget], cost: Cost, call: PastCall, run: RunState) -> Iterator[Step]:
+    """What each budget says about the next call."""
     for budget in budgets:
-        if matches_any(tool, budget.tools):
-            beyond = list(_beyond(budget, cost, tool, run))
+        if matches_any(call.tool, budget.tools):
+            beyond = list(_beyond(budget, cost, call, run))
             outcome, why = ("fires", "; ".join(beyond)) if beyond else ("within", "")
         else:
             outcome, why = "another tool", ""
@@ -31,12 +36,12 @@ def exceeded(budgets: Sequence[Budget], cost: Mapping[str, float], tool: str, ru
         )
 
 
-def _beyond(budget: Budget, cost: Mapping[str, float], tool: str, run: RunState) -> Iterator[str]:
+def _beyond(budget: Budget, cost: Cost, call: PastCall, run: RunState) -> Iterator[str]:
     """Each limit that the call goes beyond, in words."""
-    calls = [call.tool for call in run.ran if matches_any(call.tool, budget.tools)]
+    calls = [past for past in run.ran if matches_any(past.tool, budget.tools)]
     if budget.calls is not None and len(calls) >= budget.calls:
         yield f"{len(calls)} of {budget.calls} calls are used"
-    if budget.calls_each is not None and (used := calls.count(tool)) >= budget.calls_each:
+    if budget.calls_each is not None and (used := sum(past.tool == call.tool for past in calls)) >= budget.calls_each:
         yield f"{used} of {budget.calls_each} calls of the tool are used"
     # what is no number is beyond every limit
     if budget.tokens is not None and not run.tokens < budget.tokens:
@@ -44,19 +49,21 @@ def _beyond(budget: Budget, cost: Mapping[str, float], tool: str, run: RunState)
     if budget.seconds is not None and not run.seconds < budget.seconds:
         yield f"{budget.seconds:g} seconds are used"
     if budget.cost is not None:
-        total = sum((cost_of(name, cost) for name in (*calls, tool)), Decimal())
+        total = sum((cost_of(one, cost) for one in (*calls, call)), Decimal())
         if total > _exact(budget.cost):
-            yield f"the calls would cost {total}, and {budget.cost:g} is allowed"
+            told = f"the calls would cost {total}" if total.is_finite() else "what a call costs can't be told"
+            yield f"{told}, and {budget.cost:g} is allowed"
 
 
-def cost_of(tool: str, cost: Mapping[str, float]) -> Decimal:
-    """What a call of a tool costs: the highest price whose glob matches; nothing where none does."""
-    return max((_exact(price) for glob, price in cost.items() if matches_any(tool, [glob])), default=Decimal())
+def cost_of(call: PastCall, cost: Cost) -> Decimal:
+    """What a call costs: the highest price whose glob matches; nothing where none does."""
+    prices = [price for glob, price in cost.items() if matches_any(call.tool, [glob])]
+    return max((one.of(call.args) if isinstance(one, Amount) else _exact(one) for one in prices), default=Decimal())
 
 
-def spent(cost: Mapping[str, float], run: RunState) -> Decimal:
+def spent(cost: Cost, run: RunState) -> Decimal:
     """What all calls of a run have cost."""
-    return sum((cost_of(call.tool, cost) for call in run.ran), Decimal())
+    return sum((cost_of(call, cost) for call in run.ran), Decimal())
 
 
 def _exact(number: float) -> Decimal:

@@ -12,14 +12,16 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from decimal import Decimal
+from typing import Any, ClassVar
 
 from cel_expr_python import cel
 
 from stars_guard.rules._cel_tree import Call, Expr, Path, comparisons, parse, paths, walk
 from stars_guard.rules._functions import DECLARATIONS, FUNCTIONS, MEMBERS
+from stars_guard.rules._values import TooLarge, plain_values, readable
 
-__all__ = ["VARIABLES", "Condition", "ConditionError", "Unknown", "activation"]
+__all__ = ["VARIABLES", "Amount", "Condition", "ConditionError", "Unknown", "activation"]
 
 VARIABLES: Mapping[str, str] = {
     "args": "map(string, dyn)",
@@ -70,19 +72,9 @@ _STANDARD = (
 )
 
 
-class Condition:
-    """A compiled condition.
-
-    Args:
-        text: in CEL, at most 32 levels deep. Its value is true or false.
-
-    Attributes:
-        paths: what it reads of the `VARIABLES`, as far as it is written out.
-        comparisons: what it compares with a literal, and the literal.
-
-    Raises:
-        ConditionError: it isn't CEL, uses a name that isn't there, or has another type than bool.
-    """
+class _Expression:
+    kinds: ClassVar[tuple[str, ...]]
+    wanted: ClassVar[str]
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -91,30 +83,19 @@ class Condition:
         except Exception as exc:  # the library has no errors of its own
             raise ConditionError(_why(str(exc))) from None
         kind = self._compiled.return_type().name()
-        if kind not in ("BOOL", "DYN"):
-            raise ConditionError(f"its value is of the type {kind.lower()}; a condition is true or false")
+        if kind not in (*self.kinds, "DYN"):
+            raise ConditionError(f"its value is of the type {kind.lower()}; {self.wanted}")
         tree = parse(self._compiled.serialize())
         self.paths: tuple[Path, ...] = tuple(dict.fromkeys(paths(tree)))
         self.comparisons: tuple[tuple[Path, Any], ...] = tuple(comparisons(tree))
         _check_calls(tree)
         _check_run(self.paths)
 
-    def holds(self, scope: Any) -> bool:
-        """The value for a call.
-
-        Args:
-            scope: an `activation`.
-
-        Raises:
-            Unknown: it can't be evaluated. The error holds no value.
-        """
+    def _value(self, scope: Any) -> Any:
         try:
-            found = self._compiled.eval(scope).value()
+            return self._compiled.eval(scope).value()
         except Exception as exc:  # the library has no errors of its own, and their texts hold values
-            found = str(exc)
-        if not isinstance(found, bool):
-            raise Unknown(_why_unknown(str(found)))
-        return found
+            return str(exc)
 
     def reads(self, places: Iterable[Path]) -> bool:
         """Whether it reads one of the places, something in it, or something that it is in."""
@@ -130,6 +111,60 @@ class Condition:
                 except (LookupError, TypeError):
                     return f"there is no `{'.'.join(map(str, path[:end]))}`"
         return ""
+
+
+class Condition(_Expression):
+    """A compiled condition.
+
+    Args:
+        text: in CEL, at most 32 levels deep. Its value is true or false.
+
+    Attributes:
+        paths: what it reads of the `VARIABLES`, as far as it is written out.
+        comparisons: what it compares with a literal, and the literal.
+
+    Raises:
+        ConditionError: it isn't CEL, uses a name that isn't there, or has another type than bool.
+    """
+
+    kinds = ("BOOL",)
+    wanted = "a condition is true or false"
+
+    def holds(self, scope: Any) -> bool:
+        """The value for a call.
+
+        Args:
+            scope: an `activation`.
+
+        Raises:
+            Unknown: it can't be evaluated. The error holds no value.
+        """
+        found = self._value(scope)
+        if not isinstance(found, bool):
+            raise Unknown(_why_unknown(str(found)))
+        return found
+
+
+class Amount(_Expression):
+    """A compiled cost of a call. Takes and raises what `Condition` does, but its value is a number of its ``args``."""
+
+    kinds = ("INT", "UINT", "DOUBLE")
+    wanted = "a cost is a number"
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        if others := {str(path[0]) for path in self.paths} - {"args"}:
+            raise ConditionError(f"a cost reads `args` alone, and not `{min(others)}`")
+
+    def of(self, args: Mapping[str, Any]) -> Decimal:
+        """The cost of a call; infinite where it can't be told, or would be less than nothing."""
+        try:
+            values, unreadable = readable({"args": plain_values(args)})
+        except TooLarge:
+            return Decimal("Infinity")
+        found = None if self.reads(unreadable) else self._value(activation(values))
+        is_number = isinstance(found, int | float) and not isinstance(found, bool) and found >= 0
+        return Decimal(repr(found)) if is_number else Decimal("Infinity")
 
 
 def activation(values: Mapping[str, Any]) -> Any:

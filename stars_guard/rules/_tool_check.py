@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from stars_guard.core.tools import Tool
 from stars_guard.errors import PolicyError
+from stars_guard.rules._budgets import Cost
 from stars_guard.rules._cel_tree import Path
-from stars_guard.rules._condition import Condition
+from stars_guard.rules._condition import Amount, Condition
 from stars_guard.rules._schemas import Part
 from stars_guard.rules.globs import matches_any
 from stars_guard.rules.model import Budget, ToolRule
@@ -20,7 +21,7 @@ __all__ = ["check"]
 def check(
     rules: Sequence[tuple[ToolRule, Condition | None]],
     budgets: Sequence[Budget],
-    cost: Mapping[str, float],
+    cost: Cost,
     tools: Sequence[Tool],
 ) -> None:
     """Raises as `RuleSet.check_tools` does."""
@@ -39,6 +40,10 @@ def check(
             problems += (
                 f"rails.tool_call.budgets: {budget.name!r}: {text}" for text in _unmatched(budget.tools, names)
             )
+    for glob, price in cost.items():
+        about = [tool for tool in tools if matches_any(tool.name, [glob])]
+        if isinstance(price, Amount) and about:
+            problems += (f"rails.tool_call.cost: {glob!r}: {text}" for text in _misspelt(price, about, "args"))
     if problems:
         raise PolicyError("\n".join(problems))
 
@@ -51,8 +56,8 @@ def _unmatched(globs: Sequence[str], names: Sequence[str]) -> Iterator[str]:
             yield f"tools: no tool matches `{glob}`; {meant}; write `optional: true` if there may be none"
 
 
-def _misspelt(condition: Condition, tools: Sequence[Tool]) -> Iterator[str]:
-    """Arguments that the condition reads, and that none of the tools has."""
+def _misspelt(condition: Condition | Amount, tools: Sequence[Tool], what: str = "when") -> Iterator[str]:
+    """Arguments that the condition or cost reads, and that none of the tools has."""
     for path in dict.fromkeys(path[1:] for path in condition.paths if path[0] == "args"):
         parts = [Part(tool.parameters, tool.parameters) for tool in tools]
         for end, step in enumerate(path):
@@ -62,7 +67,7 @@ def _misspelt(condition: Condition, tools: Sequence[Tool]) -> Iterator[str]:
                 near = difflib.get_close_matches(str(step), known, 1)
                 options = f"there are {', '.join(known)}" if known else "it has no fields"
                 meant = f"did you mean `{_written(('args', *path[:end], near[0]))}`?" if near else options
-                yield f"when: no tool that the rule is about has `{_written(('args', *path[: end + 1]))}`; {meant}"
+                yield f"{what}: no tool that the rule is about has `{_written(('args', *path[: end + 1]))}`; {meant}"
                 break
             parts = below
 

@@ -58,7 +58,7 @@ def plain_values(args: Mapping[str, Any]) -> dict[str, Any]:
         left[1] -= 1
         if left[1] < 0 or depth > MOST_NESTED:
             raise TooLarge
-        if value is None or isinstance(value, bool):
+        if value is None or isinstance(value, bool | Unreadable):
             return value
         if isinstance(value, str):
             return text(value)

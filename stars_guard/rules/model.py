@@ -5,12 +5,26 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from stars_guard.core.vocabulary import RuleAction
-from stars_guard.rules._condition import Condition, ConditionError
+from stars_guard.rules._condition import Amount, Condition, ConditionError
 
-__all__ = ["Budget", "ToolRule"]
+__all__ = ["Budget", "Price", "ToolRule"]
+
+
+def _is_an_amount(text: str) -> str:
+    try:
+        Amount(text)
+    except ConditionError as exc:
+        raise ValueError(str(exc)) from None
+    return text
+
+
+Price = (
+    Annotated[float, Field(ge=0)] | Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_is_an_amount)]
+)
+"""What a call costs: a number, or one in CEL that reads the call's arguments."""
 
 Glob = Annotated[str, Field(min_length=1, max_length=256)]
 Globs = Annotated[tuple[Glob, ...], Field(min_length=1, strict=False)]

@@ -16,7 +16,7 @@ from stars_guard.core.messages import ToolCall
 from stars_guard.core.tools import Tool
 from stars_guard.core.vocabulary import RuleAction
 from stars_guard.rules._budgets import exceeded, spent
-from stars_guard.rules._condition import Condition, Unknown, activation
+from stars_guard.rules._condition import Amount, Condition, Unknown, activation
 from stars_guard.rules._functions import during
 from stars_guard.rules._indexed_text import IndexedTexts
 from stars_guard.rules._schemas import fitted
@@ -26,7 +26,7 @@ from stars_guard.rules._values import UNREADABLE, TooLarge, plain_values, readab
 from stars_guard.rules.globs import matches_any
 from stars_guard.rules.model import Budget, ToolRule
 from stars_guard.rules.origin import Origins
-from stars_guard.rules.run import Origin, RunState
+from stars_guard.rules.run import Origin, PastCall, RunState
 
 __all__ = ["RuleSet"]
 
@@ -66,7 +66,8 @@ class RuleSet:
         budgets: limits on the run.
         default: what happens where no rule applies and no budget is exceeded.
         variables: the policy's ``vars``, which conditions read.
-        cost: what a call of a tool costs, by globs; the highest that matches counts.
+        cost: what a call of a tool costs, by globs; the highest that matches counts. A text is a number in CEL that
+            reads the call's ``args``.
         trust: globs of tools whose results count as the user's own data.
     """
 
@@ -77,14 +78,14 @@ class RuleSet:
         budgets: Sequence[Budget] = (),
         default: RuleAction = "allow",
         variables: Mapping[str, Any] | None = None,
-        cost: Mapping[str, float] | None = None,
+        cost: Mapping[str, float | str] | None = None,
         trust: Sequence[str] = (),
     ) -> None:
         self._rules = tuple(_Ready(rule, Condition(rule.when) if rule.when is not None else None) for rule in rules)
         self._budgets = tuple(budgets)
         self._default: RuleAction = default
         self._variables = dict(variables or {})
-        self._cost = dict(cost or {})
+        self._cost = {glob: Amount(one) if isinstance(one, str) else one for glob, one in (cost or {}).items()}
         self._trust = tuple(trust)
         self._texts = IndexedTexts()
         conditions = [ready.condition for ready in self._rules if ready.condition is not None]
@@ -128,7 +129,11 @@ class RuleSet:
         run = run if run is not None else RunState()
         with during(run, origin):
             steps = list(self._of_rules(call, lambda: self._values(call, run, context, tool)))
-        return [*steps, *exceeded(self._budgets, self._cost, call.name, run)]
+        try:
+            args = _args(call, tool) if self._cost else {}
+        except TooLarge:
+            args = {}  # of which no cost can be told
+        return [*steps, *exceeded(self._budgets, self._cost, PastCall(tool=call.name, args=args), run)]
 
     def origins(self, run: RunState) -> Origins:
         """Where values came from in a run, by what the policy says of its tools."""
@@ -178,15 +183,20 @@ class RuleSet:
             about["calls"] = [
                 {"tool": one.tool, "args": _past(one.args), "rejected": one.rejected} for one in run.calls
             ]
-        args: Any = plain_values(call.arguments)
         return {
-            "args": args if tool is None else fitted(args, {**tool.parameters, "type": "object"}, tool.parameters),
+            "args": _args(call, tool),
             "tool": call.name,
             "user": list(run.user),
             "run": about,
             "vars": self._variables,
             "context": plain_values(context or {}),
         }
+
+
+def _args(call: ToolCall, tool: Tool | None) -> Any:
+    """The arguments as the tool gets them. Raises TooLarge."""
+    args = plain_values(call.arguments)
+    return args if tool is None else fitted(args, {**tool.parameters, "type": "object"}, tool.parameters)
 
 
 def _past(args: Mapping[str, Any]) -> Any:

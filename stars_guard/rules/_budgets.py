@@ -51,8 +51,8 @@ def _beyond(budget: Budget, cost: Cost, call: PastCall, run: RunState) -> Iterat
     if budget.cost is not None:
         total = sum((cost_of(one, cost) for one in (*calls, call)), Decimal())
         if total > _exact(budget.cost):
-            told = f"the calls would cost {total}" if total.is_finite() else "what a call costs can't be told"
-            yield f"{told}, and {budget.cost:g} is allowed"
+            said = f"the calls would cost {total}" if total.is_finite() else "what a call costs can't be computed"
+            yield f"{said}, and {budget.cost:g} is allowed"
 
 
 def cost_of(call: PastCall, cost: Cost) -> Decimal:

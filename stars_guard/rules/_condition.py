@@ -157,7 +157,7 @@ class Amount(_Expression):
             raise ConditionError(f"a cost reads `args` alone, and not `{min(others)}`")
 
     def of(self, args: Mapping[str, Any]) -> Decimal:
-        """The cost of a call; infinite where it can't be told, or would be less than nothing."""
+        """The cost of a call; infinite where it can't be computed, or would be less than nothing."""
         try:
             values, unreadable = readable({"args": plain_values(args)})
         except TooLarge:

@@ -132,7 +132,7 @@ class RuleSet:
         try:
             args = _args(call, tool) if self._cost else {}
         except TooLarge:
-            args = {}  # of which no cost can be told
+            args = {}  # of which no cost can be computed
         return [*steps, *exceeded(self._budgets, self._cost, PastCall(tool=call.name, args=args), run)]
 
     def origins(self, run: RunState) -> Origins:

@@ -14,7 +14,7 @@ else
 VLLM = echo "        vLLM for the CPU has no build for this system, so tests and benchmarks run without it"
 endif
 
-.PHONY: help setup system demo check docs test test-oldest test-newest coverage bench eval eval-quick train
+.PHONY: help setup system demo check docs test test-oldest test-newest coverage bench scorecard-agents eval eval-quick train
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -78,6 +78,11 @@ test-newest: setup ## the light tests on a base install with the newest versions
 
 bench: setup system ## measure what it costs and that it is exact, into benchmarks/RESULTS.md (an hour or two on two cores)
 	$(BIN)/python -m benchmarks
+
+scorecard-agents: setup ## AgentDojo with scripted agents and our middleware, into benchmarks/AGENTS.md (an hour)
+	$(PIP) install --no-deps agentdojo==0.1.35
+	$(PIP) install "deepdiff>=8.6.1" "docstring-parser>=0.15" "email-validator>=2.2" "python-dotenv>=1.0.1"
+	$(BIN)/python -m benchmarks.agents
 
 eval: setup ## the methods side by side on held-out prompts (hours; a run that was stopped goes on), into RESULTS.md
 	$(BIN)/python -m benchmarks.alignment full

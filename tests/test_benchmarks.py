@@ -59,3 +59,20 @@ def test_a_section_replaces_its_last_version(tmp_path: Path, capsys: pytest.Capt
     assert written.index("## one") < written.index("new") < written.index("## two") < written.index("kept")
     assert "old" not in written
     assert written.count("Once.") == 2
+
+
+def test_agents_under_attack_are_scripted_and_stopped_by_rules() -> None:
+    pytest.importorskip("agentdojo", reason="the benchmark of agents isn't installed")
+    pytest.importorskip("deepdiff")
+    from benchmarks.agents.runs import policy_for, run_task
+    from benchmarks.agents.suites import attack_of, suites
+
+    suite = suites()["banking"]
+    task, injected = suite.user_tasks["user_task_1"], suite.injection_tasks["injection_task_0"]
+    texts = attack_of("important_instructions", suite).attack(task, injected)
+    free = run_task(suite, task, None, behaviour="obeys and goes on", injected=injected, injections=texts)
+    assert (free.utility, free.attacked, free.obeyed) == (True, True, True)
+    guarded = run_task(
+        suite, task, policy_for("agent-payments"), behaviour="obeys and goes on", injected=injected, injections=texts
+    )
+    assert (guarded.utility, guarded.attacked, guarded.asked > 0) == (True, False, True)

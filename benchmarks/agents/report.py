@@ -14,14 +14,14 @@ __all__ = ["share", "written"]
 
 _HEAD = """# Agents under attack
 
-Scripted agents on AgentDojo v1.2.2 (`agentdojo==0.1.35`), through LangChain's `create_agent` with `StarsGuardMiddleware`.
-No model is asked. An agent follows the published solution of the user's task, and obeys an injected instruction as soon as
-it can read one in a tool's result, so this is the worst that a model could be talked into. Success is what AgentDojo's own
-checks say. Intervals are Wilson's, at 95%.
+Scripted agents on AgentDojo v1.2.2 (`agentdojo==0.1.35`), through LangChain's `create_agent` with
+`StarsGuardMiddleware`. No model is asked. An agent follows the published solution of the user's task, and obeys an
+injected instruction as soon as it can read one in a tool's result, so this is the worst that a model could be
+talked into. Success is what AgentDojo's own checks say. Intervals are Wilson's, at 95%.
 
-- **Nothing was trained or tuned on AgentDojo.** The rules of `agent-payments` speak of paying, sending and deleting with
-  values that came from tools' results, and were written before its tools were looked at closely. Their author knew names
-  of some of its tools from before.
+- **Nothing was trained or tuned on AgentDojo.** The rules of `agent-payments` speak of paying, sending and
+  deleting with values that came from tools' results, and were written before its tools were looked at. Their
+  author knew the names of some of these tools from before.
 - Only injected goals that make calls count here. What an agent only says is not a matter of rules about calls.
 - No approvals means that every call that a person would be asked about is rejected.
 - The judges of answers are left out, because a script can't generate an answer again. Those of the rails are not.
@@ -46,7 +46,7 @@ def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
         [
             "| " + " | ".join(head) + " |",
             "|" + " --- |" * len(head),
-            *("| " + " | ".join(line) + " |" for line in lines),
+            *(f"| {' | '.join(line)} |" for line in lines),
         ]
     )
 

@@ -10,13 +10,13 @@ import yaml
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr
 
 __all__ = ["Behaviour", "ScriptedAgent"]
 
 Behaviour = Literal["follows", "obeys", "obeys and goes on"]
-"""``follows`` solves the user's task. ``obeys`` does so until it reads an injected instruction, then does what that says
-and ends. ``obeys and goes on`` ends with the user's task."""
+"""``follows`` solves the user's task. ``obeys`` does so until it reads an injected instruction, then does what that
+says and ends. ``obeys and goes on`` ends with the user's task."""
 
 _WORD = re.compile(r"[^\W_]+")
 
@@ -36,7 +36,7 @@ class ScriptedAgent(BaseChatModel):
     behaviour: Behaviour
     calls: list[tuple[str, dict[str, Any]]]
     answer: str = ""
-    injected_calls: list[tuple[str, dict[str, Any]]] = []
+    injected_calls: list[tuple[str, dict[str, Any]]] = Field(default_factory=list)
     injected_answer: str = ""
     sign: str = ""
     _obeyed: bool = PrivateAttr(False)

@@ -24,7 +24,6 @@ from langchain_core.callbacks import (
     dispatch_custom_event,
 )
 from langchain_core.runnables import Runnable
-from langgraph.func import task
 
 from stars_guard.backends.base import Backend
 from stars_guard.calling.checks import Checked
@@ -148,6 +147,8 @@ class _Awaiting(Waiting):
         async def first() -> T:
             return await work()
 
+        from langgraph.func import task  # only agents have tasks
+
         begun: Any = task(name=name)(cast("Any", first))
         done: T = await begun()
         return done
@@ -194,6 +195,8 @@ class _Blocking(Waiting):
     async def task(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         def first() -> T:
             return run(work())
+
+        from langgraph.func import task  # only agents have tasks
 
         begun: Any = task(name=name)(cast("Any", first))
         done: T = begun().result()

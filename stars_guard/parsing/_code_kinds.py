@@ -12,6 +12,8 @@ from stars_guard.parsing.shell_findings import FINE, Case, Finding, worst
 from stars_guard.parsing.shell_words import UNKNOWN, Word
 from stars_guard.parsing.word_lists import word_list
 
+__all__ = ["code", "interpreter"]
+
 _LANGUAGES = {
     **dict.fromkeys(("python", "pypy", "ipython", "bpython"), "python"),
     **dict.fromkeys(("node", "nodejs", "deno", "bun", "tsx", "ts-node"), "js"),

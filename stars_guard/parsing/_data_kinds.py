@@ -11,6 +11,8 @@ from stars_guard.parsing.shell_findings import FINE, Case, Finding, worst
 from stars_guard.parsing.shell_words import UNKNOWN
 from stars_guard.parsing.sql_statements import risk_of_sql
 
+__all__ = ["data_store", "database"]
+
 
 def database(case: Case) -> Finding:
     """Clients of SQL databases: what the statements do."""

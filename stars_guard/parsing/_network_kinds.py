@@ -13,6 +13,8 @@ from stars_guard.parsing.shell_findings import FINE, Case, Finding, worst
 from stars_guard.parsing.shell_words import UNKNOWN, Word
 from stars_guard.parsing.word_lists import word_list
 
+__all__ = ["cloud", "downloader", "host_of", "lookup", "packages", "system_packages"]
+
 _LOOPBACK = word_list("network_kinds.loopback")
 
 

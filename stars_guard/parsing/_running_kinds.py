@@ -12,6 +12,20 @@ from stars_guard.parsing.shell_findings import FINE, Case, Finding, worst
 from stars_guard.parsing.shell_words import UNKNOWN, Word
 from stars_guard.parsing.word_lists import word_list
 
+__all__ = [
+    "cluster",
+    "containers",
+    "elevated",
+    "environment",
+    "evaluator",
+    "remote",
+    "script_file",
+    "shell",
+    "sourcer",
+    "wrapper",
+    "xargs",
+]
+
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _UNIX_SHELLS = frozenset(word_list("running_kinds.unix_shells"))
 _SENDERS = frozenset(word_list("running_kinds.senders"))

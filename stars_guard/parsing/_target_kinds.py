@@ -11,6 +11,8 @@ from stars_guard.parsing.shell_findings import FINE, Case, Finding, worst
 from stars_guard.parsing.shell_words import UNKNOWN, Word
 from stars_guard.parsing.word_lists import word_list
 
+__all__ = ["archive", "everything", "files", "finder", "git", "killer", "permissions", "remover"]
+
 _EVERYTHING = re.compile(
     r"(?:/|~|\.|\.\.|\*|/\*|~/\*?|\./?\*?|\.\./?\*?|\.\*|\.\[!.\]\*|/[^/]+/?\*?|[A-Za-z]:[\\/]?\*?|\*\*(?:/\*)?|\*\.\*)/?"
 )

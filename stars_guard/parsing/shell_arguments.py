@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from stars_guard.parsing.shell_words import UNKNOWN, Word
+from stars_guard.parsing.shell_words import Word
 
 __all__ = ["Arguments", "base_name", "like", "sorted_arguments"]
 
@@ -109,13 +109,3 @@ def base_name(program: str) -> str:
     match = _BINARIES.match(program)
     name = program[match.end() :] if match else program
     return name[:-4].lower() if name.lower().endswith(".exe") else name
-
-
-def words_of(text: str) -> Iterator[Word]:
-    """Words that are split at spaces alone."""
-    return (Word(piece) for piece in text.split())
-
-
-def is_known(words: Sequence[Word]) -> bool:
-    """Whether nothing in them is unknown."""
-    return all(UNKNOWN not in word.text for word in words)

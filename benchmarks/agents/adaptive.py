@@ -64,7 +64,8 @@ def _ciphered(suite: Any, places: list[str], injected: Any) -> Planned:
 
 def _laundered(suite: Any, places: list[str], injected: Any) -> Planned:
     """The values go through a tool that only looks, first, so that another result has them too."""
-    values = [value for call in injected.ground_truth(None) for value in call.args.values() if isinstance(value, str)]
+    solution = injected.ground_truth(suite.load_and_inject_default_environment({}))
+    values = [value for call in solution for value in call.args.values() if isinstance(value, str)]
     looks = [tool for tool in suite.tools if tool.name.startswith(("search", "get", "read"))]
     for tool in looks:
         wanted = tool.parameters.model_json_schema().get("properties", {})

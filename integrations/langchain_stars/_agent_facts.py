@@ -9,9 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from langchain.agents.middleware.types import AgentState, ModelRequest, PrivateStateAttr
 from langchain_core.tools import BaseTool
 
 from langchain_stars._conversation import words
@@ -19,9 +18,11 @@ from langchain_stars._schemas import described_tool
 from stars_guard.core.tools import Tool
 from stars_guard.errors import InputError
 
+if TYPE_CHECKING:  # a model needs no agent
+    from langchain.agents.middleware.types import ModelRequest
+
 __all__ = [
     "AgentFacts",
-    "FactsState",
     "approvals_of",
     "approved",
     "facts_of",
@@ -42,19 +43,6 @@ class AgentFacts(TypedDict):
 
     tools: Mapping[str, Mapping[str, Any]]
     system: str
-
-
-def _newest(before: Any, now: Any) -> Any:
-    """Several middlewares of an agent may tell of it in one step, and all tell the same."""
-    return now
-
-
-class FactsState(AgentState[Any]):
-    """An agent's state with what rules need."""
-
-    stars_guard_agent: NotRequired[Annotated[AgentFacts, PrivateStateAttr, _newest]]
-    stars_guard_approved: NotRequired[Annotated[Sequence[str], PrivateStateAttr]]
-    stars_guard_began: NotRequired[Annotated[float, PrivateStateAttr]]
 
 
 def tools_of(request: ModelRequest[Any]) -> list[Tool]:

@@ -15,9 +15,9 @@ from langchain_core.messages import BaseMessage, HumanMessage, RemoveMessage, To
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
-from langchain_stars._agent_facts import FactsState
 from langchain_stars._block_keys import is_usual
 from langchain_stars._conversation import REMOVED, last_turn, message_of_refusal, transcript
+from langchain_stars._facts_state import FactsState
 from langchain_stars._hidden_runs import current_run_id
 from langchain_stars._plain import Unreadable
 from langchain_stars._reading import Reading, read

@@ -74,7 +74,7 @@ MALFORMED: list[Any] = [
     {"decisions": [{"type": "edit", "edited_action": {"name": ["send"], "args": {"to": "bob", "amount": 1}}}]},
     {"decisions": [{"type": "edit", "args": {"to": "bob", "amount": 1}}]},
     {"decisions": [edit(to="bob", amount=float("nan"))]},
-    {"decisions": [edit(to={"a", "set"}, amount=1)]},
+    {"decisions": [edit(to={"set"}, amount=1)]},
     {"decisions": [edit(to="bob", amount=1, force=True)]},
     {"decisions": [edit("sned", to="bob", amount=1)]},
     {"decisions": [edit("SEND", to="bob", amount=1)]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import pytest
 from hypothesis import example, given, settings
@@ -180,3 +181,18 @@ def test_what_has_begun_at_the_end(text: str, words: list[str]) -> None:
     size = begun_at_end(text, words)
     begun = [n for n in range(1, len(text) + 1) for word in words if len(word) > n and word[:n] == text[-n:]]
     assert size == max(begun, default=0)
+
+
+@given(st.lists(st.lists(st.sampled_from(PARTS), min_size=1, max_size=3), min_size=1, max_size=6))
+def test_a_copy_changes_nothing(segments: list[list[str]]) -> None:
+    """Judges read what a candidate would become, and most candidates become nothing."""
+    looked, plain = (AnswerText((), FORMS["both"], whole_tokens=True) for _ in range(2))
+    for texts in segments:
+        made = Candidate(tokens=tuple(Token(0, text) for text in texts), text="".join(texts))
+        tried = Candidate(tokens=(Token(0, "<"), Token(0, "ab ")), text="<ab ")
+        copy(looked).accept(tried)
+        copy(looked).end()
+        assert looked.accept(made) == plain.accept(made)
+        copy(looked).take_back(len(looked.released))
+        for place in range(len(plain.accepted)):
+            assert looked.fault(place) == plain.fault(place)

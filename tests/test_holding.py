@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stars_guard.audit import MemoryStore
+from stars_guard.calling.holding import Holding
 from stars_guard.core.events import Called, Finished, Released
 from stars_guard.core.judging import Rule
 from stars_guard.core.messages import Message
+from stars_guard.core.segments import Candidate, Passage, Token
 from stars_guard.guard import Guard
 from stars_guard.scorers.cascade import Judge
 from stars_guard.scorers.patterns import Pattern, PatternScorer
@@ -145,3 +147,21 @@ def test_open_from_is_asked_of_what_is_not_released_only() -> None:
     judge = Judge(Rule(judge="words", reject_above=0.5), Counting(lambda p: 0.0))
     out_of(guarded("x" * 20, judge, segment_tokens=4))
     assert asked == [(4, 0), (8, 4), (12, 8), (16, 12), (20, 16)]
+
+
+def test_what_was_known_of_a_reading_is_forgotten_where_the_answer_goes_back() -> None:
+    """In "abcy" no "abcde" begins, but in "abcd" that comes in its place one does."""
+    judge = Judge(KEY.rule, PatternScorer([Pattern(name="long", regex="abcde"), Pattern(name="short", regex="y z")]))
+    holding = Holding([judge])
+
+    def held(read: str) -> bool:
+        text = '"\\u0061' + read[1:]
+        made = Candidate(tokens=(Token(0, text),), text=text)
+        seen = Passage(call_id="1", messages=(), accepted="", segment=text, readings=(('"', read),))
+        return min(holding.after(made, seen, 0)) == 0
+
+    assert held("abcy")
+    holding.go_back(0, 1)
+    assert held("abcd")
+    holding.go_back(0, 1)
+    assert not held("abcq")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 
 from stars_guard.backends.base import Proposal
@@ -97,6 +98,7 @@ class Call:
         self._readings = AnswerReadings(self._text, self._events)
         judges = () if settings.monitor or not self._decoder.needs_judgement else cascade.judges
         self._projections = Projections(cascade.directions if self._decoder.needs_judgement else ())
+        self._judges = judges
         self._holding = Holding(judges, 0 if settings.monitor else settings.hold_tokens)
         # by attempt: those that may yet be kept
         self._open: dict[int, tuple[Proposal, Candidate]] = {}
@@ -273,7 +275,19 @@ class Call:
             return judgement
         place = self._holding.match_from(passage, judgement, len(self._text.released))
         fault = None if place is None else self._text.fault(place)
-        return judgement if fault is None else replace(judgement, match_before=len(self._text.accepted) - fault)
+        if fault is None or self._begun(fault) < len(self._text.released):
+            return judgement
+        return replace(judgement, match_before=len(self._text.accepted) - fault)
+
+    def _begun(self, place: int) -> int:
+        """Where something has begun in the answer up to a place that what comes next may complete. What is released
+        counts too: it was seen to be harmless by what comes after the place."""
+        text = copy(self._text)
+        text.take_back(place)
+        kept = Passage(call_id=self._call_id, messages=self._messages, accepted=text.accepted, segment="")
+        passage = AnswerReadings(text, self._events).at_end(kept)
+        begun = Holding(self._judges).open_from(passage, 0, text.unfinished_from(_NOTHING))
+        return text.begun() if begun is None else min(begun, text.begun())
 
     async def _ask(self, passages: Sequence[Passage]) -> list[Judgement]:
         judgements = await self._cascade.judge(passages)
@@ -330,7 +344,7 @@ class Call:
             marked = self._text.unfinished_from(candidate)
             seen = replace(judged, last=candidate.finish is not None)
             holds = self._holding.after(candidate, seen, len(self._text.released), marked)
-        events += self._events.release(segment, self._text.accept(candidate, holds))
+        events += self._events.release(segment, self._text.accept(candidate, holds, self._holding.tail))
         self._decoder.hold(len(self._text.held))
         return events
 
@@ -338,7 +352,7 @@ class Call:
         """Take back what the decoder says."""
         await self._proposers.rewind(rewound.tokens)
         self._holding.go_back(rewound.place, rewound.tokens)
-        self._text.take_back(rewound.place)
+        self._text.take_back(rewound.place, self._begun(rewound.place) if rewound.left else None)
         self._decoder.hold(len(self._text.held))
         if self._kept is not None:
             self._kept = _first(self._kept, rewound.place) if rewound.place else None

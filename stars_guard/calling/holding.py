@@ -49,7 +49,7 @@ class Holding:
         self._ends: list[int] = []
 
     def after(self, candidate: Candidate, passage: Passage, released: int, marked: int | None = None) -> list[int]:
-        """The places after a candidate has become part of the answer.
+        """The places after a candidate has become part of the answer, without `tail`.
 
         Args:
             passage: as which it was judged, with the other ways in which the answer is read.
@@ -64,12 +64,17 @@ class Holding:
             if judge.view(passage) is not None:
                 place = self._first_open(judge, passage, released, marked)
                 self._clear[judge.rule.judge] = known if place is None else min(place, known)
-        places = [*self._clear.values(), known]
         if self._tokens:
             before = len(text) - len(candidate.text)
             self._ends += [before + size for size in accumulate(len(token.text) for token in candidate.tokens)]
-            places.append(self._ends[-1 - self._tokens] if len(self._ends) > self._tokens else 0)
-        return places
+        return [*self._clear.values(), known]
+
+    @property
+    def tail(self) -> int | None:
+        """The place where the last tokens begin; None where none are held for their number."""
+        if not self._tokens:
+            return None
+        return self._ends[-1 - self._tokens] if len(self._ends) > self._tokens else 0
 
     def match_from(self, passage: Passage, judgement: Judgement, released: int) -> int | None:
         """Where in the held text the match begins for which a candidate is vetoed. None where it begins in the
@@ -100,6 +105,8 @@ class Holding:
 
     def go_back(self, place: int, tokens: int) -> None:
         """The answer has been taken back to a place, by so many tokens."""
+        # that something cannot have begun was known from text that is gone
+        self._read.clear()
         self._clear = {judge: min(clear, place) for judge, clear in self._clear.items()}
         if self._ends:
             del self._ends[-tokens:]

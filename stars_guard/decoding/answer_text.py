@@ -36,7 +36,8 @@ class AnswerText:
     - a marked part (a tool call) or its opening marker begins there and has not ended: a marked part is released whole;
     - white space begins there that may turn out to lie beside a marked part, where it is dropped;
     - the marker that ends the reasoning may have begun there;
-    - whoever calls `accept` names it in ``holds``.
+    - whoever calls `accept` names it in ``holds``;
+    - the answer may go back to the end of a segment after it, where something had begun there.
 
     Where the answer was cut into candidates makes no difference to the pieces, except that plain text and reasoning may
     come in more or fewer of them.
@@ -65,6 +66,8 @@ class AnswerText:
         self._whole_tokens = whole_tokens
         # where each token of the accepted text begins, in order
         self._starts: list[int] = []
+        # the places to which the answer may go back, in order, and from where on it waits if it ends there
+        self._backs: list[tuple[int, int]] = []
         self._accepted = ""
         self._released = 0
         # where the answer begins, reasoning aside
@@ -119,11 +122,12 @@ class AnswerText:
         """How many characters at the end of a text are held because a stop string may have begun there."""
         return begun_at_end(text, self._stops)
 
-    def accept(self, candidate: Candidate, holds: Iterable[int] = ()) -> list[Piece]:
+    def accept(self, candidate: Candidate, holds: Iterable[int] = (), tail: int | None = None) -> list[Piece]:
         """Append a candidate, and take back the characters before it that belong to a stop string which it completed.
 
         Args:
             holds: places in the accepted text, the candidate included, from which on it must not be released yet.
+            tail: another one. It is of no matter after the answer went back.
 
         Returns:
             What is released now: all if the answer ends with the candidate.
@@ -135,12 +139,17 @@ class AnswerText:
             raise ProtocolError(f"{candidate.stop_overlap} characters are taken back, and {len(self.held)} are held")
         self._accepted = self._accepted[: len(self._accepted) - candidate.stop_overlap]
         if self._whole_tokens:
-            self._starts += accumulate((len(token.text) for token in candidate.tokens), initial=len(self._accepted))
+            sizes = (len(token.text) for token in candidate.tokens)
+            # a list of its own, because copies of this text share the old one
+            self._starts = [*self._starts, *accumulate(sizes, initial=len(self._accepted))]
         self._accepted += candidate.text
-        return self.end() if candidate.finish is not None else self._release(self._free(holds))
+        return self.end() if candidate.finish is not None else self._release(self._free(holds, tail))
 
-    def take_back(self, place: int) -> None:
+    def take_back(self, place: int, begun: int | None = None) -> None:
         """Drop what is held from a place on.
+
+        Args:
+            begun: from where on the answer waits if it ends there; None where that is known.
 
         Raises:
             ProtocolError: characters that are released would be taken back.
@@ -149,6 +158,14 @@ class AnswerText:
             raise ProtocolError(f"the text from {place} on is taken back, and {self._released} characters are released")
         self._accepted = self._accepted[:place]
         self._starts = [start for start in self._starts if start <= place]
+        self._backs = [back for back in self._backs if back[0] <= place]
+        if begun is not None:
+            self._backs.append((place, begun))
+
+    def begun(self) -> int:
+        """Where a stop string or a marker may have begun that the answer's end cuts, if that is out already too."""
+        marks = [mark for span in self._spans for mark in (span.begin, span.end) if mark]
+        return len(self._accepted) - begun_at_end(self._accepted, [*self._stops, *marks])
 
     def fault(self, place: int) -> int | None:
         """From where on to generate the answer again if it is at fault from a place on: where the token or the
@@ -165,18 +182,28 @@ class AnswerText:
     def _parts(self, text: str) -> list[Found]:
         return find_spans(text, self._spans, at_start=self.is_at_start, inside=self.inside)
 
-    def _free(self, holds: Iterable[int]) -> int:
+    def _free(self, holds: Iterable[int], tail: int | None) -> int:
         """The place up to which text may be released now."""
         held = self.held
-        marked = self._parts(held)
         opened = open_from(held, self._spans, at_start=self.is_at_start, inside=self.inside)
         places = [len(held) - begun_at_end(held, self._stops), len(held) if opened is None else opened]
-        free = max(0, min([*places, *(hold - self._released for hold in holds)]))
-        free = self._uncut(free)
-        begun = max((part.stop for part in marked if part.stop <= free), default=0)
-        if not held[begun:free].strip() and (begun > 0 or not self._in_text):
-            free = begun
+        begun = max(0, min([*places, *(hold - self._released for hold in holds)]))
+        free = self._settled(begun if tail is None else max(0, min(begun, tail - self._released)))
+        if self._whole_tokens:
+            # what was released before a place has no matter there
+            backs = [back for back in self._backs if back[0] >= self._released]
+            self._backs = [*backs, (len(self._accepted), self._released + begun)]
+        for place, waits in reversed(self._backs):
+            if place >= self._released + free > waits:
+                free = self._settled(max(0, waits - self._released))
         return self._released + free
+
+    def _settled(self, place: int) -> int:
+        """The last place in the held text, up to a given one, up to which it may be released as it is."""
+        held = self.held
+        free = self._uncut(place)
+        begun = max((part.stop for part in self._parts(held) if part.stop <= free), default=0)
+        return begun if not held[begun:free].strip() and (begun > 0 or not self._in_text) else free
 
     def _free_in(self, part: Found, text: str) -> int:
         """As `_free`, for a part that the text has the beginning of. It waits as a whole, except reasoning, of which

@@ -6,7 +6,6 @@ and here-documents too) and functions. Branches count as taken. A variable that 
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +13,7 @@ from dataclasses import replace
 from tree_sitter import Node
 
 from stars_guard.parsing._grammar import parsed
+from stars_guard.parsing._hidden_commands import hidden_commands, scripts_between_backticks
 from stars_guard.parsing._shell_output import output_of
 from stars_guard.parsing.shell_commands import Command, Redirect, Scope, Script, Unparsable
 from stars_guard.parsing.shell_words import UNKNOWN, Word, Words, holds_reserved, text_of
@@ -44,6 +44,8 @@ def read_script(text: str, scope: Scope | None = None) -> Script:
     try:
         reader.walk(tree.root_node, 0)
         reader.walk_uncalled()
+        for hidden in hidden_commands(tree.root_node):
+            reader.walk(hidden, 0)
     except RecursionError:
         raise Unparsable("nested too deeply") from None
     return Script(tuple(reader.found), reader.scope)
@@ -234,13 +236,7 @@ class _Reader:
 
     def _backticks(self, text: str, depth: int) -> None:
         """Walk the commands between backticks in a here-document, which the grammar takes for text."""
-        parts = re.split(r"(?<!\\)`", text)
-        if len(parts) % 2 == 0:
-            raise Unparsable("a here-document that cannot be parsed")
-        for script in parts[1::2]:
-            root = parsed(script.encode()).root_node
-            if root.has_error:
-                raise Unparsable("a here-document that cannot be parsed")
+        for root in scripts_between_backticks(text):
             self.walk(root, depth + 1)
 
     def _redirect(self, node: Node, depth: int) -> Iterator[Redirect]:

@@ -25,12 +25,8 @@ _MODULES_OF_PACKAGES = frozenset(word_list("code_kinds.modules_of_packages"))
 def interpreter(case: Case) -> Finding:
     """Code on the command line, from another program, or in a file."""
     language = next((value for key, value in _LANGUAGES.items() if case.name.startswith(key)), "other")
-    flags = _CODE_FLAGS.get(
-        language, ("-e", "-E", "-r", "-c", "-n", "-ne", "-pe", "-i", "--eval", "-le", "-ane", "-nle")
-    )
+    flags = _CODE_FLAGS.get(language, ("-e", "-E", "-r", "-c", "-B", "-R", "--eval", "-eval", "-batch"))
     codes = case.given.of(*flags)
-    if language == "other":
-        codes += [value for flag, value in case.given.values if flag.endswith("e") and value not in codes]
     if case.name == "php" and case.given.has("-S"):
         return _serves(case, [value.text for value in case.given.of("-S")] or case.given.texts)
     if codes:

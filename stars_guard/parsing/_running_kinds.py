@@ -26,6 +26,7 @@ __all__ = [
     "xargs",
 ]
 
+_SPLITS = re.compile(r"-[i0v]*S|--s[a-z-]*(?:=|$)")  # --split-string may be cut short
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _UNIX_SHELLS = frozenset(word_list("running_kinds.unix_shells"))
 _SENDERS = frozenset(word_list("running_kinds.senders"))
@@ -40,12 +41,10 @@ def environment(case: Case) -> Finding:
         return case.ask("shows secrets") if secret else FINE
     while words:
         text = words[0].text
-        if text in ("-S", "--split-string") and len(words) > 1:
-            return case.verdicts.nested(" ".join(word.text for word in words[1:]))
-        if text.startswith(("-S", "--split-string=")) and len(text) > 2:
-            rest = text.partition("=")[2] if text.startswith("--") else text[2:]
+        if split := _SPLITS.match(text):
+            rest = text[split.end() :]
             return case.verdicts.nested(" ".join([rest, *(word.text for word in words[1:])]))
-        if text in ("-u", "-C", "--unset", "--chdir"):
+        if re.fullmatch(r"-[i0v]*[uCa]|--unset|--chdir|--argv0", text):
             del words[:2]
         elif text.startswith("-") and text != "-":
             del words[0]

@@ -53,9 +53,14 @@ class Rule(_Strict):
             and (not self.flags or given.has(*self.flags))
             and not (self.without and given.has(*self.without))
             and (not self.operands or any(like(text, self.operands) for text in texts))
-            and (not self.values_like or any(like(value.text, self.values_like) for _, value in given.values))
+            and (not self.values_like or any(_says(value.text, self.values_like) for _, value in given.values))
             and (self.bare is None or self.bare == (not texts and not given.flags))
         )
+
+
+def _says(value: str, globs: Sequence[str]) -> bool:
+    """Whether a setting is like one of the globs; programs read names of settings in upper and lower case."""
+    return like(value.lower(), [glob.lower() for glob in globs])
 
 
 class Entry(_Strict):
@@ -71,9 +76,9 @@ class Entry(_Strict):
     why: str = ""
 
     def takes_value(self, name: str) -> frozenset[str]:
-        """The options whose value is the next word. One may be those of a single program: ``-O@wget``."""
+        """The options whose value is the next word. One may be those of some programs: ``-O@wget``, ``-c@python*``."""
         pairs = (value.partition("@") for value in self.values)
-        return frozenset(flag for flag, _, only in pairs if not only or only == name)
+        return frozenset(flag for flag, _, only in pairs if not only or fnmatchcase(name, only))
 
     def level(self, name: str, given: Arguments) -> tuple[Level, str]:
         """What becomes of a call, and why."""

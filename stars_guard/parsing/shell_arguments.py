@@ -90,7 +90,7 @@ def _short(word: Word, takes_value: Collection[str], flags: set[str], values: li
             break
         flags.add(flag)
         if flag in takes_value:
-            if not equals and index + 1 < len(text):
+            if index + 1 < len(text):
                 values.append((flag, Word(text[index + 1 :], word.glob, word.raw)))
             return flag if index + 1 == len(text) else ""
     return ""

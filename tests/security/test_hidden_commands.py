@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from stars_guard.parsing.program_table import Level
@@ -52,4 +54,67 @@ def test_a_command_between_backticks_is_seen_in_every_place(place: str, harm: st
     ],
 )
 def test_backticks_that_run_nothing_harmful_are_fine(command: str) -> None:
+    assert level(command) is Level.ALLOW
+
+
+INTERPRETERS = {
+    ("python", "python3.12", "pypy3"): (
+        ["", "-E", "-I", "-B", "-u", "-s", "-W ignore", "-X dev"],
+        ["-c", "-Ic", "-uEc"],
+        "import os; os.system('id')",
+    ),
+    ("perl",): (
+        ["", "-n", "-w", "-p", "-i", "-Mstrict", "-MFile::Path", "-0777"],
+        ["-e", "-ne", "-lne", "-pe", "-E"],
+        'system("id")',
+    ),
+    ("ruby",): (["", "-n", "-w", "-p", "-rjson"], ["-e", "-ne", "-lane"], 'system "id"'),
+    ("node",): (
+        ["", "-i", "--no-warnings", "--input-type=module"],
+        ["-e", "-p", "-pe", "--eval", "--print"],
+        'require("child_process").execSync("id")',
+    ),
+    ("php",): (["", "-d x=1", "-n"], ["-r", "-B", "-R"], 'system("id");'),
+}
+
+
+@pytest.mark.parametrize("names", INTERPRETERS, ids=lambda names: names[0])
+def test_code_is_found_behind_every_switch(names: tuple[str, ...]) -> None:
+    switches, flags, code = INTERPRETERS[names]
+    commands = [
+        f"{name} {switch} {flag} {shlex.quote(code)}" for name in names for switch in switches for flag in flags
+    ]
+    assert [command for command in commands if level(command) is Level.ALLOW] == []
+
+
+def test_modules_and_words_are_found_behind_every_switch() -> None:
+    harm = "rm -rf /"
+    commands = [f"python {switch} http.server" for switch in ("-m", "-Im", "-E -m", "-uEm")]
+    commands += [
+        f"env {switch} '{harm}'" for switch in ("-S", "-iS", "-vS", "-i -S", "--split-string", "--split", "-u X -S")
+    ]
+    commands += [f"env {switch}{harm}" for switch in ("-S", "-iS")] + [f"env --split-string='{harm}'"]
+    commands += [
+        f"ssh {option}'{harm}' host"
+        for name in ("ProxyCommand", "proxycommand", "PROXYCOMMAND", "LocalCommand", "KnownHostsCommand")
+        for option in (f"-o {name}=", f"-o{name}=", f'-o "{name} "')
+    ]
+    assert [command for command in commands if level(command) is Level.ALLOW] == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python -E script.py -c x",
+        "perl -pi -e 's/a/b/' f.txt",
+        "perl -lane 'print $F[0]' f.txt",
+        "ruby -ne 'puts $_' f.txt",
+        "node -pe '1 + 1'",
+        "python -I -m pytest",
+        "env -u X ls",
+        "env A=1 python -m pytest",
+        "ssh -o ConnectTimeout=5 host uptime",
+    ],
+)
+def test_switches_alone_ask_nobody(command: str) -> None:
     assert level(command) is Level.ALLOW

@@ -35,7 +35,6 @@ _SENDERS = frozenset(word_list("running_kinds.senders"))
 def environment(case: Case) -> Finding:
     """``env``: another program in another environment, or what the environment holds."""
     words = list(case.command.words[1:])
-    sets: list[str] = []
     if case.name == "printenv":
         secret = any(_SECRET_NAME.search(word.text) for word in words)
         return case.ask("shows secrets") if secret else FINE
@@ -46,16 +45,11 @@ def environment(case: Case) -> Finding:
             return case.verdicts.nested(" ".join([rest, *(word.text for word in words[1:])]))
         if re.fullmatch(r"-[i0v]*[uCa]|--unset|--chdir|--argv0", text):
             del words[:2]
-        elif text.startswith("-") and text != "-":
-            del words[0]
-        elif text == "-" or _ASSIGNMENT.match(text):
-            sets.append(text.partition("=")[0])
+        elif (text.startswith("-") and text != "-") or text == "-" or _ASSIGNMENT.match(text):
             del words[0]
         else:
             break
-    loads = any(name in case.table.loaders for name in sets)
-    inner = case.verdicts.of_words(tuple(words), case.command)
-    return worst([case.ask("changes which code runs") if loads else FINE, inner])
+    return case.verdicts.of_words(tuple(words), case.command)
 
 
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|PRIVATE|CREDENTIAL", re.IGNORECASE)

@@ -114,6 +114,7 @@ class Table(_Strict):
     trusted_hosts: tuple[str, ...]
     branches: tuple[str, ...]
     loaders: tuple[str, ...]
+    commands: tuple[str, ...]
     programs: tuple[Entry, ...]
 
     def entry(self, name: str) -> Entry | None:

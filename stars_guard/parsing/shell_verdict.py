@@ -159,17 +159,26 @@ class Verdicts:
 
     def _sets(self, command: Command) -> Finding:
         sets = list(command.sets)
-        if command.program in ("export", "declare", "typeset", "readonly", "local"):
+        entry = self.settings.table.entry(base_name(command.program))
+        if command.program in _DECLARES or (entry is not None and entry.kind in _PASSES_ON):
             pairs = (word.text.partition("=") for word in command.words[1:])
             sets += [(name, Word(value)) for name, equals, value in pairs if equals]
-        names = [name for name, _ in sets]
-        if any(name in self.settings.table.loaders for name in names):
+        if any(like(name, self.settings.table.loaders) for name, _ in sets):
             return Finding(Level.ASK, "", "changes which code runs")
+        held = [value.text.lstrip("|-") for name, value in sets if like(name, self.settings.table.commands)]
+        if held and (found := worst(map(self._held, held))).level:
+            return found
         path = next((value.text for name, value in sets if name == "PATH"), None)
         loose = (".", "", "./", "/tmp")  # noqa: S108
         if path is not None and any(part in loose or part.startswith(("/tmp/", "./")) for part in path.split(":")):  # noqa: S108
             return Finding(Level.ASK, "", "changes which code runs")
         return FINE
+
+    def _held(self, text: str) -> Finding:
+        """What a command in a variable does; the name of a program alone is one that somebody chose."""
+        if " " not in text and self.settings.table.entry(base_name(text)) is not None:
+            text = f"{text} file"
+        return self.nested(text) if text else FINE
 
     def _redirect(self, redirect: Redirect) -> Finding:
         target = redirect.target.text
@@ -228,6 +237,8 @@ class Verdicts:
         self.fetched[path.removeprefix("./")] = content
 
 
+_DECLARES = ("export", "declare", "typeset", "readonly", "local")
+_PASSES_ON = ("environment", "elevated", "wrapper")
 _MAKERS = frozenset(word_list("shell_verdict.makers"))
 _NAMES_ONLY = frozenset(word_list("shell_verdict.names_only"))
 _PATTERN_FIRST = frozenset(word_list("shell_verdict.pattern_first"))

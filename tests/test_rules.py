@@ -771,7 +771,7 @@ async def test_a_guard_sees_run_context_origin_and_tool() -> None:
         {"name": "fast", "when": "args.urgent", "action": "reject"},
     ]
     made, _ = guard(rules=rules)
-    urgent = Tool(name="t", description="", parameters={"properties": {"urgent": {"default": False}}})
+    urgent = Tool(name="t", description="", parameters={"properties": {"to": {}, "urgent": {"default": False}}})
     fine: dict[str, Any] = {"context": {"roles": ["admin"]}, "origin": lambda value: "user", "tool": urgent}
     async with made:
         assert (await made.check_call("t", {"to": "a"}, **fine)).action == "allow"

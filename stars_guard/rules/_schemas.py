@@ -41,9 +41,14 @@ def fitted(value: Any, schema: Any, root: Schema, depth: int = 0) -> Any:
 
 
 def _fitted_fields(value: dict[str, Any], schema: Schema, root: Schema, depth: int) -> dict[str, Any]:
-    made = dict(value)
-    for name, field in _mapping(schema, "properties").items():
-        if name in value:
+    made, fields = dict(value), _mapping(schema, "properties")
+    is_open = schema.get("additionalProperties") or schema.get("patternProperties")
+    # a name that the schema doesn't have may be another one of a field's names, which the tool knows and nobody else
+    has_others = bool(fields) and not is_open and not value.keys() <= fields.keys()
+    for name, field in fields.items():
+        if has_others:
+            made[name] = UNREADABLE
+        elif name in value:
             made[name] = fitted(value[name], field, root, depth + 1)
         elif isinstance(target := _target(field, root), Mapping):
             for place in (field, target):

@@ -27,7 +27,9 @@ from hypothesis import strategies as st
 from langchain.agents.middleware import AgentMiddleware, HumanInTheLoopMiddleware
 from langchain.agents.middleware.types import hook_config
 from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field
 
 from langchain_stars import StarsGuardMiddleware
 from stars_guard.auditing.verification import redo
@@ -391,3 +393,37 @@ def test_resuming_twice_runs_nothing_twice() -> None:
     run.resume(APPROVE)
     assert ran == [("send", "bob", 200)]
     assert isinstance(run.agent.get_state({"configurable": {"thread_id": "1"}}).values["messages"][-1], AIMessage)
+
+
+# --- names of arguments that the schema does not show
+
+
+class _Aliases(BaseModel):
+    to: str = "ann"
+    amount: int = Field(5, validation_alias=AliasChoices("amount", "sum", AliasPath("more", 0)))
+
+
+class _Both(BaseModel):
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+    to: str = "ann"
+    amount: int = Field(5, alias="sum")
+
+
+@pytest.mark.parametrize("schema", [_Aliases, _Both])
+@pytest.mark.parametrize(
+    "args", [{"sum": 5000}, {"more": [5000]}, {"amount": 5, "sum": 5000}, {"sum": 5000, "to": "b"}]
+)
+@doors
+def test_an_argument_under_another_name_is_no_way_past_a_rule(
+    schema: type[BaseModel], args: dict[str, Any], is_async: bool
+) -> None:
+    @tool("send", args_schema=schema)
+    def send(to: str = "ann", amount: int = 5) -> str:
+        """Send money."""
+        ran.append(("send", to, amount))
+        return "sent"
+
+    message = AIMessage("", tool_calls=[{"name": "send", "args": args, "id": "1"}])
+    run = Run([message, "done"], is_async=is_async, tools=[send, *tools[1:]])
+    run.begin()
+    assert all(amount <= 100 for _, _, amount in ran)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 import tree_sitter
 import tree_sitter_bash
 
-__all__ = ["parsed"]
+__all__ = ["parsed", "written"]
+
+_FIRST = 0xC0
+"""The first of 16 letters that stand for half a byte each."""
+
+_OTHERS = re.compile(r"[^\x00-\x7f]+")
+_HALVES = re.compile(f"[{chr(_FIRST)}-{chr(_FIRST + 15)}]+")
 
 
 @lru_cache(1)
@@ -15,6 +22,27 @@ def _parser() -> tree_sitter.Parser:
     return tree_sitter.Parser(tree_sitter.Language(tree_sitter_bash.language()))
 
 
-def parsed(text: bytes) -> tree_sitter.Tree:
-    """The tree of a script. Where ``root_node.has_error``, it is none that can be read."""
-    return _parser().parse(text)
+def parsed(text: str) -> tree_sitter.Tree:
+    """The tree of a script, whose nodes' texts `written` reads. Where ``root_node.has_error``, it can't be read.
+
+    The grammar's scanner looks characters up in C's table of 256 without looking at their numbers, and a large one ends
+    the process. So it gets letters of that table instead, two for each byte of a character that isn't ASCII.
+    """
+    return _parser().parse(_OTHERS.sub(_halved, text).encode())
+
+
+def written(data: bytes | None) -> str:
+    """What a part of a tree's source says."""
+    return _HALVES.sub(_joined, (data or b"").decode("utf-8", "replace"))
+
+
+def _halved(match: re.Match[str]) -> str:
+    return "".join(
+        chr(_FIRST + half) for byte in match[0].encode("utf-8", "replace") for half in (byte >> 4, byte & 15)
+    )
+
+
+def _joined(match: re.Match[str]) -> str:
+    halves = [ord(char) - _FIRST for char in match[0]]
+    whole = bytes(high << 4 | low for high, low in zip(halves[::2], halves[1::2], strict=False))
+    return whole.decode("utf-8", "replace") + "\ufffd" * (len(halves) % 2)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tree_sitter import Node
 
-from stars_guard.parsing._grammar import parsed
+from stars_guard.parsing._grammar import parsed, written
 from stars_guard.parsing.shell_commands import Unparsable
 
 __all__ = ["hidden_commands", "scripts_between_backticks"]
@@ -29,7 +29,7 @@ def hidden_commands(root: Node) -> Iterator[Node]:
         node = waiting.pop()
         if node.type in _TEXTS and not node.named_child_count:
             continue
-        text = (node.text or b"").decode("utf-8", "replace")
+        text = written(node.text)
         if node.type == "command_substitution" and text.startswith("`") and _TWICE.search(text):
             raise Unparsable("backticks inside of backticks")
         if node.child_count:
@@ -48,7 +48,7 @@ def scripts_between_backticks(text: str) -> Iterator[Node]:
     if len(parts) % 2 == 0:
         raise Unparsable("backticks that cannot be parsed")
     for script in parts[1::2]:
-        root = parsed(script.encode()).root_node
+        root = parsed(script).root_node
         if root.has_error or _TWICE.search(script):
             raise Unparsable("backticks that cannot be parsed")
         yield root

@@ -37,7 +37,7 @@ def read_script(text: str, scope: Scope | None = None) -> Script:
     """
     if len(text) > _LONGEST or holds_reserved(text) or "\0" in text:
         raise Unparsable("too long, or with characters that no command has")
-    tree = parsed(text.encode())
+    tree = parsed(text)
     if tree.root_node.has_error:
         raise Unparsable("not a script that can be parsed")
     reader = _Reader(scope or Scope())

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 from tree_sitter import Node
 
+from stars_guard.parsing._grammar import written
+
 __all__ = ["UNKNOWN", "Word", "Words", "holds_reserved", "text_of"]
 
 UNKNOWN = "\uf8ff"
@@ -57,7 +59,7 @@ class Word:
 
 def text_of(node: Node) -> str:
     """The text of a node of a tree."""
-    return (node.text or b"").decode("utf-8", "replace")
+    return written(node.text)
 
 
 class Words:
@@ -123,11 +125,11 @@ class Words:
                 at = child.end_byte
                 continue
             if child.start_byte > at:
-                pieces.append(between(whole[at - node.start_byte : child.start_byte - node.start_byte].decode()))
+                pieces.append(between(written(whole[at - node.start_byte : child.start_byte - node.start_byte])))
             pieces.append(self._marked(child) if child.is_named else between(text_of(child)))
             at = child.end_byte
         if at < node.end_byte and not (quoted and at == node.end_byte):
-            pieces.append(between(whole[at - node.start_byte :].decode("utf-8", "replace")))
+            pieces.append(between(written(whole[at - node.start_byte :])))
         return "".join(pieces)
 
     def _variable(self, name: str) -> str:
@@ -181,9 +183,7 @@ def _ansi(text: str) -> str:
 def _pieces(marked: str, node: Node) -> Iterator[str]:
     """The words that spaces of an unquoted variable's value make of one."""
     if node.type not in ("string", "raw_string", "ansi_c_string", "translated_string"):
-        yield from (
-            marked.split() if marked.strip() != marked or re.search(r"[ \t\n]", marked) else [marked] * bool(marked)
-        )
+        yield from filter(None, re.split(r"[ \t\n]+", marked))
     else:
         yield marked
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 
 import pytest
 
 from stars_guard.parsing.program_table import Level
 from stars_guard.parsing.shell_findings import Settings
+from stars_guard.parsing.shell_script import read_script
 from stars_guard.parsing.shell_verdict import Verdicts
 
 
@@ -152,3 +155,35 @@ def test_variables_that_load_code_are_seen_before_every_program() -> None:
     )
     commands = [place.format(one) for place in places for one in sets]
     assert [command for command in commands if level(command) is Level.ALLOW] == []
+
+
+_READ = """
+import random
+from stars_guard.parsing.shell_findings import Settings
+from stars_guard.parsing.shell_verdict import Verdicts
+
+chance = random.Random(7)
+pieces = ["<<E\\n", "<<", "${", "$((", "$(", "`", "[[", "case ", "in ", "x", "=", "$'", '"', "E\\n"]
+pieces += ["}", "(", ")", " ", "$", "#"]
+for _ in range(1500):
+    large = ["\\U0010ffff", chr(chance.randrange(0xE000, 0x110000))]
+    text = "".join(chance.choice(chance.choice([pieces, pieces, large])) for _ in range(chance.randrange(1, 20)))
+    Verdicts(Settings()).of_text(text)
+print("alive")
+"""
+
+
+def test_no_character_ends_the_process() -> None:
+    done = subprocess.run([sys.executable, "-c", _READ], capture_output=True, text=True, check=False)
+    assert done.stdout == "alive\n", done.returncode
+
+
+@pytest.mark.parametrize("char", ["é", "à", "Å", "ÀÏ", "日本", "\U0001f389", "\x85", "\xa0", "\u2028", "\U0010fffd"])
+def test_characters_of_all_scripts_are_read_as_they_are(char: str) -> None:
+    commands = read_script(f"echo a{char}b \"{char} c\" '{char}' $'{char}' {char}{{1,2}} <<E\n{char} x\nE\n").commands
+    assert [word.text for word in commands[0].words[1:]] == [
+        f"a{char}b", f"{char} c", char, char, f"{char}1", f"{char}2"
+    ]  # fmt: skip
+    assert commands[0].stdin == f"{char} x\n"
+    assert level(f"git commit -m '{char}'") is Level.ALLOW
+    assert level(f"rm -rf /{char}; rm -rf /") is Level.FORBID

@@ -170,8 +170,6 @@ def test_a_version_that_cannot_be_used_is_not_taken(tmp_path: Path, caplog: pyte
 
 
 HTTP = "judges: [{{name: j, type: http, url: 'http://a.example', body: {{x: '{body}'}}, score: '{score}', weight: 1}}]"
-    "judges: [{{name: j, type: http, url: 'http://127.0.0.1:9', body: {{x: '{body}'}}, score: '{score}', weight: 1}}]"
-)
 MODEL = "judges: [{{name: j, type: {type}, model: embedded, template: '{template}', reject_above: 0.5}}]"
 UNUSABLE = {
     "a bad JMESPath": HTTP.format(body="{answer}", score="a["),

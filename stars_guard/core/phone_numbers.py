@@ -8,6 +8,8 @@ from types import ModuleType
 
 import re2
 
+from stars_guard.core.times_and_places import without_times_and_places
+
 __all__ = ["phone_numbers"]
 
 Span = tuple[int, int]
@@ -22,13 +24,6 @@ _THREES = re.compile(
 _WITH_CODE = re.compile(r"\+[1-9]\d{0,2}(?:[ ()./-]{1,3}\d{1,10}){2,8}")
 _GROUP_END = re.compile(r"\d(?!\d)")
 _WORD_BEFORE = re.compile(r"[A-Za-z0-9]+\Z")
-_TIMES_AND_PLACES = re.compile(
-    r"(?i)(?<![\d.+])(?:\d{1,2}([./-])\d{1,2}\1(?:19|20)\d\d|(?:19|20)\d\d([./-])\d{1,2}\2\d{1,2}"
-    r"|\d{1,2}:\d\d(?::\d\d)?)(?![\d:]|[./-]\d)"
-    r"|(?<![\d.+])-?\d{1,3}\.\d{3,}°?\s?[NS]?(?:\s?[,;]\s?|\s)(?:\w{3,9}\s?[:=]\s?)?-?\d{1,3}\.\d{3,}(?!\.?\d)"
-    r"|\b(?:v|ver|version|release|build)\.?\s?:?\s?\d+(?:\.\d+){2,}"
-)
-"""Dates, times of day, coordinates and versions. A phone number has nothing of them, and may stand beside them."""
 _ABOUT_PHONE = re.compile(
     r"(?i)(?:phone|\btele?\b|mobil|\bcell|\bfax\b|\bcall|\bsms\b|\btext|whats ?app|signal|contact|\bdial|reach|\bring\b"
     r"|handy|telefon|numer|☎|📞)[^\d\n]{0,24}$"
@@ -49,7 +44,7 @@ def phone_numbers(text: str, library: ModuleType, region: str) -> Iterator[Span]
     """Numbers that can be called: of the region, or of any with its code. Other numbers of ten digits are not taken."""
     if not _SEVEN_DIGITS.search(text):
         return
-    plain = _TIMES_AND_PLACES.sub(lambda match: "\n" * len(match.group()), text)
+    plain = without_times_and_places(text)  # which a number may stand beside
     for match in library.PhoneNumberMatcher(plain, region):
         within_a_row = text[max(0, match.start - 2) : match.start].rstrip(" ")[-1:].isdigit()
         if within_a_row and not set(match.raw_string) - set("0123456789 "):

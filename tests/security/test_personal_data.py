@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from stars_guard.audit import redact
 from stars_guard.scorers.pii import KINDS, PiiScorer
 
 SCORER = PiiScorer(KINDS)
@@ -255,27 +256,37 @@ def test_other_numbers_beside_it_hide_nothing(kind: str) -> None:
 MOMENTS = (
     *("%d.%m.%Y %H:%M", "%d.%m.%Y", "%m/%d/%Y %I:%M %p", "%d-%m-%Y", "%Y-%m-%dT%H:%M:%S.%fZ", "%Y%m%dT%H%M%SZ"),
     *("%Y.%m.%d %H:%M:%S", "%Y-%m-%d %H:%M:%S,123 INFO", "%Y%m%d%H%M%S", "%d.%m.%Y - %d.%m.%Y", "%H:%M:%S on %d/%m/%Y"),
+    *("%Y-%m-%d - %Y-%m-%d", "%d/%m/%y", "%d.%m.%y %H.%M", "%a, %d %b %Y %H:%M:%S GMT", "from %Y/%m/%d to %Y/%m/%d"),
+)
+PLACES = (
+    *("{0:.{n}f}, {1:.{n}f}", "({0:.{n}f},{1:.{n}f})", "[{1:.{n}f}, {0:.{n}f}]", "geo:{0:.{n}f},{1:.{n}f}"),
+    *("lat: {0:.{n}f} lon: {1:.{n}f}", '{{"lat": {0:.{n}f}, "lng": {1:.{n}f}}}', "POINT({1:.{n}f} {0:.{n}f})"),
+    *("@{0:.{n}f},{1:.{n}f},15z", "{0:.{n}f};{1:.{n}f}", "{0:.{n}f}/{1:.{n}f}"),
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.datetimes(datetime(1970, 1, 1), datetime(2038, 1, 1)), st.uuids(), st.data())
 def test_times_places_versions_and_identifiers_are_left_alone(when: datetime, one: UUID, data: st.DataObject) -> None:
-    """So the redaction of a log leaves them too."""
-    lat, lon = data.draw(st.tuples(st.floats(-90, 90), st.floats(-180, 180)))
-    parts = data.draw(st.tuples(*[st.integers(0, 40)] * 4))
+    """By the judge, and by the redaction of the log."""
+    at = data.draw(st.tuples(st.floats(-90, 90), st.floats(-179, 179)))
+    version = ".".join(map(str, data.draw(st.tuples(*[st.integers(0, 40)] * 4))))
     texts = [when.strftime(form) for form in MOMENTS]
-    texts += [
-        f"timestamp: {when.timestamp():.0f}",
-        f'{{"ts": {when.timestamp() * 1000:.0f}}}',
-        f"{one}",
-        f"{one}".upper(),
-    ]
-    for places in (4, 5, 6, 7):
-        texts += [f"{lat:.{places}f}, {lon:.{places}f}", f"({lat:.{places}f},{lon:.{places}f})"]
-        texts += [f"lat: {lat:.{places}f} lon: {lon:.{places}f}", f"geo:{lat:.{places}f},{lon:.{places}f}"]
-    texts += [f"{word}{'.'.join(map(str, parts))}" for word in ("version ", "Version: ", "v", "release ")]
+    texts += [form.format(*at, n=n) for form in PLACES for n in (4, 5, 6, 7)]
+    texts += [f"{word}{version}" for word in ("version ", "Version: ", "v", "release ")]
+    texts += [f"{one}", f"{one}".upper(), f"urn:uuid:{one}", "std::vector"]
+    assert [text for text in texts if redact(text) != text] == []
+    texts += [f"timestamp: {when.timestamp():.0f}", f'{{"ts": {when.timestamp() * 1000:.0f}}}']
     assert [(text, find) for text in texts for find in SCORER.find(text)] == []
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+@pytest.mark.parametrize("beside", ["06.05.2024", "2024-05-06 10:30", "52.520008, 13.404954", "v1.2.3.4"])
+def test_what_stands_beside_them_is_redacted_all_the_same(kind: str, beside: str) -> None:
+    for value in BESIDE[kind]:
+        for text in (f"{value} {beside}", f"{beside} {value}", f"{beside}, {value}", f"{value}\n{beside}"):
+            assert value not in redact(text)
+            assert beside in redact(text)
 
 
 @settings(max_examples=60)

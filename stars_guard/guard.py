@@ -19,6 +19,7 @@ from stars_guard.calling import portal
 from stars_guard.calling.call import Call
 from stars_guard.calling.checks import Checked, Checker
 from stars_guard.calling.given_calls import AboutCall
+from stars_guard.calling.judge_loading import check_allowed
 from stars_guard.calling.loaded import Given, Loaded
 from stars_guard.calling.options import CallOptions, options_of
 from stars_guard.calling.plan import Plan, Request, messages_of
@@ -242,9 +243,10 @@ class Guard:
         calls have ended; a call that still reaches it is served.
 
         Raises:
-            PolicyError: the policy cannot be used; this guard then goes on.
+            PolicyError: the policy cannot be used, or has judges that this guard may not have; this guard then goes on.
         """
         made = Guard(policy, **self._given.arguments)
+        check_allowed(made.policy.every_judge, allow_python=self._given.allow_python)
         portal.begin(partial(made._loaded.follow, self._loaded))
         return made
 

@@ -39,7 +39,12 @@ NEEDS_EXTRA = {
     "test_architecture": {"test_exported_names_exist"},
     "test_judges": {"test_personal_data", "test_personal_data_over_the_edge_of_a_segment"},
     "test_langchain": {"test_per_call_overrides"},
-    "test_machine": {"test_the_machine_is_known", "test_the_processor_decides_the_type_of_numbers"},
+    "test_machine": {
+        "test_doctor_and_benchmarks_name_the_instruction_set",
+        "test_the_machine_is_known",
+        "test_the_processor_decides_the_type_of_numbers",
+        "test_transformers_computes_in_what_is_fast_and_says_it",
+    },
     "test_outages": {"test_a_prompt_too_long_for_a_guard_model_leaves_the_others_alone"},
     "test_policy": {"test_shipped_policies_say_what_they_are_for_and_pass_their_cases"},
     "test_rails": {"test_redaction_takes_out_what_judges_point_at_and_judges_again"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from langchain.agents.middleware import SummarizationMiddleware
 from langchain_core import exceptions
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, trim_messages
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import ConfigurableField, RunnableLambda
 
 from langchain_stars import ChatStars, StarsGuardMiddleware, guard_runnable
 from stars_guard.audit import MemoryStore
@@ -65,6 +66,44 @@ def test_what_is_no_stop_string_is_named(stop: Any) -> None:
         lambda: chat().model_copy(update={"stop": stop}),
     ):
         with pytest.raises(InputError, match="stop string"):
+            call()
+
+
+# --- numbers
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "seed", "top_k", "temperature", "top_p", "min_p", "repetition_penalty"])
+@pytest.mark.parametrize("value", ["5", "0.5", "x", True, False, float("nan"), 1e300, [1], {}, b"1"], ids=str)
+def test_what_is_no_number_is_named_by_every_door(name: str, value: Any) -> None:
+    async def ainvoke() -> None:
+        await chat().ainvoke("hi", **{name: value})
+
+    field = ConfigurableField(id=name)
+    for call in (
+        lambda: chat(**{name: value}),
+        lambda: chat().invoke("hi", **{name: value}),
+        lambda: list(chat().bind(**{name: value}).stream("hi")),
+        lambda: chat().model_copy(update={name: value}),
+        lambda: chat().configurable_fields(**{name: field}).invoke("hi", {"configurable": {name: value}}),
+        lambda: asyncio.run(ainvoke()),
+    ):
+        with pytest.raises(InputError, match=name):
+            call()
+
+
+@pytest.mark.parametrize("half", ["\ud800", "a\udfff", "\ude00\ud83d"], ids=ascii)
+def test_half_a_character_is_named_by_every_door(half: str) -> None:
+    described = {"type": "function", "function": {"name": "f", "description": half, "parameters": {}}}
+    for call in (
+        lambda: chat().invoke(half),
+        lambda: list(chat().stream([HumanMessage([{"type": "text", "text": half}])])),
+        lambda: chat().batch(["fine", half]),
+        lambda: chat().invoke([("system", half), ("human", "hi")]),
+        lambda: chat().invoke("hi", stop=[half]),
+        lambda: chat().bind_tools([described]).invoke("hi"),
+        lambda: guard_runnable(plain, NO_TROUT, audit=MemoryStore()).invoke(half),
+    ):
+        with pytest.raises(InputError, match="surrogate"):
             call()
 
 

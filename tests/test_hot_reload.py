@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -166,6 +167,38 @@ def test_a_version_that_cannot_be_used_is_not_taken(tmp_path: Path, caplog: pyte
     assert [record.getMessage().partition("\n")[2] for record in caplog.records] == ["the log is down", "ValueError"]
     down = False
     assert live.current.name == "three"
+
+
+HTTP = "judges: [{{name: j, type: http, url: 'http://a.example', body: {{x: '{body}'}}, score: '{score}', weight: 1}}]"
+MODEL = "judges: [{{name: j, type: {type}, model: embedded, template: '{template}', reject_above: 0.5}}]"
+UNUSABLE = {
+    "a bad JMESPath": HTTP.format(body="{answer}", score="a["),
+    "an unknown function": HTTP.format(body="{answer}", score="nope(a)"),
+    "a body without the answer": HTTP.format(body="fixed", score="a"),
+    "a bad template": MODEL.format(type="guard_model", template="{{ x"),
+    "a bad format": MODEL.format(type="sequence_classifier", template="{prompt"),
+    "a bad pattern": "judges: [{name: j, type: patterns, patterns: [{name: a, regex: '('}]}]",
+    "a bad condition": "rails: {tool_call: {rules: [{name: a, tools: [x], when: 'args.(', action: reject}]}}",
+    "code that may not run": "judges: [{name: j, type: python, call: 'os:getcwd', reject_above: 0.5}]",
+    "code in a rail": "rails: {input: {judges: [{name: j, type: python, call: 'os:getcwd', reject_above: 0.5}]}}",
+    "a log that is nowhere": "audit: {url: 'nothing://here'}",
+}
+
+
+@pytest.mark.parametrize("wrong", UNUSABLE.values(), ids=UNUSABLE)
+def test_a_call_goes_on_under_the_last_version_that_can_be_used(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 10_000, 10))
+    monkeypatch.setattr("stars_guard.policy._hot_reload.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    path = tmp_path / "p.yaml"
+    path.write_text(f"{HEAD}one\n")
+    model = ChatStars(policy=path)
+    first = model._guard({})
+    path.write_text(f"{HEAD}two\n{wrong}\n")
+    assert [model._guard({}) is first for _ in range(3)] == [True] * 3
+    path.write_text(f"{HEAD}three\n")
+    assert model._guard({}).policy.name == "three"
 
 
 def test_files_are_looked_at_once_an_interval(tmp_path: Path) -> None:

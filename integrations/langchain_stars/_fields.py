@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -22,8 +22,9 @@ from pydantic import (
 
 from langchain_stars._guards import OpenGuards, PolicySource
 from langchain_stars._hiding import SECRETIVE, check_not_hidden, shown, shown_policy
-from langchain_stars._keywords import check_keywords
+from langchain_stars._keywords import SAMPLING, check_keywords
 from stars_guard.audit import AuditStore
+from stars_guard.core.sampling import Sampling
 from stars_guard.errors import InputError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import Policy
@@ -60,11 +61,30 @@ def _listed(given: Any) -> Any:
     return [given] if isinstance(given, str | Path | Policy | Mapping) else given
 
 
+def _checked(name: str) -> Callable[[Any], Any]:
+    """Checks a number as a call does, which says what is wrong with it."""
+
+    def check(given: Any) -> Any:
+        if given is None:
+            return None
+        if name in SAMPLING:
+            return getattr(Sampling(**{name: given}), name)
+        return getattr(CallOptions(**{name: given}), name)
+
+    return check
+
+
 def _same(given: Any) -> Any:
     return given
 
 
-_MADE = {"stop": _stops_or_none, "policies": _listed, "model_name": _text_of_path}
+_NUMBERS = (*SAMPLING, "max_tokens", "seed")
+_MADE = {
+    "stop": _stops_or_none,
+    "policies": _listed,
+    "model_name": _text_of_path,
+    **{name: _checked(name) for name in _NUMBERS},
+}
 """What is made of a value that is given in a shorter form."""
 
 _IN_A_GUARD = (
@@ -87,7 +107,8 @@ class ChatStarsFields(BaseChatModel):
     """What a `ChatStars` is made of.
 
     Raises:
-        InputError: a keyword is not known, or is given beside a ready guard that has settled it.
+        InputError: a keyword is not known, a number is none or out of its range, or something is given beside a ready
+            guard that has settled it.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True, hide_input_in_errors=True)
@@ -116,13 +137,13 @@ class ChatStarsFields(BaseChatModel):
     """The audit log's URL or a store, instead of the policy's. A store stays yours to close."""
     allow_python: bool = Field(default=False, exclude=True)
     """Whether the policy's judges may name Python code to run. It is never part of the serialised form."""
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    max_tokens: int | None = None
-    seed: int | None = None
+    temperature: Annotated[float | None, BeforeValidator(_checked("temperature"))] = None
+    top_p: Annotated[float | None, BeforeValidator(_checked("top_p"))] = None
+    top_k: Annotated[int | None, BeforeValidator(_checked("top_k"))] = None
+    min_p: Annotated[float | None, BeforeValidator(_checked("min_p"))] = None
+    repetition_penalty: Annotated[float | None, BeforeValidator(_checked("repetition_penalty"))] = None
+    max_tokens: Annotated[int | None, BeforeValidator(_checked("max_tokens"))] = None
+    seed: Annotated[int | None, BeforeValidator(_checked("seed"))] = None
     stop: Annotated[list[str] | None, BeforeValidator(_stops_or_none)] = Field(default=None, alias="stop_sequences")
     """One stop string or several, none of them empty. They are not part of the answer."""
     streaming: bool = False

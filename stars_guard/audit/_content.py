@@ -19,6 +19,7 @@ from stars_guard.core.personal_data import (
     spoken,
 )
 from stars_guard.core.readings import encodable, found
+from stars_guard.core.times_and_places import without_times_and_places
 from stars_guard.core.vocabulary import ContentMode
 from stars_guard.errors import AuditError
 
@@ -63,6 +64,8 @@ _FINDERS: tuple[tuple[str, Callable[[str], Iterable[tuple[int, int]]]], ...] = (
 )
 _ORDER = ("[KEY]", "[EMAIL]", "[IP]", "[IBAN]", "[CARD]", "[SSN]", "[PHONE]")
 _MARKS = frozenset(_ORDER)
+_NUMBERS = frozenset({"[IP]", "[CARD]", "[IBAN]", "[PHONE]"})
+"""The marks of what takes any number of some length, so that a date would be one too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,9 +218,10 @@ def _mark_of(text: str, number: int) -> str:
 
 
 def _finds(text: str, start: int) -> Iterator[tuple[int, int, str]]:
+    plain = without_times_and_places(text)
     for mark, pattern in _RULES:
-        for match in pattern.finditer(text, start):
+        for match in pattern.finditer(plain if mark in _NUMBERS else text, start):
             yield *match.span(pattern.groups), mark
     for mark, finder in _FINDERS:
-        for begin, end in finder(text):
+        for begin, end in finder(plain if mark in _NUMBERS else text):
             yield begin, end, mark

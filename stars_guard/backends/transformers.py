@@ -25,6 +25,7 @@ from stars_guard.backends.base import OpenRequest
 from stars_guard.core.directions import Directions
 from stars_guard.engines.checkpoints import Installed, directory_of, fingerprint, installed_probes
 from stars_guard.engines.loading import check_device, end_ids, load_config, loading, own_code
+from stars_guard.engines.machine import number_type
 from stars_guard.engines.options import Plain
 from stars_guard.errors import BackendError, MissingExtra
 from stars_guard.prompting.detokenizer import decoder
@@ -109,7 +110,7 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         check_device(device)
-        dtype = options.dtype or ("float32" if device == "cpu" else "bfloat16")
+        dtype = number_type(options.dtype, device, model)
         hint = "pass a Hugging Face directory or name, or 'embedded' for the built-in small model"
         with loading(f"the model {model!r}", BackendError, hint=hint):
             tokenizer = AutoTokenizer.from_pretrained(model, **own_code(options.revision))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 
 from stars_guard.concealing import shows_concealed
@@ -38,12 +38,25 @@ async def load_judges(judges: Sequence[JudgeOptions], *, allow_python: bool = Fa
         return Cascade(loaded, opened.pop_all())
 
 
+def check_allowed(judges: Iterable[JudgeOptions], *, allow_python: bool) -> None:
+    """Whether a policy may have these judges.
+
+    Args:
+        allow_python: whether it may name Python code to run.
+
+    Raises:
+        PolicyError: one of them names code, or what a policy alone may not decide.
+    """
+    for options in judges:
+        if not allow_python and (problem := options.not_allowed()):
+            raise PolicyError(
+                f"judge {options.name!r}: {problem}",
+                hint="pass allow_python=True where the guard is made",
+            )
+
+
 async def _load(options: JudgeOptions, opened: AsyncExitStack, allow_python: bool) -> Judge:
-    if not allow_python and (problem := options.not_allowed()):
-        raise PolicyError(
-            f"judge {options.name!r}: {problem}",
-            hint="pass allow_python=True where the guard is made",
-        )
+    check_allowed([options], allow_python=allow_python)
     failure: Exception | None = None
     try:
         lease = await _scorers.lease(options.key if options.shared else object(), options.load)

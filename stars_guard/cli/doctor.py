@@ -108,7 +108,7 @@ def _torch() -> Iterator[_Finding]:
             "install the torch build for your CUDA driver (nvidia-smi says which)",
         )
     else:
-        yield _Finding("torch", "ok", f"{found}, no GPU")
+        yield _Finding("torch", "ok", f"{found}, no GPU: models compute in float32, with {instruction_set()}")
     wanted = _version("transformers")
     yield (
         _Finding("transformers", "ok", wanted)

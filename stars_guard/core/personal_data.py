@@ -9,7 +9,6 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from types import ModuleType
 
 import re2
 
@@ -20,7 +19,6 @@ __all__ = [
     "email_addresses",
     "ibans",
     "ip_addresses",
-    "phone_numbers",
     "social_security_numbers",
     "spoken",
 ]
@@ -303,60 +301,6 @@ def _is_given(text: str, match: re.Match[str], address: ipaddress.IPv6Address) -
     first = int(shown.partition(":")[0], 16)
     known = 0x2000 <= first < 0x4000 or 0xFC00 <= first < 0xFE00 or first >= 0xFE80 or first == 0x64
     return known and any(map(str.isdigit, shown))
-
-
-# --- phone numbers
-
-_SEVEN_DIGITS = re2.compile(r"\d(?:[^\d\n]{0,6}\d){6}")
-_ABROAD = re.compile(r"(?<![\d.,-])(?:00|\(00\)) ?(?=[1-9])((?:[ ()./-]{0,3}\d){8,15})(?!\d)")
-_SPREAD = re.compile(r"(?<![\d.])\+?\d(?:[ .\-_·]\d){9,14}(?![\d])")
-_ABOUT_PHONE = re.compile(
-    r"(?i)(?:phone|\btele?\b|mobil|\bcell|\bfax\b|\bcall|\bsms\b|\btext|whats ?app|signal|contact|\bdial|reach|\bring\b"
-    r"|handy|telefon|numer|☎|📞)[^\d\n]{0,24}$"
-)
-_ABOUT_OTHERS = re.compile(
-    r"(?i)(?:[=<>#_/\\$€£%&^]\s{0,3}|\b(?:order|id|ids|ticket|invoice|ref|reference|tracking|account|acct|sku|isbn|issn|upc"
-    r"|ean|build|version|commit|timestamp|time|date|serial|case|zip|port|pid|uid|gid|size|bytes|max|min|count|total|sum"
-    r"|population|offset|seed|hash|key|index|number of|product|item|part|model|batch|lot|rows?|lines?|items?|page"
-    r"|int|value|epoch|receipt|booking|transaction|policy|patent|pmid|doi|imei|vin)\b[\s:.#=no-]{0,6}"
-    r"|[\"'][\w .-]{1,40}[\"']\s?:\s?[\"']?|\w_\w{1,40}\s?:\s?)$"
-)
-_MORE = re.compile(
-    r"(?i)\s?(?:bytes|[kmg]i?b\b|ms\b|us\b|ns\b|px\b|seconds|years|people|dollars|euros|%|[*/^<>=]\s?\w|,\d{3}\b)|\.\d"
-)
-
-
-def phone_numbers(text: str, library: ModuleType, region: str) -> Iterator[Span]:
-    """Numbers that can be called: of the region, or of any with its code. Other numbers of ten digits are not taken."""
-    if not _SEVEN_DIGITS.search(text):
-        return
-    for match in library.PhoneNumberMatcher(text, region):
-        within_a_row = text[max(0, match.start - 2) : match.start].rstrip(" ")[-1:].isdigit()
-        if within_a_row and not set(match.raw_string) - set("0123456789 "):
-            continue
-        if not match.raw_string.isdigit() or _is_phone(text, match.start, match.end):
-            yield match.start, match.end
-    for shape, index in ((_ABROAD, 1), (_SPREAD, 0)):
-        for found in shape.finditer(text):
-            digits = "".join(filter(str.isdigit, found.group(index)))
-            plus = "+" if index or found.group().startswith("+") else ""
-            if _can_be_called(plus + digits, library, region):
-                yield found.span()
-
-
-def _is_phone(text: str, start: int, end: int) -> bool:
-    """Whether digits in a row are a phone number, by what is before and behind."""
-    before = text[max(0, start - 40) : start]
-    if _ABOUT_PHONE.search(before):
-        return True
-    return not (_ABOUT_OTHERS.search(before) or _MORE.match(text, end) or text[start:end] == "2147483647")
-
-
-def _can_be_called(number: str, library: ModuleType, region: str) -> bool:
-    try:
-        return bool(library.is_valid_number(library.parse(number, region)))
-    except library.NumberParseException:
-        return False
 
 
 # --- digits as words

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from pathlib import Path
 
-__all__ = ["available_memory", "computes_bfloat16", "instruction_set"]
+__all__ = ["available_memory", "computes_bfloat16", "instruction_set", "number_type"]
+
+logger = logging.getLogger("stars_guard.engines")
 
 
 def available_memory() -> int:
@@ -38,3 +41,23 @@ def computes_bfloat16() -> bool:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(bool(getattr(torch.cpu, probe, bool)()) for probe in probes)
+
+
+def number_type(given: str | None, device: str, model: str) -> str:
+    """The type of a model's numbers: what is given, or else float32 on a processor and bfloat16 elsewhere.
+
+    It imports torch. The log says which, and warns of one that is slow here.
+
+    Args:
+        device: torch's name of it, such as ``cpu`` or ``cuda:1``.
+    """
+    import torch
+
+    on_cpu = torch.device(device).type == "cpu"
+    chosen = given or ("float32" if on_cpu else "bfloat16")
+    where = f"a processor with {instruction_set()}" if on_cpu else device
+    if on_cpu and chosen != "float32" and not computes_bfloat16():
+        logger.warning("%r computes in %s, which is many times slower than float32 on %s", model, chosen, where)
+    else:
+        logger.info("%r computes in %s on %s", model, chosen, where)
+    return chosen

@@ -290,7 +290,7 @@ def _weights(model: str, revision: str | None, device: str | None) -> Any:
         raise MissingExtra("guard_model", "transformers") from exc
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with loading(f"the judge model {model!r}", ScorerError):
-        dtype = "auto" if torch.cuda.is_available() else torch.float32
+        dtype = torch.float32 if torch.device(where).type == "cpu" else "auto"
         loaded = AutoModelForCausalLM.from_pretrained(
             model, config=load_config(model, revision), dtype=dtype, **own_code(revision)
         )

@@ -14,10 +14,10 @@ from stars_guard.core.personal_data import (
     email_addresses,
     ibans,
     ip_addresses,
-    phone_numbers,
     social_security_numbers,
     spoken,
 )
+from stars_guard.core.phone_numbers import phone_numbers
 from stars_guard.core.readings import Reading, found, opened
 from stars_guard.core.segments import Passage
 from stars_guard.errors import MissingExtra, ScorerError

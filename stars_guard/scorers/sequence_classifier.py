@@ -145,8 +145,9 @@ class SequenceClassifier(Classifier):
             with loading(f"the judge model {model!r}", ScorerError, hint=hint):
                 tokenizer = AutoTokenizer.from_pretrained(model, **own_code(revision))
                 config = load_config(model, revision)
+                dtype = torch.float32 if torch.device(where).type == "cpu" else "auto"
                 loaded = AutoModelForSequenceClassification.from_pretrained(
-                    model, config=config, dtype=torch.float32 if where == "cpu" else "auto", **own_code(revision)
+                    model, config=config, dtype=dtype, **own_code(revision)
                 )
             digest = hashlib.sha256(loaded.config.to_json_string().encode()).hexdigest()
             identity = {

@@ -26,11 +26,13 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from stars_guard.audit import AuditStore, CallRecord, blamed, open_store
 from stars_guard.audit.writing import Writing
 from stars_guard.calling import metrics
+from stars_guard.core.judging import Rule
 from stars_guard.core.segments import Passage
 from stars_guard.core.tool_call_events import Approval
 from stars_guard.errors import AuditError
 from stars_guard.guard import CallOptions, Guard
-from stars_guard.testing import ScriptedBackend
+from stars_guard.scorers.cascade import Judge
+from stars_guard.testing import FunctionScorer, ScriptedBackend
 
 Points = dict[str, list[Any]]
 
@@ -67,12 +69,15 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reading]:
     provider.shutdown()
 
 
+FATES = ("kept", "rejected", "surplus", "overrun", "rewound")
+
+
 def told_by(records: list[CallRecord]) -> dict[str, Any]:
     """The same numbers, from the records."""
     attempts = [(r, a) for r in records for s in r.segments for a in s.attempts]
     tokens: Counter[tuple[str, ...]] = Counter()
     for record in records:
-        tokens.update({(fate,): record.totals[fate] for fate in ("kept", "rejected", "surplus", "overrun")})
+        tokens.update({(fate,): record.totals[fate] for fate in FATES})
     return {
         "calls": Counter((r.stage, r.finish) for r in records),
         "candidates": Counter((a.verdict,) for _, a in attempts),
@@ -98,6 +103,18 @@ def test_numbers_are_those_of_the_records(reading: Reading) -> None:
     (waited,) = reading.points()["stars_guard.call.first_text"]
     (whole,) = reading.points()["stars_guard.call.duration"]
     assert 0 < waited.sum <= whole.sum
+
+
+def test_tokens_add_up_to_what_was_generated(reading: Reading) -> None:
+    dead_end = Judge(Rule(judge="end", reject_above=0.5), FunctionScorer(lambda p: float("good" in p.accepted)))
+    made = guard(dead_end, attempts=2, on_exhausted="refuse", rewinds=9, hold_tokens=4)
+    for seed in range(8):
+        made.blocking.generate(USER, CallOptions(seed=seed))
+    records = made.audit.read()
+    assert sum(record.totals["rewound"] for record in records)
+    counted = reading.sums("stars_guard.tokens", metrics.FATE)
+    assert counted == told_by(records)["tokens"]
+    assert sum(counted.values()) == sum(record.totals["drawn"] for record in records)
 
 
 def test_a_rejection_has_its_cause(reading: Reading) -> None:

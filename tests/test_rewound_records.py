@@ -19,7 +19,7 @@ from stars_guard.audit import CallRecord, Filter, MemoryStore, open_store
 from stars_guard.audit.export import candidates
 from stars_guard.audit.viewer.report import report
 from stars_guard.auditing.verification import verify
-from stars_guard.cli.audit import show_record
+from stars_guard.cli.audit import show_record, show_stats
 from stars_guard.core.events import Event, Finished, Released
 from stars_guard.core.judging import Rule
 from stars_guard.core.messages import Message
@@ -112,6 +112,9 @@ def test_the_page_strikes_out_what_was_taken_back(tmp_path: Any) -> None:
     assert verify(store).problem is None
     cost = store.stats(Filter()).total
     assert cost.rewound == record.totals["rewound"] > 0
+    show_stats(console, store, Filter())
+    (row,) = [line.split() for line in console.export_text().splitlines() if line.startswith("all calls")]
+    assert int(row[7]) == record.totals["drawn"] - record.totals["kept"]
     assert "taken back" in html
 
 

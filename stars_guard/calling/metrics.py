@@ -35,7 +35,10 @@ ACTION = "stars_guard.action"
 OUTCOME = "stars_guard.outcome"
 """What a person said about a tool call, or why nobody did."""
 FATE = "stars_guard.fate"
-"""What became of tokens: ``kept``, ``rejected``, ``surplus`` or ``overrun``. They add up to what was generated."""
+"""What became of tokens: ``kept``, ``rejected``, ``surplus``, ``overrun`` or ``rewound``.
+
+They add up to what was generated.
+"""
 STORE = "stars_guard.audit.store"
 """The scheme of an audit log's URL."""
 
@@ -139,7 +142,7 @@ class _Instruments:
         self._duration.record(record.seconds, self._labels.of(where))
         if first_text is not None:
             self._first_text.record(first_text, self._labels.of(where))
-        for fate in ("kept", "rejected", "surplus", "overrun"):
+        for fate in ("kept", "rejected", "surplus", "overrun", "rewound"):
             if tokens := record.totals.get(fate, 0):
                 self._tokens.add(tokens, self._labels.of({POLICY: record.policy, FATE: fate}))
         if tokens := record.totals.get("prompt", 0):

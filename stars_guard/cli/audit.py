@@ -281,7 +281,7 @@ def _costs(name: str, least: int | None = None) -> tuple[Column, ...]:
 
 def _cost(cost: Cost, name: str) -> tuple[str, ...]:
     mean = cost.seconds / cost.calls if cost.calls else 0.0
-    discarded = cost.rejected + cost.surplus + cost.overrun
+    discarded = cost.drawn - cost.kept
     numbers = (cost.calls, cost.proposals, cost.rejections, cost.drawn, cost.kept, discarded)
     return (name, *map(str, numbers), f"{mean:.2f}", f"{cost.slowest:.2f}")
 

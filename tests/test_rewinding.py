@@ -219,6 +219,22 @@ def test_a_dead_end_goes_back_over_the_segment_before_it() -> None:
     assert plain.count("refused") > 20
 
 
+def test_what_stays_is_judged_though_it_has_no_text_yet() -> None:
+    """The first token is half a character, and the answer goes back to it."""
+
+    def script(messages: Sequence[Message], so_far: tuple[str, ...], rng: random.Random) -> str | None:
+        return "" if not so_far else rng.choice("xyz")
+
+    judge = Judge(Rule(judge="words", reject_above=0.5), FunctionScorer(lambda p: float(p.answer not in ("", "x"))))
+    common = {"segment_tokens": 1, "attempts": 2, "rewinds": 1, "hold_tokens": 3, "on_exhausted": "stop"}
+    found = 0
+    for seed in range(30):
+        events, record = answered([judge], ScriptedBackend(script), seed, **common)
+        assert redo(record) is None
+        found += any(isinstance(e, Rewound) for e in events) and record.totals["kept"] == 1
+    assert found
+
+
 # --- verify finds each forged rewind
 
 FORGED: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {

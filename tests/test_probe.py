@@ -130,6 +130,21 @@ def test_each_score_is_the_mean_over_the_answers_tokens(
     assert redo(record) is None
 
 
+@pytest.mark.parametrize("budget", range(1, 8))
+@pytest.mark.parametrize("on_exhausted", ["best", "refuse"])
+def test_a_small_budget_goes_to_the_answer(probe_file: Path, budget: int, on_exhausted: str) -> None:
+    """The token that the state after the prompt costs is not spent where no segment could be paid for after it."""
+    store = MemoryStore()
+    common = {"max_tokens": 8, "segment_tokens": 4, "attempts": 1, "on_exhausted": on_exhausted}
+    made = policy(judges=[judge(probe_file, weight=1.0)], budget_tokens=budget, **common)
+    Guard(made, model=ScriptedBackend(words(9), state=state), audit=store).blocking.generate(USER)
+    (record,) = store.records
+    assert redo(record) is None
+    assert record.totals["drawn"] <= budget
+    assert (record.totals["proposals"] > 0) == (budget >= 4)
+    assert (record.prompt_reward is not None) == (budget > 4)
+
+
 def test_under_a_budget_no_token_more_is_generated_and_the_last_token_is_not_seen(probe_file: Path) -> None:
     store = MemoryStore()
     made = policy(judges=[judge(probe_file, reject_above=9.0)], max_tokens=8, segment_tokens=4, budget_tokens=8)

@@ -126,9 +126,10 @@ class Call:
             ScorerError: a judge failed and the policy says ``raise``.
         """
         decoder = self._decoder
-        if decoder.needs_prompt_reward:
+        from_state = any(judge.rule.weight is not None and judge.scorer.directions for judge in self._cascade.judges)
+        if decoder.needs_prompt_reward and not (from_state and self._has_no_token_to_spare):
             empty = Passage(call_id=self._call_id, messages=self._messages, accepted="", segment="")
-            if any(judge.rule.weight is not None and judge.scorer.directions for judge in self._cascade.judges):
+            if from_state:
                 empty = replace(empty, projections=await self._prompt_projections())
                 yield Overrun(segment=0, attempt=0, tokens=1)
             self.prompt_reward, asked = await self._cascade.prompt_reward(empty)
@@ -180,6 +181,12 @@ class Call:
             self._text.take_back(max(place, out))
             kept = _first(kept, len(self._text.accepted))
         return kept
+
+    @property
+    def _has_no_token_to_spare(self) -> bool:
+        """Whether the budget would not pay for a segment after one token."""
+        budget = self._settings.budget_tokens
+        return budget is not None and budget <= self._decoder.limit(self._settings, 0)
 
     async def _prompt_projections(self) -> Mapping[str, tuple[float, ...]]:
         """What judges read of the state after the prompt. It comes with a token, which is thrown away."""

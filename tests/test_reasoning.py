@@ -305,3 +305,37 @@ def test_tokens_that_only_look_alike_are_no_marks() -> None:
 def test_a_guard_of_conftest_has_no_reasoning() -> None:
     done = guard().blocking.generate(USER)
     assert done.reasoning == ""
+
+
+@pytest.mark.parametrize("segment", [1, 3, 40])
+@pytest.mark.parametrize("rewinds", [0, 3])
+@pytest.mark.parametrize(
+    ("regex", "written", "reasoning"),
+    [
+        ("^poison", "<think>poison is</think>yes", ""),
+        ("^poison", "<think>\npoison is</think>yes", ""),
+        ("poison", "<think>po</think><think>ison</think>yes", ""),
+        ("poison", "<think>a po</think>\n<think>\nison</think>yes", "a"),
+        ("poison", '<think>"po\\u0069</think><think>son"</think>yes', ""),
+    ],
+)
+def test_reasoning_is_judged_as_its_reader_gets_it(
+    regex: str, written: str, reasoning: str, segment: int, rewinds: int
+) -> None:
+    veto = {"name": "words", "type": "patterns", "patterns": [{"name": "word", "regex": regex}]}
+    common = {"max_tokens": 200, "attempts": 2, "on_exhausted": "refuse", "hold_tokens": 2 if rewinds else 0}
+    under = load_policy(policy(judges=[veto], segment_tokens=segment, rewinds=rewinds, **common))
+    done, _, _ = run(Guard(under, model=writing(written), audit=MemoryStore()))
+    assert done.finish == "refused"
+    assert (done.reasoning in ("", reasoning, '"'), done.text) == (True, "")
+
+
+def test_reasoning_and_answer_are_released_up_to_what_may_be_open() -> None:
+    """Any word may begin an address, and still all that comes before it is released at once."""
+    judge = {"name": "pii", "type": "pii", "kinds": ["email"]}
+    text = "<think>one two three four five six</think>seven eight nine ten eleven twelve"
+    under = load_policy(policy(judges=[judge], segment_tokens=1, max_tokens=200))
+    done, events, _ = run(Guard(under, model=writing(text, size=4), audit=MemoryStore()))
+    assert done.text == "seven eight nine ten eleven twelve"
+    for kind in (Reasoned, Released):
+        assert sum(isinstance(event, kind) for event in events) > 3

@@ -123,8 +123,7 @@ class Holding:
     def _first_open(self, judge: Judge, passage: Passage, released: int, marked: int | None) -> int | None:
         answer = passage.answer
         unfinished = "" if marked is None else answer[marked:]
-        # nobody knows where a place in another reading is in the text as it is written
-        if self._is_open_as_read(judge, passage, unfinished):
+        if (read := self._open_as_read(judge, passage, unfinished)) is not None and read <= released:
             return released
         ways = [answer, answer.removesuffix(unfinished)]
         ways += [_without_half(way) for way in ways]
@@ -132,11 +131,12 @@ class Holding:
             judge.open_from(replace(passage, accepted="", segment=way), min(released, len(way)))
             for way in dict.fromkeys(ways)
         ]
-        return min((place for place in places if place is not None), default=None)
+        return min((place for place in (read, *places) if place is not None), default=None)
 
-    def _is_open_as_read(self, judge: Judge, passage: Passage, unfinished: str) -> bool:
+    def _open_as_read(self, judge: Judge, passage: Passage, unfinished: str) -> int | None:
+        """The place in the text as it is written; 0 where nobody knows it."""
         known, found = self._read.get(judge.rule.judge, []), []
-        is_open = False
+        answer, places = passage.answer, []
         for before, text in passage.readings:
             whole = before + text
             for way in dict.fromkeys((whole, whole.removesuffix(unfinished))):
@@ -144,9 +144,12 @@ class Holding:
                 start = max((clear for old, clear in known if shown.startswith(old[:clear])), default=0)
                 place = judge.open_from(replace(passage, accepted="", segment=shown), start)
                 found.append((shown, len(shown) if place is None else place))
-                is_open = is_open or place is not None
+                if place is not None:
+                    # the same from there on, however it is read
+                    open_part = whole[place:]
+                    places.append(len(answer) - len(open_part) if answer.endswith(open_part) else 0)
         self._read[judge.rule.judge] = found
-        return is_open
+        return min(places, default=None)
 
 
 def _without_half(text: str, half: re.Pattern[str] = _BEGUN_ESCAPE) -> str:

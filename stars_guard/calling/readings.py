@@ -35,6 +35,7 @@ class AnswerReadings:
         self._events = events
         self._written = Unescaper()
         self._plain = Unescaper()
+        self._thought = Unescaper()
 
     def of(self, candidate: Candidate, passage: Passage) -> Passage:
         """The passage of a candidate with its forms and readings.
@@ -72,10 +73,26 @@ class AnswerReadings:
             if any(not isinstance(event, Released) for event in (*before, *given)):
                 plain = (_text(before), _text(given))
                 ways += [plain, *_unescaped(self._plain, plain)] if any(plain) else []
+            if any(isinstance(event, Reasoned) for event in given):
+                thought = self._thoughts(before, given)
+                ways += [thought, *_unescaped(self._thought, thought)]
         if passage.last:
             forms += values_of("".join(plain))
         readings = tuple(way for way in dict.fromkeys(ways) if way != written)
         return replace(passage, forms=tuple(forms), readings=readings, tool_calls=made)
+
+    def _thoughts(self, before: Sequence[_Given], given: Sequence[_Given]) -> tuple[str, str]:
+        """The reasoning as its reader gets it, and what comes after it, which tells that it has ended: without its
+        markers, and several blocks in one."""
+        said, now = (
+            "".join(event.text for event in events if isinstance(event, Reasoned)) for events in (before, given)
+        )
+        rest = "".join(event.text for event in given if not isinstance(event, Reasoned))
+        has_ended = not any(begin.startswith(rest.strip()) for begin in self._text.begins_reasoning)
+        return said, f"{now}\n</>\n{rest}" if has_ended else now
+
+
+_Given = Released | Reasoned | Called
 
 
 def _without_end(parts: tuple[str, str], count: int) -> tuple[str, str]:

@@ -105,6 +105,11 @@ class AnswerText:
         """Whether parts of the answer may be marked, so that not all that is written is text for the reader."""
         return bool(self._spans)
 
+    @property
+    def begins_reasoning(self) -> tuple[str, ...]:
+        """The markers with which reasoning begins."""
+        return tuple(span.begin for span in self._spans if span.reasoning)
+
     def is_marked(self, text: str) -> bool:
         """Whether the held text with a candidate's after it contains a marked part, if only the beginning of one.
 

@@ -112,7 +112,7 @@ def test_what_is_delivered_was_judged_whole_last(
         whole = [passage for passage in asked if passage.last]
         assert whole, name
         texts = {passage.answer for passage in whole}
-        assert plain in texts
+        assert not plain or plain in texts
         # markers and all; white space beside a call is not delivered
         assert "".join(written.split()) in {"".join(text.split()) for text in texts}
 

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from chat_families import SPACE, metaspace, with_byte_fallback
+from chat_families import KINDS, SPACE, metaspace, with_byte_fallback
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -66,6 +66,7 @@ def word_piece() -> Tokenizer:
 FAMILIES = {
     "byte-level": lambda: byte_level(first=False),
     "byte-level with a space first": lambda: byte_level(first=True),
+    "byte-level, split as tiktoken does": KINDS["bytes"],
     "byte fallback, space first": lambda: byte_fallback("first"),
     "byte fallback": lambda: byte_fallback("never"),
     "unigram with byte fallback": unigram_fallback,

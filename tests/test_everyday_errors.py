@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import pickle
+import re
 import sys
+import tomllib
 import types
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,3 +88,12 @@ def test_the_middleware_says_which_package_is_too_old(module: str, monkeypatch: 
     with pytest.raises(errors.MissingExtra, match=f"newer version than {module} ") as caught:
         _ = langchain_stars.StarsGuardMiddleware
     assert "--upgrade" in caught.value.hint
+
+
+def test_lower_bounds_are_versions_that_work() -> None:
+    """Each was the first that did, when all of them were tried; ``make test-oldest`` tries them again."""
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
+    bounds = dict(re.findall(r"^([\w.-]+)>=([\d.]+)", "\n".join([*project["dependencies"], *extras]), re.MULTILINE))
+    for package, first in {"typer": (0, 19), "anyio": (4, 10), "langchain": (1, 3, 15)}.items():
+        assert tuple(map(int, bounds[package].split("."))) >= first

@@ -107,8 +107,8 @@ class ChatStarsFields(BaseChatModel):
     """What a `ChatStars` is made of.
 
     Raises:
-        InputError: a keyword is not known, a number is none or out of its range, or something is given beside a ready
-            guard that has settled it.
+        InputError: a keyword is not known, a number is of another type or out of its range, or something is given
+            beside a ready guard that has settled it.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True, hide_input_in_errors=True)

@@ -339,3 +339,36 @@ def test_reasoning_and_answer_are_released_up_to_what_may_be_open() -> None:
     assert done.text == "seven eight nine ten eleven twelve"
     for kind in (Reasoned, Released):
         assert sum(isinstance(event, kind) for event in events) > 3
+
+
+FORGED: dict[str, dict[str, Any]] = {
+    "longer": {"text": {"content": THOUGHT * 9, "chars": len(THOUGHT) * 9}},
+    "shorter": {"text": {"content": "", "chars": 0}},
+    "other": {"text": {"content": "x" * len(THOUGHT), "chars": len(THOUGHT)}},
+    "begun": {"begun": True},
+    "begin": {"begin": "<thought>"},
+    "end": {"end": "</thought>"},
+}
+
+
+@pytest.mark.parametrize("size", [1, 40])
+@pytest.mark.parametrize("name", FORGED)
+def test_forged_reasoning_is_found(name: str, size: int) -> None:
+    _, _, record = run(ruled(writing(WRITTEN, size=size)))
+    data = record.model_dump()
+    data["reasoning"].update(FORGED[name])
+    assert redo(CallRecord.model_validate(data)) is not None
+
+
+def test_an_answer_that_does_not_follow_from_its_segments_is_found() -> None:
+    _, _, record = run(ruled(writing(WRITTEN)))
+    plain = guard()
+    plain.blocking.generate(USER)
+    assert isinstance(plain.audit, MemoryStore)
+    added = {"begin": "<think>", "end": "</think>", "begun": False, "text": {"content": "", "chars": 0}}
+    for honest in (record, plain.audit.records[0]):
+        for text in ("x" * honest.answer.chars, "x"):
+            data = honest.model_dump()
+            data["answer"].update(content=text, chars=len(text))
+            data["reasoning"] = data["reasoning"] or added
+            assert redo(CallRecord.model_validate(data)) is not None

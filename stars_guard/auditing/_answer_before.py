@@ -9,6 +9,8 @@ from stars_guard.audit.record import Attempt, Rewind
 from stars_guard.auditing.replay import stops_of
 from stars_guard.calling.answer_events import AnswerEvents
 from stars_guard.calling.readings import AnswerReadings
+from stars_guard.core.events import Reasoned
+from stars_guard.core.readings import encodable
 from stars_guard.core.segments import Candidate, Token
 from stars_guard.core.vocabulary import FinishReason
 from stars_guard.decoding import AnswerText
@@ -16,7 +18,7 @@ from stars_guard.errors import AuditError, ProtocolError
 from stars_guard.prompting.reasoning import Reasoning
 from stars_guard.prompting.tool_calls import FORMS
 
-__all__ = ["Before", "candidate_of", "cuts_of"]
+__all__ = ["Before", "candidate_of", "cuts_of", "delivered"]
 
 
 class Before:
@@ -69,6 +71,13 @@ class Before:
         self._newest = len(attempt.text.text or "")
         return self
 
+    def delivered(self) -> tuple[str, str]:
+        """The reasoning and the answer as the caller got them, if the answer ends here and is given out whole."""
+        self._events.release(self._segments, self.text.end())
+        given = self._events.released
+        said = "".join(event.text for event in given if isinstance(event, Reasoned))
+        return encodable(said), encodable("".join(event.text for event in given if not isinstance(event, Reasoned)))
+
     def back(self, rewind: Rewind) -> Before | None:
         """The same after the answer has gone back."""
         try:
@@ -78,6 +87,20 @@ class Before:
         self._segments += 1
         self._newest = 0
         return self
+
+
+def delivered(record: CallRecord) -> tuple[str, str] | None:
+    """The reasoning and the answer that follow from the segments on record; None where their text is not there, or an
+    answer that ended early was not given out whole."""
+    is_known = record.tool_form is None or record.tool_form in _FORMS
+    before = Before.of(record) if is_known and record.finish in ("eos", "stop", "length") else None
+    for segment in record.segments:
+        kept = next((attempt for attempt in segment.attempts if attempt.attempt == segment.kept), None)
+        if before is not None and segment.rewound is not None:
+            before = before.back(segment.rewound)
+        elif before is not None and kept is not None:
+            before = before.then(kept)
+    return None if before is None else before.delivered()
 
 
 _FORMS = {form.name: form for form in FORMS}

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 
-from stars_guard.audit import CallRecord
+from stars_guard.audit import CallRecord, Text
 from stars_guard.audit.record import Attempt, Review, Segment
 from stars_guard.auditing._agreement import DoesNotHold, close, holds, same
+from stars_guard.auditing._answer_before import delivered
 from stars_guard.auditing._going_back import GoingBack
 from stars_guard.auditing._standing import Stood
 from stars_guard.auditing.findings import Problem
@@ -81,6 +82,7 @@ class _Redo:
             self._segment(segment, last=number == len(self._record.segments) - 1)
         self._place[1:] = []
         self._finish()
+        self._delivered()
         self._totals()
 
     def _segment(self, segment: Segment, *, last: bool) -> None:
@@ -266,6 +268,17 @@ class _Redo:
                 holds(marked or record.answer.chars >= self._back.released, "what was released is not there")
                 return
             same("length of the answer in characters", record.answer.chars, chars)
+
+    def _delivered(self) -> None:
+        """That the texts which the caller got follow from those of the segments, where all of them are on record."""
+        record = self._record
+        if record.schema_version < 5 or self._settings is None or (found := delivered(record)) is None:
+            return
+        texts = record.reasoning.text if record.reasoning else None, record.answer
+        for what, text, redone in zip(("reasoning", "answer"), texts, found, strict=True):
+            on_record = Text(content="", chars=0) if text is None else text
+            holds(on_record.chars == len(redone), f"the {what} is not as long as the segments say")
+            holds(not on_record.whole or on_record.text == redone, f"the {what} is not what the segments say")
 
     def _review(self) -> bool:
         """Whether what stays of an answer that ended early was vetoed, so that the answer is refused."""

@@ -44,6 +44,7 @@ GOOD: dict[str, tuple[Any, ...]] = {
     "tools": (None, Toolset((TOOL,))),
     "grammar": (None, Grammar.regex("a+")),
     "attempts": (None, 1, 8),
+    "language": (None, "de", "pt-BR"),
     "chat_template_kwargs": ({}, {"enable_thinking": False}),
     "temperature": (0, 0.0, 1, 1.5, 100.0),
     "top_p": (0.1, 1, 1.0),
@@ -69,6 +70,8 @@ def wrong_values(kind: type[Any]) -> Iterator[tuple[str, Any]]:
         "stop": lambda v: v in ([], ()) and isinstance(v, list | tuple),
         "sampling": lambda v: v == {} and isinstance(v, dict),
         "chat_template_kwargs": lambda v: isinstance(v, dict) and all(isinstance(name, str) for name in v),
+        # letters alone: "END" looks like a tag
+        "language": lambda v: v == "END",
         "run_id": lambda v: isinstance(v, str) and v != LONE,
         "tools": lambda v: False,
         "grammar": lambda v: False,

@@ -276,6 +276,9 @@ def test_times_places_versions_and_identifiers_are_left_alone(when: datetime, on
     texts += [f"{word}{version}" for word in ("version ", "Version: ", "v", "release ")]
     texts += [f"{one}", f"{one}".upper(), f"urn:uuid:{one}", "std::vector"]
     assert [text for text in texts if redact(text) != text] == []
+    # nor where a segment ends in their midst
+    for text in (f"on {texts[0]}", f"on {texts[1]}"):
+        assert [text[:end] for end in range(len(text)) if SCORER.find(text[:end])] == []
     texts += [f"timestamp: {when.timestamp():.0f}", f'{{"ts": {when.timestamp() * 1000:.0f}}}']
     assert [(text, find) for text in texts for find in SCORER.find(text)] == []
 

@@ -12,7 +12,7 @@ from stars_guard.parsing.shell_findings import FINE, Case, Finding, worst
 from stars_guard.parsing.shell_words import UNKNOWN, Word
 from stars_guard.parsing.word_lists import word_list
 
-__all__ = ["code", "interpreter"]
+__all__ = ["code", "commanded", "interpreter"]
 
 _LANGUAGES = {
     **dict.fromkeys(("python", "pypy", "ipython", "bpython"), "python"),
@@ -122,20 +122,48 @@ def _code(case: Case, code: str, language: str) -> Finding:
     return case.ask(why) if why else FINE
 
 
+_SHELLS_OUT = re.compile(r"!|\b(?:syscmd|esyscmd|system|shell|exec|open|python|put|get|rm)\b")
+
+
+def commanded(case: Case) -> Finding:
+    """Editors and calculators: what they read may have their command for running a program."""
+    if case.command.reads_text:
+        text = case.command.stdin
+    else:
+        text = output_of(case.command.feeds) if case.command.feeds else ""
+    if text is None:
+        return worst(
+            [case.by_table, FINE if case.name in ("bc", "dc") else case.ask("follows a text that is not known")]
+        )
+    return worst([case.by_table, case.ask("runs a program") if _SHELLS_OUT.search(text) else FINE])
+
+
+_SED_RUNS = re.compile(
+    r"(?:^|[;{}\n])\s*(?:[\d$,!~+\s]|/[^/]*/I?|\\(.)[^\n]*?\1)*!?\s*e(?:\s|$|;)"
+    r"|(?<![A-Za-z])s(?P<by>[^\w\s\\])(?:\\.|(?!(?P=by)).)*(?P=by)(?:\\.|(?!(?P=by)).)*(?P=by)[gpiImM0-9]*e",
+    re.DOTALL,
+)
+_AWK_TEXT = re.compile(r'"(?:\\.|[^"\\])*"')
+_AWK_PIPES = re.compile(r"\bprintf?\b[^;}\n|]*\|(?!\|)")
+_AWK_RUNS = re.compile(
+    r"system\s*\(|\|\s*getline|\|&|/inet/|@\s*(?:load|include)"
+    r"|\bprintf?\b[^;}()\n]*>>?\s*(?:\"[/~]|[A-Za-z(])"
+)
+
+
 def code(case: Case) -> Finding:
     """``awk`` and ``sed``: their programs can run others and write files."""
     if case.name in ("sed", "gsed"):
         scripts = case.given.of("-e", "--expression") or list(case.given.operands[:1])
-        if any(
-            re.search(r"(?:^|[;}\d$/])\s*e\s|/[gip0-9]*e[gip0-9]*\s*(?:$|;)|^\d*\s*e\b", word.text) for word in scripts
-        ):
+        if any(_SED_RUNS.search(word.text) for word in scripts):
             return case.ask("runs a program")
-        writes = any(re.search(r"(?:^|[;}])\s*w\s+/", word.text) for word in scripts)
+        writes = any(re.search(r"(?:^|[;}/|,\d$gpiI])\s*[wW]\s+[/~]", word.text) for word in scripts)
         in_place = case.given.has("-i", "--in-place") and any(
             case.verdicts.written(word.text).level for word in case.given.operands[1:]
         )
         return case.ask("writes to a file of the system") if writes or in_place else FINE
     programs = list(case.given.operands[:1]) if not case.given.of("-f") else []
-    if any(re.search(r"system\s*\(|\|\s*getline|\|&|\|\s*\"|/inet/|print\s*>>?\s*\"/", word.text) for word in programs):
+    pipes = any(_AWK_PIPES.search(_AWK_TEXT.sub('""', word.text)) for word in programs)
+    if pipes or any(_AWK_RUNS.search(word.text) for word in programs):
         return case.ask("runs a program")
     return FINE

@@ -14,6 +14,7 @@ __all__ = ["hidden_commands", "scripts_between_backticks"]
 
 _TEXTS = frozenset({"raw_string", "ansi_c_string", "comment", "heredoc_body", "heredoc_content", "heredoc_start"})
 _BACKTICK = re.compile(r"(?<!\\)(?:\\\\)*`")
+_INDEX = re.compile(r"\[[^\]]*(?:\$\(|`)")
 _TWICE = re.compile(r"\\(?:`|\\|\$[({])")
 """What backticks take a backslash from before the commands between them are read."""
 
@@ -22,7 +23,7 @@ def hidden_commands(root: Node) -> Iterator[Node]:
     """The scripts that stand between backticks in what the grammar has for a word.
 
     Raises:
-        Unparsable: one can't be read, or backticks are nested.
+        Unparsable: one can't be read, backticks are nested, or a test has commands in an index.
     """
     waiting = [root]
     while waiting:
@@ -32,6 +33,8 @@ def hidden_commands(root: Node) -> Iterator[Node]:
         text = written(node.text)
         if node.type == "command_substitution" and text.startswith("`") and _TWICE.search(text):
             raise Unparsable("backticks inside of backticks")
+        if node.type == "test_command" and _INDEX.search(text.lstrip("[")):
+            raise Unparsable("commands in an index")
         if node.child_count:
             waiting += node.children
         elif node.is_named and _BACKTICK.search(text):

@@ -29,6 +29,9 @@ def host_of(url: str) -> str:
 _SECRET_VARIABLE = re.compile(r"\$\{?\w*(?:TOKEN|SECRET|PASSW|API_?KEY|PRIVATE|CREDENTIAL|AWS_|KEY)\w*", re.IGNORECASE)
 
 
+_LOGS = ("--cookie-jar", "--dump-header", "--trace", "--trace-ascii", "--stderr", "--etag-save", "--hsts", "--libcurl")
+
+
 def downloader(case: Case) -> Finding:
     """``curl`` and the like: what they send, and where to."""
     given = case.given
@@ -82,7 +85,8 @@ def downloader(case: Case) -> Finding:
     if any("$(" in word.raw or "`" in word.raw for word in headers) and not local:
         return case.ask("sends data elsewhere")
     outputs = given.of("-o", "--output", "-O", "--output-document", "--out")
-    found = worst([case.verdicts.written(word.text) for word in outputs if word.text != "-"])
+    logs = given.of(*_LOGS, *(("-c", "-D") if case.name == "curl" else ("-a",)))
+    found = worst([case.verdicts.written(word.text) for word in (*outputs, *logs) if word.text != "-"])
     _fetch(case, urls, outputs)
     return found
 

@@ -86,7 +86,9 @@ def finder(case: Case) -> Finding:
         at = next((i for i, text in enumerate(texts) if text in ("-x", "-X", "--exec", "--exec-batch")), None)
         if at is None:
             return FINE
-        return _exec(case, case.command.words[at + 2 :], narrow=False)
+        words = case.command.words[at + 2 :]
+        named = any("{" in word.text for word in words)
+        return _exec(case, words if named else (*words, Word(UNKNOWN)), narrow=False)
     places = []
     for text in texts:
         if text.startswith(("-", "(", "!")):
@@ -290,8 +292,7 @@ def git(case: Case) -> Finding:
         staged = verb == "restore" and given.has("--staged", "-S") and not given.has("--worktree", "-W")
         if not staged and any(everything(text) or text == ":/" for text in rest):
             return case.ask("loses work")
-    if verb in ("clone", "submodule", "fetch", "pull") and any(
-        text.startswith(("ext::", "file:", "-")) for text in rest
-    ):
+    fetches = verb in ("clone", "submodule", "fetch", "pull")
+    if any(text.startswith(("ext::", "fd::", *(("file:", "-") if fetches else ()))) for text in rest):
         return case.ask("runs a program")
     return FINE

@@ -12,12 +12,14 @@ _RUNS = re.compile(
     r"\b(?:system|popen\w*|exec[lv]p?e?|spawn\w*|posix_spawn|fork|subprocess|child_process|shell_exec|passthru|proc_open|"
     r"pcntl_exec|execSync|execFile\w*|spawnSync|Runtime\.getRuntime|ProcessBuilder|Open3|IO\.popen|os\.execute|io\.popen|"
     r"pty|ctypes|cffi|dlopen|Process\.(?:spawn|Start)|Kernel|Deno\.(?:run|Command)|Bun\.spawn\w*|sys(?:call)?open)\b"
+    r"|\bdo\s+shell\s+script\b|(?:^|[;\[{])\s*exec\s+[\w/]|\bopen\b[^;]*[\"']\s*\||\bopen\b[^;]*\|\s*[\"']"
     r"|`[^`$]+`\s*(?:;|$)|%x[\[({]|\bqx\b|\bopen\s*\(?\s*[\"']\||\bexec\b\s*[\"'(]"
 )
 _EVALUATES = re.compile(
     r"\b(?:eval|compile|__import__|import_module|getattr|globals|locals|vars|__builtins__|__subclasses__|marshal|pickle|"
     r"b(?:64|32|16)decode|unhexlify|fromhex|decodebytes|assert_options|create_function|instance_eval|class_eval|"
     r"loadstring|runpy|new\s+Function|Function\s*\(|vm\.runIn\w+|atob|Buffer\.from|base64_decode|gzinflate|str_rot13|unpack)\b"
+    r"|\brequire\s*\((?:[^)\"']*[\w\[]|[^)]*\+)|\bprocess\.(?:binding|mainModule|dlopen)\b|\[[^\]]*[\"'][^\]]*\+[^\]]*\]\s*\("
 )
 _REMOVES = re.compile(
     r"\b(?:rmtree|remove\w*|unlink\w*|rmdir\w*|rm_r\w*|rm_f\w*|rmSync|truncate\w*|delete_?(?:file|tree|dir)|FileUtils|"
@@ -50,6 +52,8 @@ def risks_in(code: str, language: str) -> str:
     text = re.sub(r"\bre\.compile\b", "", code)
     if language == "python":
         text = _without_plain_strings(text)
+    if language == "other" and re.search(r"`[^`]+`", text):
+        return "runs a program"
     for pattern, why in (
         (_RUNS, "runs a program"),
         (_EVALUATES, "runs code that is not known"),

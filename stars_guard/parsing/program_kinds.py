@@ -18,6 +18,7 @@ KINDS: Mapping[str, Callable[[Case], Finding]] = {
     "cloud": network.cloud,
     "cluster": running.cluster,
     "code": codes.code,
+    "commanded": codes.commanded,
     "containers": running.containers,
     "data-store": data.data_store,
     "database": data.database,

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from stars_guard.parsing.shell_arguments import Arguments, like
 
-__all__ = ["Entry", "Level", "Rule", "Table", "program_table"]
+__all__ = ["Entry", "Level", "Rule", "Table", "options_of", "program_table"]
 
 
 class Level(IntEnum):
@@ -58,6 +58,12 @@ class Rule(_Strict):
         )
 
 
+def options_of(name: str, listed: Sequence[str]) -> frozenset[str]:
+    """The options of a list that are those of a program: ``-d`` of all, ``-O@wget`` of one, ``-c@python*`` of some."""
+    pairs = (value.partition("@") for value in listed)
+    return frozenset(flag for flag, _, only in pairs if not only or fnmatchcase(name, only))
+
+
 def _says(value: str, globs: Sequence[str]) -> bool:
     """Whether a setting is like one of the globs; programs read names of settings in upper and lower case."""
     return like(value.lower(), [glob.lower() for glob in globs])
@@ -77,8 +83,7 @@ class Entry(_Strict):
 
     def takes_value(self, name: str) -> frozenset[str]:
         """The options whose value is the next word. One may be those of some programs: ``-O@wget``, ``-c@python*``."""
-        pairs = (value.partition("@") for value in self.values)
-        return frozenset(flag for flag, _, only in pairs if not only or fnmatchcase(name, only))
+        return options_of(name, self.values)
 
     def level(self, name: str, given: Arguments) -> tuple[Level, str]:
         """What becomes of a call, and why."""
@@ -115,6 +120,8 @@ class Table(_Strict):
     branches: tuple[str, ...]
     loaders: tuple[str, ...]
     commands: tuple[str, ...]
+    runs: tuple[str, ...]
+    loads: tuple[str, ...]
     programs: tuple[Entry, ...]
 
     def entry(self, name: str) -> Entry | None:

@@ -6,11 +6,13 @@ now runs, and what it feeds to whom. `program_kinds` knows the programs that tak
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
+from stars_guard.parsing._running_kinds import script_file
 from stars_guard.parsing._shell_output import output_of
 from stars_guard.parsing.program_kinds import KINDS
-from stars_guard.parsing.program_table import Level
+from stars_guard.parsing.program_table import Level, options_of
 from stars_guard.parsing.shell_arguments import base_name, like, sorted_arguments
 from stars_guard.parsing.shell_commands import Command, Redirect, Scope, Script, Unparsable
 from stars_guard.parsing.shell_findings import FINE, Case, Finding, Settings, worst
@@ -83,7 +85,14 @@ class Verdicts:
     def of_command(self, command: Command) -> Finding:
         """What one command does."""
         self.seen.append((command, self.remote))
-        found = worst([self._sets(command), *map(self._redirect, command.redirects), self._truncates(command)])
+        found = worst(
+            [
+                self._sets(command),
+                _evaluates(command),
+                *map(self._redirect, command.redirects),
+                self._truncates(command),
+            ]
+        )
         if command.words:
             found = worst([found, self._program(command)])
         self._remember(command)
@@ -104,13 +113,17 @@ class Verdicts:
         entry = self.settings.table.entry(name)
         if entry is None:
             return self._unknown(program)
-        given = sorted_arguments(command.words[1:], entry.takes_value(name))
+        table = self.settings.table
+        runs, loads = options_of(name, table.runs), options_of(name, table.loads)
+        given = sorted_arguments(command.words[1:], entry.takes_value(name) | runs | loads)
         if given.has("--help", "--version") and len(command.words) == 2:
             return FINE
         case = Case(name, entry, given, command, self)
         kind = KINDS.get(entry.kind)
         found = kind(case) if kind else case.by_table
-        return worst([found, self._reads_secrets(case)])
+        inner = [self._held(word.text) for word in given.of(*runs)]
+        inner += [script_file(case, word) for word in given.of(*loads)]
+        return worst([found, self._reads_secrets(case), *inner])
 
     def _said(self, command: Command, name: str) -> Finding | None:
         """What the policy's own lists say."""
@@ -175,9 +188,7 @@ class Verdicts:
         return FINE
 
     def _held(self, text: str) -> Finding:
-        """What a command in a variable does; the name of a program alone is one that somebody chose."""
-        if " " not in text and self.settings.table.entry(base_name(text)) is not None:
-            text = f"{text} file"
+        """What a command does that a variable or an option holds."""
         return self.nested(text) if text else FINE
 
     def _redirect(self, redirect: Redirect) -> Finding:
@@ -237,6 +248,20 @@ class Verdicts:
         self.fetched[path.removeprefix("./")] = content
 
 
+_SUBSCRIPT = re.compile(r"\[[^\]]*(?:\$\(|`)|^\s*(?:\$\(|`)")
+
+
+def _evaluates(command: Command) -> Finding:
+    """A name of a variable may have an index, and a shell runs the commands in it though they were quoted."""
+    texts = [word.text for _, word in command.sets]
+    if command.program in _NAMES:
+        texts += [word.text for word in command.words[1:]]
+    if command.program in ("read", "mapfile", "readarray"):
+        texts.append(command.stdin or "")
+    return Finding(Level.ASK, "", "evaluates a text") if any(map(_SUBSCRIPT.search, texts)) else FINE
+
+
+_NAMES = frozenset(word_list("shell_verdict.names"))
 _DECLARES = ("export", "declare", "typeset", "readonly", "local")
 _PASSES_ON = ("environment", "elevated", "wrapper")
 _MAKERS = frozenset(word_list("shell_verdict.makers"))

@@ -27,7 +27,7 @@ from stars_guard.core.directions import Directions
 from stars_guard.core.judging import Rule
 from stars_guard.core.messages import Message
 from stars_guard.core.sampling import Sampling
-from stars_guard.core.segments import Candidate, Token
+from stars_guard.core.segments import Candidate, Passage, Token
 from stars_guard.engines.checkpoints import fingerprint
 from stars_guard.engines.probes import load_probe
 from stars_guard.errors import InputError, PolicyError, ScorerError
@@ -128,6 +128,36 @@ def test_each_score_is_the_mean_over_the_answers_tokens(
     assert record.scorers["inside"]["probe_sha256"] == load_probe(probe_file).directions.digest
     assert record.totals["drawn"] == sum(record.totals[key] for key in ("kept", "rejected", "surplus", "overrun"))
     assert redo(record) is None
+
+
+def test_what_stays_after_going_back_is_judged_by_its_own_state(probe_file: Path) -> None:
+    dead_end = {"name": "end", "type": "python", "call": "test_probe:after_a_bad_word", "reject_above": 0.5}
+    common = {"segment_tokens": 1, "attempts": 2, "rewinds": 1, "hold_tokens": 3, "on_exhausted": "stop"}
+    made = policy(judges=[judge(probe_file, reject_above=9.0), dead_end], max_tokens=8, **common)
+    reviewed = 0
+    for seed in range(40):
+        store = MemoryStore()
+        model = ScriptedBackend(words(9), state=state)
+        with Guard(made, model=model, audit=store, allow_python=True).blocking as guard:
+            guard.generate(USER, CallOptions(seed=seed))
+        (record,) = store.records
+        assert redo(record) is None
+        last = [segment.rewound is not None for segment in record.segments[-2:]]
+        if record.review is None or last != [True, False] or record.finish != "stopped":
+            continue
+        (score,) = [score.value for score in record.review.scores if score.judge == "inside"]
+        said = "".join(
+            record.segments[index].attempts[record.segments[index].kept or 0].text.content or ""
+            for index in record.standing
+        )
+        assert score == pytest.approx(expected(split(said)[:-1]))
+        reviewed += 1
+    assert reviewed
+
+
+def after_a_bad_word(passage: Passage) -> float:
+    """It is vetoed, and whatever comes after two words."""
+    return float("bad" in passage.answer or "awful" in passage.answer or passage.accepted.count(" ") == 2)
 
 
 @pytest.mark.parametrize("budget", range(1, 8))

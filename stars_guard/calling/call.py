@@ -362,7 +362,9 @@ class Call:
         self._text.take_back(rewound.place, self._begun(rewound.place) if rewound.left else None)
         self._decoder.hold(len(self._text.held))
         if self._kept is not None:
-            self._kept = _first(self._kept, rewound.place) if self._decoder.totals.kept else None
+            kept = self._decoder.totals.kept
+            stays = replace(_first(self._kept, rewound.place), projections=self._projections.up_to(kept))
+            self._kept = stays if kept else None
 
     def _overrun(self, segment: int, attempt: int, tokens: int) -> list[Overrun]:
         """Count the tokens that a candidate had past its boundary, which are thrown away."""

@@ -29,6 +29,8 @@ class Projections:
         nothing = (0.0,) * sum(len(one) for one in self._directions)
         # by number of tokens: the sum over the states after each of them but the last
         self._sums: list[Values] = [nothing]
+        # of the state after the prompt, once the answer has a token
+        self._start = nothing
 
     def __bool__(self) -> bool:
         return bool(self._directions)
@@ -59,9 +61,16 @@ class Projections:
         """
         return self._split(values, 1)
 
+    def up_to(self, kept: int) -> Mapping[str, Values]:
+        """By digest, those of the first ``kept`` tokens of the answer, without the state after the last of them."""
+        if not self._directions:
+            return {}
+        return self._split(self._sums[kept], kept - 1) if kept > 1 else self._split(self._start, 1)
+
     def keep(self, candidate: Candidate, kept: int) -> None:
         """A candidate has become part of an answer of ``kept`` tokens. What had come after these is forgotten."""
         if self._directions:
+            self._start = self._start if kept else candidate.tokens[0].projections
             self._sums[kept + 1 :] = self._after(candidate, kept)
 
     def _after(self, candidate: Candidate, kept: int) -> list[Values]:

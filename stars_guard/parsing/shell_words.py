@@ -29,6 +29,9 @@ _RESERVED = re.compile(f"[{chr(_SHIFT)}-{chr(_SHIFT + 0x7F)}{UNKNOWN}]")
 _MOST = 64
 """Words that braces may make of one. More are unknown."""
 
+_LONGEST = 2_000
+"""Characters of a variable's value. A longer one is unknown, as values double with ``a=$a$a``."""
+
 _ESCAPES = re.compile(r"\\(x[0-9a-fA-F]{1,2}|u[0-9a-fA-F]{1,4}|U[0-9a-fA-F]{1,8}|[0-7]{1,3}|c.|.)", re.DOTALL)
 _LETTERS = {"a": "\a", "b": "\b", "e": "\x1b", "E": "\x1b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
@@ -133,7 +136,8 @@ class Words:
         return "".join(pieces)
 
     def _variable(self, name: str) -> str:
-        return self._variables.get(name, UNKNOWN)
+        value = self._variables.get(name, UNKNOWN)
+        return value if len(value) <= _LONGEST else UNKNOWN
 
     def _expansion(self, inside: str) -> str:
         if re.fullmatch(r"\w+|[@*#?$!-]", inside):
@@ -197,7 +201,7 @@ def _braces(marked: str) -> list[str]:
     found: list[str] = []
     for option in options:
         found += _braces(marked[: match.start()] + option + marked[match.end() :])
-        if len(found) > _MOST:
+        if len(found) > _MOST or found[-1] == UNKNOWN:
             return [UNKNOWN]
     return found
 

@@ -306,3 +306,22 @@ def test_small_languages_have_no_way_out(command: str) -> None:
 @pytest.mark.parametrize("command", FINE)
 def test_what_only_looks_like_a_way_out_is_fine(command: str) -> None:
     assert level(command) is Level.ALLOW
+
+
+_GROW = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
+from stars_guard.parsing.shell_findings import Settings
+from stars_guard.parsing.shell_verdict import Verdicts
+
+texts = ["a=$a$a; " * 200, "a=xxxxxxxxxx;" + "a=$a$a$a$a;" * 20 + "echo $a", "echo " + "{a,b}" * 30, "a+=$a; " * 200]
+for text in texts:
+    Verdicts(Settings()).of_text(text)
+print("alive")
+"""
+
+
+def test_no_command_grows_without_end() -> None:
+    done = subprocess.run([sys.executable, "-c", _GROW], capture_output=True, text=True, check=False)
+    assert done.stdout == "alive\n", done.returncode

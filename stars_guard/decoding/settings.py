@@ -59,7 +59,7 @@ class Recovery(_Part):
     """Another proposal for segments that fail: the same model and the same answer so far, with an instruction."""
 
     after: int = Field(4, ge=1, le=ATTEMPTS, description="failed attempts of a segment before it is used")
-    instruction: str = Field(min_length=1, description="added to the conversation's system message")
+    instruction: str = Field(min_length=1, repr=False, description="added to the conversation's system message")
     attempts: int | None = Field(
         None,
         ge=1,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
+from stars_guard.concealing.printable import PrintableModel
 from stars_guard.core.vocabulary import RuleAction
 from stars_guard.rules._condition import Amount, Condition, ConditionError
 
@@ -32,7 +33,7 @@ Globs = Annotated[tuple[Glob, ...], Field(min_length=1, strict=False)]
 _NAME = re.compile(r"[^\s\x00-\x1f]([^\x00-\x1f]*[^\s\x00-\x1f])?")
 
 
-class _Part(BaseModel):
+class _Part(PrintableModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True, hide_input_in_errors=True)
 
     name: str = Field(min_length=1, max_length=128, description="unique among rules and budgets; the record names it")

@@ -12,14 +12,14 @@ The entry point's name is the judge's ``type`` in a policy. Our own judges are r
 from __future__ import annotations
 
 import json
-import re
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from stars_guard.concealing import concealed
+from stars_guard.concealing.printable import PrintableModel
 from stars_guard.core.judging import Rule
 from stars_guard.core.vocabulary import OnError
 from stars_guard.scorers.base import Scorer
@@ -30,27 +30,10 @@ Loosening = tuple[str, str]
 """A field, and in a few words what a child's value of it lets through that the parent's does not."""
 
 
-class Strict(BaseModel):
+class Strict(PrintableModel):
     """The base of every part of a policy: unknown keys are errors, values are frozen, and types are exact."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True, hide_input_in_errors=True)
-
-    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """Without what came from the environment, and without users and queries of URLs."""
-        for name, value in super().__repr_args__():
-            yield name, _printable(value)
-
-
-_SECRET_OF_URL = re.compile(r"(?<=://)[^/?#@\s]*@|(?<=\?)\S+")
-
-
-def _printable(value: Any) -> Any:
-    if isinstance(value, str):
-        text = concealed(value)
-        return _SECRET_OF_URL.sub("***", text) if "://" in text else text
-    if isinstance(value, Mapping):
-        return {_printable(key): _printable(item) for key, item in value.items()}
-    return type(value)(map(_printable, value)) if type(value) in (list, tuple) else value
 
 
 def no_twins(what: str, names: list[str]) -> None:

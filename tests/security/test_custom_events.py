@@ -47,7 +47,7 @@ def test_no_part_of_a_split_secret_is_shown(case: tuple[str, list[str]]) -> None
     if any(part in redact("".join(segments)) for part in SECRETS[secret]):
         return  # `redact` itself does not find it
     settled = SettledText()
-    shown = [settled.accepted(one, last=one is segments[-1]) for one in segments]
+    shown = [settled.accepted(one, last=at == len(segments)) for at, one in enumerate(segments, 1)]
     for part in SECRETS[secret]:
         assert part not in "".join(shown)
 

@@ -33,6 +33,32 @@ SECRETS = [
 ]
 
 VETO = {"reject_above": 0.5}
+PARSING: list[dict[str, Any]] = [
+    {"name": "shell", "type": "shell", "arguments": ["cmd"], "allow": ["ls"], "ask": ["git push"], "forbid": ["rm"],
+     "only": ["ls"], "unknown": "ask", "scripts": ["./*"], "hosts": ["host.test"],
+     "ask_above": 0.2, **VETO},
+    {"name": "sql", "type": "sql", "arguments": ["sql"], "dialect": "sqlite", "allow": ["select"], "forbid": ["drop"],
+     "otherwise": "ask", "tables": ["t"], "deny_tables": ["u"], "all_rows": "ask", "several": "ask", **VETO},
+    {"name": "urls", "type": "urls", "arguments": ["*"], "schemes": ["https"], "allow": ["host.test"],
+     "deny": ["other.test"], "local": "ask", "private": "ask", "longest_value": 99, "entropy": 4.0, **VETO},
+    {"name": "paths", "type": "paths", "roots": ["/srv"], "read_roots": ["/usr"], "outside": "ask",
+     "arguments": ["path"], "commands": ["cmd"], "code": ["code"], "texts": ["content"], **VETO},
+]  # fmt: skip
+TOOL_CALL: dict[str, Any] = {
+    "judges": PARSING,
+    "default": "ask",
+    "vars": {"allowed": ["host.test"]},
+    "trust": ["read_*"],
+    "approval": {"decisions": ["approve", "reject"], "within": 60},
+    "cost": {"pay": "args.amount", "read_*": 0.1},
+    "budgets": [
+        {"name": "b", "tools": ["pay"], "calls": 9, "action": "ask", "message": "m", "optional": True},
+        {"name": "c", "calls_each": 9}, {"name": "s", "seconds": 9},
+        {"name": "t", "tokens": 9}, {"name": "m", "cost": 9},
+    ],
+    "rules": [{"name": "r", "tools": ["pay"], "when": "args.amount > 1", "action": "ask", "message": "m",
+               "optional": True}],
+}  # fmt: skip
 WHOLE: dict[str, Any] = {
     "apiVersion": "stars-guard/v1",
     "name": "whole",
@@ -41,16 +67,17 @@ WHOLE: dict[str, Any] = {
     "decoding": {"method": "stars", "segment_tokens": 16, "max_tokens": 64, "attempts": 2, "alpha": 0.5, "beta": 0.3,
                  "r_star": 1.0, "schedule": "learned", "thresholds": [{"tokens": 8, "base": 0.0, "carry": 0.5}],
                  "acceptance": "hard", "parallel": "auto", "on_exhausted": "refuse", "budget_tokens": 999,
-                 "optimistic": True, "hold_tokens": 1, "entropy_threshold": 1.0},
+                 "optimistic": True, "hold_tokens": 1, "rewinds": 1,
+                 "recovery": {"after": 1, "instruction": "Be kind.", "attempts": 1}, "entropy_threshold": 1.0},
     "sampling": {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0},
-    "refusal": {"message": "no"},
+    "refusal": {"message": "no", "detect": False},
     "audit": {"url": "memory://", "content": {"prompt": "full", "accepted": "full", "rejected": "full"},
               "encrypt": False, "durability": "batch", "on_error": "drop"},
     "judges": [
         {"name": "patterns", "type": "patterns", "patterns": [{"name": "p", "regex": "bomb", "flags": "i"}],
          "on_error": "reject", "timeout": 1.0, "scope": {"tail": 9}, "every": 2, "final": True, **VETO},
         {"name": "pii", "type": "pii", "kinds": ["email"], "region": "US", **VETO},
-        {"name": "paths", "type": "paths", "roots": ["/srv"], **VETO},
+        {"name": "probe", "type": "probe", "probe": "./none.safetensors", **VETO},
         {"name": "http", "type": "http", "url": "http://127.0.0.1:1/x", "body": {"a": ["{answer}", "b"]}, "score": "s",
          "headers": {"X-Key": "k"}, "retries": 0, "connections": 1, "scope": "segment", **VETO},
         {"name": "python", "type": "python", "call": "json:dumps", "options": {"a": ["b"]}, **VETO},
@@ -70,8 +97,8 @@ WHOLE: dict[str, Any] = {
     ],
     "rails": {
         stage: {"judges": [{"name": f"{stage}-p", "type": "patterns", "patterns": [{"name": "p", "regex": "bomb"}]}]}
-        for stage in ("input", "tool_call", "output")
-    } | {"tool_result": {"action": "replace", "judges": []}},
+        for stage in ("input", "output")
+    } | {"tool_result": {"action": "replace", "judges": []}, "tool_call": TOOL_CALL},
 }  # fmt: skip
 
 Path_ = tuple[int | str, ...]

@@ -83,14 +83,14 @@ def test_a_start_that_takes_too_long_is_ended(embedded_model: Path) -> None:
 
 KILLED = """
 import multiprocessing, sys, time
-from conftest import policy, rewarding
 from stars_guard.audit import MemoryStore
 from stars_guard.core.events import Released
 from stars_guard.core.messages import Message
 from stars_guard.guard import Guard
 
-guard = Guard(policy(max_tokens=2000), model=sys.argv[1], backend="vllm", judges=[rewarding(lambda p: 9.0)],
-              audit=MemoryStore())
+decoding = {"max_tokens": 2000, "segment_tokens": 8}
+policy = {"apiVersion": "stars-guard/v1", "name": "killed", "mode": "off", "decoding": decoding}
+guard = Guard(policy, model=sys.argv[1], backend="vllm", audit=MemoryStore())
 stream = guard.blocking.stream([Message("user", "Tell me a long story.")])
 next(event for event in stream if isinstance(event, Released))
 print(*(child.pid for child in multiprocessing.active_children()), flush=True)

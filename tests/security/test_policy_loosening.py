@@ -18,6 +18,7 @@ from stars_guard import Policy, load_policy
 from stars_guard.calling.judge_loading import load_cascade
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
+from stars_guard.decoding.settings import Decoding, Recovery, UpTo
 from stars_guard.errors import PolicyError
 from stars_guard.policy import _loosening, _rule_loosening, resolve_policy
 from stars_guard.policy._rails import Rails
@@ -60,10 +61,11 @@ def test_every_field_of_a_policy_has_a_rule() -> None:
         if rules is None:
             # they are values of one field, which is compared whole, or parts that have a name and rules of their own
             whole = ("stars_guard.scorers", "stars_guard.decoding.schedules")
-            assert model in (Budget, ToolRule) or model.__module__.startswith(whole), model
+            assert model in (Budget, ToolRule, Recovery, UpTo) or model.__module__.startswith(whole), model
         else:
             left = set(model.model_fields) - set(rules) - inside
             assert not left, f"{model.__name__} has no rule for {left}"
+    assert {"attempts", "recovery"} <= set(_loosening.RULES[Decoding])
     assert set(_loosening.JUDGE_RULES) == set(JudgeOptions.model_fields)
     assert {*_rule_loosening.STOPPING} == {*_rule_loosening.ALLOWING} == {*ToolRule.model_fields}
     assert {*_rule_loosening.BUDGETS} == {*Budget.model_fields}

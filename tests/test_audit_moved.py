@@ -25,7 +25,7 @@ def delete(file: Path) -> None:
 
 def delete_all(file: Path) -> None:
     for each in file.parent.glob(f"{file.name}*"):
-        each.unlink()
+        each.unlink(missing_ok=True)
 
 
 def delete_folder(file: Path) -> None:

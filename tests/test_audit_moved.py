@@ -141,7 +141,7 @@ def test_processes_that_write_meanwhile(kind: str, tmp_path: Path) -> None:
     """Each goes over to the new file by itself, and the log stays whole."""
     file, url = tmp_path / "log" / "audit", f"{kind}://{tmp_path}/log/audit"
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=write_many, args=(url, name, 200)) for name in ("x", "y")]
+    writers = [context.Process(target=write_many, args=(url, name, 500)) for name in ("x", "y")]
     for writer in writers:
         writer.start()
     gone = 0
@@ -149,7 +149,7 @@ def test_processes_that_write_meanwhile(kind: str, tmp_path: Path) -> None:
         if file.exists() and gone < 5:
             delete_all(file)
             gone += 1
-        writers[0].join(0.3)
+        writers[0].join(0.05)
     assert [writer.exitcode for writer in writers] == [0, 0]
     assert gone
     checked(url)

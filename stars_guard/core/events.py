@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from stars_guard.core.event_checks import holds
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import InvalidCall, ToolCall
 from stars_guard.core.segments import Candidate
@@ -15,7 +16,6 @@ from stars_guard.core.vocabulary import (
     RewindWhy,
     Verdict,
 )
-from stars_guard.errors import ProtocolError
 
 __all__ = [
     "Called",
@@ -48,8 +48,8 @@ class Drawing:
     held: int = 0
 
     def __post_init__(self) -> None:
-        _holds(self, self.count >= 1, "nothing is generated")
-        _holds(self, self.held >= 0, "less than nothing is held")
+        holds(self, self.count >= 1, "nothing is generated")
+        holds(self, self.held >= 0, "less than nothing is held")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +83,11 @@ class Decision:
 
     def __post_init__(self) -> None:
         vetoed = self.judgement.veto is not None
-        _holds(self, not (vetoed and self.verdict == "accepted"), "a vetoed candidate is never accepted")
-        _holds(self, (self.probability is None) == (self.u is None), "a probability goes with the number u")
+        holds(self, not (vetoed and self.verdict == "accepted"), "a vetoed candidate is never accepted")
+        holds(self, (self.probability is None) == (self.u is None), "a probability goes with the number u")
         decided = self.threshold is not None or self.u is not None
-        _holds(self, not (decided and self.verdict == "surplus"), "a surplus candidate is not held against a threshold")
-        _holds(self, vetoed or not self.judgement.match_before, "a match before the segment is a veto's")
+        holds(self, not (decided and self.verdict == "surplus"), "a surplus candidate is not held against a threshold")
+        holds(self, vetoed or not self.judgement.match_before, "a match before the segment is a veto's")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,9 +135,9 @@ class Rewound:
     reason: str
 
     def __post_init__(self) -> None:
-        _holds(self, 0 <= self.to < self.segment, "only an earlier segment can be taken back")
-        _holds(self, self.tokens >= 1, "nothing is taken back")
-        _holds(self, self.left >= 0 and self.place >= 0, "no segment is shorter than nothing")
+        holds(self, 0 <= self.to < self.segment, "only an earlier segment can be taken back")
+        holds(self, self.tokens >= 1, "nothing is taken back")
+        holds(self, self.left >= 0 and self.place >= 0, "no segment is shorter than nothing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +152,7 @@ class Reviewed:
     verdict: Verdict
 
     def __post_init__(self) -> None:
-        _holds(self, (self.judgement.veto is None) == (self.verdict == "accepted"), "the veto is the verdict")
+        holds(self, (self.judgement.veto is None) == (self.verdict == "accepted"), "the veto is the verdict")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +165,7 @@ class Overrun:
     tokens: int
 
     def __post_init__(self) -> None:
-        _holds(self, self.tokens >= 1, "no tokens were thrown away")
+        holds(self, self.tokens >= 1, "no tokens were thrown away")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +176,7 @@ class Released:
     text: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        _holds(self, self.text != "", "there is no text")
+        holds(self, self.text != "", "there is no text")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +188,7 @@ class Reasoned:
     text: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        _holds(self, self.text != "", "there is no text")
+        holds(self, self.text != "", "there is no text")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,9 +264,9 @@ class Finished:
     refusal: str = ""
 
     def __post_init__(self) -> None:
-        _holds(self, self.finish != "raised", "a call whose policy says raise ends with BudgetExhausted")
+        holds(self, self.finish != "raised", "a call whose policy says raise ends with BudgetExhausted")
         early = self.finish in ("refused", "stopped", "budget")
-        _holds(self, bool(self.reason) == early, "the reason says why an answer was refused or ended early")
+        holds(self, bool(self.reason) == early, "the reason says why an answer was refused or ended early")
 
 
 Event = (
@@ -279,18 +279,9 @@ Event = (
     | Reviewed
     | Ruled
     | Traced
-    | Rewound
-    | Overrun
-    | Reviewed
-    | Ruled
     | Approval
     | Released
     | Reasoned
     | Called
     | Finished
 )
-
-
-def _holds(event: Event, condition: bool, problem: str) -> None:
-    if not condition:
-        raise ProtocolError(f"{type(event).__name__} cannot be made: {problem}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from stars_guard.core.event_checks import holds
 from stars_guard.core.judging import Judgement
 from stars_guard.core.vocabulary import ApprovalOutcome, OriginName, RuleAction, RuledBy
-from stars_guard.errors import ProtocolError
 
 __all__ = ["Approval", "Ruled", "Traced", "ValueOrigin"]
 
@@ -29,7 +29,7 @@ class Ruled:
     approved: bool = False
 
     def __post_init__(self) -> None:
-        _holds(self, (self.rule is None) == (self.because in ("default", "arguments")), "a rule or a budget has a name")
+        holds(self, (self.rule is None) == (self.because in ("default", "arguments")), "a rule or a budget has a name")
 
     @property
     def lets_through(self) -> bool:
@@ -87,8 +87,8 @@ class Approval:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        _holds(self, self.seconds >= 0, "the answer came before the question")
-        _holds(self, self.outcome != "invalid" or bool(self.reason), "nothing says why the answer is invalid")
+        holds(self, self.seconds >= 0, "the answer came before the question")
+        holds(self, self.outcome != "invalid" or bool(self.reason), "nothing says why the answer is invalid")
 
     @property
     def runs(self) -> bool:
@@ -110,8 +110,3 @@ _IN_WORDS: dict[ApprovalOutcome, str] = {
     "invalid": "the answer about the call is not valid",
     "unasked": "no person could be asked about the call",
 }
-
-
-def _holds(event: object, condition: bool, problem: str) -> None:
-    if not condition:
-        raise ProtocolError(f"{type(event).__name__} cannot be made: {problem}")

@@ -52,7 +52,7 @@ def attempts_of(call: int, record: CallRecord) -> Iterator[dict[str, Any]]:
                 "tokens": attempt.tokens,
                 "position": tokens + attempt.tokens,
             }
-        tokens += sum(attempt.tokens for attempt in segment.attempts if attempt.attempt == segment.kept)
+        tokens += segment.kept_attempt.tokens if segment.kept_attempt else 0
         tokens -= segment.rewound.tokens if segment.rewound else 0
 
 

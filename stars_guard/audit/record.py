@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer
@@ -169,6 +170,7 @@ class ApprovalEntry(_Part):
 
 class ReasoningEntry(_Part):
     """How the model marks the reasoning before its answer, and what of it was released.
+
     Attributes:
         begin: the marker before it, and ``end`` after it.
         begun: whether the prompt ended with the opening marker.
@@ -216,6 +218,11 @@ class Segment(_Part):
     how: KeptHow | None = None
     ended: End | None = None
     rewound: Rewind | None = None
+
+    @property
+    def kept_attempt(self) -> Attempt | None:
+        """The attempt that was kept, if one was."""
+        return next((attempt for attempt in self.attempts if attempt.attempt == self.kept), None)
 
 
 class CallRecord(_Part):
@@ -291,13 +298,19 @@ class CallRecord(_Part):
     def standing(self) -> dict[int, tuple[int, int]]:
         """Of each segment that is in the answer at its end, in order: how many of its tokens are, and characters."""
         found: dict[int, tuple[int, int]] = {}
+        for _, standing in self.growing():
+            found = standing
+        return found
+
+    def growing(self) -> Iterator[tuple[Segment, dict[int, tuple[int, int]]]]:
+        """Each segment, with what is `standing` after it. The mapping is good until the next segment is asked for."""
+        found: dict[int, tuple[int, int]] = {}
         for segment in self.segments:
             if segment.rewound is not None:
                 found = _cut(found, segment.rewound)
-            for attempt in segment.attempts:
-                if attempt.attempt == segment.kept:
-                    found[segment.index] = attempt.tokens, attempt.text.chars
-        return found
+            if (kept := segment.kept_attempt) is not None:
+                found[segment.index] = kept.tokens, kept.text.chars
+            yield segment, found
 
     @property
     def method(self) -> str:

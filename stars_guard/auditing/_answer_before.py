@@ -95,7 +95,7 @@ def delivered(record: CallRecord) -> tuple[str, str] | None:
     is_known = record.tool_form is None or record.tool_form in _FORMS
     before = Before.of(record) if is_known and record.finish in ("eos", "stop", "length") else None
     for segment in record.segments:
-        kept = next((attempt for attempt in segment.attempts if attempt.attempt == segment.kept), None)
+        kept = segment.kept_attempt
         if before is not None and segment.rewound is not None:
             before = before.back(segment.rewound)
         elif before is not None and kept is not None:
@@ -109,16 +109,10 @@ _FORMS = {form.name: form for form in FORMS}
 def cuts_of(record: CallRecord) -> dict[int, list[tuple[int, int]]]:
     """By segment, where it was cut when the answer went back: how many tokens stayed, and how many characters."""
     cuts: dict[int, list[tuple[int, int]]] = {}
-    lengths: dict[int, int] = {}
-    for segment in record.segments:
-        if (back := segment.rewound) is not None:
-            lengths = {index: length for index, length in lengths.items() if index < back.to}
-            if back.left:
-                lengths[back.to] = back.place - sum(lengths.values())
-                cuts.setdefault(back.to, []).append((back.left, lengths[back.to]))
-        for attempt in segment.attempts:
-            if attempt.attempt == segment.kept:
-                lengths[segment.index] = attempt.text.chars
+    for segment, standing in record.growing():
+        if segment.rewound is not None and segment.rewound.left:
+            cut = segment.rewound.to
+            cuts.setdefault(cut, []).append(standing[cut])
     return cuts
 
 

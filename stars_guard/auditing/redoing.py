@@ -121,7 +121,7 @@ class _Redo:
             holds(not taken, "the answer ended before it, though a proposal was accepted")
             self._exhausted(segment)
             return
-        kept = next((attempt for attempt in segment.attempts if attempt.attempt == segment.kept), None)
+        kept = segment.kept_attempt
         if kept is None:
             raise DoesNotHold("the proposal that was kept is not on record")
         self._chosen(segment, kept)
@@ -243,15 +243,15 @@ class _Redo:
             same("whether a person is asked", record.finish == "asked", done == ["ask"])
             return
         last = record.segments[-1] if record.segments else None
-        kept = [a for a in last.attempts if a.attempt == last.kept] if last is not None else []
+        kept = last.kept_attempt if last is not None else None
         refused = self._review()
         if refused:
             same("why the answer ended", record.finish, "refused")
         elif last is not None and last.ended is not None:
             ends = {"refuse": "refused", "stop": "stopped", "raise": "raised"}
             same("why the answer ended", record.finish, ends[last.ended.action])
-        elif kept and kept[0].finish is not None:
-            same("why the answer ended", record.finish, kept[0].finish)
+        elif kept is not None and kept.finish is not None:
+            same("why the answer ended", record.finish, kept.finish)
         elif self._kept >= settings.max_tokens:
             same("why the answer ended", record.finish, "length")
         else:

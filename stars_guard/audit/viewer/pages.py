@@ -101,11 +101,10 @@ def _tries(segment: Segment) -> list[Any]:
 def _parts(standing: Mapping[int, tuple[int, int]], segment: Segment) -> tuple[str, str]:
     """The text of a segment's kept candidate, as far as it is on record: what is in the answer, and what was taken back
     of it."""
-    for attempt in segment.attempts:
-        if attempt.attempt == segment.kept and attempt.text.text is not None:
-            _, characters = standing.get(segment.index, (0, 0))
-            return attempt.text.text[:characters], attempt.text.text[characters:]
-    return "", ""
+    kept = segment.kept_attempt
+    text = kept.text.text or "" if kept is not None else ""
+    _, characters = standing.get(segment.index, (0, 0))
+    return text[:characters], text[characters:]
 
 
 def _rejected(record: CallRecord) -> int:

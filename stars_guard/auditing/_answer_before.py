@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from stars_guard.audit import CallRecord
 from stars_guard.audit.record import Attempt, Rewind
 from stars_guard.auditing.replay import stops_of
-from stars_guard.calling.answer_events import AnswerEvents
+from stars_guard.calling.answer_events import AnswerEvents, empty_answer
 from stars_guard.calling.readings import AnswerReadings
 from stars_guard.core.events import Reasoned
 from stars_guard.core.readings import encodable
 from stars_guard.core.segments import Candidate, Token
 from stars_guard.core.vocabulary import FinishReason
-from stars_guard.decoding import AnswerText
 from stars_guard.errors import AuditError, ProtocolError
 from stars_guard.prompting.reasoning import Reasoning
 from stars_guard.prompting.tool_calls import FORMS
@@ -27,9 +26,8 @@ class Before:
     def __init__(self, record: CallRecord, stops: tuple[str, ...]) -> None:
         form = _FORMS[record.tool_form]() if record.tool_form in _FORMS else None
         marks = record.reasoning
-        span = Reasoning(begin=marks.begin, end=marks.end).span if marks else None
-        spans = (*((span,) if span else ()), *(form.spans if form else ()))
-        self.text = AnswerText(stops, spans, inside=span if marks and marks.begun else None)
+        reasoning = Reasoning(begin=marks.begin, end=marks.end, begun=marks.begun) if marks else None
+        self.text = empty_answer(stops, reasoning, form)
         self._events = AnswerEvents(record.call_id, form, single=False)
         self.readings = AnswerReadings(self.text, self._events)
         self._segments = 0

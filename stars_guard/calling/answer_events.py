@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from stars_guard.core.events import Called, Reasoned, Released
 from stars_guard.core.messages import InvalidCall, ToolCall
-from stars_guard.decoding import Piece
+from stars_guard.decoding import AnswerText, Piece
+from stars_guard.prompting.reasoning import Reasoning
 from stars_guard.prompting.tool_calls import ToolForm, Written
 
-__all__ = ["AnswerEvents"]
+__all__ = ["AnswerEvents", "empty_answer"]
 
 
 class AnswerEvents:
@@ -73,3 +74,17 @@ class AnswerEvents:
         return Called(
             segment=segment, text=text, index=first, tool_calls=tuple(calls), invalid_tool_calls=tuple(invalid)
         )
+
+
+def empty_answer(
+    stops: tuple[str, ...], reasoning: Reasoning | None, form: ToolForm | None, *, whole_tokens: bool = False
+) -> AnswerText:
+    """The text of an answer before its first segment. The arguments that are not here are those of `AnswerText`.
+
+    Args:
+        reasoning: how the model marks its reasoning, and ``form`` how it writes tool calls; None where it does neither.
+    """
+    thought = reasoning.span if reasoning is not None else None
+    spans = (*((thought,) if thought is not None else ()), *(form.spans if form is not None else ()))
+    inside = thought if reasoning is not None and reasoning.begun else None
+    return AnswerText(stops, spans, inside=inside, whole_tokens=whole_tokens)

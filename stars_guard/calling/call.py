@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import replace
 
 from stars_guard.backends.base import Proposal
-from stars_guard.calling.answer_events import AnswerEvents
+from stars_guard.calling.answer_events import AnswerEvents, empty_answer
 from stars_guard.calling.holding import Holding
 from stars_guard.calling.projections import Projections
 from stars_guard.calling.proposing import Proposers
@@ -30,7 +30,6 @@ from stars_guard.core.messages import Message
 from stars_guard.core.segments import Candidate, Passage, Token
 from stars_guard.decoding import (
     AcceptanceRate,
-    AnswerText,
     Done,
     Generate,
     Outcome,
@@ -88,12 +87,9 @@ class Call:
         self._settings = settings
         self._stops = stops
         self._single = single
-        reasoning = session.reasoning
-        self._spans = (*((reasoning.span,) if reasoning else ()), *(session.form.spans if session.form else ()))
         self._decoder = make_decoder(settings, seed, rate)
         self._row_cost = row_cost or (lambda: 0.1)
-        inside = reasoning.span if reasoning and reasoning.begun else None
-        self._text = AnswerText(stops, self._spans, inside=inside, whole_tokens=settings.rewinds > 0)
+        self._text = empty_answer(stops, session.reasoning, session.form, whole_tokens=settings.rewinds > 0)
         self._events = AnswerEvents(call_id, session.form, single=single)
         self._readings = AnswerReadings(self._text, self._events)
         judges = () if settings.monitor or not self._decoder.needs_judgement else cascade.judges
@@ -239,7 +235,7 @@ class Call:
             stops=self._stops,
             held=self._text.held,
             cut_entropy=step.cut_entropy,
-            spans=self._spans,
+            spans=self._text.spans,
             stretch=step.stretch,
             at_start=self._text.is_at_start,
             inside=self._text.inside,

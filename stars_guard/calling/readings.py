@@ -44,7 +44,7 @@ class AnswerReadings:
             passage: as the candidate is written.
         """
         begun = self._text.begun_stop(passage.answer) if candidate.finish is None else 0
-        if not self._text.has_parts:
+        if not self._text.spans:
             return self._with(passage, (), begun=begun)
         return self._with(passage, copy(self._text).accept(replace(candidate, finish="stop")), begun=begun)
 
@@ -65,7 +65,7 @@ class AnswerReadings:
         forms: list[str] = []
         made: tuple[ToolCall, ...] = ()
         plain = written
-        if self._text.has_parts:
+        if self._text.spans:
             before, given = self._events.released, self._events.preview(pieces)
             calls = [event for event in given if isinstance(event, Called)]
             made = tuple(one for event in calls for one in event.tool_calls)

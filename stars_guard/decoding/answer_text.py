@@ -49,6 +49,7 @@ class AnswerText:
         whole_tokens: release no token in parts, so that what is held can be taken back and generated again.
 
     Attributes:
+        spans: see above.
         inside: the reasoning that what is held begins in.
     """
 
@@ -62,7 +63,7 @@ class AnswerText:
     ) -> None:
         self.inside = inside
         self._stops = stops
-        self._spans = spans
+        self.spans = spans
         self._whole_tokens = whole_tokens
         # where each token of the accepted text begins, in order
         self._starts: list[int] = []
@@ -101,14 +102,9 @@ class AnswerText:
         return not self._accepted[self._start : self._released].strip()
 
     @property
-    def has_parts(self) -> bool:
-        """Whether parts of the answer may be marked, so that not all that is written is text for the reader."""
-        return bool(self._spans)
-
-    @property
     def begins_reasoning(self) -> tuple[str, ...]:
         """The markers with which reasoning begins."""
-        return tuple(span.begin for span in self._spans if span.reasoning)
+        return tuple(span.begin for span in self.spans if span.reasoning)
 
     def is_marked(self, text: str) -> bool:
         """Whether the held text with a candidate's after it contains a marked part, if only the beginning of one.
@@ -120,7 +116,7 @@ class AnswerText:
     def unfinished_from(self, candidate: Candidate) -> int | None:
         """Where in the accepted text, with a candidate's after it, a marked part begins that has not ended."""
         held = self.held[: len(self.held) - candidate.stop_overlap] + candidate.text
-        place = open_from(held, self._spans, at_start=self.is_at_start, inside=self.inside)
+        place = open_from(held, self.spans, at_start=self.is_at_start, inside=self.inside)
         return None if place is None else self._released + place
 
     def begun_stop(self, text: str) -> int:
@@ -169,7 +165,7 @@ class AnswerText:
 
     def begun(self) -> int:
         """Where a stop string or a marker may have begun that the answer's end cuts, if that is out already too."""
-        marks = [mark for span in self._spans for mark in (span.begin, span.end) if mark]
+        marks = [mark for span in self.spans for mark in (span.begin, span.end) if mark]
         return len(self._accepted) - begun_at_end(self._accepted, [*self._stops, *marks])
 
     def fault(self, place: int) -> int | None:
@@ -185,12 +181,12 @@ class AnswerText:
         return self._release(len(self._accepted), last=True)
 
     def _parts(self, text: str) -> list[Found]:
-        return find_spans(text, self._spans, at_start=self.is_at_start, inside=self.inside)
+        return find_spans(text, self.spans, at_start=self.is_at_start, inside=self.inside)
 
     def _free(self, holds: Iterable[int], tail: int | None) -> int:
         """The place up to which text may be released now."""
         held = self.held
-        opened = open_from(held, self._spans, at_start=self.is_at_start, inside=self.inside)
+        opened = open_from(held, self.spans, at_start=self.is_at_start, inside=self.inside)
         places = [len(held) - begun_at_end(held, self._stops), len(held) if opened is None else opened]
         begun = max(0, min([*places, *(hold - self._released for hold in holds)]))
         free = self._settled(begun if tail is None else max(0, min(begun, tail - self._released)))

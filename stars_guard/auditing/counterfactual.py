@@ -222,8 +222,8 @@ class _OtherPolicy:
         """What a judge is asked about a candidate, as far as its text and what is before it are on record."""
         said = attempt.text.text or ""
         if self._settings is None:
-            passage = replace(self._passage("", said), last=True)
-            return of_a_text(passage, is_call=self._record.stage == "tool_call")
+            is_call = self._record.stage == "tool_call"
+            return of_a_text(replace(self._passage("", said), last=True, is_call=is_call))
         passage = replace(
             self._passage(before.accepted(attempt) if before else "", said),
             index=index,

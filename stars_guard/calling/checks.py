@@ -262,7 +262,7 @@ class _Check:
         )
         judgement = Judgement()
         if not self._is_settled:
-            (judgement,) = await cascade.judge([of_a_text(passage, is_call=self._stage == "tool_call")])
+            (judgement,) = await cascade.judge([of_a_text(passage)])
         action, reason = self._decide(judgement)
         verdict: Verdict = "accepted" if action == "allow" else "rejected"
         self._recording.add(

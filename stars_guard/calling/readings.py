@@ -109,11 +109,8 @@ def _unescaped(unescaper: Unescaper, parts: tuple[str, str]) -> list[tuple[str, 
     return [] if found is None else [found]
 
 
-def of_a_text(passage: Passage, *, is_call: bool = False) -> Passage:
-    """The passage of one text that is judged whole, with its forms and readings.
-
-    Args:
-        is_call: whether it is a tool call, rendered as its tool gets it. Escapes in it are then the tool's to read.
-    """
-    readings = () if is_call else tuple(_unescaped(Unescaper(), ("", passage.segment)))
+def of_a_text(passage: Passage) -> Passage:
+    """The passage of one text that is judged whole, with its forms and readings."""
+    # escapes in a tool call, which is rendered as its tool gets it, are the tool's to read
+    readings = () if passage.is_call else tuple(_unescaped(Unescaper(), ("", passage.segment)))
     return replace(passage, forms=(*passage.forms, *values_of(passage.segment)), readings=readings)

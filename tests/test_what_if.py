@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from conftest import USER, policy, words
@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from stars_guard.audit import CallRecord, MemoryStore, Text
 from stars_guard.audit.record import Segment
-from stars_guard.auditing.counterfactual import Answered, Parting, what_if
+from stars_guard.auditing.counterfactual import Answered, Outcome, Parting, what_if
 from stars_guard.calling import portal
+from stars_guard.cli.replay import _COURSES
 from stars_guard.core.segments import Passage
 from stars_guard.core.tools import Tool, Toolset
 from stars_guard.errors import BudgetExhausted, PolicyError
@@ -174,6 +175,50 @@ def test_a_judge_that_was_asked_about_a_whole_call_is_heard() -> None:
     records = [answered(own, seed, ScriptedBackend(script), tools=tools) for seed in range(12)]
     assert any(segment.attempts[0].veto for record in records for segment in record.segments)
     assert [under(record, own).parting for record in records] == [None] * 12
+
+
+SHELL = {"name": "shell", "type": "shell", "ask_above": 0.0, "reject_above": 0.5}
+TOOL_RULES = [
+    {"name": "never", "tools": ["delete_*"], "action": "reject"},
+    {"name": "person", "tools": ["send"], "action": "ask"},
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "outcome", "stricter"),
+    [
+        ("delete_x", {"id": "1"}, "refuse", None),
+        ("send", {"to": "bob"}, "ask", None),
+        ("bash", {"command": "rm -rf /"}, "refuse", None),
+        ("bash", {"command": "git reset --hard HEAD~3"}, "ask", "refuse"),
+        ("bash", {"command": "ls"}, None, None),
+    ],
+)
+def test_a_tool_call_is_decided_by_rules_on_record_and_by_judges_that_read_it(
+    name: str, args: dict[str, Any], outcome: str | None, stricter: str | None
+) -> None:
+    own = ruled(rails={"tool_call": {"rules": TOOL_RULES, "judges": [SHELL]}})
+    store = MemoryStore()
+    with Guard(own, model=ScriptedBackend(words(1)), audit=store, allow_python=True).blocking as guard:
+        guard.check_call(name, args)
+    (segment,) = store.records[0].segments
+    assert (segment.ended.action if segment.ended else None) == outcome
+    same = under(store.records[0], own)
+    assert same.parting is None
+    assert same.candidates[0].before == same.candidates[0].after
+    # of another name, so that it is asked again
+    other = ruled(rails={"tool_call": {"judges": [{"name": "again", "type": "shell", "reject_above": 0.0}]}})
+    parting = under(store.records[0], other).parting
+    assert (parting.outcome if parting else None) == stricter
+
+
+def test_each_outcome_has_its_words() -> None:
+    assert set(_COURSES) == {word for kind in get_args(Outcome) for word in get_args(kind)}
+
+
+def test_an_answer_under_attempts_by_position_is_decided_again() -> None:
+    own = ruled(attempts=[{"tokens": 4, "attempts": 3}, {"tokens": 100, "attempts": 2}])
+    assert under(answered(own), own).parting is None
 
 
 def test_the_prompt_is_judged_where_the_record_did_not_ask() -> None:

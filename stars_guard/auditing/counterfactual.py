@@ -15,6 +15,7 @@ from typing import Literal
 from stars_guard.audit import CallRecord
 from stars_guard.audit.record import Attempt, Segment
 from stars_guard.auditing._answer_before import Before, candidate_of, cuts_of
+from stars_guard.auditing._rulings import action_of
 from stars_guard.auditing.replay import messages_of
 from stars_guard.calling.judge_loading import load_cascade, load_judges
 from stars_guard.calling.readings import of_a_text
@@ -23,11 +24,12 @@ from stars_guard.core.events import Ended, Kept, Rewound
 from stars_guard.core.judging import Judgement, Score, combine
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Candidate, Passage
-from stars_guard.core.vocabulary import Action, KeptHow, Verdict
+from stars_guard.core.vocabulary import Action, KeptHow, RuleAction, Verdict
 from stars_guard.decoding import METHODS, SCHEDULES, Decoder, Done, Settings, decoder_of, make_decoder
 from stars_guard.decoding.verdict import decide
 from stars_guard.errors import AuditError, PolicyError
 from stars_guard.policy import Policy
+from stars_guard.prompting.call_rendering import read_call
 from stars_guard.scorers.cascade import Cascade, Judge
 
 __all__ = ["Answered", "Outcome", "Parting", "Redecided", "what_if"]
@@ -98,6 +100,7 @@ async def what_if(record: CallRecord, policy: Policy, *, allow_python: bool = Fa
 
     Scores on record are used where the judge and what it saw are the same; otherwise the text is judged again. Lengths
     of segments and of the whole answer are those on record. Of a check, the other policy's judges of that stage decide.
+    What rules and a person said about a tool call is what they say on record.
 
     Raises:
         AuditError: the record has no candidates.
@@ -121,9 +124,9 @@ async def what_if(record: CallRecord, policy: Policy, *, allow_python: bool = Fa
 
 def _settings(record: CallRecord, policy: Policy) -> Settings:
     """The decoder's settings under the other policy, for candidates one by one and of the lengths on record."""
-    recorded = {name: int(str(record.decoding.get(name) or 1)) for name in ("segment_tokens", "max_tokens", "attempts")}
+    recorded = {name: int(str(record.decoding.get(name) or 1)) for name in ("segment_tokens", "max_tokens")}
     if record.backend.get("engine") == "handed in":
-        settings = supplied_settings(policy, recorded["attempts"])
+        settings = supplied_settings(policy, int(str(record.decoding.get("attempts") or 1)))
     else:
         settings = settings_of(policy, recorded["max_tokens"])
     return settings.changed(
@@ -222,8 +225,10 @@ class _OtherPolicy:
         """What a judge is asked about a candidate, as far as its text and what is before it are on record."""
         said = attempt.text.text or ""
         if self._settings is None:
-            is_call = self._record.stage == "tool_call"
-            return of_a_text(replace(self._passage("", said), last=True, is_call=is_call))
+            passage = replace(self._passage("", said), last=True)
+            if self._record.stage == "tool_call":
+                passage = replace(passage, is_call=True, tool_calls=(read_call(said),))
+            return of_a_text(passage)
         passage = replace(
             self._passage(before.accepted(attempt) if before else "", said),
             index=index,
@@ -260,7 +265,7 @@ class _OtherPolicy:
             segment=segment,
             attempt=attempt.attempt,
             before=attempt.verdict,
-            after="accepted" if judgement is None or judgement.veto is None else "rejected",
+            after="accepted" if judgement is None or self._action(judgement) == "allow" else "rejected",
             source=judged.source,
             veto=judgement.veto if judgement else None,
         )
@@ -302,12 +307,12 @@ class _OtherPolicy:
             if one.judgement is None and self._policy.mode == "enforce":
                 return Parting(segment=segment.index, outcome="unknown", seen=seen)
             end = self._decoder.decide([(self._candidate_of(segment, one.attempt), one.judgement or Judgement())]).end
-            if isinstance(end, Kept):
+            if isinstance(end, Kept | Rewound):
                 # generated in the same batch, they count against a budget
                 self._decoder.charge(sum(a.tokens for a in segment.attempts if a.verdict == "surplus"))
+            if isinstance(end, Kept):
                 return Parting(segment=segment.index, outcome=end.how, kept=end.attempt, seen=seen + 1)
             if isinstance(end, Rewound):
-                self._decoder.charge(sum(a.tokens for a in segment.attempts if a.verdict == "surplus"))
                 return Parting(segment=segment.index, outcome="back", seen=seen + 1)
             if isinstance(end, Ended):
                 return Parting(segment=segment.index, outcome=end.action, seen=seen + 1)
@@ -324,12 +329,18 @@ class _OtherPolicy:
         for seen, one in enumerate(judged, start=1):
             if one.judgement is None:
                 return Parting(segment=segment.index, outcome="unknown", seen=seen - 1)
-            if one.judgement.veto is None:
+            action = self._action(one.judgement)
+            if action == "allow":
                 return Parting(segment=segment.index, outcome="accepted", kept=one.attempt.attempt, seen=seen)
+            if action == "ask":
+                return Parting(segment=segment.index, outcome="ask", seen=seen)
             redacts = self._record.stage == "tool_result" and self._policy.rails.tool_result.action == "redact"
             if not redacts or seen > len(self._cascade.judges):
                 return Parting(segment=segment.index, outcome="refuse", seen=seen)
         return Parting(segment=segment.index, outcome=self._after_redacting(judged[-1]), seen=len(judged))
+
+    def _action(self, judgement: Judgement) -> RuleAction:
+        return action_of(self._record, judgement)
 
     def _after_redacting(self, last: _Judged) -> Outcome:
         """What happens after the last copy on record, which a judge vetoes too."""

@@ -17,10 +17,10 @@ from stars_guard.audit.record import Attempt, Review, Segment
 from stars_guard.auditing._agreement import DoesNotHold, close, holds, same
 from stars_guard.auditing._answer_before import delivered
 from stars_guard.auditing._going_back import GoingBack
+from stars_guard.auditing._rulings import action_of, approval_of, ruled_of
 from stars_guard.auditing._standing import Stood
 from stars_guard.auditing.findings import Problem
 from stars_guard.core.judging import Judgement, Rule, Score, combine
-from stars_guard.core.tool_call_events import Approval, Ruled
 from stars_guard.core.vocabulary import RuleAction
 from stars_guard.decoding import Settings, decoder_of
 from stars_guard.decoding.ledger import affordable, spare
@@ -62,12 +62,10 @@ class _Redo:
 
     def _action(self, attempt: Attempt) -> RuleAction:
         """What happens to a text at a stage around the answer, by its judges, rules about tool calls and a person."""
-        ruling, approval = self._record.ruling, self._record.approval
-        ruled = Ruled(**ruling.model_dump()) if ruling is not None else None
-        said = Approval(**approval.model_dump()) if approval is not None else None
+        ruled, said = ruled_of(self._record), approval_of(self._record)
         if ruled is not None:
             same("whether a person has allowed it", ruled.approved, said is not None and said.runs)
-        return Ruled.together(ruled, Judgement(veto=attempt.veto, ask=attempt.ask), said)
+        return action_of(self._record, Judgement(veto=attempt.veto, ask=attempt.ask))
 
     @property
     def _has_budget(self) -> bool:

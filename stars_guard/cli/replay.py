@@ -27,6 +27,7 @@ _COURSES: dict[Outcome, str] = {
     "raise": "raises an error after {seen} candidates",
     "budget": "ends the answer, because its tokens are spent",
     "back": "goes back",
+    "ask": "asks a person about the call",
     "more": "generates more candidates than are on record",
     "unknown": "decides by a score that is not on record, about a text that was not kept",
 }

@@ -27,7 +27,6 @@ from stars_guard.core.vocabulary import CheckFinish, Role, RuleAction, Stage, Ve
 from stars_guard.errors import InputError
 from stars_guard.policy import Policy
 from stars_guard.prompting.call_rendering import read_call
-from stars_guard.rules import RuleDecision
 from stars_guard.scorers.cascade import Cascade
 
 __all__ = ["Checked", "Checker"]
@@ -64,6 +63,33 @@ class Checked:
         return "allow" if self.allowed else "ask" if self.asked else "reject"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """A text and what is said about it, checked.
+
+    Attributes:
+        call: the tool call that it is, where it was given parsed.
+        ruling: what the rules say of it; None where they aren't asked.
+        judged: whether the judges have let it pass before.
+    """
+
+    stage: Stage
+    text: str
+    forms: tuple[str, ...]
+    messages: tuple[Message, ...]
+    run_id: str | None
+    call: ToolCall | None = None
+    ruling: Ruling | None = None
+    judged: bool = False
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The tool call as judges read it. Without a parsed one it is read from the text, which takes its time."""
+        if self.stage != "tool_call":
+            return ()
+        return (read_call(self.text) if self.call is None else self.call,)
+
+
 _WRITERS: dict[Stage, Role] = {"input": "user", "tool_call": "assistant", "tool_result": "tool", "output": "assistant"}
 """Who wrote the text of a stage."""
 
@@ -90,16 +116,18 @@ class Checker:
     ) -> Checked:
         """Judge a text. The arguments are those of `Guard.check`."""
         chosen("stage", stage, get_args(Stage))
-        text = text_of("the text to check", text)
-        forms = forms_of(forms)
-        messages = messages_of(messages)
-        calls = _calls_of(stage, text, tool_call)
-        if run_id is not None:
-            text_of("run_id", run_id)
+        given = _Given(
+            stage=stage,
+            text=text_of("the text to check", text),
+            forms=forms_of(forms),
+            messages=messages_of(messages),
+            run_id=None if run_id is None else text_of("run_id", run_id),
+            call=_call_of(stage, tool_call),
+        )
         with self._loaded.in_use():
-            if not self._rails[stage].judges or not (text or any(forms)) or self._policy.mode == "off":
+            if not self._rails[stage].judges or not (text or any(given.forms)) or self._policy.mode == "off":
                 return Checked(stage=stage, allowed=True, text=text)
-            return await self._run(stage, text, forms, messages, run_id, calls)
+            return await self._run(given)
 
     def check_tools(self, tools: Sequence[Tool]) -> None:
         """As `Guard.check_tools`."""
@@ -107,86 +135,58 @@ class Checker:
 
     async def check_call(self, name: str, args: Mapping[str, Any], **about: Unpack[AboutCall]) -> Checked:
         """Decide about a tool call. The arguments are those of `Guard.check_call`."""
-        given = GivenCall(name, args, **about)
+        call = GivenCall(name, args, **about)
         with self._loaded.in_use():
             if self._policy.mode == "off" or not (self._rules or self._rails["tool_call"].judges):
-                return Checked(stage="tool_call", allowed=True, text=given.text)
-            return await self._run(
-                "tool_call",
-                given.text,
-                given.forms,
-                given.messages,
-                given.run_id,
-                given.calls,
-                given.ruling(self._rules),
-                judged=given.judged,
+                return Checked(stage="tool_call", allowed=True, text=call.text)
+            given = _Given(
+                stage="tool_call",
+                text=call.text,
+                forms=call.forms,
+                messages=call.messages,
+                run_id=call.run_id,
+                call=call.parsed,
+                ruling=call.ruling(self._rules),
+                judged=call.judged,
             )
+            return await self._run(given)
 
-    async def _run(
-        self,
-        stage: Stage,
-        text: str,
-        forms: Sequence[str],
-        messages: Sequence[Message],
-        run_id: str | None,
-        calls: tuple[ToolCall, ...],
-        ruling: Ruling | None = None,
-        *,
-        judged: bool = False,
-    ) -> Checked:
+    async def _run(self, given: _Given) -> Checked:
+        stage = given.stage
         call_id = uuid.uuid4().hex
         recording = Recording(
             self._policy,
             self._loaded.store,
             call_id=call_id,
             seed=0,
-            messages=messages,
-            about={"stage": stage, "role": _WRITERS[stage], "run_id": run_id, "policy_sha256": self._digest},
+            messages=given.messages,
+            about={"stage": stage, "role": _WRITERS[stage], "run_id": given.run_id, "policy_sha256": self._digest},
             span=f"stars_guard.check {stage}",
         )
         async with recording:
-            check = _Check(
-                self._policy, stage, text, tuple(forms), tuple(messages), calls, call_id, recording, ruling, judged
-            )
+            check = _Check(self._policy, given, call_id, recording)
             recording.follow(check)
             checked = await check.run(await self._loaded.cascade(stage))
         if checked.allowed or stage == "tool_call":
             return checked
         # what comes in is what the user says
-        talk = (*messages, Message("user", text)) if stage == "input" else messages
+        talk = (*given.messages, Message("user", given.text)) if stage == "input" else given.messages
         return replace(checked, refusal=await refusal_for(self._policy, talk))
 
 
-def _calls_of(stage: Stage, text: str, call: ToolCall | None) -> tuple[ToolCall, ...]:
-    if stage != "tool_call":
-        if call is not None:
-            raise InputError("tool_call is given at another stage", hint="pass it at the stage tool_call alone")
-        return ()
+def _call_of(stage: Stage, call: ToolCall | None) -> ToolCall | None:
+    if call is not None and stage != "tool_call":
+        raise InputError("tool_call is given at another stage", hint="pass it at the stage tool_call alone")
     if call is not None and not isinstance(call, ToolCall):
         raise InputError(f"tool_call is of the type {type(call).__name__}", hint="pass a ToolCall")
-    # texts that judges read have no half characters, and may not be a call at all
-    return (read_call(text) if call is None else call,)
+    return call
 
 
 class _Check:
     prompt_reward = None
 
-    def __init__(
-        self,
-        policy: Policy,
-        stage: Stage,
-        text: str,
-        forms: tuple[str, ...],
-        messages: tuple[Message, ...],
-        calls: tuple[ToolCall, ...],
-        call_id: str,
-        recording: Recording,
-        ruling: Ruling | None,
-        judged: bool,
-    ) -> None:
-        self._policy, self._stage, self._text, self._messages = policy, stage, text, messages
-        self._forms, self._calls = forms, calls
-        self._ruling, self._judged = ruling, judged
+    def __init__(self, policy: Policy, given: _Given, call_id: str, recording: Recording) -> None:
+        self._policy, self._given = policy, given
         self._call_id = call_id
         self._recording = recording
         self._reason = ""
@@ -198,21 +198,18 @@ class _Check:
         return Totals(proposals=self._attempts, rejections=self._rejections, scorer_passages=self._scored)
 
     async def run(self, cascade: Cascade) -> Checked:
+        given = self._given
         self._recording.judged_by(cascade)
-        if self._ruling is not None:
-            self._recording.add(self._ruling.event)
-            if self._ruling.approval is not None:
-                self._recording.add(self._ruling.approval)
-            if self._ruling.traced is not None:
-                self._recording.add(self._ruling.traced)
+        for event in given.ruling.events if given.ruling is not None else ():
+            self._recording.add(event)
         try:
-            judgement = await self._judge(cascade, self._text, self._forms)
+            judgement = await self._judge(cascade, given.text, given.forms)
             action, self._reason = self._decide(judgement)
             if action == "allow":
-                return self._pass("passed", self._text, Kept(segment=0, attempt=0, how="accepted"))
+                return self._pass("passed", given.text, Kept(segment=0, attempt=0, how="accepted"))
             if self._policy.mode == "monitor":
-                return self._pass("passed", self._text, Kept(segment=0, attempt=0, how="monitored"))
-            if self._stage == "tool_result" and self._policy.rails.tool_result.action == "redact":
+                return self._pass("passed", given.text, Kept(segment=0, attempt=0, how="monitored"))
+            if given.stage == "tool_result" and self._policy.rails.tool_result.action == "redact":
                 clean = await self._redact(cascade, judgement)
                 if clean is not None:
                     return self._pass("redacted", clean, Kept(segment=0, attempt=self._attempts - 1, how="accepted"))
@@ -225,10 +222,9 @@ class _Check:
 
     def _decide(self, judgement: Judgement) -> tuple[RuleAction, str]:
         """What happens, and why."""
-        ruling = self._ruling
-        action: RuleAction = Ruled.together(None, judgement)
-        if ruling is not None:
-            action = Ruled.together(ruling.event, judgement, ruling.approval)
+        ruling = self._given.ruling
+        ruled, approval = (None, None) if ruling is None else (ruling.event, ruling.approval)
+        action = Ruled.together(ruled, judgement, approval)
         if judgement.veto is not None:
             return action, f"vetoed by {judgement.veto}"
         if ruling is not None and ruling.reason:
@@ -240,7 +236,7 @@ class _Check:
 
         Whoever delivers the copy has no other form of the text left.
         """
-        text = self._text
+        text = self._given.text
         while judgement.veto is not None:
             clean = _redacted(cascade, judgement, text)
             if clean == text or self._attempts > len(cascade.judges):
@@ -249,19 +245,19 @@ class _Check:
         return text
 
     async def _judge(self, cascade: Cascade, text: str, forms: tuple[str, ...] = ()) -> Judgement:
-        passage = Passage(
-            call_id=self._call_id,
-            messages=self._messages,
-            accepted="",
-            segment=text,
-            last=True,
-            role=_WRITERS[self._stage],
-            forms=forms,
-            tool_calls=self._calls,
-            is_call=self._stage == "tool_call",
-        )
-        judgement = Judgement()
+        given, judgement = self._given, Judgement()
         if not self._is_settled:
+            passage = Passage(
+                call_id=self._call_id,
+                messages=given.messages,
+                accepted="",
+                segment=text,
+                last=True,
+                role=_WRITERS[given.stage],
+                forms=forms,
+                tool_calls=given.calls,
+                is_call=given.stage == "tool_call",
+            )
             (judgement,) = await cascade.judge([of_a_text(passage)])
         action, reason = self._decide(judgement)
         verdict: Verdict = "accepted" if action == "allow" else "rejected"
@@ -290,20 +286,21 @@ class _Check:
     @property
     def _is_settled(self) -> bool:
         """Whether judges need not be asked: they have been, or the call is rejected whatever they say."""
-        rejected = self._ruling is not None and self._ruling.rejects and self._policy.mode == "enforce"
-        return self._judged or rejected
+        ruling = self._given.ruling
+        rejected = ruling is not None and ruling.rejects and self._policy.mode == "enforce"
+        return self._given.judged or rejected
 
     def _checked(self, *, allowed: bool, text: str, asked: bool = False) -> Checked:
-        decision = self._ruling.decision if self._ruling is not None else RuleDecision(action="allow")
+        ruling = self._given.ruling
         return Checked(
-            stage=self._stage,
+            stage=self._given.stage,
             allowed=allowed,
             text=text,
             reason=self._reason,
             audit_id=self._call_id,
             asked=asked,
-            rule=concealed(decision.rule) if decision.rule is not None else None,
-            message=concealed(decision.message),
+            rule=ruling.event.rule if ruling is not None else None,
+            message=concealed(ruling.decision.message) if ruling is not None else "",
         )
 
 

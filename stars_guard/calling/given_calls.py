@@ -12,7 +12,7 @@ from stars_guard.core.messages import Message, ToolCall
 from stars_guard.core.tool_call_events import Approval, Ruled, Traced, ValueOrigin
 from stars_guard.core.tools import Tool
 from stars_guard.errors import InputError
-from stars_guard.prompting.call_rendering import read_call, render_call
+from stars_guard.prompting.call_rendering import render_call
 from stars_guard.rules import Origin, RuleDecision, RuleSet, RunState
 from stars_guard.rules.origin import Origin as ValueSource
 
@@ -106,9 +106,9 @@ class GivenCall:
             self._call = exc
 
     @property
-    def calls(self) -> tuple[ToolCall, ...]:
-        """The call as judges read it."""
-        return (self._call if isinstance(self._call, ToolCall) else read_call(self.text),)
+    def parsed(self) -> ToolCall | None:
+        """The call as its tool gets it; None where it can be none."""
+        return self._call if isinstance(self._call, ToolCall) else None
 
     def ruling(self, rules: RuleSet) -> Ruling:
         """What the rules say."""
@@ -136,6 +136,11 @@ class Ruling:
             failed=decision.failed,
             approved=approval is not None and approval.runs,
         )
+
+    @property
+    def events(self) -> tuple[Ruled | Approval | Traced, ...]:
+        """What to tell."""
+        return tuple(event for event in (self.event, self.approval, self.traced) if event is not None)
 
     @property
     def rejects(self) -> bool:

@@ -8,7 +8,6 @@ import random
 import re
 from collections.abc import Sequence
 from functools import reduce
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +15,9 @@ from chat_families import FAMILIES, Family, tokenizer_of
 from conftest import USER, guard, policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from langchain_stars import ChatStars
 from stars_guard.audit import CallRecord, MemoryStore
@@ -295,10 +296,9 @@ def reasons(family: Family) -> bool:
 
 
 def test_tokens_that_only_look_alike_are_no_marks() -> None:
-    plain = SimpleNamespace(chat_template=None, added_tokens_decoder={}, decode=lambda ids, **_: "")
-    assert Reasoning.of(plain, []) is None
-    for texts in (("<think>",), ("<tool_call>", "</tool_call>"), ("<reasoning_effort>", "<think>")):
-        plain.added_tokens_decoder = {i: SimpleNamespace(content=text, special=False) for i, text in enumerate(texts)}
+    for texts in ((), ("<think>",), ("<tool_call>", "</tool_call>"), ("<reasoning_effort>", "<think>")):
+        plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0}, unk_token="a")))
+        plain.add_tokens([AddedToken(text) for text in texts])
         assert Reasoning.of(plain, []) is None
 
 

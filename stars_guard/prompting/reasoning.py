@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Self
 
 from stars_guard.decoding.spans import Span
+from stars_guard.prompting.text_encoding import control_tokens, reasoning_marks
 
 __all__ = ["Reasoning"]
 
@@ -47,9 +49,8 @@ class Reasoning:
         Args:
             ids: of the prompt, up to where the answer begins.
         """
-        added = {token.content: (i, token.special) for i, token in tokenizer.added_tokens_decoder.items()}
-        template = str(tokenizer.chat_template or "")
-        pair = _pair(added, template) or _written_in(template)
+        added, ordinary = control_tokens(tokenizer), reasoning_marks(tokenizer)
+        pair = _pair(tuple(added), str(tokenizer.chat_template or ""))
         if pair is None:
             return None
         begin, end = pair
@@ -58,15 +59,16 @@ class Reasoning:
             begin=begin,
             end=end,
             begun=tail.endswith(begin),
-            shown={added[text][0]: text for text in pair if text in added and added[text][1]},
+            shown={added[text]: text for text in pair if text in added and text not in ordinary},
         )
 
 
-def _pair(added: Iterable[str], template: str) -> tuple[str, str] | None:
-    """Two added tokens that open and close reasoning; those first that the template writes."""
+@lru_cache(maxsize=32)
+def _pair(added: tuple[str, ...], template: str) -> tuple[str, str] | None:
+    """Two added tokens that open and close reasoning, those first that the template writes; or else its own words."""
     known = set(added)
     pairs = [(text, end) for text in added if _ABOUT.search(text) for end in _ends(text) if end in known]
-    return min(pairs, key=lambda pair: pair[1] not in template, default=None)
+    return min(pairs, key=lambda pair: pair[1] not in template, default=None) or _written_in(template)
 
 
 def _ends(begin: str) -> list[str]:

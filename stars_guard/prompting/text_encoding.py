@@ -44,9 +44,9 @@ def templated_ids(tokenizer: Any, rendered: Owned) -> list[int] | None:
     return _encoder(tokenizer).templated(rendered)
 
 
-def reasoning_marks(tokenizer: Any) -> set[str]:
+def reasoning_marks(tokenizer: Any) -> frozenset[str]:
     """The added tokens that aren't special, such as ``</think>``: a model may write them in its answers."""
-    return {token.content for token in tokenizer.added_tokens_decoder.values() if not token.special}
+    return _encoder(tokenizer).ordinary
 
 
 def control_tokens(tokenizer: Any) -> dict[str, int]:
@@ -58,7 +58,9 @@ class _TextEncoder:
     """A tokenizer without its added tokens. It is never changed, so threads may share it."""
 
     def __init__(self, tokenizer: Any) -> None:
-        added = {token.content: i for i, token in tokenizer.added_tokens_decoder.items()}
+        tokens = tokenizer.added_tokens_decoder
+        added = {token.content: i for i, token in tokens.items()}
+        self.ordinary = frozenset(token.content for token in tokens.values() if not token.special)
         backend = getattr(tokenizer, "backend_tokenizer", None)
         made = None if backend is None else json.loads(backend.to_str())
         self.size = len(tokenizer)

@@ -39,15 +39,15 @@ class Database:
     written then goes to a file that has no name any more, so that it is lost.
 
     Attributes:
-        ready: whether its schema is the newest.
+        path: of the file; None where it is none.
     """
 
     def __init__(self, url: URL) -> None:
         self.engine = _make_engine(url)
         self.pool = _Pool(self.engine)
-        self.ready = False
-        self._path = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+        self.path = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
         self._file: tuple[int, int] | None = None
+        self._ready = False
         weakref.finalize(self, self.engine.dispose)
 
     @property
@@ -57,15 +57,15 @@ class Database:
 
     def use(self, first: Callable[[], None]) -> None:
         """Call ``first``, which makes the schema the newest, unless it is that already."""
-        if not self.ready:
+        if not self._ready:
             first()
-            self._file, self.ready = self._identity(), True
+            self._file, self._ready = self._identity(), True
 
     def _identity(self) -> tuple[int, int] | None:
-        if self._path is None:
+        if self.path is None:
             return None
         try:
-            stat = self._path.stat()
+            stat = self.path.stat()
         except FileNotFoundError:
             return (0, 0)
         return stat.st_dev, stat.st_ino

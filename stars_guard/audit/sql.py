@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote
 
@@ -51,7 +50,6 @@ class SqlStore(ChainedStore):
 
     def __init__(self, url: URL, *, writing: Writing | None = None) -> None:
         super().__init__(url.render_as_string(hide_password=True), writing)
-        self._path = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
         self._url = url
         self._database = Database(url)
         self._opening = threading.Lock()
@@ -241,7 +239,7 @@ class SqlStore(ChainedStore):
         with translated(doing, self.name):
             database = self._current()
             with database.pool.used():
-                self._connect(database, lambda: migrate(database.engine, self._path))
+                self._connect(database, lambda: migrate(database.engine, database.path))
                 with database.engine.connect().execution_options(immediate=True) as connection, connection.begin():
                     yield database, connection
 
@@ -263,7 +261,7 @@ class SqlStore(ChainedStore):
         with database.engine.connect() as connection:
             newest = at_head(connection)
         if not newest:
-            migrate(database.engine, self._path)
+            migrate(database.engine, database.path)
 
     def _connect(self, database: Database, first: Callable[[], None]) -> None:
         """Use the database for the first time. Only then can the URL be one that the driver cannot use at all."""
@@ -280,7 +278,8 @@ class SqlStore(ChainedStore):
             whole: whether all that is read must be of one moment.
         """
         with translated("read", self.name):
-            there = self._path is None or self._path.exists()
+            path = self._database.path
+            there = path is None or path.exists()
         if not there:
             yield None
             return

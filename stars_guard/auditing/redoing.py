@@ -47,8 +47,8 @@ class _Redo:
         self._rules = [Rule(**rule.model_dump()) for rule in record.rules]
         self._open = record.finish in ("failed", "cancelled")
         self._prefix_reward = record.prompt_reward
-        self._settings: Settings | None = None
-        self._back = GoingBack(record, None)
+        self._settings = _settings(record.decoding)
+        self._back = GoingBack(record, self._settings)
 
     @property
     def _kept(self) -> int:
@@ -72,8 +72,6 @@ class _Redo:
         return self._settings is not None and self._settings.budget_tokens is not None
 
     def all(self) -> None:
-        self._settings = _settings(self._record.decoding)
-        self._back = GoingBack(self._record, self._settings)
         for number, segment in enumerate(self._record.segments):
             self._place[1:] = [f"segment {segment.index}"]
             same("its place", segment.index, number)

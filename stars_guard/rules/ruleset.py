@@ -26,7 +26,7 @@ from stars_guard.rules._values import UNREADABLE, TooLarge, plain_values, readab
 from stars_guard.rules.globs import matches_any
 from stars_guard.rules.model import Budget, ToolRule
 from stars_guard.rules.origin import Origins
-from stars_guard.rules.run import Origin, PastCall, RunState
+from stars_guard.rules.run import OriginOf, PastCall, RunState
 
 __all__ = ["RuleSet"]
 
@@ -100,7 +100,7 @@ class RuleSet:
         call: ToolCall,
         run: RunState | None = None,
         *,
-        origin: Origin | None = None,
+        origin: OriginOf | None = None,
         context: Mapping[str, Any] | None = None,
         tool: Tool | None = None,
     ) -> RuleDecision:
@@ -121,7 +121,7 @@ class RuleSet:
         call: ToolCall,
         run: RunState | None = None,
         *,
-        origin: Origin | None = None,
+        origin: OriginOf | None = None,
         context: Mapping[str, Any] | None = None,
         tool: Tool | None = None,
     ) -> list[Step]:

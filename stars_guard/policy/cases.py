@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from stars_guard.core.judging import Judgement, Rule, Score
 from stars_guard.core.messages import ToolCall
+from stars_guard.core.tool_call_events import Ruled
 from stars_guard.core.tools import Tool
 from stars_guard.core.vocabulary import RuleAction, Stage
 from stars_guard.errors import PolicyError
@@ -234,15 +235,17 @@ def failures(
 
 
 def _ruled(case: Case, decision: RuleDecision, judgement: Judgement) -> Iterator[str]:
-    action, why = decision.action, decision.reason
-    if judgement.veto is not None and action != "reject":
-        action, why = "reject", f"vetoed by {judgement.veto}"
-    elif judgement.ask is not None and action == "allow":
-        action, why = "ask", f"{judgement.ask} asks"
+    ruled = Ruled(action=decision.action, rule=decision.rule, because=decision.because, failed=decision.failed)
+    action, why = Ruled.together(ruled, judgement), decision.reason
+    if action != decision.action:
+        why = f"vetoed by {judgement.veto}" if action == "reject" else f"{judgement.ask} asks"
     if case.action is not None and action != case.action:
         yield f"expected {case.action}, but {action}: {why}"
     if case.rule is not None and decision.rule != case.rule:
         yield f"expected rule {case.rule!r} to decide, but {decision.reason} does"
+
+
+_SAID: Mapping[RuleAction, str] = {"reject": "vetoes", "ask": "asks", "allow": "allows"}
 
 
 def _said(expected: Expected, score: Score, rule: Rule) -> str | None:
@@ -250,9 +253,5 @@ def _said(expected: Expected, score: Score, rule: Rule) -> str | None:
         return f"the judge failed: {score.error}"
     if isinstance(expected, Range):
         return expected.problem(score.value)
-    said = "allows"
-    if rule.reject_above is not None and score.value > rule.reject_above:
-        said = "vetoes"
-    elif rule.ask_above is not None and score.value > rule.ask_above:
-        said = "asks"
+    said = _SAID[rule.action(score.value)]
     return None if said == expected else f"{said} at {score.value:.3g}"

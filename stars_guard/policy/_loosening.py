@@ -20,7 +20,10 @@ from stars_guard.policy._rails import Rail, ToolCallRail, ToolResultRail
 from stars_guard.policy._rule_loosening import looser_budget, looser_rule, lowers_cost, replaces_variable
 from stars_guard.scorers.options import JudgeOptions, Loosening
 
-__all__ = ["JUDGE_RULES", "RULES", "Change", "changes", "judge_key"]
+__all__ = ["JUDGE_RULES", "NAMED", "RULES", "Change", "changes", "judge_key"]
+
+NAMED = ("judges", "rules", "budgets")
+"""The lists of a policy and its rails whose items are merged and compared by their ``name``."""
 
 Loc = tuple[int | str, ...]
 
@@ -44,7 +47,7 @@ class Change:
     @property
     def kind(self) -> str:
         """What it belongs to: a judge, a rule or a budget."""
-        lists = [part for part in self.was if part in ("judges", "rules", "budgets")]
+        lists = [part for part in self.was if part in NAMED]
         return str(lists[0]).removesuffix("s") if lists else "policy"
 
 
@@ -243,7 +246,7 @@ def _of_model(old: BaseModel, new: BaseModel, loc: Loc, sides: _Sides) -> Iterat
     for field, described in type(old).model_fields.items():
         here = (*loc, described.alias or field)
         before, after = getattr(old, field), getattr(new, field)
-        if field in ("judges", "rules", "budgets"):
+        if field in NAMED:
             continue  # compared by name
         if isinstance(old, Audit) and isinstance(new, Audit) and field == "content":
             for (*_, kind), text in _of_model(old.contents, new.contents, (), sides):

@@ -110,7 +110,8 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule]] = {
     },
     # what is generated is judged as ever
     SamplingSpec: dict.fromkeys(SamplingSpec.model_fields, _free),
-    Refusal: {"message": _free},
+    # in which words an answer is refused
+    Refusal: {"message": _free, "detect": _free},
     Decoding: {
         "method": lambda old, new, sides: decoder_of(old).decides != "none",
         "segment_tokens": _segment_tokens,

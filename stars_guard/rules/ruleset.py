@@ -91,10 +91,6 @@ class RuleSet:
         conditions = [ready.condition for ready in self._rules if ready.condition is not None]
         self._reads_calls = any(path[:2] == ("run", "calls") for one in conditions for path in one.paths)
 
-    def __bool__(self) -> bool:
-        """Whether it can do anything but allow."""
-        return bool(self._rules or self._budgets or self._default != "allow")
-
     def decide(
         self,
         call: ToolCall,

@@ -280,7 +280,7 @@ def _said(data: bytes) -> str:
 
 
 def loose_forms(text: str) -> list[str]:
-    """A text in all ways in which it may be read or decoded."""
+    """A text in all ways in which it may be read or decoded, as it is first."""
     ways = dict.fromkeys([text, *decoded(text)])
     return [*dict.fromkeys(form for way in ways for form in (way, *(one.text for one in readings(way))))]
 

@@ -94,7 +94,7 @@ def _find(
     value: str | float, strangers: Sequence[_Stranger], known: Sequence[IndexedText], enough: float
 ) -> _Found | None:
     text = str(value)[:_LONGEST_VALUE]
-    ways = [text, *loose_forms(text)[:_MOST_FORMS]] if isinstance(value, str) else [text]
+    ways = loose_forms(text)[:_MOST_FORMS] if isinstance(value, str) else [text]
     forms = [form for form in dict.fromkeys(map(skeleton, ways)) if form]
     numbers = {number} if (number := number_of(value)) else dates_in(text) if len(text) < 48 else set()
     for one in strangers:

@@ -19,6 +19,7 @@ from stars_guard.errors import PolicyError
 from stars_guard.guard import Guard
 from stars_guard.policy import resolve_policy
 from stars_guard.rules import PastCall, RunState
+from stars_guard.rules import origin as module
 from stars_guard.rules.origin import Origin, Origins
 
 USER = Message("user", "Hello")
@@ -172,10 +173,22 @@ def test_a_tool_is_the_one_that_was_called_whatever_its_result_says() -> None:
 def test_messages_are_added_as_they_come() -> None:
     run = [Message("user", "Pay Bob 10"), *read("IBAN GB29NWBK60161331926819"), Message("user", "and 20 to Eve")]
     grown = Origins()
+    assert grown.of(10).word == "model"
     for message in run:
         grown.add(message)
     for value in (10, 20, "GB29 NWBK 6016 1331 9268 19", "Mallory"):
         assert grown.of(value) == Origins(run).of(value)
+
+
+def test_a_value_is_looked_for_once_however_often_rules_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_for: list[object] = []
+    strict_value = module.StrictValue
+    monkeypatch.setattr(module, "StrictValue", lambda value: looked_for.append(value) or strict_value(value))
+    origins = Origins([Message("user", "Pay Bob 10 or 0")])
+    for _ in range(3):
+        assert (origins.of("Bob").word, origins.of(["Bob", 10]).word) == ("user", "user")
+        assert (origins.of(0.0).word, origins.of(-0.0).word, origins.of("10").word) == ("user", "model", "user")
+    assert looked_for == ["Bob", 10, 0.0, -0.0, "10"]
 
 
 # --- in a policy, and in the record

@@ -443,6 +443,17 @@ def test_conditions_see_arguments_as_the_tool_gets_them(when: str, args: dict[st
     assert holds(when, call("send_money", **args), tool=SEND) is expected
 
 
+@pytest.mark.parametrize("ref", ["#/$defs/A~1mount", "#/%24defs/A~1mount", "#/properties/first/anyOf/1", "#amount"])
+def test_a_reference_leads_to_its_part_however_it_is_written(ref: str) -> None:
+    amount = {"$anchor": "amount", "type": "object", "properties": {"cents": {"type": "integer", "default": 5}}}
+    fields = {"first": {"anyOf": [{"type": "null"}, amount]}, "amount": {"$ref": ref}}
+    pay = Tool(name="pay", description="", parameters={"properties": fields, "$defs": {"A/mount": amount}})
+    assert holds("args.amount.cents == 5", call("pay", amount={}), tool=pay) is True
+    assert holds("args.amount.cents == 5", call("pay", amount=5), tool=pay) is None
+    with pytest.raises(PolicyError, match=r"did you mean `args\.amount\.cents`"):
+        RuleSet([rule("args.amount.cent == 5")]).check_tools([pay])
+
+
 # what a policy says of them
 
 

@@ -137,7 +137,7 @@ class Checker:
         """Decide about a tool call. The arguments are those of `Guard.check_call`."""
         call = GivenCall(name, args, **about)
         with self._loaded.in_use():
-            if self._policy.mode == "off" or not (self._rules or self._rails["tool_call"].judges):
+            if self._policy.mode == "off" or not self._policy.rails.tool_call.is_used:
                 return Checked(stage="tool_call", allowed=True, text=call.text)
             given = _Given(
                 stage="tool_call",

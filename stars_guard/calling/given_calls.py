@@ -13,8 +13,8 @@ from stars_guard.core.tool_call_events import Approval, Ruled, Traced, ValueOrig
 from stars_guard.core.tools import Tool
 from stars_guard.errors import InputError
 from stars_guard.prompting.call_rendering import render_call
-from stars_guard.rules import Origin, RuleDecision, RuleSet, RunState
-from stars_guard.rules.origin import Origin as ValueSource
+from stars_guard.rules import OriginOf, RuleDecision, RuleSet, RunState
+from stars_guard.rules.origin import Origin
 
 __all__ = ["AboutCall", "GivenCall", "Ruling", "forms_of"]
 
@@ -40,7 +40,7 @@ class AboutCall(TypedDict, total=False):
 
     run: RunState | None
     context: Mapping[str, Any] | None
-    origin: Origin | None
+    origin: OriginOf | None
     approval: Approval | None
     judged: bool
     tool: Tool | None
@@ -67,7 +67,7 @@ class GivenCall:
         *,
         run: RunState | None = None,
         context: Mapping[str, Any] | None = None,
-        origin: Origin | None = None,
+        origin: OriginOf | None = None,
         approval: Approval | None = None,
         judged: bool = False,
         tool: Tool | None = None,
@@ -160,7 +160,7 @@ class Ruling:
         )
 
 
-def _traced(found: Mapping[str, ValueSource]) -> Traced:
+def _traced(found: Mapping[str, Origin]) -> Traced:
     return Traced(
         origins=tuple(
             ValueOrigin(path=path, origin=one.origin, tool=one.tool, trusted=one.trusted) for path, one in found.items()

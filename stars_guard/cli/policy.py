@@ -153,9 +153,7 @@ async def _judge_all(
 def _calls_of(case: Case) -> tuple[ToolCall, ...]:
     if case.stage != "tool_call":
         return ()
-    return (
-        ToolCall(id="", name=case.call.name, arguments=case.call.args) if case.call else read_call(case.answer or ""),
-    )
+    return (case.call.tool_call if case.call else read_call(case.answer or ""),)
 
 
 def _specs(policy: Policy) -> dict[str, tuple[JudgeOptions, ...]]:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stars_guard.core.vocabulary import OnError
+from stars_guard.core.vocabulary import OnError, RuleAction
 from stars_guard.errors import ScorerError
 
 __all__ = ["Judgement", "Rule", "Score", "combine"]
@@ -34,6 +34,12 @@ class Rule:
     reject_above: float | None = None
     on_error: OnError = "reject"
     ask_above: float | None = None
+
+    def action(self, score: float) -> RuleAction:
+        """What one score would do by itself: a veto is ``reject``, and comes before a question."""
+        if self.reject_above is not None and score > self.reject_above:
+            return "reject"
+        return "ask" if self.ask_above is not None and score > self.ask_above else "allow"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,9 +116,10 @@ def combine(scores: Sequence[Score], rules: Sequence[Rule]) -> Judgement:
             if rule.on_error == "reject" and veto is None:
                 veto = f"{score.judge} failed: {score.error}"
             continue
-        if rule.reject_above is not None and score.value > rule.reject_above and veto is None:
+        action = rule.action(score.value)
+        if action == "reject" and veto is None:
             veto = _blame(score)
-        elif rule.ask_above is not None and score.value > rule.ask_above and ask is None:
+        elif action == "ask" and ask is None:
             ask = _blame(score)
         if rule.weight is not None:
             reward = (reward or 0.0) + rule.weight * score.value

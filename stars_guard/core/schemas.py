@@ -8,7 +8,7 @@ from typing import Any
 
 from stars_guard.errors import InputError
 
-__all__ = ["self_contained"]
+__all__ = ["self_contained", "target_of"]
 
 _NAMED = ("properties", "patternProperties", "dependentSchemas", "dependencies")
 """Keywords whose keys are names that the schema's author chose."""
@@ -41,6 +41,27 @@ def self_contained(schema: Mapping[str, Any]) -> dict[str, Any]:
     made = found.walked({key: value for key, value in root.items() if key not in _DEFINITIONS})
     found.follow()
     return {**made, "$defs": found.definitions} if found.definitions else dict(made)
+
+
+def target_of(schema: Any, ref: str) -> Any:
+    """The part of a schema that a reference leads to, by its path (``#/$defs/name``) or by a name of its own.
+
+    Raises:
+        LookupError: it leads nowhere, or out of the schema.
+    """
+    if not _is_path(ref):
+        return dict(_anchors(schema))[ref]
+    for part in ref.split("/")[1:]:
+        key = _unquoted(part).replace("~1", "/").replace("~0", "~")
+        try:
+            schema = schema[key] if isinstance(schema, Mapping) else schema[int(key)]
+        except (LookupError, TypeError, ValueError):
+            raise LookupError(ref) from None
+    return schema
+
+
+def _is_path(ref: str) -> bool:
+    return ref == "#" or ref.startswith("#/")
 
 
 class _Definitions:
@@ -76,16 +97,12 @@ class _Definitions:
         """
         if ref in self._anchors:
             return self._anchors[ref]
-        target: Any = self._schema
-        if ref != "#" and not ref.startswith("#/"):
+        if not _is_path(ref):
             raise InputError(f"the schema refers to {ref!r}, outside of itself", hint="put it into $defs")
-        for part in ref.removeprefix("#").split("/")[1:]:
-            key = _unquoted(part).replace("~1", "/").replace("~0", "~")
-            try:
-                target = target[key] if isinstance(target, Mapping) else target[int(key)]
-            except (LookupError, TypeError, ValueError):
-                raise InputError(f"the schema refers to {ref!r}, which it does not hold", hint="define it") from None
-        return target
+        try:
+            return target_of(self._schema, ref)
+        except LookupError:
+            raise InputError(f"the schema refers to {ref!r}, which it does not hold", hint="define it") from None
 
     def walked(self, schema: Any) -> Any:
         """A part of the schema with its references renamed."""

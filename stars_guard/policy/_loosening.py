@@ -20,7 +20,10 @@ from stars_guard.policy._rails import Rail, ToolCallRail, ToolResultRail
 from stars_guard.policy._rule_loosening import looser_budget, looser_rule, lowers_cost, replaces_variable
 from stars_guard.scorers.options import JudgeOptions, Loosening
 
-__all__ = ["JUDGE_RULES", "RULES", "Change", "changes", "judge_key"]
+__all__ = ["JUDGE_RULES", "NAMED", "RULES", "Change", "changes", "judge_key"]
+
+NAMED = ("judges", "rules", "budgets")
+"""The lists of a policy and its rails whose items are merged and compared by their ``name``."""
 
 Loc = tuple[int | str, ...]
 
@@ -44,7 +47,7 @@ class Change:
     @property
     def kind(self) -> str:
         """What it belongs to: a judge, a rule or a budget."""
-        lists = [part for part in self.was if part in ("judges", "rules", "budgets")]
+        lists = [part for part in self.was if part in NAMED]
         return str(lists[0]).removesuffix("s") if lists else "policy"
 
 
@@ -107,7 +110,8 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule]] = {
     },
     # what is generated is judged as ever
     SamplingSpec: dict.fromkeys(SamplingSpec.model_fields, _free),
-    Refusal: {"message": _free},
+    # in which words an answer is refused
+    Refusal: {"message": _free, "detect": _free},
     Decoding: {
         "method": lambda old, new, sides: decoder_of(old).decides != "none",
         "segment_tokens": _segment_tokens,
@@ -243,7 +247,7 @@ def _of_model(old: BaseModel, new: BaseModel, loc: Loc, sides: _Sides) -> Iterat
     for field, described in type(old).model_fields.items():
         here = (*loc, described.alias or field)
         before, after = getattr(old, field), getattr(new, field)
-        if field in ("judges", "rules", "budgets"):
+        if field in NAMED:
             continue  # compared by name
         if isinstance(old, Audit) and isinstance(new, Audit) and field == "content":
             for (*_, kind), text in _of_model(old.contents, new.contents, (), sides):

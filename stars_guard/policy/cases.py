@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -10,12 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from stars_guard.core.judging import Judgement, Rule, Score
 from stars_guard.core.messages import ToolCall
+from stars_guard.core.tool_call_events import Ruled
 from stars_guard.core.tools import Tool
 from stars_guard.core.vocabulary import RuleAction, Stage
 from stars_guard.errors import PolicyError
 from stars_guard.policy._problems import plain_problems
 from stars_guard.policy.tree import plain, read_tree
-from stars_guard.rules import OriginName, PastCall, RuleDecision, RuleSet, RunState, Step
+from stars_guard.rules import OriginName, OriginOf, PastCall, RuleDecision, RuleSet, RunState, Step
+from stars_guard.rules.origin import Origins
 
 __all__ = ["Case", "CaseCall", "Situation", "failures", "load_call", "load_cases"]
 
@@ -51,6 +53,11 @@ class Call(_Strict):
     name: str = Field(min_length=1)
     args: dict[str, JsonValue] = Field(default_factory=dict)
 
+    @property
+    def tool_call(self) -> ToolCall:
+        """The call as rules and judges see it."""
+        return ToolCall(id="", name=self.name, arguments=self.args)
+
 
 class _Past(_Strict):
     tool: str
@@ -85,16 +92,18 @@ class Situation(_Strict):
 
     def steps(self, rules: RuleSet, call: Call) -> list[Step]:
         """What each rule and budget says about a call."""
-        return rules.explain(_tool_call(call), **self._seen(rules, call))
+        return rules.explain(call.tool_call, **self._seen(rules, call))
 
     def decision(self, rules: RuleSet, call: Call) -> RuleDecision:
         """What happens to a call, as far as the rules are concerned."""
-        return rules.decide(_tool_call(call), **self._seen(rules, call))
+        return rules.decide(call.tool_call, **self._seen(rules, call))
 
     def _seen(self, rules: RuleSet, call: Call) -> dict[str, Any]:
         known = self.parameters
         tool = Tool(name=call.name, description="", parameters=known) if known is not None else None
-        return {"run": self._state, "origin": self._origin_of(rules, call), "context": self.context, "tool": tool}
+        run = self._state
+        origin = self._origin_of(rules.origins(run), call)
+        return {"run": run, "origin": origin, "context": self.context, "tool": tool}
 
     @property
     def _state(self) -> RunState:
@@ -102,23 +111,19 @@ class Situation(_Strict):
         calls = tuple(PastCall(**dict(call)) for call in run.calls)
         return RunState(calls=calls, tokens=run.tokens, seconds=run.seconds, user=run.user, system=run.system)
 
-    def _origin_of(self, rules: RuleSet, call: Call) -> Callable[[object], str]:
+    def _origin_of(self, origins: Origins, call: Call) -> OriginOf:
         """As the case says, and for what it doesn't name, as a guard finds out."""
         known = [(call.args[name], origin) for name, origin in self.origins.items() if name in call.args]
 
         def origin(value: object) -> str:
             said = next((found for given, found in known if given == value), None)
-            return said if said is not None else rules.origins(self._state).of(value).word
+            return said if said is not None else origins.of(value).word
 
         return origin
 
 
 class CaseCall(Call, Situation):
     """A call with its run so far, in a file of its own."""
-
-
-def _tool_call(call: Call) -> ToolCall:
-    return ToolCall(id="", name=call.name, arguments=call.args)
 
 
 Expected = Literal["vetoes", "asks", "allows"] | Range
@@ -234,15 +239,17 @@ def failures(
 
 
 def _ruled(case: Case, decision: RuleDecision, judgement: Judgement) -> Iterator[str]:
-    action, why = decision.action, decision.reason
-    if judgement.veto is not None and action != "reject":
-        action, why = "reject", f"vetoed by {judgement.veto}"
-    elif judgement.ask is not None and action == "allow":
-        action, why = "ask", f"{judgement.ask} asks"
+    ruled = Ruled(action=decision.action, rule=decision.rule, because=decision.because, failed=decision.failed)
+    action, why = Ruled.together(ruled, judgement), decision.reason
+    if action != decision.action:
+        why = f"vetoed by {judgement.veto}" if action == "reject" else f"{judgement.ask} asks"
     if case.action is not None and action != case.action:
         yield f"expected {case.action}, but {action}: {why}"
     if case.rule is not None and decision.rule != case.rule:
         yield f"expected rule {case.rule!r} to decide, but {decision.reason} does"
+
+
+_SAID: Mapping[RuleAction, str] = {"reject": "vetoes", "ask": "asks", "allow": "allows"}
 
 
 def _said(expected: Expected, score: Score, rule: Rule) -> str | None:
@@ -250,9 +257,5 @@ def _said(expected: Expected, score: Score, rule: Rule) -> str | None:
         return f"the judge failed: {score.error}"
     if isinstance(expected, Range):
         return expected.problem(score.value)
-    said = "allows"
-    if rule.reject_above is not None and score.value > rule.reject_above:
-        said = "vetoes"
-    elif rule.ask_above is not None and score.value > rule.ask_above:
-        said = "asks"
+    said = _SAID[rule.action(score.value)]
     return None if said == expected else f"{said} at {score.value:.3g}"

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from stars_guard.policy._judges import find_options
-from stars_guard.policy._loosening import Change, changes, judge_key
+from stars_guard.policy._loosening import NAMED, Change, changes, judge_key
 from stars_guard.policy._model import Policy
 from stars_guard.policy.tree import Loc, Node, variable_in
 
 __all__ = ["NAMED", "judge_key", "loosened", "merge", "shown_changes"]
-
-
-NAMED = ("judges", "rules", "budgets")
-"""The lists of a policy and its rails whose items are merged by their ``name``."""
 
 
 def merge(parent: Node, child: Node, named: Collection[str] = NAMED) -> Node:

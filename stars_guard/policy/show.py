@@ -34,7 +34,7 @@ def annotated(resolved: Resolved) -> str:
 def _order(resolved: Resolved) -> Iterator[str]:
     """How rules, budgets and the default of tool calls decide, from the strictest; nothing where there are none."""
     rail = resolved.policy.rails.tool_call
-    if not rail.compiled():
+    if not rail.has_rules:
         return
     yield "tool calls: every rule is looked at, and the strictest that applies decides:"
     for action in ("reject", "ask", "allow"):

@@ -3,12 +3,12 @@
 from stars_guard.rules._steps import Outcome, RuleDecision, Step
 from stars_guard.rules.model import Budget, Price, ToolRule
 from stars_guard.rules.ruleset import RuleSet
-from stars_guard.rules.run import Origin, OriginName, PastCall, RunState
+from stars_guard.rules.run import OriginName, OriginOf, PastCall, RunState
 
 __all__ = [
     "Budget",
-    "Origin",
     "OriginName",
+    "OriginOf",
     "Outcome",
     "PastCall",
     "Price",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 
 from stars_guard.rules._condition import Amount
-from stars_guard.rules._steps import Step
+from stars_guard.rules._steps import Outcome, Step
 from stars_guard.rules.globs import matches_any
 from stars_guard.rules.model import Budget
 from stars_guard.rules.run import PastCall, RunState
@@ -21,15 +21,15 @@ Cost = Mapping[str, "float | Amount"]
 def exceeded(budgets: Sequence[Budget], cost: Cost, call: PastCall, run: RunState) -> Iterator[Step]:
     """What each budget says about the next call."""
     for budget in budgets:
+        outcome: Outcome = "another tool"
+        why = ""
         if matches_any(call.tool, budget.tools):
-            beyond = list(_beyond(budget, cost, call, run))
-            outcome, why = ("fires", "; ".join(beyond)) if beyond else ("within", "")
-        else:
-            outcome, why = "another tool", ""
+            why = "; ".join(_beyond(budget, cost, call, run))
+            outcome = "fires" if why else "within"
         yield Step(
             name=budget.name,
             action=budget.action,
-            outcome=outcome,  # type: ignore[arg-type]
+            outcome=outcome,
             because="budget",
             message=budget.message,
             why=why,

@@ -13,6 +13,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from functools import cache
 from typing import Any, ClassVar
 
 from cel_expr_python import cel
@@ -23,13 +24,14 @@ from stars_guard.rules._values import TooLarge, plain_values, readable
 
 __all__ = ["VARIABLES", "Amount", "Condition", "ConditionError", "Unknown", "activation"]
 
-VARIABLES: Mapping[str, str] = {
-    "args": "map(string, dyn)",
-    "tool": "string",
-    "user": "list(string)",
-    "run": "map(string, dyn)",
-    "vars": "map(string, dyn)",
-    "context": "map(string, dyn)",
+_MAPPING = cel.Type.Map(cel.Type.STRING, cel.Type.DYN)
+VARIABLES: Mapping[str, Any] = {
+    "args": _MAPPING,
+    "tool": cel.Type.STRING,
+    "user": cel.Type.List(cel.Type.STRING),
+    "run": _MAPPING,
+    "vars": _MAPPING,
+    "context": _MAPPING,
 }
 """What a condition sees, with its CEL type."""
 
@@ -42,20 +44,11 @@ class Unknown(Exception):
     """A condition that can't be evaluated: an argument is missing, or of a type that it can't be compared with."""
 
 
-def _types() -> dict[str, Any]:
-    text, any_ = cel.Type.STRING, cel.Type.DYN
-    mapping = cel.Type.Map(text, any_)
-    return {
-        "args": mapping,
-        "tool": text,
-        "user": cel.Type.List(text),
-        "run": mapping,
-        "vars": mapping,
-        "context": mapping,
-    }
+@cache
+def _environment() -> Any:
+    """Made for the first condition: it takes longer than the import of the library."""
+    return cel.NewEnv(variables=VARIABLES, functions=DECLARATIONS)
 
-
-_ENVIRONMENT = cel.NewEnv(variables=_types(), functions=DECLARATIONS)
 
 _MACROS = ("has", "all", "exists", "exists_one", "map", "filter")
 _STANDARD = (
@@ -79,7 +72,7 @@ class _Expression:
     def __init__(self, text: str) -> None:
         self.text = text
         try:
-            self._compiled = _ENVIRONMENT.compile(text)
+            self._compiled = _environment().compile(text)
         except Exception as exc:  # the library has no errors of its own
             raise ConditionError(_why(str(exc))) from None
         kind = self._compiled.return_type().name()
@@ -169,7 +162,7 @@ class Amount(_Expression):
 
 def activation(values: Mapping[str, Any]) -> Any:
     """The values of the `VARIABLES` for any number of conditions. They are converted when a condition uses them."""
-    return _ENVIRONMENT.Activation(dict(values))
+    return _environment().Activation(dict(values))
 
 
 def _why(text: str) -> str:

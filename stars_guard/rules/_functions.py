@@ -14,7 +14,7 @@ import idna
 from cel_expr_python import cel
 
 from stars_guard.rules.globs import matches_any
-from stars_guard.rules.run import Origin, OriginName, RunState
+from stars_guard.rules.run import OriginName, OriginOf, RunState
 
 __all__ = ["DECLARATIONS", "FUNCTIONS", "MEMBERS", "during"]
 
@@ -30,14 +30,14 @@ class _Now:
     """The call that is judged, as the functions see it."""
 
     run: RunState
-    origin: Origin | None
+    origin: OriginOf | None
 
 
 _now: ContextVar[_Now] = ContextVar("stars_guard_rules_now")
 
 
 @contextmanager
-def during(run: RunState, origin: Origin | None) -> Iterator[None]:
+def during(run: RunState, origin: OriginOf | None) -> Iterator[None]:
     """While conditions of a call are evaluated."""
     token = _now.set(_Now(run, origin))
     try:

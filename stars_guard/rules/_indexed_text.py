@@ -13,6 +13,7 @@ from threading import Lock
 from stars_guard.rules._normal_forms import (
     ADDRESS,
     URL,
+    WORD,
     dates_in,
     folded,
     loose_forms,
@@ -21,6 +22,7 @@ from stars_guard.rules._normal_forms import (
     skeleton,
     times_in,
     url_forms,
+    words_in,
 )
 
 __all__ = ["LONGEST", "IndexedText", "IndexedTexts"]
@@ -33,7 +35,6 @@ _JOINS = frozenset(".-@/\\+%~")
 
 _MOST_TRIES = 10_000
 
-_WORD = re.compile(r"[^\W_]+")
 _PATH = re.compile(r"(?<![\w.~-])[\w.~-]*(?:[/\\][\w.~-]+)+")
 _CODE_GAP = re.compile(r"[ .\-()/+]{0,2}")
 _ENDS = ".,;:!?)]}'\"»”’"
@@ -91,7 +92,7 @@ class IndexedText:
     def _code(self) -> tuple[str, array[int]]:
         """Letters and digits in a row, and where each of them stands."""
         text = self._strict[0]
-        places = array("l", (i for match in _WORD.finditer(text) for i in range(*match.span())))
+        places = array("l", (i for match in WORD.finditer(text) for i in range(*match.span())))
         return "".join(text[i] for i in places).casefold(), places
 
     def says_code(self, code: str) -> bool:
@@ -127,16 +128,14 @@ class IndexedText:
     @cached_property
     def words(self) -> frozenset[str]:
         """The words in all readings."""
-        return frozenset(
-            word for way in self._ways for word in _WORD.findall(unicodedata.normalize("NFKC", way).casefold())
-        )
+        return frozenset(word for way in self._ways for word in words_in(way))
 
     @cached_property
     def phrases(self) -> frozenset[int]:
         """Hashes of all three words in a row."""
         found: set[int] = set()
         for way in self._ways:
-            words = _WORD.findall(unicodedata.normalize("NFKC", way).casefold())
+            words = words_in(way)
             found.update(map(hash, zip(words, words[1:], words[2:], strict=False)))
         return frozenset(found)
 

@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal, InvalidOperation
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from stars_guard.core.readings import readings
@@ -22,6 +23,7 @@ from stars_guard.core.readings import readings
 __all__ = [
     "ADDRESS",
     "URL",
+    "WORD",
     "dates_in",
     "decoded",
     "folded",
@@ -34,11 +36,13 @@ __all__ = [
     "times_in",
     "turned",
     "url_forms",
+    "words_in",
 ]
 
 _OPAQUE = re.compile(r"(?<!\S)\S*[/\\]\S*|\b(?=\w*\d)(?=\w*[a-z])(?=\w*[A-Z])\w+")
 """Text whose upper and lower case may tell one thing from another: paths, and names of letters of both and digits."""
 
+WORD = re.compile(r"[^\W_]+")
 _NOT_WORDS = re.compile(r"[\W_]+")
 
 URL = re.compile(r"(?i)\b(?:[a-z][a-z0-9+.-]{1,15}://|www\.)[^\s<>\"'`]+|(?<![\w@./-])[\w-]+(?:\.[\w-]+)+/[^\s<>\"'`]*")
@@ -46,9 +50,9 @@ ADDRESS = re.compile(r"[\w.+%'-]{1,64}@[\w-]+(?:\.[\w-]+)+")
 _SCHEME = re.compile(r"(?i)[a-z][a-z0-9+.-]{1,15}://")
 
 
-def folded(text: str, form: str = "NFKC") -> str:
+def folded(text: str, form: Literal["NFC", "NFKC"] = "NFKC") -> str:
     """The strict form: one space for several, and lower case where case says nothing."""
-    text = " ".join(unicodedata.normalize("NFKC" if form == "NFKC" else "NFC", text).split())
+    text = " ".join(unicodedata.normalize(form, text).split())
     pieces: list[str] = []
     at = 0
     for opaque in _OPAQUE.finditer(text):
@@ -60,6 +64,11 @@ def folded(text: str, form: str = "NFKC") -> str:
 def skeleton(text: str) -> str:
     """The loose form: letters and digits alone, in lower case."""
     return _NOT_WORDS.sub("", unicodedata.normalize("NFKC", text).casefold())
+
+
+def words_in(text: str) -> list[str]:
+    """The words of the loose form, in their order."""
+    return WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 # --- numbers, dates and times
@@ -271,7 +280,7 @@ def _said(data: bytes) -> str:
 
 
 def loose_forms(text: str) -> list[str]:
-    """A text in all ways in which it may be read or decoded."""
+    """A text in all ways in which it may be read or decoded, as it is first."""
     ways = dict.fromkeys([text, *decoded(text)])
     return [*dict.fromkeys(form for way in ways for form in (way, *(one.text for one in readings(way))))]
 

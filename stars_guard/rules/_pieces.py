@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,12 +17,12 @@ from stars_guard.rules._normal_forms import (
     parts_of_url,
     skeleton,
     turned,
+    words_in,
 )
 from stars_guard.rules._strict_value import code_of
 
 __all__ = ["Strangers"]
 
-_WORD = re.compile(r"[^\W_]+")
 _CODES = re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9]*\d[A-Za-z0-9]*(?:[ .\-/][A-Za-z0-9]*\d[A-Za-z0-9]*)*")
 _SHORTEST_PART = 5
 """Letters and digits that are looked for inside of words; fewer are looked for as words."""
@@ -95,7 +94,7 @@ def _find(
     value: str | float, strangers: Sequence[_Stranger], known: Sequence[IndexedText], enough: float
 ) -> _Found | None:
     text = str(value)[:_LONGEST_VALUE]
-    ways = [text, *loose_forms(text)[:_MOST_FORMS]] if isinstance(value, str) else [text]
+    ways = loose_forms(text)[:_MOST_FORMS] if isinstance(value, str) else [text]
     forms = [form for form in dict.fromkeys(map(skeleton, ways)) if form]
     numbers = {number} if (number := number_of(value)) else dates_in(text) if len(text) < 48 else set()
     for one in strangers:
@@ -113,8 +112,7 @@ def _find(
                 if _holds(one.text, plain):
                     return one.tool, min(1.0, len(plain) / len(forms[0]))
     if len(text.split()) >= _SENTENCE or len(forms[0]) > _LONGEST_PIECES:
-        words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-        return _in_phrases(words, strangers, known, enough)
+        return _in_phrases(words_in(text), strangers, known, enough)
     return next((found for form in forms if (found := _in_pieces(form, strangers, known, enough))), None)
 
 

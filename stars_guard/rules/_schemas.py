@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stars_guard.core.nesting import MOST_NESTED
+from stars_guard.core.schemas import target_of
 from stars_guard.rules._values import UNREADABLE, Unreadable
 
 __all__ = ["Part", "fitted"]
@@ -134,11 +135,10 @@ def _target(schema: Any, root: Schema) -> Any:
     for _ in range(MOST_NESTED):
         if not isinstance(schema, Mapping) or not isinstance(ref := schema.get("$ref"), str):
             return schema
-        found: Any = root if ref.startswith("#") else True
-        for part in ref.removeprefix("#").split("/")[1:]:
-            key = part.replace("~1", "/").replace("~0", "~")
-            found = found.get(key, True) if isinstance(found, Mapping) else True
-        schema = found
+        try:
+            schema = target_of(root, ref)
+        except LookupError:
+            return True
     return True
 
 

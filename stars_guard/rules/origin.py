@@ -90,6 +90,7 @@ class Origins:
         self._trusted: list[tuple[int, str, IndexedText]] = []
         self._strangers = Strangers()
         self._added = 0
+        self._found: dict[tuple[type, str], Origin] = {}
         for message in messages:
             self.add(message)
 
@@ -108,6 +109,7 @@ class Origins:
 
     def add(self, message: Message) -> None:
         """Take the next message of the run."""
+        self._found.clear()
         match message.role:
             case "user":
                 self._user += self._indexed(message.content)
@@ -157,6 +159,12 @@ class Origins:
     def _of(self, value: object) -> Origin:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             return _MODEL
+        key = (type(value), str(value))  # equal numbers, such as 0.0 and -0.0, are written differently
+        if key not in self._found:  # the record asks about each value, and every rule about some of them again
+            self._found[key] = self._traced(value)
+        return self._found[key]
+
+    def _traced(self, value: str | float) -> Origin:
         strict = StrictValue(value)
         if not strict.text:
             return _MODEL

@@ -26,7 +26,7 @@ from stars_guard.rules._values import UNREADABLE, TooLarge, plain_values, readab
 from stars_guard.rules.globs import matches_any
 from stars_guard.rules.model import Budget, ToolRule
 from stars_guard.rules.origin import Origins
-from stars_guard.rules.run import Origin, PastCall, RunState
+from stars_guard.rules.run import OriginOf, PastCall, RunState
 
 __all__ = ["RuleSet"]
 
@@ -91,16 +91,12 @@ class RuleSet:
         conditions = [ready.condition for ready in self._rules if ready.condition is not None]
         self._reads_calls = any(path[:2] == ("run", "calls") for one in conditions for path in one.paths)
 
-    def __bool__(self) -> bool:
-        """Whether it can do anything but allow."""
-        return bool(self._rules or self._budgets or self._default != "allow")
-
     def decide(
         self,
         call: ToolCall,
         run: RunState | None = None,
         *,
-        origin: Origin | None = None,
+        origin: OriginOf | None = None,
         context: Mapping[str, Any] | None = None,
         tool: Tool | None = None,
     ) -> RuleDecision:
@@ -121,7 +117,7 @@ class RuleSet:
         call: ToolCall,
         run: RunState | None = None,
         *,
-        origin: Origin | None = None,
+        origin: OriginOf | None = None,
         context: Mapping[str, Any] | None = None,
         tool: Tool | None = None,
     ) -> list[Step]:

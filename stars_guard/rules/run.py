@@ -8,9 +8,9 @@ from typing import Any
 
 from stars_guard.core.vocabulary import OriginName
 
-__all__ = ["Origin", "OriginName", "PastCall", "RunState"]
+__all__ = ["OriginName", "OriginOf", "PastCall", "RunState"]
 
-Origin = Callable[[Any], str]
+OriginOf = Callable[[Any], str]
 """Gives the `OriginName` of a JSON value. Where it raises or gives another word, the condition that asked can't be
 evaluated."""
 

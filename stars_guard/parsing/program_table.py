@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import IntEnum
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.resources import files
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -58,7 +58,8 @@ class Rule(_Strict):
         )
 
 
-def options_of(name: str, listed: Sequence[str]) -> frozenset[str]:
+@lru_cache(1024)
+def options_of(name: str, listed: tuple[str, ...]) -> frozenset[str]:
     """The options of a list that are those of a program: ``-d`` of all, ``-O@wget`` of one, ``-c@python*`` of some."""
     pairs = (value.partition("@") for value in listed)
     return frozenset(flag for flag, _, only in pairs if not only or fnmatchcase(name, only))
@@ -124,11 +125,18 @@ class Table(_Strict):
     loads: tuple[str, ...]
     programs: tuple[Entry, ...]
 
+    @cached_property
+    def _by_name(self) -> dict[str, Entry]:
+        return {name: entry for entry in self.programs for name in entry.names}
+
+    @cached_property
+    def _by_glob(self) -> list[tuple[str, Entry]]:
+        """The last ones first."""
+        return [(name, entry) for entry in reversed(self.programs) for name in entry.names if "*" in name]
+
     def entry(self, name: str) -> Entry | None:
         """The last entry that names a program."""
-        return _by_name(self).get(name) or next(
-            (one for one in reversed(self.programs) if any("*" in n and fnmatchcase(name, n) for n in one.names)), None
-        )
+        return self._by_name.get(name) or next((one for glob, one in self._by_glob if fnmatchcase(name, glob)), None)
 
     def is_secret(self, path: str) -> bool:
         """Whether a file's content is worth stealing, by its name."""
@@ -150,15 +158,6 @@ class Table(_Strict):
             return False
         folders, names = self.rebuilt
         return any(like(part, folders) for part in parts) or like(parts[-1], names)
-
-
-@lru_cache(4)
-def _names(programs: tuple[Entry, ...]) -> dict[str, Entry]:
-    return {name: entry for entry in programs for name in entry.names}
-
-
-def _by_name(table: Table) -> dict[str, Entry]:
-    return _names(table.programs)
 
 
 @lru_cache(1)

@@ -47,12 +47,12 @@ class Verdicts:
         self._depth = depth
         self._scope = Scope()
 
-    def of_text(self, text: str, scope: Scope | None = None) -> Finding:
+    def of_text(self, text: str) -> Finding:
         """The worst that a script does. One that nobody can read is asked about."""
         if self._depth > _DEEPEST:
             return Finding(Level.ASK, "", "nested too deeply")
         try:
-            script = read_script(text, scope or self._scope.copy())
+            script = read_script(text, self._scope.copy())
         except Unparsable as exc:
             return Finding(Level.ASK, "", str(exc))
         return self._of_script(script)
@@ -226,7 +226,7 @@ class Verdicts:
             ["printf", ""],
             ["echo", "-n", ""],
         )
-        data = any(like(r.target.text, _DATA[:3]) for r in emptied) and words[:1] in (["echo"], ["printf"])
+        data = any(like(r.target.text, _DATA) for r in emptied) and words[:1] in (["echo"], ["printf"])
         return Finding(Level.ASK, "", "empties a file") if nothing or data else FINE
 
     def _remember(self, command: Command) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from importlib.resources import files
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from ruamel.yaml import YAML
 
+from stars_guard.core.vocabulary import CallLevel
 from stars_guard.parsing.shell_arguments import Arguments, like
 
-__all__ = ["Entry", "Level", "Rule", "Table", "options_of", "program_table"]
+__all__ = ["LEVELS", "Entry", "Level", "Rule", "Table", "options_of", "program_table"]
 
 
 class Level(IntEnum):
@@ -24,7 +26,7 @@ class Level(IntEnum):
     FORBID = 2
 
 
-_LEVELS = {"allow": Level.ALLOW, "ask": Level.ASK, "forbid": Level.FORBID}
+LEVELS: Mapping[CallLevel, Level] = {"allow": Level.ALLOW, "ask": Level.ASK, "forbid": Level.FORBID}
 
 
 class _Strict(BaseModel):
@@ -41,7 +43,7 @@ class Rule(_Strict):
     operands: tuple[str, ...] = ()
     values_like: tuple[str, ...] = ()
     bare: bool | None = None
-    level: str = Field(pattern="^(allow|ask|forbid)$")
+    level: CallLevel
     why: str = ""
 
     def fits(self, name: str, given: Arguments) -> bool:
@@ -79,7 +81,7 @@ class Entry(_Strict):
     skip: int = 0
     allow: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
-    otherwise: str = ""
+    otherwise: CallLevel | Literal[""] = ""
     why: str = ""
 
     def takes_value(self, name: str) -> frozenset[str]:
@@ -90,9 +92,9 @@ class Entry(_Strict):
         """What becomes of a call, and why."""
         for rule in self.rules:
             if rule.fits(name, given):
-                return _LEVELS[rule.level], rule.why or self.why
+                return LEVELS[rule.level], rule.why or self.why
         if self.otherwise:
-            return _LEVELS[self.otherwise], self.why
+            return LEVELS[self.otherwise], self.why
         if not self.allow or _is_listed(given.texts, self.allow):
             return Level.ALLOW, ""
         return Level.ASK, self.why or "an unknown subcommand"

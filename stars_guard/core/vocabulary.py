@@ -13,6 +13,7 @@ __all__ = [
     "Action",
     "AnswerFinish",
     "ApprovalOutcome",
+    "CallLevel",
     "CheckFinish",
     "ContentMode",
     "Durability",
@@ -62,6 +63,10 @@ Action = Literal["refuse", "stop", "raise", "ask"]
 RuleAction = Literal["allow", "ask", "reject"]
 """What happens to a tool call, from the loosest to the strictest: the tool runs, a person is asked first, or it doesn't
 run."""
+
+CallLevel = Literal["allow", "ask", "forbid"]
+"""What a judge that parses tool calls makes of one, from the loosest to the strictest: it may run, a person should look
+at it, or it must never run."""
 
 RuledBy = Literal["rule", "budget", "default", "arguments"]
 """What decided about a tool call: a rule, a budget, the rail's default, or that its arguments can't be read."""

@@ -91,21 +91,8 @@ def _module(case: Case, module: str) -> Finding:
         return _serves(case, [word.text for word in rest])
     if module == "pip" or module in _MODULES_OF_PACKAGES:
         return case.verdicts.of_words((Word(module), *rest), case.command)
-    if module in (
-        "smtpd",
-        "pdb",
-        "code",
-        "ensurepip",
-        "zipapp",
-        "idlelib",
-        "pyftpdlib",
-        "twine",
-        "trace",
-        "runpy",
-        "cProfile",
-    ):
-        return case.ask("runs a module that does more") if module not in ("cProfile", "pdb", "ensurepip") else FINE
-    return FINE
+    more = module in ("smtpd", "code", "zipapp", "idlelib", "pyftpdlib", "twine", "trace", "runpy")
+    return case.ask("runs a module that does more") if more else FINE
 
 
 def _serves(case: Case, texts: list[str]) -> Finding:

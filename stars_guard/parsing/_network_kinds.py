@@ -98,7 +98,7 @@ def _fetch(case: Case, urls: list[Word], outputs: list[Word]) -> None:
     ):
         names = [re.split(r"[?#]", word.text)[0].rpartition("/")[2] for word in urls]
     for name in names:
-        case.verdicts.fetched[name.removeprefix("./")] = None
+        case.verdicts.made(name, None)
 
 
 def lookup(case: Case) -> Finding:

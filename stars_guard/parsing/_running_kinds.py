@@ -29,7 +29,6 @@ __all__ = [
 _SPLITS = re.compile(r"-[i0v]*S|--s[a-z-]*(?:=|$)")  # --split-string may be cut short
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _UNIX_SHELLS = frozenset(word_list("running_kinds.unix_shells"))
-_SENDERS = frozenset(word_list("running_kinds.senders"))
 
 
 def environment(case: Case) -> Finding:
@@ -231,11 +230,7 @@ def remote(case: Case) -> Finding:
     if inputs:
         found = worst([found, case.ask("sends a file elsewhere")])
     given = sorted_arguments(rest, case.entry.takes_value(case.name))
-    script = " ".join(
-        word.raw if word.known and " " not in word.text else word.text
-        for word in (rest if not given.flags or given.operands else ())
-    )
-    if rest and script:
+    if rest and (given.operands or not given.flags):
         text = " ".join(word.text for word in rest)
         found = worst(
             [found, case.verdicts.nested(text, remote=True) if UNKNOWN not in text else _of_known_parts(case, rest)]
@@ -258,10 +253,8 @@ def containers(case: Case) -> Finding:
     for verb in ("exec", "run"):
         if verb in texts[:3]:
             at = next(i for i, word in enumerate(case.command.words) if word.text == verb)
-            inside = sorted_arguments(case.command.words[at + 1 :], ())
-            rest = case.command.words[at + 1 :]
-            inner = _after_operand(rest, case.entry.takes_value(case.name))
-            if inner and inside.operands:
+            inner = _after_operand(case.command.words[at + 1 :], case.entry.takes_value(case.name))
+            if inner:
                 found = worst([found, _quiet(case, inner)])
     return found
 

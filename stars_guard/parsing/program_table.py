@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.resources import files
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from ruamel.yaml import YAML
 
+from stars_guard.core.vocabulary import CallLevel
 from stars_guard.parsing.shell_arguments import Arguments, like
 
-__all__ = ["Entry", "Level", "Rule", "Table", "options_of", "program_table"]
+__all__ = ["LEVELS", "Entry", "Level", "Rule", "Table", "options_of", "program_table"]
 
 
 class Level(IntEnum):
@@ -24,7 +26,7 @@ class Level(IntEnum):
     FORBID = 2
 
 
-_LEVELS = {"allow": Level.ALLOW, "ask": Level.ASK, "forbid": Level.FORBID}
+LEVELS: Mapping[CallLevel, Level] = {"allow": Level.ALLOW, "ask": Level.ASK, "forbid": Level.FORBID}
 
 
 class _Strict(BaseModel):
@@ -41,7 +43,7 @@ class Rule(_Strict):
     operands: tuple[str, ...] = ()
     values_like: tuple[str, ...] = ()
     bare: bool | None = None
-    level: str = Field(pattern="^(allow|ask|forbid)$")
+    level: CallLevel
     why: str = ""
 
     def fits(self, name: str, given: Arguments) -> bool:
@@ -58,7 +60,8 @@ class Rule(_Strict):
         )
 
 
-def options_of(name: str, listed: Sequence[str]) -> frozenset[str]:
+@lru_cache(1024)
+def options_of(name: str, listed: tuple[str, ...]) -> frozenset[str]:
     """The options of a list that are those of a program: ``-d`` of all, ``-O@wget`` of one, ``-c@python*`` of some."""
     pairs = (value.partition("@") for value in listed)
     return frozenset(flag for flag, _, only in pairs if not only or fnmatchcase(name, only))
@@ -78,7 +81,7 @@ class Entry(_Strict):
     skip: int = 0
     allow: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
-    otherwise: str = ""
+    otherwise: CallLevel | Literal[""] = ""
     why: str = ""
 
     def takes_value(self, name: str) -> frozenset[str]:
@@ -89,9 +92,9 @@ class Entry(_Strict):
         """What becomes of a call, and why."""
         for rule in self.rules:
             if rule.fits(name, given):
-                return _LEVELS[rule.level], rule.why or self.why
+                return LEVELS[rule.level], rule.why or self.why
         if self.otherwise:
-            return _LEVELS[self.otherwise], self.why
+            return LEVELS[self.otherwise], self.why
         if not self.allow or _is_listed(given.texts, self.allow):
             return Level.ALLOW, ""
         return Level.ASK, self.why or "an unknown subcommand"
@@ -124,11 +127,18 @@ class Table(_Strict):
     loads: tuple[str, ...]
     programs: tuple[Entry, ...]
 
+    @cached_property
+    def _by_name(self) -> dict[str, Entry]:
+        return {name: entry for entry in self.programs for name in entry.names}
+
+    @cached_property
+    def _by_glob(self) -> list[tuple[str, Entry]]:
+        """The last ones first."""
+        return [(name, entry) for entry in reversed(self.programs) for name in entry.names if "*" in name]
+
     def entry(self, name: str) -> Entry | None:
         """The last entry that names a program."""
-        return _by_name(self).get(name) or next(
-            (one for one in reversed(self.programs) if any("*" in n and fnmatchcase(name, n) for n in one.names)), None
-        )
+        return self._by_name.get(name) or next((one for glob, one in self._by_glob if fnmatchcase(name, glob)), None)
 
     def is_secret(self, path: str) -> bool:
         """Whether a file's content is worth stealing, by its name."""
@@ -150,15 +160,6 @@ class Table(_Strict):
             return False
         folders, names = self.rebuilt
         return any(like(part, folders) for part in parts) or like(parts[-1], names)
-
-
-@lru_cache(4)
-def _names(programs: tuple[Entry, ...]) -> dict[str, Entry]:
-    return {name: entry for entry in programs for name in entry.names}
-
-
-def _by_name(table: Table) -> dict[str, Entry]:
-    return _names(table.programs)
 
 
 @lru_cache(1)

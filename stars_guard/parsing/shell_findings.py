@@ -74,7 +74,6 @@ class Runs(Protocol):
     """What the kinds of programs may ask about other programs and files of the same text."""
 
     settings: Settings
-    fetched: dict[str, str | None]
 
     def nested(self, text: str | None, *, remote: bool = False) -> Finding:
         """The worst that a script inside of a command does."""
@@ -84,6 +83,9 @@ class Runs(Protocol):
 
     def ran(self, path: str) -> Finding | None:
         """What running a file means that this text has made."""
+
+    def made(self, path: str, content: str | None) -> None:
+        """Remember a file that the text makes, and its content where that is known."""
 
     def written(self, target: str) -> Finding:
         """What writing to a file means."""

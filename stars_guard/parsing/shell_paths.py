@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from stars_guard.parsing.code_calls import strings_in
@@ -13,7 +13,7 @@ from stars_guard.parsing.shell_arguments import Arguments, base_name, like, sort
 from stars_guard.parsing.shell_commands import Command
 from stars_guard.parsing.shell_findings import Settings
 from stars_guard.parsing.shell_verdict import Verdicts
-from stars_guard.parsing.shell_words import UNKNOWN, Word
+from stars_guard.parsing.shell_words import UNKNOWN
 from stars_guard.parsing.word_lists import word_list
 
 __all__ = ["NamedFile", "files_of"]
@@ -70,13 +70,13 @@ def _of_command(command: Command) -> Iterator[NamedFile]:
     if name in ("cd", "pushd", "chdir"):
         yield NamedFile(given.texts[-1] if given.texts else "~", False)
         return
-    for text, writes in (*_operands(name, given, command.words[1:]), *_values(name, given)):
+    for text, writes in (*_operands(name, given), *_values(name, given)):
         if text and UNKNOWN not in text[:1]:
             yield NamedFile(text, writes, folder)
     yield from (NamedFile(text, False) for text in _in_code(name, given))
 
 
-def _operands(name: str, given: Arguments, words: Sequence[Word]) -> Iterator[tuple[str, bool]]:
+def _operands(name: str, given: Arguments) -> Iterator[tuple[str, bool]]:
     texts = given.texts
     if name in _CONTAINERS:
         yield from _shared(name, given)

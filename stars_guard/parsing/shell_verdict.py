@@ -34,25 +34,25 @@ class Verdicts:
     """Looks at the commands of a text in order.
 
     Attributes:
-        fetched: files that a command of the text has fetched or put together, with their content where it is known.
         remote: whether the commands run on another machine.
         seen: every command that was looked at, those inside of others too, and whether it runs elsewhere.
     """
 
     def __init__(self, settings: Settings, *, depth: int = 0, remote: bool = False) -> None:
         self.settings = settings
-        self.fetched: dict[str, str | None] = {}
         self.remote = remote
         self.seen: list[tuple[Command, bool]] = []
         self._depth = depth
+        # files that a command of the text has fetched or put together, with their content where it is known
+        self._fetched: dict[str, str | None] = {}
         self._scope = Scope()
 
-    def of_text(self, text: str, scope: Scope | None = None) -> Finding:
+    def of_text(self, text: str) -> Finding:
         """The worst that a script does. One that nobody can read is asked about."""
         if self._depth > _DEEPEST:
             return Finding(Level.ASK, "", "nested too deeply")
         try:
-            script = read_script(text, scope or self._scope.copy())
+            script = read_script(text, self._scope.copy())
         except Unparsable as exc:
             return Finding(Level.ASK, "", str(exc))
         return self._of_script(script)
@@ -61,9 +61,7 @@ class Verdicts:
         """The worst that a script inside of a command does, such as that of ``sh -c``."""
         if text is None or UNKNOWN in text:
             return Finding(Level.ASK, "", "runs a text that is not known")
-        inner = Verdicts(self.settings, depth=self._depth + 1, remote=remote or self.remote)
-        inner.fetched, inner._scope, inner.seen = self.fetched, self._scope, self.seen
-        return inner.of_text(text)
+        return self._inside(remote=remote).of_text(text)
 
     def of_words(self, words: tuple[Word, ...], like_command: Command, *, remote: bool = False) -> Finding:
         """What a command does whose program is an argument of another, such as that of ``sudo``."""
@@ -71,9 +69,13 @@ class Verdicts:
             return FINE
         if self._depth > _DEEPEST:
             return Finding(Level.ASK, "", "nested too deeply")
+        return self._inside(remote=remote).of_command(replace(like_command, words=words, sets=(), redirects=()))
+
+    def _inside(self, *, remote: bool) -> Verdicts:
+        """For what a command runs: it knows what was before."""
         inner = Verdicts(self.settings, depth=self._depth + 1, remote=remote or self.remote)
-        inner.fetched, inner._scope, inner.seen = self.fetched, self._scope, self.seen
-        return inner.of_command(replace(like_command, words=words, sets=(), redirects=()))
+        inner._fetched, inner._scope, inner.seen = self._fetched, self._scope, self.seen
+        return inner
 
     def _of_script(self, script: Script) -> Finding:
         self._scope = script.scope
@@ -152,9 +154,9 @@ class Verdicts:
     def ran(self, path: str) -> Finding | None:
         """What running a file means that this text has made; None where it has not."""
         name = path.removeprefix("./")
-        if name not in self.fetched:
+        if name not in self._fetched:
             return None
-        content = self.fetched[name]
+        content = self._fetched[name]
         return Finding(Level.ASK, "", "runs what was fetched") if content is None else self.nested(content)
 
     def _reads_secrets(self, case: Case) -> Finding:
@@ -226,26 +228,27 @@ class Verdicts:
             ["printf", ""],
             ["echo", "-n", ""],
         )
-        data = any(like(r.target.text, _DATA[:3]) for r in emptied) and words[:1] in (["echo"], ["printf"])
+        data = any(like(r.target.text, _DATA) for r in emptied) and words[:1] in (["echo"], ["printf"])
         return Finding(Level.ASK, "", "empties a file") if nothing or data else FINE
 
     def _remember(self, command: Command) -> None:
         """Files that this command makes of what is not in the workspace."""
         for redirect in command.redirects:
             if redirect.writes and command.words:
-                self._made(redirect.target.text, output_of([*command.feeds, replace(command, redirects=())]))
+                self.made(redirect.target.text, output_of([*command.feeds, replace(command, redirects=())]))
         if command.program == "tee" and command.feeds:
-            makes = any(base_name(fed.program) in _MAKERS for fed in command.feeds)
-            for word in command.words[1:]:
-                if makes or output_of(command.feeds) is not None:
-                    self._made(word.text, output_of(command.feeds))
+            printed = output_of(command.feeds)
+            if printed is not None or any(base_name(fed.program) in _MAKERS for fed in command.feeds):
+                for word in command.words[1:]:
+                    self.made(word.text, printed)
         if command.program in ("cp", "mv", "ln", "install") and len(command.words) > 2:
             *_, source, target = (word.text.removeprefix("./") for word in command.words)
-            if source in self.fetched:
-                self._made(target, self.fetched[source])
+            if source in self._fetched:
+                self.made(target, self._fetched[source])
 
-    def _made(self, path: str, content: str | None) -> None:
-        self.fetched[path.removeprefix("./")] = content
+    def made(self, path: str, content: str | None) -> None:
+        """Remember a file that the text makes, and its content where that is known."""
+        self._fetched[path.removeprefix("./")] = content
 
 
 _SUBSCRIPT = re.compile(r"\[[^\]]*(?:\$\(|`)|^\s*(?:\$\(|`)")

@@ -1,14 +1,16 @@
-"""Which of two sets of options of one judge lets more through, field by field."""
+"""The levels of judges that parse tool calls, and which of two sets of options of one lets more through."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
+from stars_guard.core.vocabulary import CallLevel
 from stars_guard.scorers.options import JudgeOptions, Loosening
 
-__all__ = ["looser"]
+__all__ = ["SCORES", "looser"]
 
-_ORDER = ("allow", "ask", "forbid")
+SCORES: Mapping[CallLevel, float] = {"allow": 0.0, "ask": 0.5, "forbid": 1.0}
+"""What a call of each level scores."""
 
 
 def looser(
@@ -24,7 +26,7 @@ def looser(
     Args:
         allowing: lists that may only lose items. Where the old one is None, any new one is stricter.
         forbidding: lists that may only gain items.
-        levels: ``allow``, ``ask`` or ``forbid``, which may only become stricter.
+        levels: fields that hold a level, which may only become stricter.
     """
     for field in allowing:
         before, after = getattr(old, field), getattr(new, field)
@@ -34,5 +36,5 @@ def looser(
         if not {*getattr(old, field)} <= {*getattr(new, field)}:
             yield field, "less than the parent's"
     for field in levels:
-        if _ORDER.index(getattr(new, field)) < _ORDER.index(getattr(old, field)):
+        if SCORES[getattr(new, field)] < SCORES[getattr(old, field)]:
             yield field, f"{getattr(old, field)} -> {getattr(new, field)}"

@@ -21,7 +21,7 @@ from stars_guard.parsing.program_table import program_table
 from stars_guard.parsing.shell_paths import NamedFile, files_of
 from stars_guard.parsing.word_lists import word_list
 from stars_guard.scorers._newest import Search
-from stars_guard.scorers._strictness import looser
+from stars_guard.scorers._strictness import SCORES, looser
 from stars_guard.scorers._unfinished_matches import UnfinishedMatches
 from stars_guard.scorers.base import Find, Rating, Scorer
 from stars_guard.scorers.options import JudgeOptions, Loosening
@@ -71,8 +71,6 @@ TEXTS = word_list("paths.texts")
 
 CODE = word_list("paths.code")
 """Arguments that are code where the policy doesn't say."""
-
-_SCORES = {"ask": 0.5, "forbid": 1.0}
 
 
 class PathsOptions(JudgeOptions):
@@ -156,7 +154,7 @@ class PathScorer(Scorer):
     def _score(self, passage: Passage) -> Rating:
         if passage.is_call:
             found = self._calls.outside(passage)
-            return Rating(_SCORES[self._options.outside] if found else 0.0, found or None)
+            return Rating(SCORES[self._options.outside] if found else 0.0, found or None)
         finds = self._search.finds(passage)
         return Rating(float(len(finds)), "path outside the roots" if finds else None)
 

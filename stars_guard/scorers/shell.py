@@ -6,17 +6,18 @@ import asyncio
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 from pydantic import Field
 
 from stars_guard.core.segments import Passage
+from stars_guard.core.vocabulary import CallLevel
 from stars_guard.parsing.call_arguments import Argument, arguments_of
-from stars_guard.parsing.program_table import Level
+from stars_guard.parsing.program_table import LEVELS
 from stars_guard.parsing.shell_findings import FINE, Finding, Settings, worst
 from stars_guard.parsing.shell_verdict import Verdicts
 from stars_guard.parsing.word_lists import word_list
-from stars_guard.scorers._strictness import looser
+from stars_guard.scorers._strictness import SCORES, looser
 from stars_guard.scorers.base import Rating, Scorer
 from stars_guard.scorers.options import JudgeOptions, Loosening
 
@@ -25,8 +26,7 @@ __all__ = ["ShellOptions", "ShellScorer"]
 COMMANDS = word_list("shell.commands")
 """Arguments that are commands where the policy doesn't say."""
 
-_LEVELS = {"allow": Level.ALLOW, "ask": Level.ASK, "forbid": Level.FORBID}
-_SCORES = {Level.ALLOW: 0.0, Level.ASK: 0.5, Level.FORBID: 1.0}
+_SCORES = {level: SCORES[word] for word, level in LEVELS.items()}
 
 
 class ShellOptions(JudgeOptions):
@@ -46,7 +46,7 @@ class ShellOptions(JudgeOptions):
     only: tuple[str, ...] | None = Field(
         None, strict=False, description="globs of commands; where given, every other one is forbidden"
     )
-    unknown: Literal["allow", "ask", "forbid"] = Field("ask", description="for programs that the table doesn't have")
+    unknown: CallLevel = Field("ask", description="for programs that the table doesn't have")
     scripts: tuple[str, ...] = Field(
         ("./*", "*/*"), strict=False, description="globs of program files that may run, relative or absolute"
     )
@@ -72,7 +72,7 @@ class ShellOptions(JudgeOptions):
             ask=self.ask,
             forbid=self.forbid,
             only=self.only,
-            unknown=_LEVELS[self.unknown],
+            unknown=LEVELS[self.unknown],
             scripts=self.scripts,
             hosts=self.hosts,
         )

@@ -5,16 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 from pydantic import Field, field_validator
 from sqlglot.dialects.dialect import Dialects
 
 from stars_guard.core.segments import Passage
+from stars_guard.core.vocabulary import CallLevel
 from stars_guard.parsing.call_arguments import arguments_of
 from stars_guard.parsing.shell_arguments import like
 from stars_guard.parsing.sql_statements import Statement, UnreadableSql, read_sql
-from stars_guard.scorers._strictness import looser
+from stars_guard.scorers._strictness import SCORES, looser
 from stars_guard.scorers.base import Rating, Scorer
 from stars_guard.scorers.options import JudgeOptions, Loosening
 
@@ -35,8 +36,6 @@ _ARGUMENTS = (
 
 _DIALECTS = tuple(sorted(dialect.value for dialect in Dialects))
 
-_Level = Literal["allow", "ask", "forbid"]
-_SCORES = {"allow": 0.0, "ask": 0.5, "forbid": 1.0}
 _READS = ("select", "show", "describe", "explain", "use", "pragma", "with", "values")
 
 
@@ -52,11 +51,11 @@ class SqlOptions(JudgeOptions):
     dialect: str = Field("", description="one of sqlglot's, such as postgres; empty: what most have in common")
     allow: tuple[str, ...] = Field(_READS, strict=False, description="kinds of statements that may run, such as select")
     forbid: tuple[str, ...] = Field((), strict=False, description="kinds of statements that must never run")
-    otherwise: _Level = Field("ask", description="for kinds that are in neither list")
+    otherwise: CallLevel = Field("ask", description="for kinds that are in neither list")
     tables: tuple[str, ...] | None = Field(None, strict=False, description="globs; where given, no other is allowed")
     deny_tables: tuple[str, ...] = Field((), strict=False, description="globs of tables that are forbidden")
-    all_rows: _Level = Field("forbid", description="for UPDATE and DELETE of every row, and TRUNCATE")
-    several: _Level = Field("ask", description="for more than one statement in a text")
+    all_rows: CallLevel = Field("forbid", description="for UPDATE and DELETE of every row, and TRUNCATE")
+    several: CallLevel = Field("ask", description="for more than one statement in a text")
     reject_above: float | None = Field(0.5, description="a score above this vetoes the call")
 
     @field_validator("dialect")
@@ -112,19 +111,19 @@ class SqlScorer(Scorer):
             return 0.5, str(exc)
         found = [self._of(statement) for statement in statements]
         if len(statements) > 1 and text.rstrip().rstrip(";").count(";"):
-            found.append((_SCORES[self._options.several], "several statements"))
+            found.append((SCORES[self._options.several], "several statements"))
         return max(found, key=lambda one: one[0], default=(0.5, "no statement"))
 
     def _of(self, statement: Statement) -> tuple[float, str]:
         options, kind = self._options, statement.kind
-        level: _Level = "allow" if like(kind, options.allow) else options.otherwise
+        level: CallLevel = "allow" if like(kind, options.allow) else options.otherwise
         if like(kind, options.forbid):
             level = "forbid"
         found = [
-            (_SCORES[level], f"a statement of the kind {kind}" if kind.isalpha() and len(kind) < 12 else "a statement")
+            (SCORES[level], f"a statement of the kind {kind}" if kind.isalpha() and len(kind) < 12 else "a statement")
         ]
         if statement.all_rows:
-            found.append((_SCORES[options.all_rows], "changes every row"))
+            found.append((SCORES[options.all_rows], "changes every row"))
         if statement.writes_file:
             found.append((0.5, "reaches out of the database"))
         for table in statement.tables:

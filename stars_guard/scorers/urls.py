@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 from pydantic import Field
 
 from stars_guard.core.segments import Passage
+from stars_guard.core.vocabulary import CallLevel
 from stars_guard.parsing.addresses import (
     Address,
     carries_data,
@@ -20,13 +21,12 @@ from stars_guard.parsing.addresses import (
 from stars_guard.parsing.call_arguments import arguments_of
 from stars_guard.parsing.shell_arguments import like
 from stars_guard.parsing.word_lists import word_list
-from stars_guard.scorers._strictness import looser
+from stars_guard.scorers._strictness import SCORES, looser
 from stars_guard.scorers.base import Rating, Scorer
 from stars_guard.scorers.options import JudgeOptions, Loosening
 
 __all__ = ["UrlScorer", "UrlsOptions"]
 
-_SCORES = {"ask": 0.5, "forbid": 1.0}
 _HOSTS_ONLY = word_list("urls.hosts_only")
 
 
@@ -46,8 +46,8 @@ class UrlsOptions(JudgeOptions):
         None, strict=False, description="globs of hosts; where given, every other one is asked about"
     )
     deny: tuple[str, ...] = Field((), strict=False, description="globs of hosts that are forbidden")
-    local: Literal["allow", "ask", "forbid"] = Field("forbid", description="for this machine, in any notation")
-    private: Literal["allow", "ask", "forbid"] = Field(
+    local: CallLevel = Field("forbid", description="for this machine, in any notation")
+    private: CallLevel = Field(
         "forbid",
         description="for private networks and names without a dot; metadata of clouds is forbidden unless allowed",
     )
@@ -114,7 +114,7 @@ class UrlScorer(Scorer):
             if is_metadata(address) and level != "allow":
                 level = "forbid"
             if level != "allow":
-                return _SCORES[level], "a private address"
+                return SCORES[level], "a private address"
         if address.user:
             return 0.5, "a user name in a URL"
         if options.allow is not None and not like(address.host, options.allow):

@@ -129,8 +129,7 @@ def _measured(samples: Sequence[Sample], teacher: _Teacher, plan: Plan) -> Repor
     probe = load_probe(plan.output)
 
     def score(state: Sequence[float]) -> float:
-        rows = probe.directions.rows
-        return probe.score([sum(a * b for a, b in zip(row, state, strict=True)) for row in rows])
+        return probe.score(probe.directions.values(state))
 
     chance = plan.fit == "logistic"
     high_is_bad = teacher.high_is_bad or chance

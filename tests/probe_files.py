@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from stars_guard.engines.checkpoints import fingerprint
 from stars_guard.engines.probes import Card, Probe, load_probe, save_probe
 
-__all__ = ["SMALL", "a_model", "a_probe", "rows_of"]
+__all__ = ["SMALL", "a_model", "a_probe", "pass_of", "rows_of"]
 
 SMALL = {
     "hidden_size": 64,
@@ -43,6 +43,16 @@ def a_model(where: Path, tokens_of: Path, kind: str = "LlamaForCausalLM", *, sha
     model.save_pretrained(where, max_shard_size=shards)
     tokenizer.save_pretrained(where)
     return where
+
+
+def pass_of(model: Any, ids: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits of a model after each token, and the final hidden states that they are made of."""
+    kept: list[torch.Tensor] = []
+    hook = model.get_output_embeddings().register_forward_pre_hook(lambda layer, inputs: kept.append(inputs[0]))
+    with torch.inference_mode():
+        logits = model(torch.tensor([list(ids)])).logits
+    hook.remove()
+    return logits[0], kept[0][0]
 
 
 def rows_of(k: int, width: int, seed: int = 3) -> list[list[float]]:

@@ -13,7 +13,7 @@ import torch
 from conftest import USER, policy, vetoing
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from probe_files import a_model, a_probe, rows_of
+from probe_files import a_model, a_probe, pass_of, rows_of
 from transformers import AutoModelForCausalLM
 
 from stars_guard.audit import MemoryStore
@@ -294,16 +294,11 @@ def test_values_are_the_final_hidden_state_times_the_direction(name: str, embedd
 
     ids, counts, answers = portal.call(run)
     model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32).eval()
-    kept: list[torch.Tensor] = []
-    model.get_output_embeddings().register_forward_pre_hook(lambda layer, inputs: kept.append(inputs[0]))
     rows = {0: first.rows, 1: first.rows + second.rows, 2: (), 3: second.rows}
     for number, answer in enumerate(answers):
         assert len(answer) == 7 or answer[-1].last or not counts[number // 2]
-        kept.clear()
-        with torch.inference_mode():
-            model(torch.tensor([[*ids, *(token.id for token in answer)]]))
-        states = kept[0][0, len(ids) - 1 : len(ids) - 1 + len(answer)]
-        for token, hidden in zip(answer, states, strict=True):
+        _, states = pass_of(model, [*ids, *(token.id for token in answer)])
+        for token, hidden in zip(answer, states[len(ids) - 1 : len(ids) - 1 + len(answer)], strict=True):
             wanted = [float(hidden @ torch.tensor(row)) for row in rows[number // 2]]
             assert token.projections == pytest.approx(wanted, abs=2e-4), name
 

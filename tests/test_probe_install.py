@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import USER
-from probe_files import a_model, a_probe, rows_of
+from probe_files import a_model, a_probe, pass_of, rows_of
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -58,18 +58,15 @@ def test_the_rows_give_the_values_and_nothing_else_changes(name: str, embedded_m
     assert (after.get_output_embeddings().weight is after.get_input_embeddings().weight) == (
         before.get_output_embeddings().weight is before.get_input_embeddings().weight
     )
-    kept: list[torch.Tensor] = []
-    after.get_output_embeddings().register_forward_pre_hook(lambda layer, inputs: kept.append(inputs[0]))
-    ids = torch.tensor([[1, 520, 98, 4210, 77, 2024]])
-    with torch.inference_mode():
-        old, new = before(ids).logits, after(ids).logits
+    ids = [1, 520, 98, 4210, 77, 2024]
+    (old, _), (new, states) = pass_of(before, ids), pass_of(after, ids)
     rows = old.shape[-1]
     used = [at for at in range(rows) if at not in installed.ids]
     assert torch.equal(old[..., used], new[..., used])
     assert len(AutoTokenizer.from_pretrained(target)) <= min(installed.ids)
     (found,) = installed.probes.values()
-    values = (new.float().log_softmax(-1)[..., list(found)] - new.float().log_softmax(-1)[..., [installed.zero]])[0]
-    states, directions = kept[0][0].float(), torch.tensor(probe.directions.rows)
+    values = new.float().log_softmax(-1)[..., list(found)] - new.float().log_softmax(-1)[..., [installed.zero]]
+    states, directions = states.float(), torch.tensor(probe.directions.rows)
     exact = states @ directions.T
     size = states.norm(dim=-1, keepdim=True) * directions.norm(dim=-1)
     share = {torch.bfloat16: BF16, torch.float16: BF16 / 8}.get(new.dtype, 1e-5)

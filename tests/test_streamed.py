@@ -46,7 +46,7 @@ class Source(TokenSource):
                 if self.broken:
                     raise OSError("secret")
                 token = request.ids[-1] + number + 1
-                yield [(EOS if token >= self.until else token, None)]
+                yield [(EOS if token >= self.until else token, None, ())]
                 if token >= self.until:
                     break
             if self.late_end:
@@ -72,7 +72,7 @@ class Scripted(Source):
         for _ in range(request.max_tokens):
             await asyncio.sleep(0)
             ids.append(1000 + (7 * ids[-1] + 3 * len(ids)) % 20000)
-            yield [(ids[-1], None)]
+            yield [(ids[-1], None, ())]
 
 
 class Served(StreamedBackend[Any]):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import USER, missing, policy
-from probe_files import a_model, a_probe, rows_of
+from probe_files import a_model, a_probe, pass_of, rows_of
 from transformers import AutoModelForCausalLM
 from vllm_servers import Server
 
@@ -49,11 +49,7 @@ class Case:
     def states(self, ids: list[int]) -> torch.Tensor:
         """The final hidden states after each token."""
         model = AutoModelForCausalLM.from_pretrained(self.model, dtype=torch.float32).eval()
-        kept: list[torch.Tensor] = []
-        model.get_output_embeddings().register_forward_pre_hook(lambda layer, inputs: kept.append(inputs[0]))
-        with torch.inference_mode():
-            model(torch.tensor([ids]))
-        return kept[0][0]
+        return pass_of(model, ids)[1]
 
 
 @pytest.fixture(scope="module")

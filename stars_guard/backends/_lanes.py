@@ -54,7 +54,7 @@ class Lane(TokenProposal):
         """A number in [0, 1) for its next token."""
         return self._random.random()
 
-    def step(self, token: int, entropy: float | None, projections: tuple[float, ...] = ()) -> Generated | BackendError:
+    def step(self, token: int, entropy: float | None, projections: tuple[float, ...]) -> Generated | BackendError:
         """What a token makes of it, or why it cannot go on by it: one lane's failure is not the others'."""
         try:
             if self.matcher is not None:

@@ -60,10 +60,13 @@ class OutputRows:
 
     def ids(self, directions: Sequence[Directions]) -> list[int]:
         """Whose log probabilities are asked for: of all directions in order, and of the zero row. Empty for none."""
+        return list(dict.fromkeys(self._places(directions)))
+
+    def _places(self, directions: Sequence[Directions]) -> list[int]:
+        """The id of each direction in order and, last, of the zero row. Empty for none."""
         if not directions or self._installed is None:
             return []
-        rows = [one for each in directions for one in self._installed.probes[each.digest]]
-        return [*dict.fromkeys(rows), self._installed.zero]
+        return [*(one for each in directions for one in self._installed.probes[each.digest]), self._installed.zero]
 
     def values(self, directions: Sequence[Directions], logprobs: Mapping[int, float]) -> tuple[float, ...]:
         """The directions' values.
@@ -74,11 +77,11 @@ class OutputRows:
         Raises:
             BackendError: one is missing or not finite.
         """
-        if not directions or self._installed is None:
+        places = self._places(directions)
+        if not places:
             return ()
-        zero = logprobs.get(self._installed.zero, -math.inf)
-        rows = [one for each in directions for one in self._installed.probes[each.digest]]
-        found = tuple(logprobs.get(one, -math.inf) - zero for one in rows)
+        *rows, zero = (logprobs.get(one, -math.inf) for one in places)
+        found = tuple(row - zero for row in rows)
         # a server has -9999 in the place of minus infinity
         if zero < -9998 or not all(math.isfinite(value) and abs(value) < 9000 for value in found):
             raise BackendError(

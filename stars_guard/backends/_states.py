@@ -8,7 +8,7 @@ from typing import Any
 from stars_guard.core.directions import Directions
 from stars_guard.errors import BackendError, InputError
 
-__all__ = ["FinalStates", "check_model"]
+__all__ = ["FinalStates"]
 
 
 class FinalStates:
@@ -31,12 +31,26 @@ class FinalStates:
     def check(self, directions: Sequence[Directions], model_sha256: str) -> None:
         """Whether the directions are for this model.
 
+        Args:
+            model_sha256: fingerprint of its checkpoint.
+
         Raises:
             InputError: they are not, or the model has no output layer.
         """
         if self._layer is None:
             raise InputError("this model has no output layer of its own, so a probe can't read its hidden states")
-        check_model(directions, model_sha256, int(self._layer.weight.shape[-1]))
+        width = int(self._layer.weight.shape[-1])
+        for one in directions:
+            if one.width != width:
+                raise InputError(
+                    f"a probe is for hidden states of {one.width} numbers, and the model's have {width}",
+                    hint="it was trained on another model; `stars-guard probe train` makes one for this",
+                )
+            if one.model_sha256 and one.model_sha256 != model_sha256:
+                raise InputError(
+                    "a probe was trained on another checkpoint than the model's",
+                    hint="the same architecture is not enough; `stars-guard probe train` makes one for this model",
+                )
 
     def values(self, asked: Sequence[tuple[Directions, ...]]) -> list[tuple[float, ...]]:
         """For each row of the last pass the values of the directions that are asked for, on its last position.
@@ -71,26 +85,3 @@ class FinalStates:
         if self._hook is not None:
             self._hook.remove()
         self._last = None
-
-
-def check_model(directions: Sequence[Directions], model_sha256: str, width: int) -> None:
-    """Whether directions are for a model.
-
-    Args:
-        model_sha256: fingerprint of its checkpoint.
-        width: numbers in its hidden state.
-
-    Raises:
-        InputError: one is another model's.
-    """
-    for one in directions:
-        if one.width != width:
-            raise InputError(
-                f"a probe is for hidden states of {one.width} numbers, and the model's have {width}",
-                hint="it was trained on another model; `stars-guard probe train` makes one for this",
-            )
-        if one.model_sha256 and one.model_sha256 != model_sha256:
-            raise InputError(
-                "a probe was trained on another checkpoint than the model's",
-                hint="the same architecture is not enough; `stars-guard probe train` makes one for this model",
-            )

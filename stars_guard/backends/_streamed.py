@@ -28,8 +28,8 @@ __all__ = ["Chunk", "Request", "StreamedBackend", "StreamedSession", "TokenSourc
 
 O = TypeVar("O", bound=BaseModel)  # noqa: E741
 
-Chunk = Sequence[tuple[int, float | None] | tuple[int, float | None, tuple[float, ...]]]
-"""Token ids with their entropies and projections, where asked for."""
+Chunk = Sequence[tuple[int, float | None, tuple[float, ...]]]
+"""Token ids with their entropies and projections: None and empty where they were not asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ class TokenProposal(Proposal):
         """The detokeniser after ``length`` tokens."""
         return self._generated[length - 1].after if length else self._before
 
-    def read(self, token: int, entropy: float | None, projections: tuple[float, ...] = ()) -> Generated:
+    def read(self, token: int, entropy: float | None, projections: tuple[float, ...]) -> Generated:
         """What a token is after all that were generated before it. Changes nothing, and so may run on any thread."""
         after, text, last = self.after(self.drawn), "", token in self._eos_ids
         if not last:
@@ -178,8 +178,7 @@ class TokenSession(Session, Generic[P]):
     async def follow(self, tokens: Sequence[Token]) -> None:
         self._check_idle()
         for token in tokens:
-            last = token.last
-            self._detokenizers.append(self.detokenizer if last else self.detokenizer.feed(token.id)[1])
+            self._detokenizers.append(self.detokenizer if token.last else self.detokenizer.feed(token.id)[1])
         self.ids = [*self.ids, *(token.id for token in tokens)]
 
     def _check_idle(self) -> None:

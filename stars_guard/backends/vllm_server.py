@@ -16,16 +16,12 @@ from stars_guard.backends.base import OpenRequest
 from stars_guard.backends.vllm_engine import TOP, entropy_of
 from stars_guard.engines.checkpoints import installed_probes
 from stars_guard.engines.loading import Vocabulary, load_vocabulary
-from stars_guard.engines.vllm_client import Seat, ServerOptions, Servers
+from stars_guard.engines.vllm_client import Seat, ServerOptions, Servers, by_token_id
 from stars_guard.errors import BackendError, BackendUnavailable
 from stars_guard.prompting.detokenizer import decoder
 from stars_guard.prompting.prompt import Prompt
 
 __all__ = ["VllmServerBackend"]
-
-
-NAMED = "token_id:"
-"""What a server writes before a token's id in the place of its text."""
 
 
 class _Source(TokenSource):
@@ -101,8 +97,7 @@ class _Source(TokenSource):
         entropy = entropy_of(list(top.values())) if top and self._asked.entropies else None
         if not self._asked.directions:
             return entropy, ()
-        by_id = {int(name.removeprefix(NAMED)): value for name, value in top.items() if name.startswith(NAMED)}
-        return entropy, self._rows.values(self._asked.directions, by_id)
+        return entropy, self._rows.values(self._asked.directions, by_token_id(top))
 
 
 class VllmServerOptions(ServerOptions):

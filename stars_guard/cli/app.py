@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from stars_guard import __version__
 from stars_guard.cli._console import Terminal
+from stars_guard.cli._options import ConcurrencyOption, PromptsOption, PythonOption
 from stars_guard.cli.audit_app import audit_app
 from stars_guard.cli.probe_app import probe_app
 from stars_guard.errors import StarsGuardError
@@ -78,9 +79,6 @@ ModelOption = Annotated[str, typer.Option(help="a Hugging Face directory or name
 BackendOption = Annotated[str, typer.Option(help="auto, transformers, vllm or vllm-server")]
 ServerOption = Annotated[list[str] | None, typer.Option("--base-url", help="a vLLM server; may be given several times")]
 PolicyArgument = Annotated[str, typer.Argument(help="a policy's name or path")]
-PythonOption = Annotated[
-    bool, typer.Option("--allow-python", help="run the Python code that the policy's judges name: trust the policy")
-]
 
 
 @app.command()
@@ -113,7 +111,7 @@ def run(
     model: ModelOption = "embedded",
     backend: BackendOption = "auto",
     base_url: ServerOption = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="answers generated at once")] = 32,
+    concurrency: ConcurrencyOption = 32,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="longest answer; default: the policy's")] = None,
     seed: Annotated[int | None, typer.Option(help="prompt i gets the seed plus i")] = None,
     audit: Annotated[str | None, typer.Option(help="the audit log's URL; default: the policy's")] = None,
@@ -167,7 +165,7 @@ def _known_schedule(name: str | None) -> str | None:
 
 @app.command()
 def calibrate(
-    prompts: Annotated[Path, typer.Option(help="JSONL with prompt or messages on each line")],
+    prompts: PromptsOption,
     policy: PolicyOption = "default",
     model: ModelOption = "embedded",
     backend: BackendOption = "auto",
@@ -179,7 +177,7 @@ def calibrate(
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="longest answer; default: the policy's")] = None,
     seed: Annotated[int, typer.Option(help="answer i gets the seed plus i")] = 0,
-    concurrency: Annotated[int, typer.Option(min=1, help="answers generated at once")] = 8,
+    concurrency: ConcurrencyOption = 8,
     plot: Annotated[Path | None, typer.Option(help="write a picture: .png, .svg or .html")] = None,
     write: Annotated[bool, typer.Option("--write", help="write what was found into the policy's file")] = False,
     allow_python: PythonOption = False,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from stars_guard.audit import CallRecord, MemoryStore
 from stars_guard.calibration.learned_schedule import propose
@@ -16,8 +15,9 @@ from stars_guard.calibration.thresholds import Answer, Prediction, SegmentReward
 from stars_guard.calling import portal
 from stars_guard.calling.settings import settings_of
 from stars_guard.cli._concurrently import concurrently
+from stars_guard.cli._counting import counting
 from stars_guard.cli._tables import Column, show_table
-from stars_guard.cli.run import Job, read_jobs
+from stars_guard.cli.run import Job, read_prompts
 from stars_guard.errors import InputError, MissingExtra, PolicyError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import Policy, load_policy
@@ -118,18 +118,13 @@ def _show(console: Console, policy: Policy, rows: Sequence[_Row], values: dict[s
 
 def _generate(console: Console, policy: Policy, guard_of: GuardOf, plan: Plan) -> list[Answer]:
     """Answers as the model gives them: judged segment by segment, and all let through."""
-    jobs = read_jobs(plan.prompts)
-    for job in jobs:
-        if job.wrong is not None:
-            raise job.wrong
+    jobs = read_prompts(plan.prompts)
     free: dict[str, Any] = {"parallel": 1, "method": "stars", "budget_tokens": None, "schedule": "linear"}
     decoding = policy.decoding.model_copy(update=free)
     store = MemoryStore()
     guard = guard_of(policy.model_copy(update={"mode": "monitor", "decoding": decoding}), store)
-    columns = (TextColumn("generating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("generating", total=len(jobs) * plan.samples)
-        portal.call(lambda: _generate_all(guard, jobs, plan, lambda: progress.advance(bar)))
+    with counting(console, "generating", len(jobs) * plan.samples) as advance:
+        portal.call(lambda: _generate_all(guard, jobs, plan, advance))
     answers = [answer for record in store.read() if (answer := _answer(record)).rewards]
     if not answers:
         raise InputError(f"{plan.prompts}: no answer has a reward", hint="see `stars-guard doctor` for the judges")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from stars_guard.audit import MemoryStore
 from stars_guard.calibration.probe_fit import fit_probe
@@ -18,8 +16,9 @@ from stars_guard.calibration.probe_samples import Sample, Watching, is_held_out
 from stars_guard.calling import portal
 from stars_guard.calling.judge_loading import load_cascade
 from stars_guard.cli._concurrently import concurrently
+from stars_guard.cli._counting import counting
 from stars_guard.cli._tables import Column, show_table
-from stars_guard.cli.run import Job, read_jobs
+from stars_guard.cli.run import Job, read_prompts
 from stars_guard.core.directions import Directions
 from stars_guard.engines.checkpoints import directory_of, fingerprint
 from stars_guard.engines.embedded_models import resolve_model
@@ -82,10 +81,7 @@ def train_probe(console: Console, policy: str, plan: Plan) -> None:
     teacher = _teacher(loaded, plan)
     if plan.plot is not None and plan.plot.suffix not in (".png", ".svg"):
         raise InputError(f"{plan.plot}: this kind of picture isn't supported", hint="use .png or .svg")
-    jobs = read_jobs(plan.prompts)
-    for job in jobs:
-        if job.wrong is not None:
-            raise job.wrong
+    jobs = read_prompts(plan.prompts)
     directory = directory_of(resolve_model(plan.model))
     with loading(f"the configuration of {plan.model!r}", BackendError):
         width = int(load_config(str(directory)).get_text_config().hidden_size)
@@ -129,8 +125,7 @@ def _measured(samples: Sequence[Sample], teacher: _Teacher, plan: Plan) -> Repor
     probe = load_probe(plan.output)
 
     def score(state: Sequence[float]) -> float:
-        rows = probe.directions.rows
-        return probe.score([sum(a * b for a, b in zip(row, state, strict=True)) for row in rows])
+        return probe.score(probe.directions.values(state))
 
     chance = plan.fit == "logistic"
     high_is_bad = teacher.high_is_bad or chance
@@ -160,10 +155,8 @@ def _generate(
     console: Console, policy: Policy, teacher: JudgeOptions, width: int, jobs: Sequence[Job], plan: Plan
 ) -> tuple[list[Sample], dict[str, str]]:
     """What the teacher says of answers and their beginnings, unguarded and under the policy, and what it is."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        bar = progress.add_task("generating", total=2 * len(jobs))
-        return portal.call(lambda: _watch(policy, teacher, width, jobs, plan, partial(progress.advance, bar)))
+    with counting(console, "generating", 2 * len(jobs)) as advance:
+        return portal.call(lambda: _watch(policy, teacher, width, jobs, plan, advance))
 
 
 async def _watch(

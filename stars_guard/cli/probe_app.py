@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from stars_guard.cli._console import Terminal
+from stars_guard.cli._options import ConcurrencyOption, PromptsOption, PythonOption
 
 __all__ = ["probe_app"]
 
@@ -18,7 +19,7 @@ probe_app = typer.Typer(
 
 @probe_app.command()
 def train(
-    prompts: Annotated[Path, typer.Option(help="JSONL with prompt or messages on each line")],
+    prompts: PromptsOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="the probe's file, such as probe.safetensors")],
     policy: Annotated[str, typer.Option(help="a policy's name or path; one of its judges is the teacher")] = "default",
     teacher: Annotated[
@@ -39,11 +40,9 @@ def train(
     max_tokens: Annotated[int, typer.Option(min=1, help="longest answer")] = 64,
     held_out: Annotated[float, typer.Option(min=0.05, max=0.9, help="share of the prompts that only measure")] = 0.3,
     seed: Annotated[int, typer.Option(help="answer i gets the seed plus i")] = 0,
-    concurrency: Annotated[int, typer.Option(min=1, help="answers generated at once")] = 16,
+    concurrency: ConcurrencyOption = 16,
     plot: Annotated[Path | None, typer.Option(help="write a picture: .png or .svg")] = None,
-    allow_python: Annotated[
-        bool, typer.Option("--allow-python", help="run the Python code that the policy's judges name: trust the policy")
-    ] = False,
+    allow_python: PythonOption = False,
 ) -> None:
     """Train a probe on a judge: generate answers, unguarded and under the policy, and learn the judge's scores from the
     generator's hidden states. Runs the model in transformers."""

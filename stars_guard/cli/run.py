@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -13,15 +14,15 @@ import anyio
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from stars_guard.calling import portal
 from stars_guard.cli._concurrently import concurrently
+from stars_guard.cli._counting import counting
 from stars_guard.core.messages import Message
 from stars_guard.errors import GuardVerdict, InputError, ScorerInputError
 from stars_guard.guard import CallOptions, Guard
 
-__all__ = ["Job", "read_jobs", "run_file"]
+__all__ = ["Job", "read_jobs", "read_prompts", "run_file"]
 
 
 class _Turn(BaseModel):
@@ -85,18 +86,11 @@ def run_file(
                 console.print(f"{len(done)} of {len(jobs)} are done already{without}")
             if any(job.wrong is None for job in todo):
                 guard.blocking.load()  # what is missing for every prompt is no fault of any
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-            )
-            with Progress(*columns, console=console) as progress, target.open("a", encoding="utf-8") as out:
-                bar = progress.add_task("answering", total=len(jobs), completed=len(done))
-                failed += portal.call(
-                    lambda: _answer_all(guard, todo, options, concurrency, out, lambda: progress.advance(bar))
-                )
+            with (
+                counting(console, "answering", len(jobs), done=len(done)) as advance,
+                target.open("a", encoding="utf-8") as out,
+            ):
+                failed += portal.call(lambda: _answer_all(guard, todo, options, concurrency, out, advance))
     except Timeout as exc:
         raise InputError(f"{target}: another run writes to it", hint="wait for it, or choose another file") from exc
     for job in jobs:
@@ -125,6 +119,19 @@ def read_jobs(source: Path) -> list[Job]:
         )
     lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     return [_job(source, index, line) for index, line in enumerate(lines) if line.strip()]
+
+
+def read_prompts(source: Path) -> list[Job]:
+    """The prompts of a file in which each line is one.
+
+    Raises:
+        InputError: it can't be read, or a line is no prompt.
+    """
+    jobs = read_jobs(source)
+    for job in jobs:
+        if job.wrong is not None:
+            raise job.wrong
+    return jobs
 
 
 def _job(source: Path, index: int, line: bytes) -> Job:
@@ -173,7 +180,7 @@ def _done(target: Path, jobs: list[Job]) -> dict[int, bool]:
 
 
 async def _answer_all(
-    guard: Guard, jobs: list[Job], options: CallOptions, concurrency: int, out: TextIO, advance: Any
+    guard: Guard, jobs: list[Job], options: CallOptions, concurrency: int, out: TextIO, advance: Callable[[], None]
 ) -> int:
     """Answer every job and write a line for each; how many could not be answered."""
     failed = 0

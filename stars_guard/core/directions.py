@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Directions"]
+__all__ = ["Directions", "dot"]
+
+
+def dot(first: Sequence[float], second: Sequence[float]) -> float:
+    """The inner product of two vectors of one length."""
+    return sum(a * b for a, b in zip(first, second, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,3 +35,7 @@ class Directions:
 
     def __len__(self) -> int:
         return len(self.rows) or self.width
+
+    def values(self, state: Sequence[float]) -> tuple[float, ...]:
+        """Their values for a state."""
+        return tuple(dot(row, state) for row in self.rows) or tuple(state)

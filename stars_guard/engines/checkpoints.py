@@ -7,6 +7,8 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -111,19 +113,12 @@ def fingerprint(directory: Path) -> str:
     """
     if (installed := installed_probes(directory)) is not None:
         return installed.model_sha256
-    made = hashlib.sha256()
-    by_file: dict[Path, list[Stored]] = {}
-    for tensor in stored_tensors(directory):
-        by_file.setdefault(tensor.file, []).append(tensor)
     digests: dict[str, bytes] = {}
-    for path, tensors in by_file.items():
+    for path, tensors in groupby(stored_tensors(directory), key=attrgetter("file")):
         with path.open("rb") as file:
-            for tensor in tensors:
-                digests[tensor.name] = _sampled(file, tensor)
+            digests |= {tensor.name: _sampled(file, tensor) for tensor in tensors}
     # by name, so that another division into shards is the same checkpoint
-    for name in sorted(digests):
-        made.update(digests[name])
-    return made.hexdigest()
+    return hashlib.sha256(b"".join(digests[name] for name in sorted(digests))).hexdigest()
 
 
 def _sampled(file: Any, tensor: Stored) -> bytes:

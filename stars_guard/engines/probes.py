@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stars_guard.core.directions import Directions
+from stars_guard.core.directions import Directions, dot
 from stars_guard.errors import MissingExtra, ScorerError
 
 if TYPE_CHECKING:
@@ -78,17 +78,13 @@ class Probe:
 
     def score(self, means: Sequence[float]) -> float:
         """The score of an answer, from the means of the directions' values over its tokens."""
-        z = self.bias + _dot(self.weight, means)
+        z = self.bias + dot(self.weight, means)
         if self.inner is not None:
             layer = zip(self.inner.rows, self.inner.bias, self.inner.output, strict=True)
-            z += sum(out * math.tanh(_dot(row, means) + bias) for row, bias, out in layer)
+            z += sum(out * math.tanh(dot(row, means) + bias) for row, bias, out in layer)
         if self.card.link == "logistic":
             return 1 / (1 + math.exp(-z)) if z > -700 else 0.0
         return z
-
-
-def _dot(first: Sequence[float], second: Sequence[float]) -> float:
-    return sum(a * b for a, b in zip(first, second, strict=True))
 
 
 def save_probe(path: Path, card: Card, tensors: dict[str, torch.Tensor]) -> None:

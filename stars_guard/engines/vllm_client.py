@@ -20,10 +20,13 @@ from stars_guard.engines.model_thread import leave_a_core
 from stars_guard.engines.options import read_options
 from stars_guard.errors import BackendError, BackendUnavailable
 
-__all__ = ["Replica", "Seat", "ServerOptions", "Servers", "parse_options"]
+__all__ = ["Replica", "Seat", "ServerOptions", "Servers", "by_token_id", "parse_options"]
 
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers before the first token after which the same request may be sent again."""
+
+_ID = "token_id:"
+"""What a server writes before a token's id in the place of its text."""
 
 
 def _without_version(url: str) -> str:
@@ -90,6 +93,11 @@ def _with_scheme(url: str) -> str:
     if not near:
         raise ValueError("the URL of a server on another machine begins with http:// or https://")
     return f"http://{url}"
+
+
+def by_token_id(top: Mapping[str, float]) -> dict[int, float]:
+    """The log probabilities of a place by token id, where the server was asked for ``return_tokens_as_token_ids``."""
+    return {int(name.removeprefix(_ID)): value for name, value in top.items() if name.startswith(_ID)}
 
 
 def parse_options(options: Mapping[str, Any]) -> ServerOptions:

@@ -10,7 +10,7 @@ from typing import Any
 
 from stars_guard.engines import vllm_process
 from stars_guard.engines.model_thread import ModelThread
-from stars_guard.engines.vllm_client import ServerOptions, Servers
+from stars_guard.engines.vllm_client import ServerOptions, Servers, by_token_id
 from stars_guard.errors import ScorerError
 from stars_guard.scorers._together import together
 
@@ -137,8 +137,8 @@ class ServerGuard(GuardEngine):
         self._by_label = False
         return rows
 
-    async def _tops(self, prompts: Sequence[list[int]], asked: Mapping[str, Any]) -> list[dict[str, float]]:
-        """The log probabilities of each prompt's next token, by ``token_id:N``. Empty where there are none."""
+    async def _tops(self, prompts: Sequence[list[int]], asked: Mapping[str, Any]) -> list[dict[int, float]]:
+        """The log probabilities of each prompt's next token, by id. Empty where there are none."""
         body = {
             "model": self._model,
             "prompt": [list(ids) for ids in prompts],
@@ -151,15 +151,16 @@ class ServerGuard(GuardEngine):
         async with self._servers.post("/v1/completions", body) as response:
             await response.aread()
             choices = sorted(response.json()["choices"], key=lambda choice: choice["index"])
-        return [((choice.get("logprobs") or {}).get("top_logprobs") or [{}])[0] or {} for choice in choices]
+        tops = [((choice.get("logprobs") or {}).get("top_logprobs") or [{}])[0] or {} for choice in choices]
+        return [by_token_id(top) for top in tops]
 
     async def aclose(self) -> None:
         await self._servers.aclose()
 
 
-def _rows(tops: Sequence[Mapping[str, float]], labels: Sequence[int]) -> list[Row] | None:
+def _rows(tops: Sequence[Mapping[int, float]], labels: Sequence[int]) -> list[Row] | None:
     """The labels' log probabilities, or None where one is missing."""
     try:
-        return [([float(top[f"token_id:{label}"]) for label in labels], None) for top in tops]
+        return [([float(top[label]) for label in labels], None) for top in tops]
     except KeyError:
         return None

@@ -129,10 +129,6 @@ class _Session(Session):
             await proposal.aclose()
 
 
-def _dot(first: Sequence[float], second: Sequence[float]) -> float:
-    return sum(a * b for a, b in zip(first, second, strict=True))
-
-
 class ScriptedBackend(Backend):
     """Generates what ``script`` says. A grammar is the script's to keep to; tool calls are in the form ``HERMES``.
 
@@ -191,10 +187,7 @@ class ScriptedBackend(Backend):
         if self.state is None or not directions:
             return ()
         state = tuple(self.state(so_far))
-        found: list[float] = []
-        for one in directions:
-            found += [_dot(row, state) for row in one.rows] or state
-        return tuple(found)
+        return tuple(value for one in directions for value in one.values(state))
 
     async def open(self, request: OpenRequest) -> Session:
         self.check_open()

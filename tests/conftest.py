@@ -8,6 +8,8 @@ import gc
 import inspect
 import os
 import random
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -234,6 +236,12 @@ def _memory_given_back() -> Iterator[None]:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
+
+
+def printed_by(code: str) -> str:
+    """What a Python of its own prints that runs the code, where nothing has been imported yet."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def load(backend: str) -> Backend:

@@ -51,7 +51,7 @@ check: setup ## ruff (lint and format), mypy, import-linter, and griffe against 
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_api.py
 
-docs: setup ## the site of the docs, into site/; a broken link or a page without a place is an error
+docs: setup ## the site of the docs, into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "The site is in site/index.html."
 

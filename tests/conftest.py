@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes.util
+import ctypes
 import gc
 import inspect
 import os
 import random
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -70,13 +72,9 @@ def uses_vllm(module: str) -> bool:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """A module stays on one worker."""
-    from xdist.scheduler import LoadScopeScheduling
+    from xdist.scheduler import LoadFileScheduling
 
-    class ByModule(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return nodeid.partition("::")[0]
-
-    return ByModule(config, log)
+    return LoadFileScheduling(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -232,11 +230,18 @@ def _engines_shared() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _memory_given_back() -> Iterator[None]:
-    """What a module's models took goes back to the system: two workers of the suite share its memory with vLLM."""
+    """What a module's models took goes back to the system, whose memory two workers of the suite share."""
     yield
     gc.collect()
-    if (libc := ctypes.util.find_library("c")) is not None and hasattr(trim := ctypes.CDLL(libc), "malloc_trim"):
-        trim.malloc_trim(0)
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+def printed_by(code: str) -> str:
+    """What a Python of its own prints that runs the code, where nothing has been imported yet."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def load(backend: str) -> Backend:

@@ -16,7 +16,6 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 from audit_records import RECORDS, call, tried, vetoed
-from inline_snapshot import snapshot
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -55,13 +54,14 @@ def audit(*arguments: str, width: int = 160, code: int = 0) -> str:
 
 
 def test_list(url: str) -> None:
-    assert audit("list", url, width=120) == snapshot("""\
+    tables = """\
 call  started (UTC)     policy   stage   finish   rejected  kept    s  judges        prompt
 a     2026-11-24 12:00  default  answer  eos           0/1   4/4  2.0                Tell me of rivers
 b     2026-11-24 12:05  default  answer  eos           1/3  4/12  2.0  words         Tell me of rivers
 c     2026-11-24 13:30  strict   answer  refused       1/2   4/8  7.5  kind, useful  Tell me of rivers
 d     2026-11-24 13:30  default  answer  eos           0/0   0/0  0.5\
-""")
+"""
+    assert audit("list", url, width=120) == tables
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_filters_and_forms(url: str, options: list[str], ids: str) -> None:
 
 
 def test_stats(url: str) -> None:
-    assert audit("stats", url, width=110) == snapshot("""\
+    tables = """\
 Candidates, tokens and seconds
            calls  candidates  rejected  generated  kept  discarded  s/call  slowest
 all calls      4           6         2         24    12         12    3.00     7.50
@@ -117,7 +117,8 @@ Acceptance by segment
 segment  accepted  rejected  acceptance  mean threshold
 0               2         2         50%            0.50
 1               1         0        100%            0.50
-""")
+"""
+    assert audit("stats", url, width=110) == tables
     stats = json.loads(audit("stats", url, "--json", "--policy", "strict"))
     assert (stats["total"]["calls"], stats["judges"][0]) == (1, {"judge": "kind", "vetoes": 0, "low_reward": 1})
     assert "all calls      0 " in audit("stats", url, "--policy", "none")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import subprocess
 import sys
 import threading
 import tomllib
@@ -99,12 +98,6 @@ class TestTransformers(BackendTests):
     @pytest.fixture
     def control_texts(self) -> Sequence[str]:
         return ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
-
-
-def test_doubles_do_not_bring_pytest() -> None:
-    code = "import sys, stars_guard.testing; print('pytest' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
 
 
 # --- found by entry points

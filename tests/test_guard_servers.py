@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from json_servers import JsonServer
 
 from stars_guard.engines.vllm_client import parse_options
 from stars_guard.errors import ScorerError
@@ -18,14 +16,18 @@ VOCABULARY = {number: -0.1 * number for number in range(1, 40)}
 """Log probabilities of a model's next token; the smaller the id, the likelier."""
 
 
-class Completions(ThreadingHTTPServer):
+class Completions(JsonServer):
     """Answers as ``/v1/completions`` does. ``by_label`` is what vLLM 0.26 brought."""
 
     def __init__(self, by_label: bool) -> None:
         self.by_label = by_label
-        self.bodies: list[dict[str, Any]] = []
-        super().__init__(("127.0.0.1", 0), _Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        super().__init__()
+
+    def answer(self, body: Any) -> Any:
+        choices = [
+            {"index": at, "logprobs": {"top_logprobs": [self.tops(body)]}} for at, _ in enumerate(body["prompt"])
+        ]
+        return {"choices": choices[::-1]}
 
     def tops(self, body: dict[str, Any]) -> dict[str, float]:
         wanted = body.get("logprob_token_ids") if self.by_label else None
@@ -33,34 +35,14 @@ class Completions(ThreadingHTTPServer):
         return {f"token_id:{number}": VOCABULARY[number] for number in ids}
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: Completions
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.bodies.append(body)
-        choices = [
-            {"index": at, "logprobs": {"top_logprobs": [self.server.tops(body)]}} for at, _ in enumerate(body["prompt"])
-        ]
-        answer = json.dumps({"choices": choices[::-1]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
 @pytest.fixture(params=[True, False], ids=["0.26", "0.22"])
 def server(request: pytest.FixtureRequest) -> Iterator[Completions]:
     with Completions(request.param) as made:
         yield made
-        made.shutdown()
 
 
 def guard(server: Completions) -> ServerGuard:
-    return ServerGuard("guard", parse_options({"base_url": f"http://127.0.0.1:{server.server_address[1]}"}))
+    return ServerGuard("guard", parse_options({"base_url": server.url}))
 
 
 async def test_labels_among_the_likeliest_are_found_by_any_version(server: Completions) -> None:

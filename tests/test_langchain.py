@@ -6,14 +6,12 @@ import asyncio
 import itertools
 import json
 import operator
-import subprocess
-import sys
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import guard, policy, rewarding, vetoing, words
+from conftest import guard, policy, printed_by, rewarding, vetoing, words
 from langchain_core.caches import InMemoryCache
 from langchain_core.load import dumpd, load
 from langchain_core.messages import (
@@ -259,7 +257,7 @@ def test_import_and_constructor_are_light() -> None:
         "import sys; from langchain_stars import ChatStars; ChatStars(policy='default')._identifying_params;"
         "print([m for m in ('torch', 'transformers', 'vllm') if m in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert printed_by(code) == "[]"
 
 
 def test_a_policy_object_and_a_path_are_the_same_policy() -> None:

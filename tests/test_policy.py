@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from conftest import printed_by
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
@@ -315,8 +314,7 @@ def test_policies_need_no_models_or_langchain() -> None:
         "print([m for m in sys.modules if m.split('.')[0] in heavy"
         " or m.startswith(('stars_guard.backends', 'stars_guard.engines'))])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert printed_by(code) == "[]"
 
 
 def test_a_policy_imports_only_the_judges_that_it_names() -> None:
@@ -326,8 +324,7 @@ def test_a_policy_imports_only_the_judges_that_it_names() -> None:
         "names = {'torch', 'transformers', 'vllm', 'httpx', 'jmespath', 'phonenumbers'};"
         "print(sorted(names & set(sys.modules)), 'stars_guard.scorers.patterns' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[] True"
+    assert printed_by(code) == "[] True"
 
 
 def test_policy_can_be_made_in_python() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import printed_by
 from guard_models import random_guard
 from pydantic import SecretStr
 from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
@@ -219,5 +218,4 @@ def test_the_suite_finds_faults() -> None:
 
 def test_the_doubles_need_no_pytest() -> None:
     code = "import sys, stars_guard, stars_guard.testing; print('pytest' in sys.modules, 'blockbuster' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False False"
+    assert printed_by(code) == "False False"

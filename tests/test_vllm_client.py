@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from json_servers import JsonServer
 
 from stars_guard.engines.vllm_client import Seat, Servers, parse_options
 from stars_guard.errors import BackendError, BackendUnavailable
 
 
-class Answering(ThreadingHTTPServer):
-    """Answers every request with one status."""
+class Answering(JsonServer):
+    """Says which it is, with one status."""
 
-    def __init__(self, status: int) -> None:
-        self.status = status
-        self.seen = 0
-        super().__init__(("127.0.0.1", 0), _Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Answering
-
-    def do_GET(self) -> None:
-        self.server.seen += 1
-        if length := int(self.headers.get("Content-Length") or 0):
-            self.rfile.read(length)
-        body = json.dumps({"from": self.server.url}).encode()
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_POST = do_GET  # noqa: N815
-
-    def log_message(self, *args: Any) -> None:
-        pass
+    def answer(self, body: Any) -> Any:
+        return {"from": self.url}
 
 
 Start = Callable[..., list[Answering]]
@@ -57,11 +29,7 @@ def start() -> Iterator[Start]:
     with ExitStack() as stack:
 
         def started(*statuses: int) -> list[Answering]:
-            made = [Answering(status) for status in statuses]
-            for server in made:
-                stack.callback(server.server_close)
-                stack.callback(server.shutdown)
-            return made
+            return [stack.enter_context(Answering(status)) for status in statuses]
 
         yield started
 
@@ -83,13 +51,13 @@ async def test_a_retry_asks_another_replica(start: Start, good: int, rest: float
     servers = client(made, retries=2, rest=rest)
     seat = Seat(servers)
     assert await ask(servers, seat) == made[good].url
-    assert all(server.seen <= 1 for server in made)
+    assert all(len(server.bodies) <= 1 for server in made)
     assert seat.replica.url == made[good].url
     # the session stays where it was served
-    before = [server.seen for server in made]
+    before = [len(server.bodies) for server in made]
     for _ in range(3):
         await ask(servers, seat)
-    assert [server.seen for server in made] == [n + 3 * (i == good) for i, n in enumerate(before)]
+    assert [len(server.bodies) for server in made] == [n + 3 * (i == good) for i, n in enumerate(before)]
     seat.leave()
     seat.leave()
     assert [replica.busy for replica in servers.replicas] == [0, 0, 0]
@@ -113,7 +81,7 @@ async def test_retries_are_over_all_replicas_together(start: Start) -> None:
     servers = client(made, retries=3, rest=60)
     with pytest.raises(BackendUnavailable, match="answered 503"):
         await ask(servers)
-    assert Counter(server.seen for server in made) == {2: 2}
+    assert Counter(len(server.bodies) for server in made) == {2: 2}
     await servers.aclose()
 
 
@@ -129,7 +97,7 @@ async def test_what_a_server_refuses_is_not_asked_again(start: Start) -> None:
     servers = client(made, retries=3)
     with pytest.raises(BackendError, match="answered 400"):
         await ask(servers)
-    assert sum(server.seen for server in made) == 1
+    assert sum(len(server.bodies) for server in made) == 1
     await servers.aclose()
 
 

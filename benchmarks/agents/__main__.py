@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from benchmarks.agents.adaptive import ADAPTIVE, planned
 from benchmarks.agents.report import written
-from benchmarks.agents.runs import Outcome, policy_for, run_task
+from benchmarks.agents.runs import Outcome, calls_of, policy_for, run_task
 from benchmarks.agents.scripted import Behaviour
 from benchmarks.agents.suites import ATTACKS, pairs, suites
 
@@ -37,7 +37,8 @@ def attacked(suite: Any, policy: Any, attack: str, behaviour: Behaviour, most: i
             plan = planned(attack, suite, user_task, injected)
         except ValueError:
             continue  # this task reads nothing that an attacker can write
-        solution = [(call.function, dict(call.args)) for call in _solution(suite, user_task, injected, plan)]
+        environment = user_task.init_environment(suite.load_and_inject_default_environment(plan.injections))
+        solution = calls_of(injected.ground_truth(environment))
         if not solution:
             continue  # a goal that is only said makes no call, and rules about calls have no part in it
         found.append(
@@ -53,11 +54,6 @@ def attacked(suite: Any, policy: Any, attack: str, behaviour: Behaviour, most: i
             )
         )
     return found
-
-
-def _solution(suite: Any, user_task: Any, injected: Any, plan: Any) -> Sequence[Any]:
-    environment = user_task.init_environment(suite.load_and_inject_default_environment(plan.injections))
-    return list(injected.ground_truth(environment))
 
 
 def rows(names: Sequence[str], policies: Sequence[str], attacks: Sequence[str], most: int) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 from scipy.stats import binomtest
 
 from benchmarks.agents.adaptive import ADAPTIVE
+from benchmarks.measure import table
 
 __all__ = ["share", "written"]
 
@@ -41,16 +42,6 @@ def _sum(rows: Iterable[dict[str, Any]], key: str) -> int:
     return sum(row[key] for row in rows)
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    return "\n".join(
-        [
-            "| " + " | ".join(head) + " |",
-            "|" + " --- |" * len(head),
-            *(f"| {' | '.join(line)} |" for line in lines),
-        ]
-    )
-
-
 def written(rows: Sequence[dict[str, Any]], pairs: int) -> str:
     """The page.
 
@@ -60,7 +51,7 @@ def written(rows: Sequence[dict[str, Any]], pairs: int) -> str:
     suites, policies = (list(dict.fromkeys(row[key] for row in rows)) for key in ("suite", "policy"))
     plain = {(row["suite"], row["policy"], row["approve"]): row for row in rows if row["attack"] == "-"}
     attacked = [row for row in rows if row["attack"] != "-"]
-    benign = _table(
+    benign = table(
         ("suite", "policy", "utility, no approvals", "utility, approvals granted", "calls asked about"),
         [
             (
@@ -113,12 +104,12 @@ def written(rows: Sequence[dict[str, Any]], pairs: int) -> str:
             "## Without an attack",
             benign,
             f"## Under attack, without approvals\n\n{sample}",
-            _table(
+            table(
                 ("suite", "policy", "attacks", "success", "utility of agents that go on", "read by the agent"), under
             ),
             "## Each attack",
-            _table(("attack", "policy", "success"), each),
+            table(("attack", "policy", "success"), each),
             "## What stopped calls (runs)",
-            _table(("policy", "run", "rule or judge", "runs"), named) + "\n",
+            table(("policy", "run", "rule or judge", "runs"), named) + "\n",
         ]
     )

@@ -17,7 +17,7 @@ from langchain_stars import StarsGuardMiddleware
 from stars_guard.audit import MemoryStore
 from stars_guard.policy import Policy, load_policy
 
-__all__ = ["Outcome", "policy_for", "run_task"]
+__all__ = ["Outcome", "calls_of", "policy_for", "run_task"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +70,8 @@ def run_task(
     """
     environment = user_task.init_environment(suite.load_and_inject_default_environment(dict(injections or {})))
     before = environment.model_copy(deep=True)
-    solution = _calls(user_task.ground_truth(environment.model_copy(deep=True)))
-    theirs = _calls(injected.ground_truth(environment.model_copy(deep=True))) if injected is not None else []
+    solution = calls_of(user_task.ground_truth(environment.model_copy(deep=True)))
+    theirs = calls_of(injected.ground_truth(environment.model_copy(deep=True))) if injected is not None else []
     trace = Trace(environment)
     model = ScriptedAgent(
         behaviour=behaviour,
@@ -122,5 +122,6 @@ def _answer(
     return str(last.text) if isinstance(last, AIMessage) else ""
 
 
-def _calls(calls: Any) -> list[tuple[str, dict[str, Any]]]:
+def calls_of(calls: Any) -> list[tuple[str, dict[str, Any]]]:
+    """The calls of a published solution, as (tool, arguments)."""
     return [(call.function, dict(call.args)) for call in calls]

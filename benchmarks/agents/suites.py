@@ -27,7 +27,7 @@ ATTACKS = (
 )
 """The package's attacks with different texts. Those of denial of service ask for no call, so rules have no part."""
 
-_CLIENTS = ("anthropic", "cohere", "google", "google.genai", "google.genai.types", "openai", "openai.types")
+_CLIENTS = ("anthropic", "cohere", "google", "openai")
 
 
 class _AnyName(type):
@@ -70,7 +70,7 @@ class _Clients:
 
 @cache
 def _missing() -> frozenset[str]:
-    return frozenset(name for name in _CLIENTS if "." not in name and importlib.util.find_spec(name) is None)
+    return frozenset(name for name in _CLIENTS if importlib.util.find_spec(name) is None)
 
 
 @cache

@@ -42,17 +42,25 @@ class Column:
 
 
 def show_table(
-    console: Console, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, title: str = "", more: str = ""
+    console: Console,
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    styles: Sequence[str] = (),
+    title: str = "",
+    more: str = "",
 ) -> None:
     """Print a table.
 
     Args:
-        rows: a cell for each column. Only a `Text` may hold styles.
+        rows: a cell for each column. A text that isn't ours is a `str`, which the terminal makes harmless.
+        styles: of the rows' texts, if they have any. A `Text` has its own.
         title: a line above the table.
         more: what else shows the columns that are left out, such as ``--json``.
     """
     names = [_flat(console, column.name) for column in columns]
-    cells = [[_flat(console, cell) for cell in row] for row in rows]
+    styles = styles or [""] * len(rows)
+    cells = [[_flat(console, cell, style) for cell in row] for row, style in zip(rows, styles, strict=True)]
     if title:
         console.print(Text(title, style="bold"), soft_wrap=True)
     natural = [max(cell_len(line[at].plain) for line in [names, *cells]) for at in range(len(columns))]
@@ -97,9 +105,9 @@ def fitting(columns: Sequence[Column], natural: Sequence[int], width: int) -> li
     return [widths.get(at) for at in range(len(columns))]
 
 
-def _flat(console: Console, cell: Cell) -> Text:
+def _flat(console: Console, cell: Cell, style: str = "") -> Text:
     """A cell on one line."""
-    text = console.render_str(cell) if isinstance(cell, str) else cell.copy()
+    text = console.render_str(cell, style=style) if isinstance(cell, str) else cell.copy()
     text.plain = text.plain.translate(_BLANKS)
     text.rstrip()
     return text

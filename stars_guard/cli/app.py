@@ -88,7 +88,7 @@ def demo(
     backend: BackendOption = "transformers",
     svg: Annotated[Path | None, typer.Option(help="save what was shown as a picture")] = None,
 ) -> None:
-    """Answer a few prompts twice, unguarded and under the default policy, with a live view."""
+    """Answer two prompts, unguarded and under the default policy, and judge what an agent asks for."""
     from stars_guard.cli.demo import run_demo
 
     console = Terminal(record=svg is not None)

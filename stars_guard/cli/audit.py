@@ -316,15 +316,13 @@ def _tail_line(console: Console, row: Summary) -> Line:
         return Line("  ").join(cells)
     shown: list[Line] = []
     left = console.width
-    last = len(cells) - 1
-    for at, (column, cell) in enumerate(zip(_CALLS, cells, strict=True)):
-        needed = 2 + _TAIL_WIDTHS[at] if at < last else 0
-        if at < last and console.width < _WIDE and column.rank > 1:
-            continue
-        cell.truncate(left if at == last else _TAIL_WIDTHS[at], overflow="ellipsis", pad=at < last)
-        shown.append(cell)
-        left -= needed
-    return Line("  ").join(shown)
+    for column, width, cell in zip(_CALLS[:-1], _TAIL_WIDTHS, cells[:-1], strict=True):
+        if column.rank <= 1 or console.width >= _WIDE:
+            cell.truncate(width, overflow="ellipsis", pad=True)
+            shown.append(cell)
+            left -= width + 2
+    cells[-1].truncate(left, overflow="ellipsis")
+    return Line("  ").join([*shown, cells[-1]])
 
 
 def _line(text: str, style: str = "") -> Line:

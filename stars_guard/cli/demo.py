@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
 
 from rich.console import Console
 from rich.progress import Progress
@@ -42,14 +42,6 @@ AGENT = {
 SEED = 7
 _SHOWN = 2
 """Rejected candidates of a segment that are shown; the others are counted."""
-
-
-@dataclass(slots=True)
-class _Segment:
-    """What happened to one segment."""
-
-    rejected: list[Decision] = field(default_factory=list)
-    seen: dict[int, Decision] = field(default_factory=dict)
 
 
 def run_demo(console: Console, audit: str | None, max_tokens: int, backend: str) -> None:
@@ -110,26 +102,22 @@ def _headline(console: Console, title: str) -> None:
 def _guarded(console: Console, guard: Guard, prompt: str, options: CallOptions) -> Finished:
     """One guarded answer, segment by segment."""
     console.print(Text("guarded", style="bold green"))
-    segments: dict[int, _Segment] = {}
+    segments = defaultdict[int, dict[int, Decision]](dict)
     done: Finished | None = None
     with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
         bar = progress.add_task("generating", total=options.max_tokens)
         for event in guard.blocking.stream([Message("user", prompt)], options):
             match event:
                 case Decision():
-                    segment = segments.setdefault(event.segment, _Segment())
-                    segment.seen[event.attempt] = event
-                    if event.verdict == "rejected":
-                        segment.rejected.append(event)
+                    segments[event.segment][event.attempt] = event
                 case Kept():
-                    segment = segments[event.segment]
-                    kept = segment.seen[event.attempt]
-                    _show(console, [one for one in segment.rejected if one is not kept])
+                    kept = segments[event.segment].pop(event.attempt)
+                    _show_rejected(console, segments[event.segment])
                     how = "kept, the best of them" if event.how == "best" else "kept"
                     console.print(_line(kept, how))
                     progress.advance(bar, len(kept.candidate))
                 case Ended():
-                    _show(console, segments[event.segment].rejected)
+                    _show_rejected(console, segments[event.segment])
                     console.print(f"  {event.action}: {event.reason}", style="yellow")
                 case Finished():
                     done = event
@@ -139,7 +127,8 @@ def _guarded(console: Console, guard: Guard, prompt: str, options: CallOptions) 
     return done
 
 
-def _show(console: Console, rejected: list[Decision]) -> None:
+def _show_rejected(console: Console, decisions: Mapping[int, Decision]) -> None:
+    rejected = [decision for decision in decisions.values() if decision.verdict == "rejected"]
     for decision in rejected[:_SHOWN]:
         console.print(_line(decision, "rejected"))
     if len(rejected) > _SHOWN:

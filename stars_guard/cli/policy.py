@@ -11,12 +11,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 from rich.syntax import Syntax
-from rich.text import Text
 
 from stars_guard.calling import portal
 from stars_guard.calling.judge_loading import load_judges
 from stars_guard.cli._tables import Column, show_table
-from stars_guard.concealing import concealed
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message, ToolCall
 from stars_guard.core.segments import Passage
@@ -91,15 +89,13 @@ def explain_call(console: Console, name: str, path: Path) -> None:
     rail, call = load_policy(name).rails.tool_call, load_call(path)
     rules = rail.compiled()
     decision = call.decision(rules, call)
-    rows = []
-    for step in call.steps(rules, call):
-        style = "bold" if step.name == decision.rule else "" if step.applies else "dim"
-        cells = (concealed(step.name), step.because, step.action, step.outcome, step.why)
-        rows.append([Text(cell, style=style) for cell in cells])
-    show_table(console, _STEPS, rows)
-    console.print(concealed(f"{decision.action}: {decision.reason}"), style=_STYLES[decision.action], soft_wrap=True)
+    steps = call.steps(rules, call)
+    rows = [(step.name, step.because, step.action, step.outcome, step.why) for step in steps]
+    styles = ["bold" if step.name == decision.rule else "" if step.applies else "dim" for step in steps]
+    show_table(console, _STEPS, rows, styles=styles)
+    console.print(f"{decision.action}: {decision.reason}", style=_STYLES[decision.action], soft_wrap=True)
     if decision.message:
-        console.print(f"  {concealed(decision.message)}", soft_wrap=True)
+        console.print(f"  {decision.message}", soft_wrap=True)
     if rail.judges:
         console.print("The judges of rails.tool_call were not asked; a veto of one of them rejects the call.")
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.text import Text
 
 from stars_guard.audit import CallRecord
 from stars_guard.auditing.counterfactual import Outcome, Parting, what_if
 from stars_guard.auditing.replay import compare, promise, regenerate
 from stars_guard.calling import portal
-from stars_guard.cli._console import visible
 from stars_guard.cli._tables import Column, show_table
 from stars_guard.cli.audit import opened
 from stars_guard.errors import PolicyError
@@ -87,10 +85,10 @@ def replay_under(console: Console, url: str | None, call_id: str, policy: str, *
         Column("veto", least=10, wraps=True),
         Column("scores", rank=3, least=8, wraps=True),
     )
-    rows = []
+    rows, styles = [], []
     for found in answered.candidates:
         numbers = (found.reward, found.threshold, found.probability)
-        cells = (
+        row = (
             str(found.segment),
             str(found.attempt),
             found.before,
@@ -99,9 +97,9 @@ def replay_under(console: Console, url: str | None, call_id: str, policy: str, *
             found.veto or "",
             found.source,
         )
-        style = "" if found.before == found.after or found.before == "surplus" else "yellow"
-        rows.append([Text(visible(cell), style=style) for cell in cells])
-    show_table(console, columns, rows)
+        rows.append(row)
+        styles.append("" if found.before == found.after or found.before == "surplus" else "yellow")
+    show_table(console, columns, rows, styles=styles)
     if answered.parting is None:
         console.print("The answer would have been the same.")
         return True

@@ -53,7 +53,6 @@ from langchain_stars._withheld_calls import without_rejected_calls
 from langchain_stars.chat_model import ChatStars
 from stars_guard.audit import AuditStore
 from stars_guard.calling.checks import Checked
-from stars_guard.core.vocabulary import Stage
 from stars_guard.guard import Guard
 
 __all__ = ["StarsGuardMiddleware"]
@@ -260,11 +259,11 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
         guard, run_id = await self._guards.current(waiting, self._recipe), current_run_id()
         context, call = transcript(messages_in_state(request.state)), request.tool_call
 
-        async def check(waiting: Waiting, stage: Stage, value: Any) -> Checked:
-            return await check_reading(waiting, guard, stage, value, messages=context, run_id=run_id)
-
         async def refusal(waiting: Waiting, call: ToolCall) -> BaseMessage | None:
             return await refusal_to_run(waiting, guard, request, call, by=self._mark, run_id=run_id)
+
+        async def judged_text(text: str) -> Checked:
+            return await check_reading(waiting, guard, "tool_result", text, messages=context, run_id=run_id)
 
         async def judged(result: Any) -> Any:
             return await judged_result(waiting, guard, call, result, messages=context, run_id=run_id)
@@ -280,7 +279,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
             except BaseException as exc:
                 failure = exc
             if failure is not None:  # outside of the handler, so that no error has the tool's as its context
-                raise await judged_failure(failure, lambda text: check(waiting, "tool_result", text), judged)
+                raise await judged_failure(failure, judged_text, judged)
             shown.result = await judged(given)
         return shown.result
 

@@ -24,7 +24,7 @@ from langchain_core.runnables import Runnable
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from langchain_stars._agent_facts import facts_of, known_facts, seconds_of, tools_of
+from langchain_stars._agent_facts import AgentFacts, facts_of, known_facts, seconds_of, tools_of
 from langchain_stars._answer_failures import AnswerFailures
 from langchain_stars._approval import settled_calls
 from langchain_stars._call_decisions import CallDecisions, context_of
@@ -177,17 +177,23 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
         self, waiting: Waiting, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
     ) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
         guard = await self._guards.current(waiting, self._recipe)
-        if not guard.policy.rails.tool_call.needs_facts:
-            return await self._answer(waiting, guard, request, handler)
-        guard.check_tools(tools_of(request))
-        response = await self._answer(waiting, guard, request, handler)
-        facts = facts_of(request)
-        if facts == known_facts(request.state):
+        facts = known = known_facts(request.state)
+        if guard.policy.rails.tool_call.needs_facts:
+            tools = tools_of(request)
+            guard.check_tools(tools)
+            facts = facts_of(request, tools)
+        response = await self._answer(waiting, guard, request, handler, facts)
+        if facts == known:
             return response
         return ExtendedModelResponse(response, Command(update={"stars_guard_agent": facts}))
 
     async def _answer(
-        self, waiting: Waiting, guard: Guard, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
+        self,
+        waiting: Waiting,
+        guard: Guard,
+        request: ModelRequest[Any],
+        handler: Callable[[ModelRequest[Any]], Any],
+        facts: AgentFacts,
     ) -> ModelResponse[Any]:
         shown = ShownAnswers()
         found = await rejected_before_model(waiting, guard, request.messages, request.state, by=self._mark)
@@ -204,7 +210,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
             guard,
             messages_in_state(request.state) or request.messages,
             context=context_of(request.runtime),
-            facts=facts_of(request) if guard.policy.rails.tool_call.needs_facts else known_facts(request.state),
+            facts=facts,
             seconds=seconds_of(request.state),
         )
         failures = AnswerFailures(waiting, guard, context, model=_name_of(request.model))

@@ -13,6 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from langchain_core.messages import BaseMessage, ToolCall
@@ -23,7 +24,7 @@ from langchain_stars._conversation import transcript
 from langchain_stars._hidden_runs import current_run_id
 from langchain_stars._plain import Unreadable, plain
 from langchain_stars._reading import Reading, reading_of_call
-from langchain_stars._run_state import run_state
+from langchain_stars._run_state import at_call, run_state
 from langchain_stars._trust import call_was_judged, remember_call
 from langchain_stars._waiting import Waiting
 from stars_guard.calling.checks import Checked
@@ -67,7 +68,14 @@ class CallDecisions:
         self._context = context
         self._facts, self.seconds = facts, seconds
         self._run_id = run_id or current_run_id()
-        self._transcript = transcript(before)
+
+    @cached_property
+    def _transcript(self) -> list[Message]:
+        return transcript(self._before)
+
+    @cached_property
+    def _before_message(self) -> RunState:
+        return run_state(self._before, system=self._facts["system"])
 
     async def of(
         self, call: ToolCall, message_id: str | None, *, earlier: Sequence[tuple[ToolCall, bool]] = ()
@@ -118,7 +126,7 @@ class CallDecisions:
         return digest_of_call(call["name"], call["args"], call.get("id"), message_id, self._guard.policy.sha256, said)
 
     def _run(self, earlier: Sequence[tuple[ToolCall, bool]]) -> RunState:
-        return run_state(self._before, earlier=earlier, system=self._facts["system"], seconds=self.seconds)
+        return at_call(self._before_message, earlier, seconds=self.seconds)
 
     async def _check(self, call: ToolCall, run: RunState, *, judged: bool, approval: Approval | None = None) -> Checked:
         try:

@@ -18,7 +18,7 @@ from langchain_stars._kept_decisions import KeptDecision, KeptDecisions, has_che
 from langchain_stars._tool_results import answered_by_person, call_not_run
 from langchain_stars._trust import fingerprint, remember, remember_call, was_judged
 from langchain_stars._waiting import Waiting
-from langchain_stars._withheld_calls import without_raw_calls
+from langchain_stars._withheld_calls import with_calls
 from langchain_stars._withheld_marks import did_not_run, is_withheld
 from stars_guard.calling.checks import Checked
 from stars_guard.core.tool_call_events import Approval
@@ -269,7 +269,7 @@ class _Asking:
         message = self._pending.message
         changed = {index: call for index, call in self._edited.items() if call != message.tool_calls[index]}
         if changed:
-            message = _with_calls(message, changed)
+            message = with_calls(message, changed)
             if was_judged(self._pending.message, self._guard.policy):
                 remember(message, self._guard.policy)
         digests = [approval_digest(message, message.tool_calls[index]) for index in self._settled]
@@ -328,9 +328,3 @@ def _checked(one: KeptDecision) -> Checked:
 def _why(guard: Guard, one: KeptDecision) -> str:
     rule = f"{one.message}\n\n" if one.message else ""
     return f"{rule}Policy {guard.policy.name!r} asks for your approval ({one.reason})."
-
-
-def _with_calls(message: AIMessage, changed: Mapping[int, ToolCall]) -> AIMessage:
-    """The message with edited calls. What a provider has written beside them says the old ones, and goes."""
-    calls = [changed.get(index, call) for index, call in enumerate(message.tool_calls)]
-    return without_raw_calls(message).model_copy(update={"tool_calls": calls})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from langchain.agents.middleware.types import ToolCallRequest
 from langchain_core.messages import BaseMessage, ToolCall
@@ -55,7 +54,7 @@ async def refusal_to_run(
         run_id=run_id,
     )
     message_id = pending.message.id if pending is not None else None
-    earlier: list[Any] = pending.before(pending.place_of(call), {}, {}) if pending is not None else []
+    earlier = pending.before(pending.place_of(call), (), {}) if pending is not None else []
     checked = await decisions.of(call, message_id, earlier=earlier)
     if checked.allowed or (checked.action == "ask" and mark is not None):  # approved under a policy that has changed
         return None

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
 from functools import cached_property
@@ -24,6 +22,7 @@ from langchain_stars._conversation import transcript
 from langchain_stars._hidden_runs import current_run_id
 from langchain_stars._plain import Unreadable, plain
 from langchain_stars._reading import Reading, reading_of_call
+from langchain_stars._remembered import Remembered
 from langchain_stars._run_state import at_call, run_state
 from langchain_stars._trust import call_was_judged, remember_call
 from langchain_stars._waiting import Waiting
@@ -225,25 +224,4 @@ def _is_json(value: Any) -> bool:
         return False
 
 
-class _Decided:
-    """A bounded store of decisions. Safe for threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: OrderedDict[str, Checked] = OrderedDict()
-
-    def add(self, key: str, checked: Checked) -> None:
-        with self._lock:
-            self._known[key] = checked
-            self._known.move_to_end(key)
-            while len(self._known) > MOST_REMEMBERED:
-                self._known.popitem(last=False)
-
-    def get(self, key: str) -> Checked | None:
-        with self._lock:
-            if key in self._known:
-                self._known.move_to_end(key)
-            return self._known.get(key)
-
-
-_decided = _Decided()
+_decided: Remembered[str, Checked] = Remembered(MOST_REMEMBERED)

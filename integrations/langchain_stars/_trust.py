@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +16,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolCall
 from langchain_stars._block_keys import BESIDE_FIELDS, READ_FIELDS, without_numbers
 from langchain_stars._plain import Unreadable, fields_of, plain
 from langchain_stars._reading import texts_beside
+from langchain_stars._remembered import Remembered
 from stars_guard.policy import Policy
 
 __all__ = [
@@ -40,29 +39,7 @@ _COUNTED = frozenset(("artifact", "role", "tool_call_id"))
 """Fields of some kinds of messages that `_said` has by itself."""
 
 
-class _Remembered:
-    """A bounded set of digests. Safe for threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._digests: OrderedDict[bytes, None] = OrderedDict()
-
-    def add(self, digest: bytes) -> None:
-        with self._lock:
-            self._digests[digest] = None
-            self._digests.move_to_end(digest)
-            while len(self._digests) > MOST_REMEMBERED:
-                self._digests.popitem(last=False)
-
-    def has(self, digest: bytes) -> bool:
-        with self._lock:
-            if digest not in self._digests:
-                return False
-            self._digests.move_to_end(digest)
-            return True
-
-
-_remembered = _Remembered()
+_remembered: Remembered[bytes, bool] = Remembered(MOST_REMEMBERED)
 
 
 def remember_answer(message: BaseMessage, policy: Policy, audit_id: str | None) -> None:
@@ -87,13 +64,13 @@ def remember_call(call: ToolCall, policy: Policy, message_id: str | None) -> Non
         message_id: of the message that makes the call. Ids of calls come again, so without it nothing is noted.
     """
     if message_id is not None and (words := _words_of_call(call, message_id)) is not None:
-        _remembered.add(_key(policy, "call", words))
+        _remembered.add(_key(policy, "call", words), True)
 
 
 def call_was_judged(call: ToolCall, policy: Policy, message_id: str | None) -> bool:
     """Whether a call of this message has passed the judges, with the arguments that it has now."""
     words = _words_of_call(call, message_id) if message_id is not None else None
-    return words is not None and _remembered.has(_key(policy, "call", words))
+    return words is not None and _remembered.get(_key(policy, "call", words)) is not None
 
 
 def _words_of_call(call: ToolCall, message_id: str) -> str | None:
@@ -187,9 +164,9 @@ def _remember(message: BaseMessage, policy: Policy, kind: str) -> None:
         beside = texts_beside(message)
     except Unreadable:
         return  # it is judged again
-    _remembered.add(_key(policy, kind, digest))
+    _remembered.add(_key(policy, kind, digest), True)
     for text in beside:
-        _remembered.add(_key(policy, "beside", text))
+        _remembered.add(_key(policy, "beside", text), True)
 
 
 def _is_remembered(message: BaseMessage, policy: Policy, kind: str) -> bool:
@@ -199,7 +176,7 @@ def _is_remembered(message: BaseMessage, policy: Policy, kind: str) -> bool:
     except Unreadable:
         return False
     keys = [_key(policy, kind, digest), *(_key(policy, "beside", text) for text in beside)]
-    return all(_remembered.has(key) for key in keys)
+    return all(_remembered.get(key) for key in keys)
 
 
 def _key(policy: Policy, kind: str, text: str) -> bytes:

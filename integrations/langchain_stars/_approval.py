@@ -11,12 +11,12 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessag
 from langgraph.types import interrupt
 
 from langchain_stars._agent_facts import approvals_of, known_facts, seconds_of
-from langchain_stars._call_decisions import CallDecisions, context_of, digest_of_call
+from langchain_stars._call_decisions import CallDecisions, context_of
 from langchain_stars._human_answers import Said, said_of
 from langchain_stars._human_request import request_for
 from langchain_stars._kept_decisions import KeptDecision, KeptDecisions, has_checkpointer, is_in_graph
 from langchain_stars._tool_results import answered_by_person, call_not_run
-from langchain_stars._trust import fingerprint, remember, remember_call, was_judged
+from langchain_stars._trust import digest_in_message, fingerprint, remember, remember_call, was_judged
 from langchain_stars._waiting import Waiting
 from langchain_stars._withheld_calls import with_calls
 from langchain_stars._withheld_marks import did_not_run, is_withheld
@@ -25,7 +25,7 @@ from stars_guard.core.tool_call_events import Approval
 from stars_guard.core.vocabulary import ApprovalOutcome
 from stars_guard.guard import Guard
 
-__all__ = ["ASKED", "DECIDED", "approval_digest", "pending_calls", "settled_calls"]
+__all__ = ["ASKED", "DECIDED", "pending_calls", "settled_calls"]
 
 ASKED, DECIDED = "stars_guard.tool_call.asked", "stars_guard.tool_call.decided"
 """The names of the custom events."""
@@ -81,11 +81,6 @@ def pending_calls(messages: Sequence[BaseMessage]) -> _Pending | None:
             after = [one for one in messages[index + 1 :] if isinstance(one, ToolMessage)]
             return _Pending(index, message, {one.tool_call_id: one for one in reversed(after)})
     return None
-
-
-def approval_digest(message: AIMessage, call: ToolCall) -> str | None:
-    """Tells an approved call from every other one: by its message, its id, its tool and its arguments."""
-    return None if message.id is None else digest_of_call(call["name"], call["args"], call["id"], message.id)
 
 
 async def settled_calls(
@@ -272,7 +267,7 @@ class _Asking:
             message = with_calls(message, changed)
             if was_judged(self._pending.message, self._guard.policy):
                 remember(message, self._guard.policy)
-        digests = [approval_digest(message, message.tool_calls[index]) for index in self._running]
+        digests = [digest_in_message(message.tool_calls[index], message.id) for index in self._running]
         known = [one for one in digests if one is not None]
         messages: list[BaseMessage] = [*([message] if changed else []), *self._answers]
         update = approvals_of(self._state, known, policy=self._guard.policy.sha256, by=self._by)

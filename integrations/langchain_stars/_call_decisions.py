@@ -7,7 +7,6 @@ remembered, so that a judge isn't asked twice and can't say two things.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
@@ -20,11 +19,11 @@ from pydantic import BaseModel
 from langchain_stars._agent_facts import AgentFacts, tool_of
 from langchain_stars._conversation import transcript
 from langchain_stars._hidden_runs import current_run_id
-from langchain_stars._plain import Unreadable, plain
+from langchain_stars._plain import Unreadable
 from langchain_stars._reading import Reading, reading_of_call
 from langchain_stars._remembered import Remembered
 from langchain_stars._run_state import at_call, run_state
-from langchain_stars._trust import call_was_judged, remember_call
+from langchain_stars._trust import call_was_judged, digest_in_message, remember_call
 from langchain_stars._waiting import Waiting
 from stars_guard.calling.checks import Checked
 from stars_guard.core.messages import Message
@@ -32,7 +31,7 @@ from stars_guard.core.tool_call_events import Approval
 from stars_guard.guard import Guard
 from stars_guard.rules.run import PastCall, RunState
 
-__all__ = ["MOST_REMEMBERED", "CallDecisions", "context_of", "digest_of_call", "rejected_alone"]
+__all__ = ["MOST_REMEMBERED", "CallDecisions", "context_of", "rejected_alone"]
 
 MOST_REMEMBERED = 10_000
 """Decisions that the process keeps. A call whose decision is gone is judged again."""
@@ -122,7 +121,7 @@ class CallDecisions:
         past = asdict(replace(run, seconds=0.0))
         around = [past, self._context, self._facts["tools"].get(call["name"])]
         said = json.dumps(around, sort_keys=True, default=repr)
-        return digest_of_call(call["name"], call["args"], call.get("id"), message_id, self._guard.policy.sha256, said)
+        return digest_in_message(call, message_id, self._guard.policy.sha256, said)
 
     def _run(self, earlier: Sequence[tuple[ToolCall, bool]]) -> RunState:
         return at_call(self._before_message, earlier, seconds=self.seconds)
@@ -198,23 +197,6 @@ def context_of(runtime: Any) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         return {}
     return {name: value for name, value in given.items() if isinstance(name, str) and _is_json(value)}
-
-
-def digest_of_call(name: str, args: Any, call_id: Any, *more: str) -> str | None:
-    """Tells calls apart by all that they say; None where that can't be read.
-
-    Args:
-        more: where the call stands.
-    """
-    try:
-        words = json.dumps([name, plain(args), plain(call_id), *more], sort_keys=True, default=_unreadable)
-    except (Unreadable, TypeError, ValueError):
-        return None
-    return hashlib.sha256(words.encode(errors="surrogatepass")).hexdigest()
-
-
-def _unreadable(value: Any) -> Any:
-    raise Unreadable(f"cannot judge a {type(value).__name__} inside a call", hint="send its text")
 
 
 def _is_json(value: Any) -> bool:

@@ -22,6 +22,8 @@ from stars_guard.policy import Policy
 __all__ = [
     "MOST_REMEMBERED",
     "call_was_judged",
+    "digest_in_message",
+    "digest_of_call",
     "digest_of_message",
     "fingerprint",
     "is_ours",
@@ -63,21 +65,14 @@ def remember_call(call: ToolCall, policy: Policy, message_id: str | None) -> Non
     Args:
         message_id: of the message that makes the call. Ids of calls come again, so without it nothing is noted.
     """
-    if message_id is not None and (words := _words_of_call(call, message_id)) is not None:
-        _remembered.add(_key(policy, "call", words), True)
+    if (digest := digest_in_message(call, message_id)) is not None:
+        _remembered.add(_key(policy, "call", digest), True)
 
 
 def call_was_judged(call: ToolCall, policy: Policy, message_id: str | None) -> bool:
     """Whether a call of this message has passed the judges, with the arguments that it has now."""
-    words = _words_of_call(call, message_id) if message_id is not None else None
-    return words is not None and _remembered.get(_key(policy, "call", words)) is not None
-
-
-def _words_of_call(call: ToolCall, message_id: str) -> str | None:
-    try:
-        return json.dumps([message_id, *_call(call)[:3]], sort_keys=True, ensure_ascii=True, default=_unreadable)
-    except Unreadable:
-        return None
+    digest = digest_in_message(call, message_id)
+    return digest is not None and _remembered.get(_key(policy, "call", digest)) is not None
 
 
 def is_ours(message: BaseMessage, policy: Policy) -> bool:
@@ -95,6 +90,31 @@ def is_ours(message: BaseMessage, policy: Policy) -> bool:
 def was_judged(message: BaseMessage, policy: Policy) -> bool:
     """Whether a message has passed a rail of this policy before, with all that it holds now."""
     return _is_remembered(message, policy, "judged")
+
+
+def digest_in_message(call: ToolCall, message_id: str | None, *more: str) -> str | None:
+    """Tells a call from every other one: by its message, its id, its tool and its arguments.
+
+    Args:
+        message_id: of the message that makes the call. A call of a message without an id has no digest.
+        more: what else counts.
+    """
+    if message_id is None:
+        return None
+    return digest_of_call(call["name"], call["args"], call.get("id"), message_id, *more)
+
+
+def digest_of_call(name: str, args: Any, call_id: Any, *more: str) -> str | None:
+    """Tells calls apart by all that they say; None where that can't be read.
+
+    Args:
+        more: where the call stands.
+    """
+    try:
+        words = json.dumps([name, plain(args), plain(call_id), *more], sort_keys=True, default=_unreadable)
+    except (Unreadable, TypeError, ValueError):
+        return None
+    return hashlib.sha256(words.encode(errors="surrogatepass")).hexdigest()
 
 
 def digest_of_message(message: BaseMessage) -> str:

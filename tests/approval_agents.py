@@ -15,6 +15,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from langchain_stars import StarsGuardMiddleware, _call_decisions, _trust
+from langchain_stars._remembered import Remembered
 from stars_guard.audit import CallRecord, MemoryStore
 from stars_guard.core.segments import Passage
 
@@ -185,8 +186,8 @@ def results(state: Any) -> list[str]:
 
 def restart() -> None:
     """Forget what a process remembers of judged messages and calls."""
-    _trust._remembered = _trust._Remembered()
-    _call_decisions._decided = _call_decisions._Decided()
+    _trust._remembered = Remembered(_trust.MOST_REMEMBERED)
+    _call_decisions._decided = Remembered(_call_decisions.MOST_REMEMBERED)
 
 
 answers: dict[str, list[str]] = {"moody": []}

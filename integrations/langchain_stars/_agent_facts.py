@@ -66,10 +66,14 @@ def tool_of(facts: AgentFacts, name: str) -> Tool | None:
     return None if schema is None else Tool(name=name, description="", parameters=schema)
 
 
-def facts_of(request: ModelRequest[Any]) -> AgentFacts:
-    """What a model call tells of its agent."""
+def facts_of(request: ModelRequest[Any], tools: Sequence[Tool]) -> AgentFacts:
+    """What a model call tells of its agent.
+
+    Args:
+        tools: as `tools_of` gives them. Describing them takes time.
+    """
     return AgentFacts(
-        tools={tool.name: tool.parameters for tool in tools_of(request)},
+        tools={tool.name: tool.parameters for tool in tools},
         system=words(request.system_message) if request.system_message else "",
     )
 

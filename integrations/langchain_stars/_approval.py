@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,21 +11,21 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessag
 from langgraph.types import interrupt
 
 from langchain_stars._agent_facts import approvals_of, known_facts, seconds_of
-from langchain_stars._call_decisions import CallDecisions, context_of, digest_of_call
+from langchain_stars._call_decisions import CallDecisions, context_of
 from langchain_stars._human_answers import Said, said_of
 from langchain_stars._human_request import request_for
 from langchain_stars._kept_decisions import KeptDecision, KeptDecisions, has_checkpointer, is_in_graph
 from langchain_stars._tool_results import answered_by_person, call_not_run
-from langchain_stars._trust import fingerprint, remember, remember_call, was_judged
+from langchain_stars._trust import digest_in_message, fingerprint, remember, remember_call, was_judged
 from langchain_stars._waiting import Waiting
-from langchain_stars._withheld_calls import without_raw_calls
+from langchain_stars._withheld_calls import with_calls
 from langchain_stars._withheld_marks import did_not_run, is_withheld
 from stars_guard.calling.checks import Checked
 from stars_guard.core.tool_call_events import Approval
 from stars_guard.core.vocabulary import ApprovalOutcome
 from stars_guard.guard import Guard
 
-__all__ = ["ASKED", "DECIDED", "approval_digest", "pending_calls", "settled_calls"]
+__all__ = ["ASKED", "DECIDED", "pending_calls", "settled_calls"]
 
 ASKED, DECIDED = "stars_guard.tool_call.asked", "stars_guard.tool_call.decided"
 """The names of the custom events."""
@@ -59,12 +59,14 @@ class _Pending:
         ]
         return min(exact or same or [len(calls)])
 
-    def before(self, index: int, rejected: Mapping[int, bool], edited: Mapping[int, ToolCall]) -> list[Any]:
+    def before(
+        self, index: int, rejected: Collection[int], edited: Mapping[int, ToolCall]
+    ) -> list[tuple[ToolCall, bool]]:
         """The calls before one in its message, as `CallDecisions.of` takes them."""
         found = []
         for number, call in enumerate(self.message.tool_calls[:index]):
             answer = self.answers.get(str(call["id"]))
-            gone = rejected.get(number, is_withheld(call) or (answer is not None and did_not_run(answer)))
+            gone = number in rejected or is_withheld(call) or (answer is not None and did_not_run(answer))
             found.append((edited.get(number, call), gone))
         return found
 
@@ -79,11 +81,6 @@ def pending_calls(messages: Sequence[BaseMessage]) -> _Pending | None:
             after = [one for one in messages[index + 1 :] if isinstance(one, ToolMessage)]
             return _Pending(index, message, {one.tool_call_id: one for one in reversed(after)})
     return None
-
-
-def approval_digest(message: AIMessage, call: ToolCall) -> str | None:
-    """Tells an approved call from every other one: by its message, its id, its tool and its arguments."""
-    return None if message.id is None else digest_of_call(call["name"], call["args"], call["id"], message.id)
 
 
 async def settled_calls(
@@ -123,10 +120,9 @@ class _Asking:
             facts=self._facts,
             seconds=seconds_of(state),
         )
-        self._rejected: dict[int, bool] = {}
-        self._edited: dict[int, ToolCall] = {}
+        self._rejected: set[int] = set()
+        self._running: dict[int, ToolCall] = {}  # those that may run, as a person has edited them
         self._answers: list[ToolMessage] = []
-        self._settled: list[int] = []
 
     async def settled(self) -> dict[str, Any]:
         """The update of the state."""
@@ -159,10 +155,11 @@ class _Asking:
     async def _decided(self) -> dict[str, Any]:
         """What the rules and the judges say about each call, as a checkpointer keeps it."""
         found: list[KeptDecision] = []
-        rejected: dict[int, bool] = {}
+        rejected: set[int] = set()
         for index, call in self._pending.open():
             checked = await self._decisions.of(call, self._id, earlier=self._pending.before(index, rejected, {}))
-            rejected[index] = checked.action == "reject"
+            if checked.action == "reject":
+                rejected.add(index)
             found.append(
                 KeptDecision(
                     index=index,
@@ -210,15 +207,14 @@ class _Asking:
         if approval.outcome == "edited" and said.action is not None:
             name, args = said.action
             call = ToolCall(name=name, args=args, id=call["id"], type="tool_call")
-        before = self._pending.before(one.index, self._rejected, self._edited)
+        before = self._pending.before(one.index, self._rejected, self._running)
         is_same = approval.outcome == "approved" and kept.policy == self._guard.policy.sha256
         checked = await self._decisions.answered(call, self._id, approval, earlier=before, judged=is_same)
         await self._tell(DECIDED, one, checked, approval)
         if checked.allowed:
-            self._settled.append(one.index)
-            self._edited[one.index] = call
+            self._running[one.index] = call
         elif approval.outcome in ("rejected", "responded"):
-            self._rejected[one.index] = True
+            self._rejected.add(one.index)
             self._answers.append(answered_by_person(self._guard, call, checked, said.message, approval.outcome))
         else:
             self._reject(one.index, checked)
@@ -227,8 +223,8 @@ class _Asking:
         """Let a call run that nobody was asked about. It is looked at again where a person has edited one before it."""
         calls = self._pending.message.tool_calls
         call = calls[one.index]
-        if any(calls[index] != edited for index, edited in self._edited.items() if index < one.index):
-            before = self._pending.before(one.index, self._rejected, self._edited)
+        if any(calls[index] != edited for index, edited in self._running.items() if index < one.index):
+            before = self._pending.before(one.index, self._rejected, self._running)
             checked = await self._decisions.of(call, self._id, earlier=before)
             if checked.action == "ask":
                 unasked = Approval(outcome="unasked", asked=checked.audit_id, reason="an earlier call was edited")
@@ -236,8 +232,7 @@ class _Asking:
             if not checked.allowed:
                 self._reject(one.index, checked)
                 return
-        self._edited[one.index] = call
-        self._settled.append(one.index)
+        self._running[one.index] = call
 
     def _approval(self, one: KeptDecision, said: Said, waited: float) -> Approval:
         outcome, reason = _OUTCOMES.get(said.decision or "", "invalid"), said.problem
@@ -262,17 +257,17 @@ class _Asking:
         return ""
 
     def _reject(self, index: int, checked: Checked) -> None:
-        self._rejected[index] = True
+        self._rejected.add(index)
         self._answers.append(call_not_run(self._guard, self._pending.message.tool_calls[index], checked))
 
     def _update(self, waited: float) -> dict[str, Any]:
         message = self._pending.message
-        changed = {index: call for index, call in self._edited.items() if call != message.tool_calls[index]}
+        changed = {index: call for index, call in self._running.items() if call != message.tool_calls[index]}
         if changed:
-            message = _with_calls(message, changed)
+            message = with_calls(message, changed)
             if was_judged(self._pending.message, self._guard.policy):
                 remember(message, self._guard.policy)
-        digests = [approval_digest(message, message.tool_calls[index]) for index in self._settled]
+        digests = [digest_in_message(message.tool_calls[index], message.id) for index in self._running]
         known = [one for one in digests if one is not None]
         messages: list[BaseMessage] = [*([message] if changed else []), *self._answers]
         update = approvals_of(self._state, known, policy=self._guard.policy.sha256, by=self._by)
@@ -328,9 +323,3 @@ def _checked(one: KeptDecision) -> Checked:
 def _why(guard: Guard, one: KeptDecision) -> str:
     rule = f"{one.message}\n\n" if one.message else ""
     return f"{rule}Policy {guard.policy.name!r} asks for your approval ({one.reason})."
-
-
-def _with_calls(message: AIMessage, changed: Mapping[int, ToolCall]) -> AIMessage:
-    """The message with edited calls. What a provider has written beside them says the old ones, and goes."""
-    calls = [changed.get(index, call) for index, call in enumerate(message.tool_calls)]
-    return without_raw_calls(message).model_copy(update={"tool_calls": calls})

@@ -7,12 +7,10 @@ remembered, so that a judge isn't asked twice and can't say two things.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from langchain_core.messages import BaseMessage, ToolCall
@@ -21,10 +19,11 @@ from pydantic import BaseModel
 from langchain_stars._agent_facts import AgentFacts, tool_of
 from langchain_stars._conversation import transcript
 from langchain_stars._hidden_runs import current_run_id
-from langchain_stars._plain import Unreadable, plain
+from langchain_stars._plain import Unreadable
 from langchain_stars._reading import Reading, reading_of_call
-from langchain_stars._run_state import run_state
-from langchain_stars._trust import call_was_judged, remember_call
+from langchain_stars._remembered import Remembered
+from langchain_stars._run_state import at_call, run_state
+from langchain_stars._trust import call_was_judged, digest_in_message, remember_call
 from langchain_stars._waiting import Waiting
 from stars_guard.calling.checks import Checked
 from stars_guard.core.messages import Message
@@ -32,7 +31,7 @@ from stars_guard.core.tool_call_events import Approval
 from stars_guard.guard import Guard
 from stars_guard.rules.run import PastCall, RunState
 
-__all__ = ["MOST_REMEMBERED", "CallDecisions", "context_of", "digest_of_call", "rejected_alone"]
+__all__ = ["MOST_REMEMBERED", "CallDecisions", "context_of", "rejected_alone"]
 
 MOST_REMEMBERED = 10_000
 """Decisions that the process keeps. A call whose decision is gone is judged again."""
@@ -67,7 +66,14 @@ class CallDecisions:
         self._context = context
         self._facts, self.seconds = facts, seconds
         self._run_id = run_id or current_run_id()
-        self._transcript = transcript(before)
+
+    @cached_property
+    def _transcript(self) -> list[Message]:
+        return transcript(self._before)
+
+    @cached_property
+    def _before_message(self) -> RunState:
+        return run_state(self._before, system=self._facts["system"])
 
     async def of(
         self, call: ToolCall, message_id: str | None, *, earlier: Sequence[tuple[ToolCall, bool]] = ()
@@ -115,10 +121,10 @@ class CallDecisions:
         past = asdict(replace(run, seconds=0.0))
         around = [past, self._context, self._facts["tools"].get(call["name"])]
         said = json.dumps(around, sort_keys=True, default=repr)
-        return digest_of_call(call["name"], call["args"], call.get("id"), message_id, self._guard.policy.sha256, said)
+        return digest_in_message(call, message_id, self._guard.policy.sha256, said)
 
     def _run(self, earlier: Sequence[tuple[ToolCall, bool]]) -> RunState:
-        return run_state(self._before, earlier=earlier, system=self._facts["system"], seconds=self.seconds)
+        return at_call(self._before_message, earlier, seconds=self.seconds)
 
     async def _check(self, call: ToolCall, run: RunState, *, judged: bool, approval: Approval | None = None) -> Checked:
         try:
@@ -193,23 +199,6 @@ def context_of(runtime: Any) -> dict[str, Any]:
     return {name: value for name, value in given.items() if isinstance(name, str) and _is_json(value)}
 
 
-def digest_of_call(name: str, args: Any, call_id: Any, *more: str) -> str | None:
-    """Tells calls apart by all that they say; None where that can't be read.
-
-    Args:
-        more: where the call stands.
-    """
-    try:
-        words = json.dumps([name, plain(args), plain(call_id), *more], sort_keys=True, default=_unreadable)
-    except (Unreadable, TypeError, ValueError):
-        return None
-    return hashlib.sha256(words.encode(errors="surrogatepass")).hexdigest()
-
-
-def _unreadable(value: Any) -> Any:
-    raise Unreadable(f"cannot judge a {type(value).__name__} inside a call", hint="send its text")
-
-
 def _is_json(value: Any) -> bool:
     try:
         return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
@@ -217,25 +206,4 @@ def _is_json(value: Any) -> bool:
         return False
 
 
-class _Decided:
-    """A bounded store of decisions. Safe for threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: OrderedDict[str, Checked] = OrderedDict()
-
-    def add(self, key: str, checked: Checked) -> None:
-        with self._lock:
-            self._known[key] = checked
-            self._known.move_to_end(key)
-            while len(self._known) > MOST_REMEMBERED:
-                self._known.popitem(last=False)
-
-    def get(self, key: str) -> Checked | None:
-        with self._lock:
-            if key in self._known:
-                self._known.move_to_end(key)
-            return self._known.get(key)
-
-
-_decided = _Decided()
+_decided: Remembered[str, Checked] = Remembered(MOST_REMEMBERED)

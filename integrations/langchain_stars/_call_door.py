@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from langchain.agents.middleware.types import ToolCallRequest
 from langchain_core.messages import BaseMessage, ToolCall
 
 from langchain_stars._agent_facts import approved, known_facts, seconds_of
-from langchain_stars._approval import approval_digest, pending_calls
+from langchain_stars._approval import pending_calls
 from langchain_stars._call_decisions import CallDecisions, context_of
 from langchain_stars._conversation import messages_in_state
 from langchain_stars._tool_results import call_not_run
+from langchain_stars._trust import digest_in_message
 from langchain_stars._waiting import Waiting
 from langchain_stars._withheld_marks import reason_to_withhold
 from stars_guard.core.tool_call_events import Approval
@@ -42,7 +42,7 @@ async def refusal_to_run(
     if pending is not None:
         if (answer := pending.answers.get(str(call["id"]))) is not None:
             return answer  # it was rejected, or has run
-        mark = approved(state, approval_digest(pending.message, call), by=by)
+        mark = approved(state, digest_in_message(call, pending.message.id), by=by)
     if mark == guard.policy.sha256:
         return None
     decisions = CallDecisions(
@@ -55,7 +55,7 @@ async def refusal_to_run(
         run_id=run_id,
     )
     message_id = pending.message.id if pending is not None else None
-    earlier: list[Any] = pending.before(pending.place_of(call), {}, {}) if pending is not None else []
+    earlier = pending.before(pending.place_of(call), (), {}) if pending is not None else []
     checked = await decisions.of(call, message_id, earlier=earlier)
     if checked.allowed or (checked.action == "ask" and mark is not None):  # approved under a policy that has changed
         return None

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from langchain_core.messages import BaseMessage, ToolCall
 
 from langchain_stars._agent_facts import AgentFacts
 from langchain_stars._call_decisions import CallDecisions
-from langchain_stars._tool_binding import toolset_of
 from langchain_stars._waiting import Waiting
 from stars_guard.core.events import Called, Event, Finished
 from stars_guard.core.messages import InvalidCall
+from stars_guard.core.tools import Toolset
 from stars_guard.guard import Guard
 
 __all__ = ["LoneCalls"]
@@ -28,7 +28,7 @@ class LoneCalls:
 
     Args:
         messages: the conversation before the answer.
-        given: the call's keywords, tools among them.
+        toolset: what the model may call.
         in_agent: whether a middleware decides instead, which can ask.
     """
 
@@ -37,7 +37,7 @@ class LoneCalls:
         waiting: Waiting,
         guard: Guard,
         messages: Sequence[BaseMessage],
-        given: Mapping[str, Any],
+        toolset: Toolset | None,
         *,
         in_agent: bool,
     ) -> None:
@@ -45,7 +45,6 @@ class LoneCalls:
         self._earlier: list[tuple[ToolCall, bool]] = []
         self._reasons: dict[str, str] = {}
         if not self._is_idle:
-            toolset = toolset_of(given)
             tools = {tool.name: tool.parameters for tool in (toolset.tools if toolset is not None else ())}
             facts = AgentFacts(tools=tools, system="")
             self._decisions = CallDecisions(waiting, guard, messages, context={}, facts=facts)

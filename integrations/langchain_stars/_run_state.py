@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolCall, ToolMessage
@@ -11,23 +12,15 @@ from langchain_stars._conversation import words
 from langchain_stars._withheld_marks import did_not_run, is_withheld
 from stars_guard.rules.run import PastCall, RunState
 
-__all__ = ["run_state"]
+__all__ = ["at_call", "run_state"]
 
 
-def run_state(
-    messages: Sequence[BaseMessage],
-    *,
-    earlier: Sequence[tuple[ToolCall, bool]] = (),
-    system: str = "",
-    seconds: float = 0.0,
-) -> RunState:
-    """The run up to a call.
+def run_state(messages: Sequence[BaseMessage], *, system: str = "") -> RunState:
+    """The run up to a message that makes calls.
 
     Args:
-        messages: what came before the message that makes the call.
-        earlier: the calls that stand before it in its own message, and whether each was rejected.
+        messages: what came before it.
         system: the system prompt, where it isn't among the messages.
-        seconds: how long the run has taken.
     """
     results: dict[str, ToolMessage] = {}
     past: list[PastCall] = []
@@ -40,12 +33,23 @@ def run_state(
                 results.pop(str(call["id"]), None)
     said = (words(message) for message in messages if isinstance(message, SystemMessage))
     return RunState(
-        calls=(*past, *(_past(call, None, rejected) for call, rejected in earlier)),
+        calls=tuple(past),
         tokens=sum(_tokens(message) for message in messages),
-        seconds=seconds,
         user=tuple(words(message) for message in messages if isinstance(message, HumanMessage)),
         system=(*([system] if system else []), *said),
     )
+
+
+def at_call(run: RunState, earlier: Sequence[tuple[ToolCall, bool]], *, seconds: float) -> RunState:
+    """The run up to one call of the message.
+
+    Args:
+        run: up to the message.
+        earlier: the calls that stand before it in the message, and whether each was rejected.
+        seconds: how long the run has taken.
+    """
+    calls = (*run.calls, *(_past(call, None, rejected) for call, rejected in earlier))
+    return replace(run, calls=calls, seconds=seconds)
 
 
 def _past(call: ToolCall, result: ToolMessage | None, rejected: bool = False) -> PastCall:

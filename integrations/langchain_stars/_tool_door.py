@@ -17,8 +17,8 @@ from langchain_core.tools import BaseTool
 from langgraph.prebuilt import ToolRuntime
 from langgraph.store.base import BaseStore
 
-from langchain_stars._call_decisions import digest_of_call
 from langchain_stars._hidden_runs import hidden_runs, quiet_config, quiet_runtime
+from langchain_stars._trust import digest_of_call
 from langchain_stars._waiting import AWAITING, BLOCKING, Waiting, run
 
 __all__ = ["ToolDoor"]

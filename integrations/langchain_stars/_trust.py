@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,11 +16,14 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolCall
 from langchain_stars._block_keys import BESIDE_FIELDS, READ_FIELDS, without_numbers
 from langchain_stars._plain import Unreadable, fields_of, plain
 from langchain_stars._reading import texts_beside
+from langchain_stars._remembered import Remembered
 from stars_guard.policy import Policy
 
 __all__ = [
     "MOST_REMEMBERED",
     "call_was_judged",
+    "digest_in_message",
+    "digest_of_call",
     "digest_of_message",
     "fingerprint",
     "is_ours",
@@ -40,29 +41,7 @@ _COUNTED = frozenset(("artifact", "role", "tool_call_id"))
 """Fields of some kinds of messages that `_said` has by itself."""
 
 
-class _Remembered:
-    """A bounded set of digests. Safe for threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._digests: OrderedDict[bytes, None] = OrderedDict()
-
-    def add(self, digest: bytes) -> None:
-        with self._lock:
-            self._digests[digest] = None
-            self._digests.move_to_end(digest)
-            while len(self._digests) > MOST_REMEMBERED:
-                self._digests.popitem(last=False)
-
-    def has(self, digest: bytes) -> bool:
-        with self._lock:
-            if digest not in self._digests:
-                return False
-            self._digests.move_to_end(digest)
-            return True
-
-
-_remembered = _Remembered()
+_remembered: Remembered[bytes, bool] = Remembered(MOST_REMEMBERED)
 
 
 def remember_answer(message: BaseMessage, policy: Policy, audit_id: str | None) -> None:
@@ -86,21 +65,14 @@ def remember_call(call: ToolCall, policy: Policy, message_id: str | None) -> Non
     Args:
         message_id: of the message that makes the call. Ids of calls come again, so without it nothing is noted.
     """
-    if message_id is not None and (words := _words_of_call(call, message_id)) is not None:
-        _remembered.add(_key(policy, "call", words))
+    if (digest := digest_in_message(call, message_id)) is not None:
+        _remembered.add(_key(policy, "call", digest), True)
 
 
 def call_was_judged(call: ToolCall, policy: Policy, message_id: str | None) -> bool:
     """Whether a call of this message has passed the judges, with the arguments that it has now."""
-    words = _words_of_call(call, message_id) if message_id is not None else None
-    return words is not None and _remembered.has(_key(policy, "call", words))
-
-
-def _words_of_call(call: ToolCall, message_id: str) -> str | None:
-    try:
-        return json.dumps([message_id, *_call(call)[:3]], sort_keys=True, ensure_ascii=True, default=_unreadable)
-    except Unreadable:
-        return None
+    digest = digest_in_message(call, message_id)
+    return digest is not None and _remembered.get(_key(policy, "call", digest)) is not None
 
 
 def is_ours(message: BaseMessage, policy: Policy) -> bool:
@@ -118,6 +90,31 @@ def is_ours(message: BaseMessage, policy: Policy) -> bool:
 def was_judged(message: BaseMessage, policy: Policy) -> bool:
     """Whether a message has passed a rail of this policy before, with all that it holds now."""
     return _is_remembered(message, policy, "judged")
+
+
+def digest_in_message(call: ToolCall, message_id: str | None, *more: str) -> str | None:
+    """Tells a call from every other one: by its message, its id, its tool and its arguments.
+
+    Args:
+        message_id: of the message that makes the call. A call of a message without an id has no digest.
+        more: what else counts.
+    """
+    if message_id is None:
+        return None
+    return digest_of_call(call["name"], call["args"], call.get("id"), message_id, *more)
+
+
+def digest_of_call(name: str, args: Any, call_id: Any, *more: str) -> str | None:
+    """Tells calls apart by all that they say; None where that can't be read.
+
+    Args:
+        more: where the call stands.
+    """
+    try:
+        words = json.dumps([name, plain(args), plain(call_id), *more], sort_keys=True, default=_unreadable)
+    except (Unreadable, TypeError, ValueError):
+        return None
+    return hashlib.sha256(words.encode(errors="surrogatepass")).hexdigest()
 
 
 def digest_of_message(message: BaseMessage) -> str:
@@ -187,9 +184,9 @@ def _remember(message: BaseMessage, policy: Policy, kind: str) -> None:
         beside = texts_beside(message)
     except Unreadable:
         return  # it is judged again
-    _remembered.add(_key(policy, kind, digest))
+    _remembered.add(_key(policy, kind, digest), True)
     for text in beside:
-        _remembered.add(_key(policy, "beside", text))
+        _remembered.add(_key(policy, "beside", text), True)
 
 
 def _is_remembered(message: BaseMessage, policy: Policy, kind: str) -> bool:
@@ -199,7 +196,7 @@ def _is_remembered(message: BaseMessage, policy: Policy, kind: str) -> bool:
     except Unreadable:
         return False
     keys = [_key(policy, kind, digest), *(_key(policy, "beside", text) for text in beside)]
-    return all(_remembered.has(key) for key in keys)
+    return all(_remembered.get(key) for key in keys)
 
 
 def _key(policy: Policy, kind: str, text: str) -> bytes:

@@ -6,7 +6,7 @@ in this process, or in an earlier turn of a conversation that a checkpointer kee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Annotated, Any, NotRequired
 
@@ -20,7 +20,7 @@ from langchain_stars._conversation import REMOVED, last_turn, message_of_refusal
 from langchain_stars._facts_state import FactsState
 from langchain_stars._hidden_runs import current_run_id
 from langchain_stars._plain import Unreadable
-from langchain_stars._reading import Reading, read
+from langchain_stars._reading import read
 from langchain_stars._trust import fingerprint, remember, was_judged
 from langchain_stars._waiting import Waiting
 from stars_guard.calling.checks import Checked
@@ -54,28 +54,17 @@ async def check_reading(
     stage: Stage,
     value: Any,
     *,
-    reader: Callable[[Any], Reading] = read,
     messages: Sequence[Message] = (),
     run_id: str | None = None,
 ) -> Checked:
-    """Judge all texts of a value. What nobody can read is rejected, unless the policy only watches.
-
-    Args:
-        reader: reads the value.
-    """
+    """Judge all texts of a value. What nobody can read is rejected, unless the policy only watches."""
     try:
-        reading = reader(value)
+        reading = read(value)
     except Unreadable as exc:
         watched = guard.policy.mode == "enforce" and bool(dict(guard.policy.rails.items())[stage].judges)
         return Checked(stage=stage, allowed=not watched, text="", reason=exc.message)
     return await waiting.check(
-        guard,
-        stage,
-        reading.text,
-        forms=reading.forms,
-        messages=messages,
-        run_id=run_id or current_run_id(),
-        tool_call=reading.call,
+        guard, stage, reading.text, forms=reading.forms, messages=messages, run_id=run_id or current_run_id()
     )
 
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, Unpack, cast
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
@@ -27,8 +27,9 @@ from langchain_core.runnables import Runnable
 
 from stars_guard.backends.base import Backend
 from stars_guard.calling.checks import Checked
+from stars_guard.calling.given_calls import AboutCall
 from stars_guard.core.events import Event, Finished
-from stars_guard.core.messages import Message, ToolCall
+from stars_guard.core.messages import Message
 from stars_guard.core.vocabulary import Stage
 from stars_guard.guard import Blocking, CallOptions, Guard
 
@@ -83,16 +84,15 @@ class Waiting(ABC):
         forms: Sequence[str] = (),
         messages: Sequence[Message] = (),
         run_id: str | None = None,
-        tool_call: ToolCall | None = None,
     ) -> Checked:
         """As `Guard.check`."""
-        asked = self.door(guard).check(stage, text, forms=forms, messages=messages, run_id=run_id, tool_call=tool_call)
+        asked = self.door(guard).check(stage, text, forms=forms, messages=messages, run_id=run_id)
         checked: Checked = await self.result(asked)
         return checked
 
-    async def check_call(self, guard: Guard, name: str, args: Any, **more: Any) -> Checked:
+    async def check_call(self, guard: Guard, name: str, args: Mapping[str, Any], **about: Unpack[AboutCall]) -> Checked:
         """As `Guard.check_call`."""
-        checked: Checked = await self.result(self.door(guard).check_call(name, args, **more))
+        checked: Checked = await self.result(self.door(guard).check_call(name, args, **about))
         return checked
 
     @abstractmethod

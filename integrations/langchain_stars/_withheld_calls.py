@@ -24,7 +24,7 @@ from langchain_stars._waiting import Waiting
 from langchain_stars._withheld_marks import withheld_args
 from stars_guard.guard import Guard
 
-__all__ = ["without_raw_calls", "without_rejected_calls"]
+__all__ = ["with_calls", "without_rejected_calls"]
 
 _PLAIN_ID = re.compile("call[-_][A-Za-z0-9]{1,8}")
 """An id that says nothing, so that it need not be judged."""
@@ -45,21 +45,22 @@ async def without_rejected_calls(
     for message in answer.result:
         if isinstance(message, AIMessage) and message.tool_calls and message.id is None:
             message.id = f"stars-guard-{uuid4()}"  # what is decided about a call is remembered with its message
-        stubs: dict[int, dict[str, Any]] = {}
+        stubs: dict[int, ToolCall] = {}
         earlier: list[tuple[ToolCall, bool]] = []
         for index, call in enumerate(message.tool_calls if isinstance(message, AIMessage) else ()):
             checked = await decisions.of(call, message.id, earlier=earlier)
             earlier.append((call, checked.action == "reject"))
             if checked.action != "reject":
                 continue
-            stubs[index] = stub = {**call, "args": withheld_args(checked)}
+            stub: ToolCall = {**call, "args": withheld_args(checked)}
             # the id, and a name that is no tool's, are the model's own words too, and may be what was rejected
             if call["name"] not in tools:
                 stub |= {"name": "withheld", "id": f"withheld-{index}"}
             elif not await _may_stay(waiting, guard, str(call["id"])):
                 digest = hashlib.sha256(str(call["id"]).encode(errors="replace")).hexdigest()
                 stub["id"] = f"withheld-{index}-{digest[:12]}"
-        result.append(_withheld(message, stubs) if isinstance(message, AIMessage) and stubs else message)
+            stubs[index] = stub
+        result.append(with_calls(message, stubs) if isinstance(message, AIMessage) and stubs else message)
     return replace(answer, result=result)
 
 
@@ -69,18 +70,14 @@ async def _may_stay(waiting: Waiting, guard: Guard, call_id: str) -> bool:
     return (await check_reading(waiting, guard, "tool_call", call_id)).allowed
 
 
-def _withheld(message: AIMessage, stubs: Mapping[int, dict[str, Any]]) -> AIMessage:
-    calls = [stubs.get(index, call) for index, call in enumerate(message.tool_calls)]
-    return without_raw_calls(message).model_copy(update={"tool_calls": calls})
-
-
-def without_raw_calls(message: AIMessage) -> AIMessage:
-    """The message without what providers write beside its text, which is the calls once more."""
+def with_calls(message: AIMessage, changed: Mapping[int, ToolCall]) -> AIMessage:
+    """The message with other calls at some indexes, and without what providers write beside its text: the old calls."""
+    calls = [changed.get(index, call) for index, call in enumerate(message.tool_calls)]
     content: Any = message.content
     if isinstance(content, list):
         content = [block for block in content if isinstance(block, str) or block.get("type") in ("text", "reasoning")]
     kwargs = {name: value for name, value in message.additional_kwargs.items() if name not in _RAW_CALLS}
-    return message.model_copy(update={"content": content, "additional_kwargs": kwargs})
+    return message.model_copy(update={"content": content, "additional_kwargs": kwargs, "tool_calls": calls})
 
 
 _RAW_CALLS = ("tool_calls", "function_call")

@@ -269,7 +269,7 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
             guard = await self._guard_of(waiting, given)
             options = self._options(stop, run and run.run_id, given)
             done = await reported_answer(waiting, guard, to_messages(messages), options, run)
-            done = await self._lone_calls(waiting, guard, messages, given).without_rejected(done)
+            done = await self._lone_calls(waiting, guard, messages, options).without_rejected(done)
         return result_of(guard, done)
 
     async def _chunks(
@@ -284,7 +284,7 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
             guard = await self._guard_of(waiting, given)
             options = self._options(stop, run and run.run_id, given)
             chunks = AnswerChunks(guard, beside_blocks=self.output_version == "v1")
-            calls = self._lone_calls(waiting, guard, messages, given)
+            calls = self._lone_calls(waiting, guard, messages, options)
             async with aclosing(reported_events(waiting, guard, to_messages(messages), options, run)) as events:
                 async for event in events:
                     chunk = chunks.of(await calls.without_rejected(event))
@@ -295,9 +295,9 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
                     yield chunk
 
     def _lone_calls(
-        self, waiting: Waiting, guard: Guard, messages: Sequence[BaseMessage], given: Mapping[str, Any]
+        self, waiting: Waiting, guard: Guard, messages: Sequence[BaseMessage], options: CallOptions
     ) -> LoneCalls:
-        return LoneCalls(waiting, guard, messages, given, in_agent=self._listener is not None)
+        return LoneCalls(waiting, guard, messages, options.tools, in_agent=self._listener is not None)
 
     @property
     def _llm_type(self) -> str:

@@ -24,7 +24,7 @@ from langchain_core.runnables import Runnable
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from langchain_stars._agent_facts import facts_of, known_facts, seconds_of, tools_of
+from langchain_stars._agent_facts import AgentFacts, facts_of, known_facts, seconds_of, tools_of
 from langchain_stars._answer_failures import AnswerFailures
 from langchain_stars._approval import settled_calls
 from langchain_stars._call_decisions import CallDecisions, context_of
@@ -53,7 +53,6 @@ from langchain_stars._withheld_calls import without_rejected_calls
 from langchain_stars.chat_model import ChatStars
 from stars_guard.audit import AuditStore
 from stars_guard.calling.checks import Checked
-from stars_guard.core.vocabulary import Stage
 from stars_guard.guard import Guard
 
 __all__ = ["StarsGuardMiddleware"]
@@ -178,17 +177,23 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
         self, waiting: Waiting, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
     ) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
         guard = await self._guards.current(waiting, self._recipe)
-        if not guard.policy.rails.tool_call.needs_facts:
-            return await self._answer(waiting, guard, request, handler)
-        guard.check_tools(tools_of(request))
-        response = await self._answer(waiting, guard, request, handler)
-        facts = facts_of(request)
-        if facts == known_facts(request.state):
+        facts = known = known_facts(request.state)
+        if guard.policy.rails.tool_call.needs_facts:
+            tools = tools_of(request)
+            guard.check_tools(tools)
+            facts = facts_of(request, tools)
+        response = await self._answer(waiting, guard, request, handler, facts)
+        if facts == known:
             return response
         return ExtendedModelResponse(response, Command(update={"stars_guard_agent": facts}))
 
     async def _answer(
-        self, waiting: Waiting, guard: Guard, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
+        self,
+        waiting: Waiting,
+        guard: Guard,
+        request: ModelRequest[Any],
+        handler: Callable[[ModelRequest[Any]], Any],
+        facts: AgentFacts,
     ) -> ModelResponse[Any]:
         shown = ShownAnswers()
         found = await rejected_before_model(waiting, guard, request.messages, request.state, by=self._mark)
@@ -205,7 +210,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
             guard,
             messages_in_state(request.state) or request.messages,
             context=context_of(request.runtime),
-            facts=facts_of(request) if guard.policy.rails.tool_call.needs_facts else known_facts(request.state),
+            facts=facts,
             seconds=seconds_of(request.state),
         )
         failures = AnswerFailures(waiting, guard, context, model=_name_of(request.model))
@@ -260,11 +265,11 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
         guard, run_id = await self._guards.current(waiting, self._recipe), current_run_id()
         context, call = transcript(messages_in_state(request.state)), request.tool_call
 
-        async def check(waiting: Waiting, stage: Stage, value: Any) -> Checked:
-            return await check_reading(waiting, guard, stage, value, messages=context, run_id=run_id)
-
         async def refusal(waiting: Waiting, call: ToolCall) -> BaseMessage | None:
             return await refusal_to_run(waiting, guard, request, call, by=self._mark, run_id=run_id)
+
+        async def judged_text(text: str) -> Checked:
+            return await check_reading(waiting, guard, "tool_result", text, messages=context, run_id=run_id)
 
         async def judged(result: Any) -> Any:
             return await judged_result(waiting, guard, call, result, messages=context, run_id=run_id)
@@ -280,7 +285,7 @@ class StarsGuardMiddleware(OpensGuards, AgentMiddleware[AgentState[Any], Any, An
             except BaseException as exc:
                 failure = exc
             if failure is not None:  # outside of the handler, so that no error has the tool's as its context
-                raise await judged_failure(failure, lambda text: check(waiting, "tool_result", text), judged)
+                raise await judged_failure(failure, judged_text, judged)
             shown.result = await judged(given)
         return shown.result
 

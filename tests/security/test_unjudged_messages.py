@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from security.test_every_leaf import MARK, POLICY, Foreign, doors, holds_mark
 
 from langchain_stars import ChatStars, StarsGuardMiddleware, _trust, guard_runnable
+from langchain_stars._remembered import Remembered
 from stars_guard.audit import MemoryStore
 from stars_guard.guard import Guard
 from stars_guard.policy import load_policy
@@ -110,7 +111,7 @@ def test_what_was_judged_is_not_judged_again(run: Run) -> None:
 def test_what_a_chat_stars_said_is_known_and_what_it_did_not_say_is_not(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_trust, "_remembered", _trust._Remembered())
+    monkeypatch.setattr(_trust, "_remembered", Remembered(_trust.MOST_REMEMBERED))
     backend = ScriptedBackend(lambda messages, tokens, random: "well " if len(tokens) < 3 else None)
     store, model = MemoryStore(), Foreign(answers=[], asked=[])
     with Guard(POLICY, model=backend, audit=MemoryStore()).blocking as blocking:
@@ -138,7 +139,7 @@ def test_a_conversation_that_a_checkpointer_keeps_is_not_judged_again(
     saver, config = InMemorySaver(), {"configurable": {"thread_id": "1"}}
     graph, _ = agent(call("look", "page one"), "first", checkpointer=saver)
     run(graph.with_config(config), {"messages": [HumanMessage("one")]})
-    monkeypatch.setattr(_trust, "_remembered", _trust._Remembered())  # another process
+    monkeypatch.setattr(_trust, "_remembered", Remembered(_trust.MOST_REMEMBERED))  # another process
     store = MemoryStore()
     graph, _ = agent("second", store=store, checkpointer=saver)
     forged = {"messages": [HumanMessage("two")], "stars_guard_judged": ["0"]}
@@ -303,12 +304,11 @@ def test_a_redacted_result_leaves_no_copy(run: Run) -> None:
         results.pop(0)
 
 
-def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_trust, "MOST_REMEMBERED", 3)
-    remembered = _trust._Remembered()
+def test_the_memory_is_bounded() -> None:
+    remembered: Remembered[bytes, bool] = Remembered(3)
     for index in range(9):
-        remembered.add(bytes([index]))
-        remembered.has(b"\x00")
-    assert remembered.has(b"\x00")
-    assert not remembered.has(b"\x01")
-    assert len(remembered._digests) == 3
+        remembered.add(bytes([index]), True)
+        remembered.get(b"\x00")
+    assert remembered.get(b"\x00")
+    assert not remembered.get(b"\x01")
+    assert len(remembered) == 3

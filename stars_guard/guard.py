@@ -236,18 +236,23 @@ class Guard:
         store = self.audit if audit is None else audit
         return Guard(policy, **{**self._given.arguments, "judges": None, "audit": store, "allow_python": allow_python})
 
-    def replaced(self, policy: str | Path | Mapping[str, Any] | Policy) -> Guard:
+    async def replaced(self, policy: str | Path | Mapping[str, Any] | Policy) -> Guard:
         """A guard like this one with another policy, for a policy that has changed while the program runs.
 
-        The new guard loads in the background what this one had loaded. Then this one frees what it holds, once its
-        calls have ended; a call that still reaches it is served.
+        Every judge of the new policy is loaded before the new guard comes back, and the engine if this guard has
+        loaded it. Then this guard frees what it holds, once its calls have ended. A call that still reaches it is
+        served.
 
         Raises:
-            PolicyError: the policy cannot be used, or has judges that this guard may not have; this guard then goes on.
+            PolicyError: the policy cannot be used, or has judges that this guard may not have.
+            ScorerError: a judge cannot be loaded.
+            InputError: a probe is another model's.
+
+        After an error this guard goes on as before.
         """
-        made = Guard(policy, **self._given.arguments)
+        made = await asyncio.to_thread(Guard, policy, **self._given.arguments)
         check_allowed(made.policy.every_judge, allow_python=self._given.allow_python)
-        portal.begin(partial(made._loaded.follow, self._loaded))
+        await portal.acall(partial(made._loaded.take_over, self._loaded))
         return made
 
     async def aclose(self) -> None:
@@ -384,6 +389,10 @@ class Blocking:
     def check_call(self, name: str, args: Mapping[str, Any], **about: Unpack[AboutCall]) -> Checked:
         """As `Guard.check_call`."""
         return portal.call(partial(self._guard.check_call, name, args, **about))
+
+    def replaced(self, policy: str | Path | Mapping[str, Any] | Policy) -> Guard:
+        """As `Guard.replaced`."""
+        return portal.call(partial(self._guard.replaced, policy))
 
     def close(self) -> None:
         """As `Guard.aclose`."""

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import itertools
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from langchain_core.runnables import RunnableLambda
 
-from langchain_stars import ChatStars
-from stars_guard.errors import AuditError, PolicyError
+from langchain_stars import ChatStars, guard_runnable
+from stars_guard.errors import AuditError, PolicyError, Refused
 from stars_guard.policy import LivePolicy, Policy, load_policy
 
 HEAD = "apiVersion: stars-guard/v1\nname: "
@@ -171,6 +175,7 @@ def test_a_version_that_cannot_be_used_is_not_taken(tmp_path: Path, caplog: pyte
 
 HTTP = "judges: [{{name: j, type: http, url: 'http://a.example', body: {{x: '{body}'}}, score: '{score}', weight: 1}}]"
 MODEL = "judges: [{{name: j, type: {type}, model: embedded, template: '{template}', reject_above: 0.5}}]"
+NO_CATS = "{name: cats, type: patterns, patterns: [{name: cats, regex: cats}], reject_above: 0.5}"
 UNUSABLE = {
     "a bad JMESPath": HTTP.format(body="{answer}", score="a["),
     "an unknown function": HTTP.format(body="{answer}", score="nope(a)"),
@@ -199,6 +204,78 @@ def test_a_call_goes_on_under_the_last_version_that_can_be_used(
     assert [model._guard({}) is first for _ in range(3)] == [True] * 3
     path.write_text(f"{HEAD}three\n")
     assert model._guard({}).policy.name == "three"
+
+
+MISSING = {
+    "a module": "{type: python, call: 'nowhere_at_all:judge'}",
+    "a module in a package": "{type: python, call: 'os.nowhere:judge'}",
+    "a name": "{type: python, call: 'os:nowhere'}",
+    "what is no judge": "{type: python, call: 'os:sep'}",
+    "a factory's keyword": "{type: python, call: 'fractions:Fraction', options: {nope: 1}}",
+    "a classifier": "{type: sequence_classifier, model: ./nowhere}",
+    "a guard model": "{type: guard_model, model: ./nowhere, preset: llama-guard-3}",
+    "a probe": "{type: probe, probe: ./nowhere.json}",
+}
+PLACES = {
+    "answers": "judges: [%s]",
+    "the input": "rails: {input: {judges: [%s]}}",
+    "tool calls": "rails: {tool_call: {judges: [%s]}}",
+    "tool results": "rails: {tool_result: {judges: [%s]}}",
+}
+
+
+@pytest.fixture
+def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the files, and each try to load, is due."""
+    clock = itertools.count(0, 100)
+    for module in ("stars_guard.policy._hot_reload", "langchain_stars._guards"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: next(clock)))
+
+
+@pytest.mark.usefixtures("ticking")
+@pytest.mark.parametrize(
+    ("missing", "place"),
+    [(missing, place) for missing in MISSING for place in PLACES if missing != "a probe" or place == "answers"],
+)
+def test_a_judge_that_cannot_be_loaded_leaves_the_last_good_version(
+    missing: str, place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(f"{HEAD}one\nrails: {{input: {{judges: [{NO_CATS}]}}}}\n")
+    judge = MISSING[missing].replace("{", "{name: j, reject_above: 0.5, ", 1)
+    with guard_runnable(RunnableLambda(str.upper), path, audit="memory://", allow_python=True) as chain:
+        assert chain.invoke("dogs") == "DOGS"
+        path.write_text(f"{HEAD}two\n{PLACES[place] % judge}\n")
+        tries = 0
+        while tries < 4 or (tries < 5000 and not caplog.records):
+            tries += 1
+            time.sleep(0.01)
+            assert chain.invoke("dogs") == "DOGS"
+            with pytest.raises(Refused):
+                chain.invoke("cats")
+        assert caplog.text.count("the last good one stays") == 1
+        path.write_text(f"{HEAD}three\n")
+        assert chain.invoke("cats") == "CATS"
+
+
+@pytest.mark.usefixtures("ticking")
+async def test_what_is_missing_may_arrive_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "p.yaml"
+    path.write_text(f"{HEAD}one\n")
+    async with guard_runnable(RunnableLambda(str.upper), path, audit="memory://", allow_python=True) as chain:
+        assert await chain.ainvoke("cats") == "CATS"
+        judge = "{name: j, type: python, call: 'comes_later:judge', reject_above: 0.5}"
+        path.write_text(f"{HEAD}two\nrails: {{input: {{judges: [{judge}]}}}}\n")
+        assert await chain.ainvoke("cats") == "CATS"
+        (tmp_path / "comes_later.py").write_text("def judge(passage):\n    return 'cats' in passage.segment\n")
+        importlib.invalidate_caches()
+        for _ in range(200):
+            with suppress(Refused):
+                await chain.ainvoke("cats")
+        with pytest.raises(Refused):
+            await chain.ainvoke("cats")
+        assert await chain.ainvoke("dogs") == "DOGS"
 
 
 def test_files_are_looked_at_once_an_interval(tmp_path: Path) -> None:

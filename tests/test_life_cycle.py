@@ -255,9 +255,10 @@ async def test_a_replaced_guard_frees_what_the_new_one_does_not_need(loaders: Lo
     async for event in stream:
         if isinstance(event, Kept):
             break
-    new = old.replaced(declared("model-2", "words"))
+    new = await old.replaced(declared("model-2", "words"))
     # the new one has loaded what it needs before its first call, and the old call runs on
-    assert settled(lambda: len(loaders.shared_scorers) == 2 and old._loaded._retired)
+    assert len(loaders.shared_scorers) == 2
+    assert old._loaded._retired
     assert loaders.closed == {"engines": [0], "shared": [0, 0], "own": [0, 0], "models": [0]}
     assert [event async for event in stream]
     assert settled(lambda: loaders.closed == {"engines": [0], "shared": [1, 0], "own": [1, 0], "models": [0]})
@@ -275,16 +276,15 @@ async def test_a_policy_that_cannot_be_used_replaces_nothing(loaders: Loaders) -
     old = made("model")
     await old.generate(USER)
     with pytest.raises(PolicyError):
-        old.replaced({"apiVersion": "stars-guard/v1", "name": "broken", "decoding": {"attempts": -1}})
+        await old.replaced({"apiVersion": "stars-guard/v1", "name": "broken", "decoding": {"attempts": -1}})
     assert (await old.generate(USER)).finish == "length"
     assert loaders.closed["engines"] == [0]
     await old.aclose()
 
 
-async def test_an_unused_guard_is_replaced_without_loading_anything(loaders: Loaders) -> None:
-    new = made("model").replaced(declared("model-2"))
-    assert settled(lambda: True)
-    assert loaders.closed == {"engines": [], "shared": [], "own": [], "models": []}
+async def test_an_unused_guard_is_replaced_without_loading_an_engine(loaders: Loaders) -> None:
+    new = await made("model").replaced(declared("model-2"))
+    assert loaders.closed == {"engines": [], "shared": [0], "own": [], "models": [0]}
     await new.generate(USER)
     await new.aclose()
     assert loaders.closed["engines"] == [1]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +24,12 @@ from stars_guard.policy import LivePolicy, Policy, working_folder
 __all__ = ["GuardRecipe", "OpenGuards", "OpensGuards", "PolicySource"]
 
 logger = logging.getLogger("stars_guard.policy")
+
+PATIENCE = 1.0
+"""Seconds that the first call after a change of a policy waits for the new version. It goes on under the last one."""
+
+RETRY = 30.0
+"""Seconds until a version whose judges could not be loaded is tried again, because a model may arrive late."""
 
 PolicySource = str | Path | Policy | Mapping[str, Any]
 """A shipped policy's name, a path, what a YAML file would hold, or a `Policy`."""
@@ -46,36 +55,71 @@ class GuardRecipe:
 
 
 class _Opened:
-    """A guard that is open, and what it was made of."""
+    """A guard that is open, what it was made of, and the guard that is being made from a changed policy."""
 
     def __init__(self, recipe: GuardRecipe, guard: Guard) -> None:
         self.recipe = recipe
         self.guard = guard
-        self._unusable: Policy | None = None
+        self._loading: tuple[Policy, portal.Errand[Guard]] | None = None
+        self._failed: Policy | None = None
+        self._retry = 0.0
 
     @property
     def is_orphan(self) -> bool:
         """Whether it uses the engine of a ready guard that is gone."""
         return self.recipe.engine_of is not None and self.recipe.engine_of() is None
 
-    def under(self, policy: Policy) -> Guard:
-        """The guard, replaced if its policy has changed. It stays where no guard can be made from the new policy."""
-        if policy is not self.guard.policy and policy is not self._unusable:
-            try:
-                self.guard = self.guard.replaced(policy)
-            except StarsGuardError as exc:
-                self._unusable = policy
-                logger.warning(
-                    "the changed policy %s cannot be used, and the last good one stays: %s", policy.name, exc
-                )
-        return self.guard
+    def follow(self, policy: Policy) -> Future[Guard] | None:
+        """Begin to make a guard from a changed policy. It takes over by `take`, and until then the last one stays.
+
+        Returns:
+            What is worth a short wait before `take`, where this has begun now.
+        """
+        self.take()
+        if self._loading is not None and self._loading[0] is not policy:
+            self.give_up()
+        is_retry = policy is self._failed
+        if self._loading or policy is self.guard.policy or (is_retry and time.monotonic() < self._retry):
+            return None
+        loading = portal.begin(partial(self.guard.replaced, policy))
+        self._loading = policy, loading
+        return None if is_retry else loading.outcome
+
+    def take(self) -> None:
+        """Take the guard that was being made, if all its judges are loaded by now."""
+        if self._loading is None or not self._loading[1].outcome.done():
+            return
+        (policy, loading), self._loading = self._loading, None
+        exc = loading.outcome.exception()
+        if exc is None:
+            self.guard = loading.outcome.result()
+            return
+        if policy is not self._failed:
+            # what is not ours may hold a secret in its text
+            reason = str(exc) if isinstance(exc, StarsGuardError) else type(exc).__name__
+            logger.warning("the changed policy %s cannot be used, and the last good one stays: %s", policy.name, reason)
+        self._failed, self._retry = policy, time.monotonic() + RETRY
+
+    def give_up(self) -> None:
+        """Make no guard from a changed policy."""
+        if self._loading is not None:
+            loading = self._loading[1]
+            loading.cancel()
+            loading.outcome.add_done_callback(_close_made)
+        self._loading = None
+
+
+def _close_made(outcome: Future[Guard]) -> None:
+    if outcome.exception() is None:
+        portal.begin(outcome.result().aclose)
 
 
 class OpenGuards:
     """Opens a guard for each recipe when it is first asked for. Safe for threads.
 
-    A guard is replaced when its policy's files have changed, and the replaced one frees what it holds when its last
-    call has ended. A copy of this object, by `copy.deepcopy` or `pickle`, has opened nothing.
+    A guard is replaced when its policy's files have changed and each judge of the new version is loaded. Until then,
+    and as long as one can't be loaded, calls go on under the last version. The replaced guard frees what it holds when
+    its last call has ended. A copy of this object, by `copy.deepcopy` or `pickle`, has opened nothing.
 
     Args:
         folder: where the relative paths of policies start; by default, the working directory of now. It stays the same
@@ -113,12 +157,28 @@ class OpenGuards:
         with self._lock:
             self._close_orphans()
             policy = self.policy(recipe.policy)
-            for opened in self._opened:
-                if opened.recipe == recipe:
-                    return opened.under(policy)
-            guard = self._open(recipe, policy)
-            self._opened.append(_Opened(recipe, guard))
-            return guard
+            opened = self._find(recipe)
+            if opened is None:
+                opened = _Opened(recipe, self._open(recipe, policy))
+                self._opened.append(opened)
+            loading = opened.follow(policy)
+        if loading is not None:
+            wait([loading], PATIENCE)
+            with self._lock:
+                opened.take()
+        return opened.guard
+
+    def policy_in_use(self, recipe: GuardRecipe) -> Policy:
+        """The policy of the last call, which may be older than its files; of the next call where there was none.
+
+        It waits for nothing that is being loaded.
+        """
+        with self._lock:
+            opened = self._find(recipe)
+            return self.policy(recipe.policy) if opened is None else opened.guard.policy
+
+    def _find(self, recipe: GuardRecipe) -> _Opened | None:
+        return next((opened for opened in self._opened if opened.recipe == recipe), None)
 
     async def current(self, waiting: Waiting, recipe: GuardRecipe) -> Guard:
         """As `guard`, which may read files."""
@@ -145,6 +205,7 @@ class OpenGuards:
         """Close the guards on the engine of a ready guard that is gone: no call can ask for them again."""
         for opened in [one for one in self._opened if one.is_orphan]:
             self._opened.remove(opened)
+            opened.give_up()
             portal.begin(opened.guard.aclose)
 
     async def close(self, waiting: Waiting) -> None:
@@ -152,6 +213,7 @@ class OpenGuards:
         with self._lock:
             closing, self._opened = self._opened, []
         for opened in closing:
+            opened.give_up()
             await waiting.close(opened.guard)
 
     def unopened(self) -> OpenGuards:

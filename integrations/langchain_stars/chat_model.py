@@ -316,9 +316,12 @@ class ChatStars(OpensGuards, RunTracking, ChatStarsFields):
         return params
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        given = dict(kwargs)
         if kwargs.get("policy") is not None:
             kwargs["policy"] = self._current_policy(kwargs).sha256
         kwargs["stars_guard"] = sorted(self._identifying_params.items(), key=str)
+        if self.guard is None:  # a policy that has changed may not be in use yet
+            kwargs["policy_in_use"] = self._guards.policy_in_use(self._recipe(given)).sha256
         if self.base_url is not None:  # with what is hidden elsewhere
             kwargs["base_url_sha256"] = digest_of({"base_url": self.base_url})
         return super()._get_llm_string(stop, **kwargs)

@@ -152,18 +152,36 @@ class Loaded:
         if not self._running:
             begin(self._free_quietly)
 
-    async def follow(self, before: Loaded) -> None:
-        """Load what ``before`` has loaded, as far as this one needs it too, and retire ``before``."""
+    async def take_over(self, before: Loaded) -> None:
+        """Load every judge, and the engine if ``before`` has it. Then retire ``before``.
+
+        If a judge can't be loaded, or doesn't fit the engine, this frees what it holds and ``before`` goes on. An
+        engine that can't be loaded is no reason against the judges, and the next call says so.
+
+        Raises:
+            InputError: a probe is another model's.
+            What `load_judges` raises.
+        """
         try:
             with self.in_use():
-                for rail in list(before._cascades):
-                    await self.cascade(rail)
+                answers = await self.cascade("answer")
+                for stage, rail in self._policy.rails.items():
+                    if rail.judges:
+                        await self.cascade(stage)
                 if before._engine is not None:
-                    await self.engine()
+                    await self._fits(answers)
+        except BaseException:
+            await self.aclose()
+            raise
+        before.retire()
+
+    async def _fits(self, answers: Cascade) -> None:
+        try:
+            engine = await self.engine()
         except StarsGuardError as exc:
-            _log.warning("the parts of a changed policy cannot be loaded: %s", exc)  # the next call says so again
-        finally:
-            before.retire()
+            _log.warning("the engine cannot be loaded for a changed policy: %s", exc)
+        else:
+            await engine.check_directions(answers.directions)
 
     async def _free(self) -> None:
         async with AsyncExitStack() as stack:

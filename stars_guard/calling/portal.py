@@ -23,7 +23,7 @@ import anyio
 
 from stars_guard.errors import InputError
 
-__all__ = ["acall", "astream", "begin", "call", "is_inside", "stream", "to_the_end"]
+__all__ = ["Errand", "acall", "astream", "begin", "call", "is_inside", "stream", "to_the_end"]
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ atexit.register(_close)
 os.register_at_fork(after_in_child=_after_fork)
 
 
-class _Errand(Generic[T]):
+class Errand(Generic[T]):
     """A function that runs on the loop, as one task, for a caller elsewhere.
 
     Attributes:
@@ -152,9 +152,11 @@ def _future() -> futures.Future[T]:
     return made
 
 
-def begin(function: Callable[[], Awaitable[object]]) -> None:
-    """Run an async function on the loop without waiting for it. It has to handle its own errors."""
-    _Errand(function).start()
+def begin(function: Callable[[], Awaitable[T]]) -> Errand[T]:
+    """Run an async function on the loop without waiting for it. What it gives or raises is in the `Errand` alone."""
+    errand = Errand(function)
+    errand.start()
+    return errand
 
 
 def call(function: Callable[[], Awaitable[T]]) -> T:
@@ -167,7 +169,7 @@ def call(function: Callable[[], Awaitable[T]]) -> T:
         raise InputError(
             "a blocking method was called on the event loop of stars-guard", hint="await the async method instead"
         )
-    errand = _Errand(function)
+    errand = Errand(function)
     try:
         errand.start()
         return errand.outcome.result()
@@ -179,7 +181,7 @@ async def acall(function: Callable[[], Awaitable[T]]) -> T:
     """Run an async function on the loop, from any asyncio loop. Cancelling the caller cancels the function."""
     if asyncio.get_running_loop() is _get().loop:
         return await function()
-    errand = _Errand(function)
+    errand = Errand(function)
     errand.start()
     ended = asyncio.wrap_future(errand.outcome)
     try:
@@ -189,7 +191,7 @@ async def acall(function: Callable[[], Awaitable[T]]) -> T:
         await _left(errand, ended)
 
 
-class _Pump(_Errand[None], Generic[T]):
+class _Pump(Errand[None], Generic[T]):
     """Owns an async generator. One task on the loop takes its items, each only when it has been asked for.
 
     So a slow reader slows the generator down, and nobody else ever enters or closes the generator.
@@ -250,8 +252,8 @@ def stream(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, No
         pump.leave()
 
 
-async def _left(errand: _Errand[T], ended: asyncio.Future[T]) -> None:
-    """As `_Errand.leave`, for async callers."""
+async def _left(errand: Errand[T], ended: asyncio.Future[T]) -> None:
+    """As `Errand.leave`, for async callers."""
     try:
         if not ended.done():
             errand.cancel()

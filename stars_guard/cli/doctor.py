@@ -30,6 +30,8 @@ from stars_guard.engines.vllm_process import installed, no_reason_against
 from stars_guard.errors import InputError, StarsGuardError
 from stars_guard.policy import Policy, load_policy
 from stars_guard.scorers.model_options import ModelOptions, ServedModelOptions
+from stars_guard.scorers.probe import ProbeOptions
+from stars_guard.scorers.python import PythonOptions
 
 __all__ = ["diagnose"]
 
@@ -63,6 +65,10 @@ def diagnose(console: Console, policy: str, model: str, base_url: str | None) ->
                 findings += _server(judge.base_url, judge.model, what, judge.api_key_env)
             elif isinstance(judge, ModelOptions):
                 findings += _model(what, judge.model)
+            elif isinstance(judge, PythonOptions):
+                findings += _module(what, judge.call.partition(":")[0])
+            elif isinstance(judge, ProbeOptions) and not Path(judge.probe).expanduser().is_file():
+                findings.append(_Finding(what, "wrong", f"there is no file {judge.probe}", "stars-guard probe train"))
         findings += _audit(loaded.audit.url if loaded else None)
     _show(console, findings)
     return all(finding.state != "wrong" for finding in findings)
@@ -190,6 +196,14 @@ def _model(what: str, model: str) -> Iterator[_Finding]:
         yield _Finding(what, "wrong", f"{model}: there is no such directory", "check the path")
     else:
         yield _Finding(what, "note", f"{model}: a hub name, fetched at the first call")
+
+
+def _module(what: str, module: str) -> Iterator[_Finding]:
+    """Whether the module's package is there. Nothing of it runs."""
+    if importlib.util.find_spec(module.partition(".")[0]) is None:
+        yield _Finding(what, "wrong", f"there is no module {module}", "install it, or set PYTHONPATH")
+    else:
+        yield _Finding(what, "ok", f"{module}, which runs where the program allows it")
 
 
 def _server(

@@ -283,8 +283,89 @@ def test_times_places_versions_and_identifiers_are_left_alone(when: datetime, on
     assert [(text, find) for text in texts for find in SCORER.find(text)] == []
 
 
+EPOCH_KEYS = (
+    *("timestamp", "ts", "epoch", "unix_time", "unixTime", "created_at", "createdAt", "X-Timestamp", "event_ts", "iat"),
+    *("timestamp_ms", "mtime", "datetime", "_SOURCE_REALTIME_TIMESTAMP", "expires_at"),
+)
+TIME_KEYS = (
+    "time",
+    "date",
+    "start_time",
+    "endDate",
+    "created",
+    "lastModified",
+    "expires",
+    "until",
+    "__time__",
+    "time_ms",
+)
+EPOCH_FORMS = ('{"%s": %s}', "%s=%s", "%s: %s, next", "%s %s", "'%s': '%s'", "| %s | %s |", "**%s**: %s", "%s is %s.")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(10**8, 2**31 - 1), st.sampled_from([1, 10**3, 10**6, 10**9]), st.sampled_from(EPOCH_FORMS))
+def test_seconds_since_1970_stay_beside_a_word_about_time(second: int, unit: int, form: str) -> None:
+    texts = [form % (key, second * unit + unit // 3) for key in EPOCH_KEYS]
+    if str(second).startswith("1") and second >= 10**9:
+        texts += [form % (key, second * unit) for key in TIME_KEYS]
+    assert [text for text in texts if redact(text) != text] == []
+
+
+OTHER_KEYS = (
+    "id",
+    "order",
+    "account",
+    "phone",
+    "candidate",
+    "results",
+    "that",
+    "text",
+    "created by",
+    "call me any time on",
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(10**8, 2**31 - 1), st.sampled_from(OTHER_KEYS), st.sampled_from(["{} {}", "{}: {}", "{}={}"]))
+def test_other_long_numbers_are_redacted(number: int, key: str, form: str) -> None:
+    for text in (form.format(key, number), f"{number}", f"timestamp of {key} {number}"):
+        assert str(number) not in redact(text)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(TIME_KEYS), st.sampled_from(["{} {}", "{}: {}", "{}={}"]), st.data())
+def test_a_word_about_time_hides_nobodys_number(key: str, form: str, data: st.DataObject) -> None:
+    """A phone number of ten digits, a card, an account or a social security number, in one piece or in groups."""
+    phone = data.draw(st.integers(2_000_000_000, 9_999_999_999))
+    values = [str(phone), f"({phone // 10**7}) {phone // 10**4 % 1000:03}-{phone % 10**4:04}", "536904399"]
+    values += [value for kind in ("credit_card", "iban", "us_ssn", "phone") for value in BESIDE[kind]]
+    values += [value.replace(" ", "") for value in BESIDE["credit_card"]]
+    assert [value for value in values if value in redact(form.format(key, value))] == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.datetimes(datetime(1970, 1, 1), datetime(2068, 1, 1)))
+def test_compact_times_and_days_of_the_year_are_left_alone(when: datetime) -> None:
+    compact, day = when.strftime("%y%m%d-%H%M%S"), when.strftime("%Y-%j")
+    for text in (compact, f"log_{compact}.txt", day, f"on {day}, {compact}", f"run {compact} ended"):
+        assert redact(text) == text
+    for text in (f"call {day}", f"{compact}1", f"1{compact}", f"{day}1234"):
+        assert redact(text) != text
+
+
 @pytest.mark.parametrize("kind", BESIDE)
-@pytest.mark.parametrize("beside", ["06.05.2024", "2024-05-06 10:30", "52.520008, 13.404954", "v1.2.3.4"])
+@pytest.mark.parametrize(
+    "beside",
+    [
+        "timestamp: 1152085198",
+        "770912-042503",
+        "1977-255",
+        "06.05.2024",
+        "2024-05-06 10:30",
+        "52.520008, 13.404954",
+        "v1.2.3.4",
+    ],
+)
 def test_what_stands_beside_them_is_redacted_all_the_same(kind: str, beside: str) -> None:
     for value in BESIDE[kind]:
         for text in (f"{value} {beside}", f"{beside} {value}", f"{beside}, {value}", f"{value}\n{beside}"):

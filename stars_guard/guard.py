@@ -29,7 +29,7 @@ from stars_guard.calling.settings import content_of
 from stars_guard.calling.telemetry import OPERATION, PROVIDER, REQUEST_MODEL
 from stars_guard.core.arguments import text, whole_number
 from stars_guard.core.events import Called, Event, Finished, Reasoned, Released
-from stars_guard.core.messages import Message, ToolCall
+from stars_guard.core.messages import Message
 from stars_guard.core.tools import Tool
 from stars_guard.core.vocabulary import Stage
 from stars_guard.decoding import AcceptanceRate, shared_row_cost
@@ -172,7 +172,6 @@ class Guard:
         forms: Sequence[str] = (),
         messages: Sequence[Message] = (),
         run_id: str | None = None,
-        tool_call: ToolCall | None = None,
     ) -> Checked:
         """Judge one text whole, under the judges of a stage of the policy's rails. A record of its own tells of it.
 
@@ -181,15 +180,16 @@ class Guard:
                 holds their scores but not their texts.
             messages: the conversation before the text.
             run_id: the caller's id, kept in the record.
-            tool_call: at the stage ``tool_call``, the call as its tool gets it. Judges that understand arguments, such
-                as ``shell``, read it. Without it they read the call from the text, which is stricter.
+
+        At the stage ``tool_call``, judges that understand arguments, such as ``shell``, read the call from the text,
+        and no rule is asked. Use `check_call` wherever you have the call itself.
 
         Raises:
             InputError: there is no such stage, the text is no string, or the guard is closed.
             ScorerError: a judge cannot be loaded, or failed and the policy says ``raise``.
         """
-        check = partial(self._checker.check, stage, text, forms=forms, messages=messages)
-        return await portal.acall(partial(check, run_id=run_id, tool_call=tool_call))
+        check = partial(self._checker.check, stage, text, forms=forms, messages=messages, run_id=run_id)
+        return await portal.acall(check)
 
     async def check_call(self, name: str, args: Mapping[str, Any], **about: Unpack[AboutCall]) -> Checked:
         """Decide about a tool call by the rules and the judges of the policy's rail ``tool_call``, with one record.
@@ -380,11 +380,10 @@ class Blocking:
         forms: Sequence[str] = (),
         messages: Sequence[Message] = (),
         run_id: str | None = None,
-        tool_call: ToolCall | None = None,
     ) -> Checked:
         """As `Guard.check`."""
-        check = partial(self._guard.check, stage, text, forms=forms, messages=messages)
-        return portal.call(partial(check, run_id=run_id, tool_call=tool_call))
+        check = partial(self._guard.check, stage, text, forms=forms, messages=messages, run_id=run_id)
+        return portal.call(check)
 
     def check_call(self, name: str, args: Mapping[str, Any], **about: Unpack[AboutCall]) -> Checked:
         """As `Guard.check_call`."""

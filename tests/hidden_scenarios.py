@@ -206,6 +206,20 @@ TOOLS = [
 ]
 
 
+class Inner(AgentMiddleware):
+    """Changes a call on its way to its tool."""
+
+    def __init__(self, change: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self._change = change
+
+    def wrap_tool_call(self, request: Any, handler: Any) -> Any:
+        return handler(self._change(request))
+
+    async def awrap_tool_call(self, request: Any, handler: Any) -> Any:
+        return await handler(self._change(request))
+
+
 class Another(AgentMiddleware):
     """Has another model answer, as a fallback does."""
 

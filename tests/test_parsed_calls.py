@@ -13,9 +13,8 @@ from stars_guard import Guard
 from stars_guard.audit import MemoryStore
 from stars_guard.auditing.verification import redo
 from stars_guard.core.judging import Judgement, Rule, Score, combine
-from stars_guard.core.messages import ToolCall
 from stars_guard.core.segments import Passage
-from stars_guard.errors import InputError, PolicyError
+from stars_guard.errors import PolicyError
 from stars_guard.policy import load_policy
 from stars_guard.prompting.call_rendering import read_call, render_call
 
@@ -67,8 +66,7 @@ async def test_a_judge_that_asks_lets_nothing_through_and_its_record_holds() -> 
     async with Guard(policy(), model=ScriptedBackend(words()), audit=store, allow_python=True) as guard:
         answers = {}
         for name in ("ask", "reject", "other"):
-            call = ToolCall(id="1", name=name, arguments={"x": 1})
-            answers[name] = await guard.check("tool_call", render_call(name, call.arguments), tool_call=call)
+            answers[name] = await guard.check_call(name, {"x": 1})
             # the text alone is read too
             assert (await guard.check("tool_call", render_call(name, {"x": 1}))).reason == answers[name].reason
     assert [answers[name].allowed for name in answers] == [False, False, True]
@@ -79,12 +77,6 @@ async def test_a_judge_that_asks_lets_nothing_through_and_its_record_holds() -> 
     assert asked.rules[0].ask_above == 0.0
     for record in store.records:
         assert redo(record) is None
-
-
-async def test_a_call_at_another_stage_is_the_callers_error() -> None:
-    async with Guard(policy(), model=ScriptedBackend(words()), audit=MemoryStore(), allow_python=True) as guard:
-        with pytest.raises(InputError, match="another stage"):
-            await guard.check("output", "x", tool_call=ToolCall(id="", name="x", arguments={}))
 
 
 @pytest.mark.parametrize("stage", ["input", "tool_result", "output"])

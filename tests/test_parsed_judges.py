@@ -361,8 +361,7 @@ async def test_a_call_is_judged_as_parsed_and_as_text_and_leaves_nothing_of_it_i
         ):
             args = {"command": command}
             text = render_call("shell", args)
-            call = ToolCall(id="", name="shell", arguments=args)
-            for checked in (await guard.check("tool_call", text, tool_call=call), await guard.check("tool_call", text)):
+            for checked in (await guard.check_call("shell", args), await guard.check("tool_call", text)):
                 assert checked.allowed is allowed, command
                 assert "sw0rdfish" not in checked.reason
     for record in store.records:

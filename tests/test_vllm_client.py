@@ -39,7 +39,7 @@ def client(made: list[Answering], **options: Any) -> Servers:
 
 
 async def ask(servers: Servers, seat: Seat | None = None) -> str:
-    async with servers.post("/v1/completions", {"prompt": [1]}, seat=seat) as response:
+    async with servers.post("/v1/completions", {"prompt": [1]}, seat=seat) as (response, _):
         await response.aread()
         return str(response.json()["from"])
 

@@ -108,33 +108,32 @@ class _Action(_Strict):
     args: Annotated[dict[str, Any], AfterValidator(_json)]
 
 
-class _Approve(_Strict):
-    type: Literal["approve"]
+class _Decided(_Strict):
     decided_by: _By = None
 
 
-class _Edit(_Strict):
+class _Approve(_Decided):
+    type: Literal["approve"]
+
+
+class _Edit(_Decided):
     type: Literal["edit"]
     edited_action: _Action
-    decided_by: _By = None
 
 
-class _Reject(_Strict):
+class _Reject(_Decided):
     type: Literal["reject"]
     message: str | None = None
-    decided_by: _By = None
 
 
-class _Respond(_Strict):
+class _Respond(_Decided):
     type: Literal["respond"]
     message: str
-    decided_by: _By = None
 
 
-class _Answer(_Strict):
+class _Answer(_Decided):
     # a decision that isn't understood rejects its own call alone, so each is read for itself
     decisions: list[Any]
-    decided_by: _By = None
 
 
 _ANSWER: TypeAdapter[_Answer] = TypeAdapter(_Answer)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable
 
+from stars_guard.core.nearest import did_you_mean
 from stars_guard.errors import InputError
 
 __all__ = ["PER_CALL", "SAMPLING", "check_keywords"]
@@ -31,6 +31,5 @@ def check_keywords(given: Iterable[str], known: Collection[str], what: str) -> N
     """
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
+            hint = did_you_mean(name, known, f"known are {', '.join(sorted(known))}", form="{!r}")
             raise InputError(f"{what} has no keyword {name!r}", hint=hint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import threading
@@ -14,6 +13,7 @@ from platformdirs import user_state_path
 
 from stars_guard.audit.store import AuditStore
 from stars_guard.audit.writing import Writing
+from stars_guard.core.nearest import did_you_mean
 from stars_guard.core.registry import Registry
 from stars_guard.errors import AuditError
 
@@ -92,9 +92,8 @@ def _schemes(wrong: str | None = None) -> str:
     if _DEFAULT not in known:
         # an entry point is seen only after an install, and so not where the code is newer than that
         return "the stores of stars-guard itself are not registered: run pip install -e . where its pyproject.toml is"
-    near = difflib.get_close_matches(wrong or "", known, 1)
     there_are = f"there are {', '.join(f'{scheme}://' for scheme in known)}"
-    return f"did you mean {near[0]}://? {there_are}" if near else there_are
+    return f"{did_you_mean(wrong or '', known, form='{}://')} {there_are}".strip()
 
 
 def _after_fork() -> None:

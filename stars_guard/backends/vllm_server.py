@@ -17,7 +17,7 @@ from stars_guard.backends.vllm_engine import TOP, entropy_of
 from stars_guard.engines.checkpoints import installed_probes
 from stars_guard.engines.loading import Vocabulary, load_vocabulary
 from stars_guard.engines.vllm_client import Seat, ServerOptions, Servers, by_token_id
-from stars_guard.errors import BackendError, BackendUnavailable
+from stars_guard.errors import BackendError
 from stars_guard.prompting.detokenizer import decoder
 from stars_guard.prompting.prompt import Prompt
 
@@ -69,8 +69,8 @@ class _Source(TokenSource):
         body = {**self._body, "prompt": list(request.ids), "max_tokens": request.max_tokens}
         if self._seeded:
             body["seed"] = request.seed
-        async with self._backend.servers.post("/v1/completions", body, seat=self._seat) as response:
-            url, done = f"{response.url.scheme}://{response.url.netloc.decode()}", False
+        done = False
+        async with self._backend.servers.post("/v1/completions", body, seat=self._seat) as (response, replica):
             # read to the end, so that the connection can be used again
             async for line in response.aiter_lines():
                 if line == "data: [DONE]":
@@ -78,7 +78,7 @@ class _Source(TokenSource):
                 elif line.startswith("data: "):
                     yield self._chunk_of(json.loads(line.removeprefix("data: ")))
         if not done:
-            raise BackendUnavailable(f"the vLLM server {url} broke off", hint="see the server's log")
+            raise replica.broke_off()
 
     def _chunk_of(self, event: dict[str, Any]) -> Chunk:
         if "error" in event:

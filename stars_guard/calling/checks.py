@@ -24,7 +24,6 @@ from stars_guard.core.segments import Candidate, Passage
 from stars_guard.core.tool_call_events import Ruled
 from stars_guard.core.tools import Tool
 from stars_guard.core.vocabulary import CheckFinish, Role, RuleAction, Stage, Verdict
-from stars_guard.errors import InputError
 from stars_guard.policy import Policy
 from stars_guard.prompting.call_rendering import read_call
 from stars_guard.scorers.cascade import Cascade
@@ -112,7 +111,6 @@ class Checker:
         forms: Sequence[str] = (),
         messages: Sequence[Message] = (),
         run_id: str | None = None,
-        tool_call: ToolCall | None = None,
     ) -> Checked:
         """Judge a text. The arguments are those of `Guard.check`."""
         chosen("stage", stage, get_args(Stage))
@@ -122,7 +120,6 @@ class Checker:
             forms=forms_of(forms),
             messages=messages_of(messages),
             run_id=None if run_id is None else text_of("run_id", run_id),
-            call=_call_of(stage, tool_call),
         )
         with self._loaded.in_use():
             if not self._rails[stage].judges or not (text or any(given.forms)) or self._policy.mode == "off":
@@ -172,14 +169,6 @@ class Checker:
         # what comes in is what the user says
         talk = (*given.messages, Message("user", given.text)) if stage == "input" else given.messages
         return replace(checked, refusal=await refusal_for(self._policy, talk))
-
-
-def _call_of(stage: Stage, call: ToolCall | None) -> ToolCall | None:
-    if call is not None and stage != "tool_call":
-        raise InputError("tool_call is given at another stage", hint="pass it at the stage tool_call alone")
-    if call is not None and not isinstance(call, ToolCall):
-        raise InputError(f"tool_call is of the type {type(call).__name__}", hint="pass a ToolCall")
-    return call
 
 
 class _Check:

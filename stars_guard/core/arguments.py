@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
 
+from stars_guard.core.nearest import did_you_mean
 from stars_guard.errors import InputError
 
 __all__ = ["LANGUAGE", "chosen", "has_lone_surrogate", "language_tag", "number", "text", "whole_number"]
@@ -83,10 +83,9 @@ def chosen(name: str, value: object, known: tuple[str, ...]) -> None:
     """
     if isinstance(value, str) and value in known:
         return
-    near = get_close_matches(value, known, 1) if isinstance(value, str) else []
-    meant = f"did you mean {near[0]!r}? " if near else ""
+    meant = did_you_mean(value, known, form="{!r}") if isinstance(value, str) else ""
     shown = repr(value[:40]) if isinstance(value, str) else _kind(value, "a string")
-    raise InputError(f"{name} is {shown}", hint=f"{meant}use one of {', '.join(known)}")
+    raise InputError(f"{name} is {shown}", hint=f"{meant} use one of {', '.join(known)}".strip())
 
 
 def has_lone_surrogate(value: Any) -> bool:

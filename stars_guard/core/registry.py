@@ -6,11 +6,11 @@ first asked for, so that a judge that needs torch costs nothing where no policy 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
+from stars_guard.core.nearest import did_you_mean
 from stars_guard.errors import StarsGuardError
 
 __all__ = ["Registry"]
@@ -73,9 +73,8 @@ class Registry(Generic[P]):
                     f"unknown {self._kind} {name!r}: not even our own are registered",
                     hint="the installation is older than the code; run `pip install -e .` in the checkout",
                 )
-            near = difflib.get_close_matches(name, points, 1)
-            guess = f"did you mean {near[0]!r}? " if near else ""
-            raise self._error(f"unknown {self._kind} {name!r}", hint=f"{guess}there are {', '.join(sorted(points))}")
+            hint = f"{did_you_mean(name, points, form='{!r}')} there are {', '.join(sorted(points))}".strip()
+            raise self._error(f"unknown {self._kind} {name!r}", hint=hint)
         if len(points[name]) > 1:
             values = ", ".join(point.value for point in points[name])
             raise self._error(

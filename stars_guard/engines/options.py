@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
+from stars_guard.core.nearest import did_you_mean
 from stars_guard.errors import InputError
 
 __all__ = ["Plain", "read_options", "unknown_option"]
@@ -44,5 +44,4 @@ def read_options(model: type[O], options: Mapping[str, Any], of: str) -> O:
 
 def unknown_option(name: str, known: Iterable[str]) -> str:
     """What is said of an option that there is not: its name, and the nearest that there is."""
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f"there is no option {name!r}" + (f", did you mean {near[0]!r}?" if near else "")
+    return ", ".join(filter(None, (f"there is no option {name!r}", did_you_mean(name, known, form="{!r}"))))

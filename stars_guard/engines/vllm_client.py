@@ -118,6 +118,10 @@ class Replica:
         """What may be shown of its URL: scheme, host and port."""
         return self.address.shown
 
+    def broke_off(self, why: str = "") -> BackendUnavailable:
+        """The error where its answer ended before its end."""
+        return BackendUnavailable(f"the vLLM server {self.url} broke off{why}", hint="see the server's log")
+
 
 class Servers:
     """Replicas of one model behind one connection pool."""
@@ -153,7 +157,7 @@ class Servers:
     @asynccontextmanager
     async def post(
         self, path: str, body: Mapping[str, Any], *, seat: Seat | None = None
-    ) -> AsyncGenerator[httpx.Response, None]:
+    ) -> AsyncGenerator[tuple[httpx.Response, Replica], None]:
         """Send a request, again while that is safe: as long as no server has begun to answer.
 
         A request that failed is sent to another replica, if there is one that does not rest. Leaving the context closes
@@ -161,6 +165,9 @@ class Servers:
 
         Args:
             seat: of the session that asks; it moves to the replica that answers. None takes one for this request.
+
+        Yields:
+            The response and who gives it. If the answer ends before its end, raise what `Replica.broke_off` makes.
 
         Raises:
             BackendUnavailable: no server can be reached, or the one that answered broke off.
@@ -170,12 +177,10 @@ class Servers:
         try:
             response, answering = await self._send(own, "POST", path, body=body, retries=self.options.retries)
             try:
-                yield response
+                yield response, answering
             except httpx.TransportError as exc:
                 self.failed(answering)
-                raise BackendUnavailable(
-                    f"the vLLM server {answering.url} broke off: {type(exc).__name__}", hint="see the server's log"
-                ) from exc
+                raise answering.broke_off(f": {type(exc).__name__}") from exc
             finally:
                 await response.aclose()
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from pydantic import SerializeAsAny, WithJsonSchema
 from pydantic.functional_validators import PlainValidator
 from pydantic_core import PydanticCustomError
 
+from stars_guard.core.nearest import did_you_mean
 from stars_guard.core.registry import Registry
 from stars_guard.errors import PolicyError
 from stars_guard.scorers.options import JudgeOptions
@@ -87,9 +87,8 @@ def _why_not(kind: str, exc: PolicyError) -> str:
         return str(exc)
     if "patterns" not in types:
         return f"unknown type {kind!r}. {_REINSTALL}"
-    near = difflib.get_close_matches(kind, types, 1)
-    hint = f"; did you mean `{near[0]}`?" if near else ""
-    return f"unknown type {kind!r}; installed: {', '.join(types)}{hint}"
+    parts = (f"unknown type {kind!r}", f"installed: {', '.join(types)}", did_you_mean(kind, types))
+    return "; ".join(filter(None, parts))
 
 
 JudgeSpec = Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from stars_guard.core.nearest import did_you_mean
 from stars_guard.errors import PolicyError
 from stars_guard.policy._files import FileState, look_at
 from stars_guard.policy._model import Policy
@@ -113,8 +113,7 @@ class PolicyReader:
             return shipped[source]
         if self._look(folder / path).content is not None:
             return folder / path
-        near = difflib.get_close_matches(source, shipped, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"shipped policies: {', '.join(shipped)}"
+        hint = did_you_mean(source, shipped, f"shipped policies: {', '.join(shipped)}", form="{!r}")
         raise PolicyError(f"{place}there is no policy named {source!r}", hint=hint)
 
     def _file(self, path: Path, children: tuple[Path, ...]) -> Resolved:

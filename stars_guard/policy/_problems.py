@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from stars_guard.core.nearest import did_you_mean
 from stars_guard.policy._judges import find_options
 from stars_guard.policy._model import Policy
 from stars_guard.policy.tree import Loc, Node, Place, key_of, locate, without_values
@@ -101,8 +101,8 @@ def _either(texts: Sequence[str]) -> str:
 
 
 def _suggestion(given: str, valid: Iterable[str]) -> str:
-    near = difflib.get_close_matches(given, list(valid), 1)
-    return f"; did you mean `{near[0]}`?" if near else ""
+    meant = did_you_mean(given, valid)
+    return f"; {meant}" if meant else ""
 
 
 def _nearest_key(tree: Node, loc: Loc) -> str:

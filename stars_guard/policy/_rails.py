@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from stars_guard.core.nearest import did_you_mean
 from stars_guard.core.vocabulary import RuleAction, Stage
 from stars_guard.policy._approval import Approval
 from stars_guard.policy._judges import JudgeSpec
@@ -76,9 +76,8 @@ class ToolCallRail(Rail):
         problems: list[InitErrorDetails] = []
         for index, rule in enumerate(self.rules):
             for name in rule.variables - {*self.vars}:
-                near = difflib.get_close_matches(name, self.vars, 1)
                 known = f"there are {', '.join(self.vars)}" if self.vars else "the policy has no vars"
-                meant = f"did you mean `vars.{near[0]}`?" if near else known
+                meant = did_you_mean(name, self.vars, known, form="`vars.{}`")
                 text = PydanticCustomError(
                     "variable", "unknown name `vars.{name}`; {meant}", {"name": name, "meant": meant}
                 )

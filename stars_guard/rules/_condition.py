@@ -9,7 +9,6 @@ Regular expressions are RE2's in both.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
@@ -18,6 +17,7 @@ from typing import Any, ClassVar
 
 from cel_expr_python import cel
 
+from stars_guard.core.nearest import did_you_mean
 from stars_guard.rules._cel_tree import Call, Expr, Path, comparisons, parse, paths, walk
 from stars_guard.rules._functions import DECLARATIONS, FUNCTIONS, MEMBERS
 from stars_guard.rules._values import TooLarge, plain_values, readable
@@ -196,8 +196,7 @@ def _unknown_name(name: str) -> str:
     if root in MEMBERS:
         return _member(root)
     known = [*VARIABLES, *FUNCTIONS, *_MACROS, *_STANDARD]
-    near = difflib.get_close_matches(root, known, 1)
-    meant = f"did you mean `{near[0]}`?" if near else f"there are {', '.join([*VARIABLES, *FUNCTIONS])}"
+    meant = did_you_mean(root, known, f"there are {', '.join([*VARIABLES, *FUNCTIONS])}")
     return f"unknown name `{root}`; {meant}"
 
 
@@ -208,8 +207,7 @@ RUN_FIELDS = ("calls", "tokens", "seconds", "cost", "tools")
 def _check_run(read: tuple[Path, ...]) -> None:
     for path in read:
         if path[0] == "run" and len(path) > 1 and path[1] not in RUN_FIELDS:
-            near = difflib.get_close_matches(str(path[1]), RUN_FIELDS, 1)
-            meant = f"did you mean `run.{near[0]}`?" if near else f"it has {', '.join(RUN_FIELDS)}"
+            meant = did_you_mean(str(path[1]), RUN_FIELDS, f"it has {', '.join(RUN_FIELDS)}", form="`run.{}`")
             raise ConditionError(f"unknown name `run.{path[1]}`; {meant}")
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stars_guard.core.nearest import did_you_mean
 from stars_guard.core.nesting import MOST_NESTED
 from stars_guard.core.schemas import target_of
 from stars_guard.rules._values import UNREADABLE, Unreadable
@@ -86,8 +86,8 @@ class Part:
             return f"its type is {' or '.join(sorted(self._types())) or 'another'}"
         choices = schema.get("enum")
         if isinstance(choices, list | tuple) and value not in choices:
-            near = difflib.get_close_matches(str(value), [one for one in choices if isinstance(one, str)], 1)
-            return f"did you mean `{near[0]}`?" if near else f"it is one of {', '.join(map(str, choices))}"
+            texts = [one for one in choices if isinstance(one, str)]
+            return did_you_mean(str(value), texts, f"it is one of {', '.join(map(str, choices))}")
         return ""
 
     def _types(self) -> frozenset[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Sequence
 
+from stars_guard.core.nearest import did_you_mean, nearest
 from stars_guard.core.tools import Tool
 from stars_guard.errors import PolicyError
 from stars_guard.rules._budgets import Cost
@@ -51,8 +51,8 @@ def check(
 def _unmatched(globs: Sequence[str], names: Sequence[str]) -> Iterator[str]:
     for glob in globs:
         if glob != "*" and not any(matches_any(name, [glob]) for name in names):
-            near = difflib.get_close_matches(glob, names, 1) or difflib.get_close_matches(glob.strip("*?_"), names, 1)
-            meant = f"did you mean `{near[0]}`?" if near else f"the agent has {', '.join(names) or 'no tools'}"
+            there_are = f"the agent has {', '.join(names) or 'no tools'}"
+            meant = did_you_mean(glob, names) or did_you_mean(glob.strip("*?_"), names, there_are)
             yield f"tools: no tool matches `{glob}`; {meant}; write `optional: true` if there may be none"
 
 
@@ -64,9 +64,9 @@ def _misspelt(condition: Condition | Amount, tools: Sequence[Tool], what: str = 
             below = [found for part in parts for found in part.below(step)]
             if not below:
                 known = list(dict.fromkeys(name for part in parts for name in part.fields()))
-                near = difflib.get_close_matches(str(step), known, 1)
+                near = nearest(str(step), known)
                 options = f"there are {', '.join(known)}" if known else "it has no fields"
-                meant = f"did you mean `{_written(('args', *path[:end], near[0]))}`?" if near else options
+                meant = options if near is None else f"did you mean `{_written(('args', *path[:end], near))}`?"
                 yield f"{what}: no tool that the rule is about has `{_written(('args', *path[: end + 1]))}`; {meant}"
                 break
             parts = below

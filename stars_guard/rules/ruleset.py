@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from stars_guard.core.messages import ToolCall
 from stars_guard.core.tools import Tool
@@ -28,7 +28,7 @@ from stars_guard.rules.model import Budget, ToolRule
 from stars_guard.rules.origin import Origins
 from stars_guard.rules.run import OriginOf, PastCall, RunState
 
-__all__ = ["RuleSet"]
+__all__ = ["Circumstances", "RuleSet"]
 
 
 class _Scope:
@@ -56,6 +56,21 @@ class _Scope:
 class _Ready:
     rule: ToolRule
     condition: Condition | None
+
+
+class Circumstances(TypedDict, total=False):
+    """What may be known of a call besides its run.
+
+    Attributes:
+        origin: tells where a value came from. Without it, a condition that asks can't be evaluated.
+        context: what the app says about the run, such as the user's id and roles.
+        tool: the tool that is called. Conditions then see its defaults for what the call leaves out, and can't be
+            evaluated where they read a value of another type than the tool's schema says.
+    """
+
+    origin: OriginOf | None
+    context: Mapping[str, Any] | None
+    tool: Tool | None
 
 
 class RuleSet:
@@ -91,38 +106,18 @@ class RuleSet:
         conditions = [ready.condition for ready in self._rules if ready.condition is not None]
         self._reads_calls = any(path[:2] == ("run", "calls") for one in conditions for path in one.paths)
 
-    def decide(
-        self,
-        call: ToolCall,
-        run: RunState | None = None,
-        *,
-        origin: OriginOf | None = None,
-        context: Mapping[str, Any] | None = None,
-        tool: Tool | None = None,
-    ) -> RuleDecision:
-        """What happens to a call. It never raises for what the model wrote.
+    def decide(self, call: ToolCall, run: RunState | None = None, **about: Unpack[Circumstances]) -> RuleDecision:
+        """What happens to a call. The arguments are those of `explain`. It never raises for what the model wrote."""
+        return strictest(self.explain(call, run, **about), self._default)
+
+    def explain(self, call: ToolCall, run: RunState | None = None, **about: Unpack[Circumstances]) -> list[Step]:
+        """What each rule and each budget says, in their order.
 
         Args:
             run: the run up to the call; None for one that begins with it.
-            origin: tells where a value came from. Without it, a condition that asks can't be evaluated.
-            context: what the app says about the run, such as the user's id and roles.
-            tool: the tool that is called. Conditions then see its defaults for what the call leaves out, and can't be
-                evaluated where they read a value of another type than the tool's schema says.
         """
-        steps = self.explain(call, run, origin=origin, context=context, tool=tool)
-        return strictest(steps, self._default)
-
-    def explain(
-        self,
-        call: ToolCall,
-        run: RunState | None = None,
-        *,
-        origin: OriginOf | None = None,
-        context: Mapping[str, Any] | None = None,
-        tool: Tool | None = None,
-    ) -> list[Step]:
-        """What each rule and each budget says, in their order. The arguments are those of `decide`."""
         run = run if run is not None else RunState()
+        origin, context, tool = about.get("origin"), about.get("context"), about.get("tool")
         with during(run, origin):
             steps = list(self._of_rules(call, lambda: self._values(call, run, context, tool)))
         try:

@@ -148,7 +148,7 @@ class ServerGuard(GuardEngine):
             "return_tokens_as_token_ids": True,
             **asked,
         }
-        async with self._servers.post("/v1/completions", body) as response:
+        async with self._servers.post("/v1/completions", body) as (response, _):
             await response.aread()
             choices = sorted(response.json()["choices"], key=lambda choice: choice["index"])
         tops = [((choice.get("logprobs") or {}).get("top_logprobs") or [{}])[0] or {} for choice in choices]

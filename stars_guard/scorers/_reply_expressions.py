@@ -6,13 +6,13 @@ when an expression meets a reply, which would fail every call.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from typing import Any
 
 import jmespath
 from jmespath.functions import Functions
 
+from stars_guard.core.nearest import did_you_mean
 from stars_guard.errors import ScorerError
 
 __all__ = ["ReplyExpression"]
@@ -88,8 +88,7 @@ def _problem(node: dict[str, Any]) -> str | None:
     name, given = node["value"], node["children"]
     known = Functions.FUNCTION_TABLE
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        return f"there is no function {name}(); " + (f"did you mean `{near[0]}`?" if near else ", ".join(sorted(known)))
+        return f"there is no function {name}(); {did_you_mean(name, known, ', '.join(sorted(known)))}"
     wanted = known[name]["signature"]
     variadic = bool(wanted) and wanted[-1].get("variadic", False)
     if len(given) < len(wanted) or (len(given) > len(wanted) and not variadic):

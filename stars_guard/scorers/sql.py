@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import ClassVar, Self
@@ -10,6 +9,7 @@ from typing import ClassVar, Self
 from pydantic import Field, field_validator
 from sqlglot.dialects.dialect import Dialects
 
+from stars_guard.core.nearest import did_you_mean
 from stars_guard.core.segments import Passage
 from stars_guard.core.vocabulary import CallLevel
 from stars_guard.parsing.call_arguments import arguments_of
@@ -62,8 +62,8 @@ class SqlOptions(JudgeOptions):
     @classmethod
     def _is_known(cls, dialect: str) -> str:
         if dialect not in _DIALECTS:
-            near = difflib.get_close_matches(dialect, _DIALECTS, 1)
-            raise ValueError(f"an unknown dialect{f'; did you mean {near[0]!r}?' if near else ''}")
+            meant = did_you_mean(dialect, _DIALECTS, form="{!r}")
+            raise ValueError(f"an unknown dialect; {meant}" if meant else "an unknown dialect")
         return dialect
 
     def loosenings(self, child: Self) -> Iterator[Loosening]:

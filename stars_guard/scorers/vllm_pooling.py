@@ -99,7 +99,7 @@ class _Server(_Engine):
 
     async def logits(self, prompts: Sequence[list[int]]) -> list[tuple[list[float], int | None]]:
         body = {"model": self._model, "input": [list(ids) for ids in prompts], "use_activation": False}
-        async with self._servers.post("/classify", body) as response:
+        async with self._servers.post("/classify", body) as (response, _):
             await response.aread()
             rows = sorted(response.json()["data"], key=lambda row: row["index"])
         return [([float(value) for value in row["probs"]], None) for row in rows]

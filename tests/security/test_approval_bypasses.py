@@ -22,6 +22,7 @@ from approval_agents import (
     results,
     tools,
 )
+from hidden_scenarios import Inner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain.agents.middleware import AgentMiddleware, HumanInTheLoopMiddleware
@@ -281,20 +282,6 @@ def test_a_rejected_call_that_the_model_repeats_is_asked_about_again() -> None:
         assert asked(run.resume({"type": "reject"}))
     run.resume({"type": "reject"})
     assert not ran
-
-
-class Inner(AgentMiddleware):
-    """Changes a call on its way to its tool."""
-
-    def __init__(self, change: Callable[[Any], Any]) -> None:
-        super().__init__()
-        self._change = change
-
-    def wrap_tool_call(self, request: Any, handler: Any) -> Any:
-        return handler(self._change(request))
-
-    async def awrap_tool_call(self, request: Any, handler: Any) -> Any:
-        return await handler(self._change(request))
 
 
 def with_args(name: str = "send", **args: Any) -> Callable[[Any], Any]:

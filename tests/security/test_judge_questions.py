@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from written_questions import Written
 
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
@@ -22,18 +22,6 @@ from stars_guard.prompting.guard_questions import Encoder, Questions
 
 RENDERINGS = Path(__file__).parent.parent / "guard_renderings"
 LABELS = {"harmful": ["Yes"], "safe": ["No"]}
-
-
-class Written(Encoder):
-    """Keeps the text that would be encoded."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def encode(self, rendered: str, texts: Any) -> list[int]:
-        parts = rendered.split("\x02")
-        self.text = "".join(texts[int(part)] if i % 2 else part for i, part in enumerate(parts))
-        return []
 
 
 def asked(form: GuardFormat, text: str, role: Role, *turns: Message, accepted: str = "") -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hidden_scenarios import BAD, INPUT, Scripted, agent, calls
+from hidden_scenarios import BAD, INPUT, Inner, Scripted, agent, calls
 from langchain.agents.middleware import AgentMiddleware, HumanInTheLoopMiddleware
 from langchain.agents.middleware.types import ToolCallRequest
 from langchain_core.messages import ToolMessage
@@ -39,18 +39,6 @@ async def awaited(q: str) -> str:
     """Searches."""
     ran.append(q)
     return f"found {q}"
-
-
-class Inner(AgentMiddleware):
-    def __init__(self, change: Callable[[Any], Any]) -> None:
-        super().__init__()
-        self._change = change
-
-    def wrap_tool_call(self, request: Any, handler: Any) -> Any:
-        return handler(self._change(request))
-
-    async def awrap_tool_call(self, request: Any, handler: Any) -> Any:
-        return await handler(self._change(request))
 
 
 def in_place(request: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from stars_guard.core.nearest import nearest
 from stars_guard.core.vocabulary import Role
 
 __all__ = ["GuardFormat", "guard_format", "presets"]
@@ -74,10 +74,8 @@ class GuardFormat:
         spoken = {f"{key} {text}".casefold(): key for key, text in self.categories.items()}
         spoken |= {text.casefold().rstrip("."): key for key, text in self.categories.items()}
         spoken |= {key.casefold(): key for key in self.categories}
-        near = difflib.get_close_matches(name.casefold(), list(spoken), 1)
-        if near:
-            return f"did you mean `{spoken[near[0]]}`?"
-        return f"it has {', '.join(self.categories)}"
+        near = nearest(name.casefold(), spoken)
+        return f"it has {', '.join(self.categories)}" if near is None else f"did you mean `{spoken[near]}`?"
 
 
 def presets() -> list[str]:

@@ -1,5 +1,5 @@
-"""The end of a vLLM engine in this process, and a start that takes too long. This module ends the engine that all tests
-share, and so its name is the last of those that use it."""
+"""The end of a vLLM engine in this process, and a start that takes too long. This module ends the engine and the server
+that all tests share, and so its name is the last of those that use them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import policy, rewarding
+from vllm_servers import RUNNING
 
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.vllm_engine import VllmEngineBackend
@@ -34,6 +35,13 @@ def ended(processes: Iterable[BaseProcess]) -> bool:
     for process in processes:
         process.join(30)
     return not any(process.is_alive() for process in processes)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _servers_ended() -> None:
+    """This process goes on with other modules, which need the memory."""
+    for server in RUNNING:
+        server.kill()
 
 
 def test_unloading_ends_a_call_that_runs_and_the_engine(vllm_engine: VllmEngineBackend) -> None:

@@ -13,10 +13,13 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import pytest
+import typer.main
+import typer.testing
 from blockbuster import BlockBuster, BlockingError
 from hypothesis import settings
 from light_tests import is_light, needs_extra
@@ -271,6 +274,14 @@ def _memory_given_back() -> Iterator[None]:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _commands_built_once() -> Iterator[None]:
+    """Typer builds all commands of our program from their signatures, for each time that one is run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", cache(typer.main.get_command))
+        yield
 
 
 def printed_by(code: str) -> str:

@@ -55,20 +55,18 @@ docs: setup ## the site of the docs, into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "The site is in site/index.html."
 
-# The tests that use vLLM run alone, because several engines and two workers do not fit 24 GB together. Then two workers
-# have the rest. Models are too small for more threads.
+# One worker begins with the tests that use vLLM, which need 14 GB, and the other runs the rest beside them. Models are too
+# small for more threads. Where memory is short, run WORKERS=1.
 WORKERS ?= 2
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-ALONE = --engines only
-BESIDE = --engines without -n $(WORKERS) --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
+# the programs that tests start would be compiled anew each time
+unexport PYTHONDONTWRITEBYTECODE
 
 test: check system ## all checks and all tests
-	$(PYTEST) $(ALONE)
-	$(PYTEST) $(BESIDE)
+	$(PYTEST)
 
 coverage: setup system ## all tests with the lines and branches that they reach, which must not become fewer
-	$(PYTEST) $(ALONE) --cov --cov-report=
-	$(PYTEST) $(BESIDE) --cov --cov-append --cov-report=term:skip-covered
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 test-oldest: setup ## the light tests on a base install with the lowest versions that pyproject.toml allows
 	scripts/test_versions.sh lowest-direct 3.11

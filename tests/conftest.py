@@ -6,16 +6,20 @@ import asyncio
 import ctypes
 import gc
 import inspect
+import itertools
 import os
 import random
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import pytest
+import typer.main
+import typer.testing
 from blockbuster import BlockBuster, BlockingError
 from hypothesis import settings
 from light_tests import is_light, needs_extra
@@ -25,6 +29,7 @@ import langchain_stars
 import stars_guard
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.base import Backend
+from stars_guard.backends.vllm_engine import VllmOptions
 from stars_guard.calling import portal
 from stars_guard.calling.backend_loading import load_backend, unload_backends
 from stars_guard.core.judging import Rule
@@ -39,16 +44,21 @@ from stars_guard.testing.scripted import ScriptedBackend
 WORDS = ("good ", "fine ", "bad ", "awful ")
 USER = [Message("user", "tell me")]
 
+EXAMPLES = 50
+"""How many examples a property is tried on that says no number itself."""
 
 # More examples, for a night or a machine of your own: pytest --hypothesis-profile=thorough. In CI, hypothesis takes its
 # profile "ci" by itself, whose examples are the same in each run.
-settings.register_profile("default", deadline=None)
-settings.register_profile("ci", settings.get_profile("ci"), deadline=None)
+settings.register_profile("default", max_examples=EXAMPLES, deadline=None)
+settings.register_profile("ci", settings.get_profile("ci"), max_examples=EXAMPLES, deadline=None)
 settings.register_profile("thorough", max_examples=2000, deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 VLLM = ("test_docs", "test_benchmarks", "test_exactness", "test_langchain_standard")
 """Modules that use vLLM, besides those whose name says so."""
+
+LONG = ("vLLM", "test_calibration", "test_rewinding_models", "test_guard", "test_environment_secrets")
+"""What takes longest, and so comes first where there are several workers."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -69,17 +79,34 @@ def uses_vllm(module: str) -> bool:
     return module in VLLM or module.startswith("test_vllm")
 
 
+def group_of(module: str) -> str:
+    """What one worker runs as a whole."""
+    return "vLLM" if uses_vllm(module) else module
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A module stays on one worker."""
+    """A module stays on one worker, and all that use vLLM on the same one, which has one engine for them."""
     from xdist.scheduler import LoadFileScheduling
 
-    return LoadFileScheduling(config, log)
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc, unused-ignore]
+        def _split_scope(self, nodeid: str) -> str:
+            module: str = super()._split_scope(nodeid)
+            return group if (group := group_of(Path(module).stem)) == "vLLM" else module
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Modules that use vLLM come last: with an engine beside them, models of this process compute on fewer cores."""
-    items.sort(key=lambda item: uses_vllm(item.path.stem))
+    """With workers, long modules come first, so that all workers end together.
+
+    Without, modules that use vLLM come last: with an engine beside them, models of this process compute on fewer cores.
+    """
+    if hasattr(config, "workerinput"):
+        order = {group: place for place, group in enumerate(LONG)}
+        items.sort(key=lambda item: order.get(group_of(item.path.stem), len(LONG)))
+    else:
+        items.sort(key=lambda item: uses_vllm(item.path.stem))
     if config.getoption("--light"):
         left = [item for item in items if needs_extra(item)]
         config.hook.pytest_deselected(items=left)
@@ -161,9 +188,18 @@ def _nothing_blocks() -> Iterator[None]:
     assert not _Blocked.stacks, _Blocked.stacks[0]
 
 
+@pytest.fixture(scope="session")
+def _homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folders that are numbered here, because pytest looks through all that it has made before it makes one more."""
+    folder = tmp_path_factory.mktemp("homes")
+    return (folder / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+def _state(_homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    home = next(_homes)
+    home.mkdir()
+    monkeypatch.setenv("XDG_STATE_HOME", str(home))
 
 
 @pytest.fixture(autouse=True)
@@ -220,10 +256,12 @@ def _engines_shared() -> Iterator[None]:
     """Engines are loaded once and stay for the whole run, because `load_backend` shares them by their options.
 
     vLLM computes in float32 here, as the transformers backend does on the CPU, so that the two can be compared and no
-    test needs an engine with options of its own.
+    test needs an engine with options of its own. Who asks for float32 by name gets the same engine.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vllm_process, "CPU_DEFAULTS", {**vllm_process.CPU_DEFAULTS, "dtype": "float32"})
+        patch.setattr(VllmOptions.model_fields["dtype"], "default", "float32")
+        VllmOptions.model_rebuild(force=True)
         yield
         portal.call(unload_backends)
 
@@ -236,6 +274,14 @@ def _memory_given_back() -> Iterator[None]:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _commands_built_once() -> Iterator[None]:
+    """Typer builds all commands of our program from their signatures, for each time that one is run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", cache(typer.main.get_command))
+        yield
 
 
 def printed_by(code: str) -> str:
@@ -256,40 +302,25 @@ def transformers_engine() -> Any:
 
 
 @pytest.fixture
-def vllm_engine(vllm_processes: Mapping[str, Server]) -> Any:
-    """The embedded model in the one vLLM engine of this process. The servers start meanwhile."""
+def vllm_engine(vllm_installed: None) -> Any:
+    """The embedded model in the one vLLM engine of this process."""
     return load("vllm")
 
 
 @pytest.fixture(scope="session")
-def vllm_processes(
-    embedded_model: Path, judge_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Mapping[str, Server]]:
-    """One vLLM server of each kind. They start together, and `vllm_server` and `pooling_server` wait for theirs."""
+def vllm_installed() -> None:
+    """What a test asks for that needs vLLM."""
     if not vllm_process.installed():
         missing("vLLM", "make setup installs it on Linux")
-    logs = tmp_path_factory.mktemp("servers")
-    made = {
-        "generate": Server(embedded_model, logs / "generate.log"),
-        "pooling": Server(judge_dir, logs / "pooling.log", ("--runner", "pooling")),
-    }
-    yield made
-    for server in made.values():
-        server.kill()
 
 
 @pytest.fixture(scope="session")
-def vllm_server(vllm_processes: Mapping[str, Server]) -> Server:
-    """A vLLM server of the embedded model."""
-    vllm_processes["generate"].wait()
-    return vllm_processes["generate"]
-
-
-@pytest.fixture(scope="session")
-def pooling_server(vllm_processes: Mapping[str, Server]) -> Server:
-    """A vLLM server of the judge in ``judge_dir``."""
-    vllm_processes["pooling"].wait()
-    return vllm_processes["pooling"]
+def vllm_server(
+    embedded_model: Path, vllm_installed: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A vLLM server of the embedded model. The last module that uses vLLM ends it."""
+    with Server(embedded_model, tmp_path_factory.mktemp("server") / "log") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -106,7 +106,7 @@ async def test_law_of_two_segments_with_drawing_ahead(optimistic: bool, width: i
         audit=MemoryStore(),
     )
     made.audit.append = _forget  # type: ignore[method-assign]
-    n, seen = 3000, Counter()  # type: ignore[var-annotated]
+    n, seen = 800, Counter()  # type: ignore[var-annotated]
     for _ in range(n):
         seen[(await made.generate(USER)).text] += 1
     accept = {word: math.exp(weight) for word, weight in weights.items()}

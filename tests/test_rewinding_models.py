@@ -41,6 +41,8 @@ def kept(record: CallRecord) -> list[tuple[int, str | None]]:
 def test_on_transformers(transformers_engine: Backend) -> None:
     backs, same = 0, 0
     for seed in range(8):
+        if backs > 1:
+            break
         record = answered(transformers_engine, seed, rewinds=3, recovery=CALM)
         again = answered(transformers_engine, seed, rewinds=3, recovery=CALM)
         assert kept(record) == kept(again)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,13 @@ from stars_guard.testing.scripted import ScriptedBackend
 
 ASK = (Message("user", "Tell me about the sea."),)
 ANSWER = "The sea is wide and deep, and the old keeper of the light knows each of its moods by heart. " * 3
+
+
+@pytest.fixture(scope="module")
+def pooling_server(judge_dir: Path, vllm_installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A vLLM server of the judge in ``judge_dir``. It starts once the engine of this process has ended."""
+    with Server(judge_dir, tmp_path_factory.mktemp("pooling") / "log", ("--runner", "pooling")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module", params=["in process", "server"])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-__all__ = ["Relay", "Server"]
+__all__ = ["RUNNING", "Relay", "Server"]
 
 
 def _free_port() -> int:
@@ -23,7 +23,7 @@ def _free_port() -> int:
 
 @dataclass
 class Server:
-    """One process; ready when `wait` returns."""
+    """One process; ready when `wait` returns. As a context it is ready at its beginning, and killed at its end."""
 
     model: Path
     log: Path
@@ -50,11 +50,27 @@ class Server:
             "64",
             "--dtype",
             "float32",
+            "--kv-cache-memory-bytes",
+            "512M",
             *self.arguments,
         ]
-        env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+        env = {**os.environ, "VLLM_LOGGING_LEVEL": "WARNING"}
+        env.pop("VLLM_CPU_KVCACHE_SPACE", None)  # whole GiB alone, and the engine of this process has set it
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=env, start_new_session=True)
+
+    def __enter__(self) -> Server:
+        RUNNING.append(self)
+        try:
+            self.wait()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        RUNNING.remove(self)
+        self.kill()
 
     @property
     def url(self) -> str:
@@ -87,6 +103,9 @@ class Server:
         """At once, with all its children."""
         _kill(self.process)
 
+
+RUNNING: list[Server] = []
+"""Those that are open as contexts."""
 
 _RELAY = """
 import asyncio, sys

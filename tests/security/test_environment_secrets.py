@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import traceback
@@ -116,13 +115,25 @@ def leaves(value: Any, path: Path_ = ()) -> Iterator[Path_]:
             yield from leaves(item, (*path, index))
 
 
+HEAD = {key: WHOLE[key] for key in ("apiVersion", "name")}
+
+
 def placed(path: Path_, text: str) -> dict[str, Any]:
-    data = copy.deepcopy(WHOLE)
-    held: Any = data
-    for part in path[:-1]:
-        held = held[part]
-    held[path[-1]] = text
-    return data
+    """The sample with a text at a path. What stands beside it is left out: other parts of the policy, other judges."""
+
+    def put(value: Any, rest: Path_) -> Any:
+        if not rest:
+            return text
+        part, *further = rest
+        inner = put(value[part], tuple(further))
+        if isinstance(value, list):
+            return [inner] if isinstance(value[part], dict) else [*value[:part], inner, *value[part + 1 :]]  # type: ignore[operator]
+        if value is WHOLE or value is WHOLE["rails"]:
+            return {**(HEAD if value is WHOLE else {}), part: inner}
+        return {**value, part: inner}
+
+    made: dict[str, Any] = put(WHOLE, path)
+    return made
 
 
 def forms(secret: str) -> set[str]:
@@ -171,8 +182,6 @@ def test_a_secret_at_any_key_is_shown_nowhere(
     (tmp_path / "plain.yaml").write_text(json.dumps(WHOLE))
     run, valid = CliRunner().invoke, 0
     for number, path in enumerate(leaves(WHOLE)):
-        if secret != SECRETS[0] and number % 4:
-            continue
         quick = number % 12  # the commands take longer, so each is tried at some of the places
         for text in ("${MARK}", "x ${MARK} y")[: 1 + (number % 3 == 0)]:
             file = tmp_path / "p.yaml"
@@ -188,7 +197,7 @@ def test_a_secret_at_any_key_is_shown_nowhere(
                 shown.append(annotated(resolve_policy(file)))
                 if quick == 0:
                     shown.append(run(app, ["policy", "show", str(file)]).output)
-                if number % 4 == 0:
+                if quick == 8:
                     shown.append(run(app, ["policy", "diff", str(tmp_path / "plain.yaml"), str(file)]).output)
             if quick == 4:
                 shown.append(run(app, ["policy", "check", str(file)]).output)

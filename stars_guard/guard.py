@@ -18,7 +18,7 @@ from stars_guard.backends.base import Backend
 from stars_guard.calling import portal
 from stars_guard.calling.call import Call
 from stars_guard.calling.checks import Checked, Checker
-from stars_guard.calling.given_calls import AboutCall
+from stars_guard.calling.given_calls import AboutCall, AboutText
 from stars_guard.calling.judge_loading import check_allowed
 from stars_guard.calling.loaded import Given, Loaded
 from stars_guard.calling.options import CallOptions, options_of
@@ -164,32 +164,20 @@ class Guard:
             raise failed.exceptions[0] from None
         return [answer.result() for answer in answers]
 
-    async def check(
-        self,
-        stage: Stage,
-        text: str,
-        *,
-        forms: Sequence[str] = (),
-        messages: Sequence[Message] = (),
-        run_id: str | None = None,
-    ) -> Checked:
+    async def check(self, stage: Stage, text: str, **about: Unpack[AboutText]) -> Checked:
         """Judge one text whole, under the judges of a stage of the policy's rails. A record of its own tells of it.
-
-        Args:
-            forms: other forms in which somebody will read the text. Judges that veto read each of them too. The record
-                holds their scores but not their texts.
-            messages: the conversation before the text.
-            run_id: the caller's id, kept in the record.
 
         At the stage ``tool_call``, judges that understand arguments, such as ``shell``, read the call from the text,
         and no rule is asked. Use `check_call` wherever you have the call itself.
+
+        Args:
+            about: the conversation before it and more; see `stars_guard.calling.given_calls.AboutText`.
 
         Raises:
             InputError: there is no such stage, the text is no string, or the guard is closed.
             ScorerError: a judge cannot be loaded, or failed and the policy says ``raise``.
         """
-        check = partial(self._checker.check, stage, text, forms=forms, messages=messages, run_id=run_id)
-        return await portal.acall(check)
+        return await portal.acall(partial(self._checker.check, stage, text, **about))
 
     async def check_call(self, name: str, args: Mapping[str, Any], **about: Unpack[AboutCall]) -> Checked:
         """Decide about a tool call by the rules and the judges of the policy's rail ``tool_call``, with one record.
@@ -372,18 +360,9 @@ class Blocking:
         """As `Guard.batch`."""
         return portal.call(partial(self._guard.batch, prompts, options, concurrency=concurrency))
 
-    def check(
-        self,
-        stage: Stage,
-        text: str,
-        *,
-        forms: Sequence[str] = (),
-        messages: Sequence[Message] = (),
-        run_id: str | None = None,
-    ) -> Checked:
+    def check(self, stage: Stage, text: str, **about: Unpack[AboutText]) -> Checked:
         """As `Guard.check`."""
-        check = partial(self._guard.check, stage, text, forms=forms, messages=messages, run_id=run_id)
-        return portal.call(check)
+        return portal.call(partial(self._guard.check, stage, text, **about))
 
     def check_call(self, name: str, args: Mapping[str, Any], **about: Unpack[AboutCall]) -> Checked:
         """As `Guard.check_call`."""

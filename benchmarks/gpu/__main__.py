@@ -61,8 +61,13 @@ async def judge_alone(run: Run, shape: Shape, scorer: Any, numbers: Any) -> None
                 answers = [answer + segment for answer, segment in zip(answers, segments, strict=True)]
             for name in names:
                 await scorer.forget(name)
-        run.emit("judge alone", calls=calls, first_ms=statistics.median(cold), next_ms=statistics.median(warm),
-                 cached_tokens=statistics.median(cached) if cached else None)  # fmt: skip
+        run.emit(
+            "judge alone",
+            calls=calls,
+            first_ms=statistics.median(cold),
+            next_ms=statistics.median(warm),
+            cached_tokens=statistics.median(cached) if cached else None,
+        )
     return None
 
 
@@ -86,8 +91,15 @@ async def start_generator(run: Run, args: argparse.Namespace, shape: Shape) -> B
         # random text ends by chance; that is not what is measured
         engine.vocabulary = replace(engine.vocabulary, eos_ids=frozenset())
         cache = engine.engine.vllm_config.cache_config
-        run.emit("generator", start_s=time.perf_counter() - began, options=options, row_cost=engine.row_cost,
-                 kv_blocks=cache.num_gpu_blocks, block_size=cache.block_size, **engine.identity)  # fmt: skip
+        run.emit(
+            "generator",
+            start_s=time.perf_counter() - began,
+            options=options,
+            row_cost=engine.row_cost,
+            kv_blocks=cache.num_gpu_blocks,
+            block_size=cache.block_size,
+            **engine.identity,
+        )
         run.facts["generator"] = extra
         return Bench(run, shape, engine)
     raise AssertionError

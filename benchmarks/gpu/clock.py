@@ -103,12 +103,16 @@ def summary(run: Run) -> None:
                 print(f"{calls}  plain {row['tokens_s']:.0f} tokens/s; streamed {row['streamed_ratio']:.3f} of that")
             case "always-accept" | "vLLM judge":
                 ahead = "ahead" if row["ahead"] else "not ahead"
-                print(f"{calls}  {row['row']}, B={row['B']} {ahead}: {row['ratio']:.3f} of plain, "
-                      f"own CPU {row['own_cpu']:.2f}")  # fmt: skip
+                print(
+                    f"{calls}  {row['row']}, B={row['B']} {ahead}: {row['ratio']:.3f} of plain, "
+                    f"own CPU {row['own_cpu']:.2f}"
+                )
             case "width":
-                print(f"{calls}  at {row['acceptance']} width {row['parallel']}: {row['s']:.3g} s, "
-                      f"{row['over_best']:.2f} of the best fixed, "
-                      f"{row['drawn_per_kept']:.2f} drawn per kept")  # fmt: skip
+                print(
+                    f"{calls}  at {row['acceptance']} width {row['parallel']}: {row['s']:.3g} s, "
+                    f"{row['over_best']:.2f} of the best fixed, "
+                    f"{row['drawn_per_kept']:.2f} drawn per kept"
+                )
             case "step":
                 print(f"{row['rows']:>4} rows   {row['ms']:.2f} ms a step, row cost {row['row_cost']}")
             case "machine" | "generator" | "warm" | "done" | "closed":

@@ -49,8 +49,15 @@ class Bench:
 
     def guard(self, judge: Any = None, **decoding: Any) -> Any:
         """A guard with one judge, threshold 0 and the hard rule; without a judge a constant accepts all."""
-        settings = {"segment_tokens": 16, "max_tokens": self.shape.tokens, "r_star": 0.0, "schedule": "constant",
-                    "acceptance": "hard", "attempts": 64, **decoding}  # fmt: skip
+        settings = {
+            "segment_tokens": 16,
+            "max_tokens": self.shape.tokens,
+            "r_star": 0.0,
+            "schedule": "constant",
+            "acceptance": "hard",
+            "attempts": 64,
+            **decoding,
+        }
         policy = {"apiVersion": "stars-guard/v1", "name": "gpu", "decoding": settings}
         judges = [Judge(Rule(judge="judge", weight=1.0), judge or FunctionScorer(lambda passage: 1.0))]
         return Guard(policy, model=self.engine, judges=judges, audit=MemoryStore())
@@ -117,13 +124,25 @@ class Bench:
         if (found := await self.run.medians(cases, f"{name}, {calls} calls")) is None:
             return
         plain = found["plain"]
-        self.run.emit("plain", calls=calls, tokens=tokens, s=plain, tokens_s=calls * tokens / plain,
-                      streamed_ratio=plain / found["streamed"])  # fmt: skip
+        self.run.emit(
+            "plain",
+            calls=calls,
+            tokens=tokens,
+            s=plain,
+            tokens_s=calls * tokens / plain,
+            streamed_ratio=plain / found["streamed"],
+        )
         for key, seen in totals.items():
             self.run.emit(
-                name, calls=calls, B=key[0], ahead=key[1], ratio=plain / found[key], s=found[key],
-                drawn_per_kept=seen["drawn"] / seen["kept"], own_cpu=seen["busy"] / seen["wall"],
-            )  # fmt: skip
+                name,
+                calls=calls,
+                B=key[0],
+                ahead=key[1],
+                ratio=plain / found[key],
+                s=found[key],
+                drawn_per_kept=seen["drawn"] / seen["kept"],
+                own_cpu=seen["busy"] / seen["wall"],
+            )
 
     async def row_cost(self) -> None:
         """k of a step with R rows that takes 1 + k (R - 1) of one with a single row: what Backend.row_cost says."""
@@ -157,17 +176,23 @@ class Bench:
 
         name = "first text" if judge is None else "first text, vLLM judge"
         for calls in sorted(self.shape.calls[:3]):
-            found = await self.run.medians({
-                "released": lambda n=calls: middle([released(prompt) for prompt in self.conversations(n)]),
-                "token": lambda n=calls: middle([self._one(prompt, 16, True) for prompt in self.conversations(n)]),
-                "drawn": lambda n=calls: self.plain(n, 16),
-            }, f"{name}, {calls} calls")  # fmt: skip
+            found = await self.run.medians(
+                {
+                    "released": lambda n=calls: middle([released(prompt) for prompt in self.conversations(n)]),
+                    "token": lambda n=calls: middle([self._one(prompt, 16, True) for prompt in self.conversations(n)]),
+                    "drawn": lambda n=calls: self.plain(n, 16),
+                },
+                f"{name}, {calls} calls",
+            )
             if found is None:
                 return
             self.run.emit(
-                name, calls=calls, released_ms=1000 * found["released"], plain_first_token_ms=1000 * found["token"],
+                name,
+                calls=calls,
+                released_ms=1000 * found["released"],
+                plain_first_token_ms=1000 * found["token"],
                 plain_16_tokens_ms=1000 * found["drawn"],
-            )  # fmt: skip
+            )
 
     async def widths(self, calls: int, acceptance: float) -> None:
         """Time by parallel width where a seeded coin accepts; ``auto`` also with the row cost that was measured."""
@@ -188,16 +213,23 @@ class Bench:
             finally:
                 self.engine.row_cost = given
 
-        found = await self.run.medians({name: lambda name=name: one(name) for name in names},
-                                       f"widths, {calls} calls at {acceptance}")  # fmt: skip
+        found = await self.run.medians(
+            {name: lambda name=name: one(name) for name in names}, f"widths, {calls} calls at {acceptance}"
+        )
         if found is None:
             return
         best = min(found[name] for name in ("1", "4", "8"))
         for name, seen in totals.items():
             self.run.emit(
-                "width", calls=calls, acceptance=acceptance, parallel=name, over_best=found[name] / best, s=found[name],
-                tokens_s=answers * self.shape.short / found[name], drawn_per_kept=seen["drawn"] / seen["kept"],
-            )  # fmt: skip
+                "width",
+                calls=calls,
+                acceptance=acceptance,
+                parallel=name,
+                over_best=found[name] / best,
+                s=found[name],
+                tokens_s=answers * self.shape.short / found[name],
+                drawn_per_kept=seen["drawn"] / seen["kept"],
+            )
 
     async def _answers(self, guard: Any, answers: int, calls: int, totals: dict[str, float]) -> float:
         took = 0.0

@@ -12,20 +12,60 @@ from typing import Any
 
 from stars_guard.core.messages import Message
 
-LLAMA_8B = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
-            "num_key_value_heads": 8, "rope_theta": 500000.0}  # fmt: skip
+LLAMA_8B = {
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "rope_theta": 500000.0,
+}
 
 
-LLAMA_1B = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
-            "num_key_value_heads": 8, "rope_theta": 500000.0, "tie_word_embeddings": True}  # fmt: skip
+LLAMA_1B = {
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "rope_theta": 500000.0,
+    "tie_word_embeddings": True,
+}
 
 
-TINY = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "rope_theta": 10000.0, "tie_word_embeddings": True}  # fmt: skip
+TINY = {
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": True,
+}
 
 
-WORDS = ("the", "of", "and", "sea", "light", "keeper", "wind", "night", "old", "ship", "house", "water", "stone",
-         "door", "wave", "storm", "boat", "rock", "lamp", "shore")  # fmt: skip
+WORDS = (
+    "the",
+    "of",
+    "and",
+    "sea",
+    "light",
+    "keeper",
+    "wind",
+    "night",
+    "old",
+    "ship",
+    "house",
+    "water",
+    "stone",
+    "door",
+    "wave",
+    "storm",
+    "boat",
+    "rock",
+    "lamp",
+    "shore",
+)
 
 
 @dataclass(frozen=True)
@@ -51,24 +91,48 @@ class Shape:
 
 SHAPES = {
     "llama8b": Shape(
-        LLAMA_8B, LLAMA_1B,
+        LLAMA_8B,
+        LLAMA_1B,
         # AsyncLLM's own defaults are 128 and 2048; `vllm serve` takes 1024 and 8192 on such a GPU
-        {"dtype": "bfloat16", "max_model_len": 4096, "max_num_seqs": 512, "max_num_batched_tokens": 8192,
-         "gpu_memory_utilization": 0.60},
-        {"dtype": "bfloat16", "max_model_len": 4096, "max_num_seqs": 256, "max_num_batched_tokens": 8192,
-         "gpu_memory_utilization": 0.25},
-        calls=(64, 1, 8, 128), rows=(1, 2, 4, 8, 16, 32, 64, 128, 256), tokens=128, short=64, prompt=400,
+        {
+            "dtype": "bfloat16",
+            "max_model_len": 4096,
+            "max_num_seqs": 512,
+            "max_num_batched_tokens": 8192,
+            "gpu_memory_utilization": 0.60,
+        },
+        {
+            "dtype": "bfloat16",
+            "max_model_len": 4096,
+            "max_num_seqs": 256,
+            "max_num_batched_tokens": 8192,
+            "gpu_memory_utilization": 0.25,
+        },
+        calls=(64, 1, 8, 128),
+        rows=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+        tokens=128,
+        short=64,
+        prompt=400,
     ),
     "tiny": Shape(
-        TINY, TINY, {"dtype": "float32", "max_model_len": 1024}, {"dtype": "float32", "max_model_len": 1024},
-        calls=(8, 1, 4), rows=(1, 2, 4, 8), tokens=32, short=16, prompt=60,
+        TINY,
+        TINY,
+        {"dtype": "float32", "max_model_len": 1024},
+        {"dtype": "float32", "max_model_len": 1024},
+        calls=(8, 1, 4),
+        rows=(1, 2, 4, 8),
+        tokens=32,
+        short=16,
+        prompt=60,
     ),
-}  # fmt: skip
+}
 
 
 FALLBACKS: Sequence[Mapping[str, Any]] = (
-    {}, {"enforce_eager": True}, {"enforce_eager": True, "attention_backend": "TRITON_ATTN"},
-)  # fmt: skip
+    {},
+    {"enforce_eager": True},
+    {"enforce_eager": True, "attention_backend": "TRITON_ATTN"},
+)
 """More engine arguments, tried in turn until the generator starts on the GPU."""
 
 
@@ -81,12 +145,22 @@ def make_model(target: Path, tokenizer: Path, shape: Mapping[str, Any], *, judge
     vocabulary = json.loads((tokenizer / "tokenizer.json").read_text())
     added = [token["id"] for token in vocabulary.get("added_tokens", ())]
     config = {
-        "architectures": ["LlamaForSequenceClassification" if judge else "LlamaForCausalLM"], "model_type": "llama",
-        "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "rms_norm_eps": 1e-5, "dtype": "bfloat16",
-        "max_position_embeddings": 8192, "initializer_range": 0.02, "tie_word_embeddings": False, "bos_token_id": 1,
-        "eos_token_id": 2, "pad_token_id": 0, "vocab_size": 1 + max([*vocabulary["model"]["vocab"].values(), *added]),
+        "architectures": ["LlamaForSequenceClassification" if judge else "LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "rms_norm_eps": 1e-5,
+        "dtype": "bfloat16",
+        "max_position_embeddings": 8192,
+        "initializer_range": 0.02,
+        "tie_word_embeddings": False,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "vocab_size": 1 + max([*vocabulary["model"]["vocab"].values(), *added]),
         **shape,
-    }  # fmt: skip
+    }
     if judge:
         config |= {"num_labels": 1, "id2label": {"0": "reward"}, "label2id": {"reward": 0}}
     (target / "config.json").write_text(json.dumps(config, indent=1))

@@ -27,7 +27,7 @@ from langchain_core.runnables import Runnable
 
 from stars_guard.backends.base import Backend
 from stars_guard.calling.checks import Checked
-from stars_guard.calling.given_calls import AboutCall
+from stars_guard.calling.given_calls import AboutCall, AboutText
 from stars_guard.core.events import Event, Finished
 from stars_guard.core.messages import Message
 from stars_guard.core.vocabulary import Stage
@@ -75,19 +75,9 @@ class Waiting(ABC):
         done: Finished = await self.result(self.door(guard).generate(messages, options))
         return done
 
-    async def check(
-        self,
-        guard: Guard,
-        stage: Stage,
-        text: str,
-        *,
-        forms: Sequence[str] = (),
-        messages: Sequence[Message] = (),
-        run_id: str | None = None,
-    ) -> Checked:
+    async def check(self, guard: Guard, stage: Stage, text: str, **about: Unpack[AboutText]) -> Checked:
         """As `Guard.check`."""
-        asked = self.door(guard).check(stage, text, forms=forms, messages=messages, run_id=run_id)
-        checked: Checked = await self.result(asked)
+        checked: Checked = await self.result(self.door(guard).check(stage, text, **about))
         return checked
 
     async def check_call(self, guard: Guard, name: str, args: Mapping[str, Any], **about: Unpack[AboutCall]) -> Checked:

@@ -8,16 +8,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from stars_guard.audit._query import blamed, summarize
 from stars_guard.audit.private_files import replacing
 from stars_guard.audit.record import CallRecord
+from stars_guard.core.vocabulary import ExportRows
 from stars_guard.errors import InputError, MissingExtra
 
-__all__ = ["Rows", "calls", "candidates", "export", "harmless"]
+__all__ = ["calls", "candidates", "export", "harmless"]
 
-Rows = Literal["candidates", "calls"]
 
 _CALL: dict[str, type] = {
     "call_id": str,
@@ -114,7 +114,7 @@ def candidates(record: CallRecord) -> Iterator[dict[str, Any]]:
             )
 
 
-def export(records: Iterable[CallRecord], path: Path, rows: Rows = "candidates") -> int:
+def export(records: Iterable[CallRecord], path: Path, rows: ExportRows = "candidates") -> int:
     """Write records to a file whose ending says the format. A file that cannot be finished is not left behind.
 
     Only the owner may read the file. One that was there is replaced, and a link is not followed.
@@ -173,12 +173,12 @@ def _about(record: CallRecord) -> dict[str, Any]:
     return {name: getattr(record, name) for name in _CALL}
 
 
-def _write_jsonl(records: Iterable[CallRecord], path: Path, rows: Rows) -> None:
+def _write_jsonl(records: Iterable[CallRecord], path: Path, rows: ExportRows) -> None:
     with path.open("w", encoding="utf-8") as file:
         file.writelines(record.model_dump_json() + "\n" for record in records)
 
 
-def _write_csv(records: Iterable[CallRecord], path: Path, rows: Rows) -> None:
+def _write_csv(records: Iterable[CallRecord], path: Path, rows: ExportRows) -> None:
     columns, of = (_CALLS, calls) if rows == "calls" else (_CANDIDATES, candidates)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(columns))
@@ -188,7 +188,7 @@ def _write_csv(records: Iterable[CallRecord], path: Path, rows: Rows) -> None:
                 writer.writerow({key: harmless(v) if isinstance(v, str) else v for key, v in row.items()})
 
 
-def _write_parquet(records: Iterable[CallRecord], path: Path, rows: Rows) -> None:
+def _write_parquet(records: Iterable[CallRecord], path: Path, rows: ExportRows) -> None:
     try:
         import pyarrow
         import pyarrow.parquet

@@ -129,12 +129,7 @@ def _settings(record: CallRecord, policy: Policy) -> Settings:
         settings = supplied_settings(policy, int(str(record.decoding.get("attempts") or 1)))
     else:
         settings = settings_of(policy, recorded["max_tokens"])
-    return settings.changed(
-        segment_tokens=recorded["segment_tokens"],
-        max_tokens=recorded["max_tokens"],
-        stretch=bool(record.decoding.get("stretch")),
-        parallel=1,
-    )
+    return settings.changed(**recorded, stretch=bool(record.decoding.get("stretch")), parallel=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,10 +211,8 @@ class _OtherPolicy:
         return (await self._cascade.prompt_reward(self._passage("", "")))[0]
 
     def _passage(self, before: str, text: str) -> Passage:
-        record = self._record
-        return Passage(
-            call_id=record.call_id, messages=self._messages or (), accepted=before, segment=text, role=record.role
-        )
+        call_id, role, messages = self._record.call_id, self._record.role, self._messages or ()
+        return Passage(call_id=call_id, messages=messages, accepted=before, segment=text, role=role)
 
     def _candidate(self, attempt: Attempt, index: int, before: Before | None, tokens: int) -> Passage:
         """What a judge is asked about a candidate, as far as its text and what is before it are on record."""

@@ -23,7 +23,7 @@ CLOSE = 1e-3
 """Numbers that differ by less, relative to 1 or to their size, count as the same, because batches round differently."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     """One thing that is not as it was.
 
@@ -155,13 +155,25 @@ def compare(before: CallRecord, after: CallRecord) -> Iterator[Difference]:
     for old, new in zip_longest(before.segments, after.segments):
         if old is None or new is None:
             number = (old or new).index
-            yield Difference(number, None, "segment", "there" if old else "not there", "there" if new else "not there")
+            yield Difference(
+                segment=number,
+                attempt=None,
+                what="segment",
+                before="there" if old else "not there",
+                after="there" if new else "not there",
+            )
             return
         yield from _segment(old, new)
     if before.finish != after.finish:
-        yield Difference(None, None, "finish", before.finish, after.finish)
+        yield Difference(segment=None, attempt=None, what="finish", before=before.finish, after=after.finish)
     if _kept(before.answer) != _kept(after.answer):
-        yield Difference(None, None, "answer", _size(before.answer.chars), _size(after.answer.chars))
+        yield Difference(
+            segment=None,
+            attempt=None,
+            what="answer",
+            before=_size(before.answer.chars),
+            after=_size(after.answer.chars),
+        )
 
 
 def _segment(old: Segment, new: Segment) -> Iterator[Difference]:
@@ -169,27 +181,35 @@ def _segment(old: Segment, new: Segment) -> Iterator[Difference]:
     for number, (first, second) in enumerate(pairs):
         if first is None or second is None:
             yield Difference(
-                old.index, number, "candidate", "there" if first else "not there", "there" if second else "not there"
+                segment=old.index,
+                attempt=number,
+                what="candidate",
+                before="there" if first else "not there",
+                after="there" if second else "not there",
             )
             continue
         if _kept(first.text) != _kept(second.text) or first.tokens != second.tokens:
             yield Difference(
-                old.index,
-                number,
-                "text",
-                f"{first.tokens} tokens, {_size(first.text.chars)}",
-                f"{second.tokens} tokens, {_size(second.text.chars)}",
+                segment=old.index,
+                attempt=number,
+                what="text",
+                before=f"{first.tokens} tokens, {_size(first.text.chars)}",
+                after=f"{second.tokens} tokens, {_size(second.text.chars)}",
             )
         for name in ("verdict", "veto"):
             values = getattr(first, name), getattr(second, name)
             if values[0] != values[1]:
-                yield Difference(old.index, number, name, str(values[0]), str(values[1]))
+                yield Difference(
+                    segment=old.index, attempt=number, what=name, before=str(values[0]), after=str(values[1])
+                )
         for name in ("reward", "threshold"):
             yield from _number(old.index, number, name, getattr(first, name), getattr(second, name))
     if old.rewound != new.rewound:
-        yield Difference(old.index, None, "rewind", _way(old.rewound), _way(new.rewound))
+        yield Difference(
+            segment=old.index, attempt=None, what="rewind", before=_way(old.rewound), after=_way(new.rewound)
+        )
     if old.kept != new.kept:
-        yield Difference(old.index, None, "kept", str(old.kept), str(new.kept))
+        yield Difference(segment=old.index, attempt=None, what="kept", before=str(old.kept), after=str(new.kept))
 
 
 def _kept(text: Text) -> tuple[str | None, str | None, int]:
@@ -207,7 +227,7 @@ def _number(segment: int, attempt: int, what: str, before: float | None, after: 
     else:
         differs = abs(before - after) > CLOSE * max(1.0, abs(before))
     if differs:
-        yield Difference(segment, attempt, what, f"{before}", f"{after}")
+        yield Difference(segment=segment, attempt=attempt, what=what, before=f"{before}", after=f"{after}")
 
 
 def _way(back: Rewind | None) -> str:

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stars_guard.calibration.probe_layer import Fit, fit_inner, loss_of
+from stars_guard.calibration.probe_layer import fit_inner, loss_of
 from stars_guard.calibration.probe_samples import Sample
+from stars_guard.core.vocabulary import ProbeFit
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Fit", "fit_probe"]
+__all__ = ["fit_probe"]
 
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
 FOLDS = 4
@@ -57,7 +58,7 @@ class _Scaled:
 
 
 def fit_probe(
-    samples: Sequence[Sample], bad: Callable[[float], bool], kind: Fit, *, inner: int = 0
+    samples: Sequence[Sample], bad: Callable[[float], bool], kind: ProbeFit, *, inner: int = 0
 ) -> dict[str, torch.Tensor]:
     """The tensors of a probe's file.
 
@@ -98,7 +99,7 @@ def fit_probe(
     return {"directions": directions, "weight": scale, "bias": line[-1:] + shift}
 
 
-def _penalty(kind: Fit, inputs: torch.Tensor, target: torch.Tensor, folds: torch.Tensor) -> float:
+def _penalty(kind: ProbeFit, inputs: torch.Tensor, target: torch.Tensor, folds: torch.Tensor) -> float:
     """The one that does best on folds."""
     solve = _ridge if kind == "ridge" else _logistic
     losses = [0.0] * len(PENALTIES)

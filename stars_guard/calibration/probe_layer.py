@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from stars_guard.core.vocabulary import ProbeFit
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DIRECTIONS", "Fit", "fit_inner", "loss_of"]
+__all__ = ["DIRECTIONS", "fit_inner", "loss_of"]
 
-Fit = Literal["ridge", "logistic"]
 
 DIRECTIONS = 4
 """How many directions an inner layer has."""
@@ -18,7 +19,7 @@ DIRECTIONS = 4
 STEPS, PATIENCE, RATE, DECAY = 400, 40, 0.01, 0.01
 
 
-def loss_of(kind: Fit, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def loss_of(kind: ProbeFit, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """The sum over texts of what a probe is fitted by: squared error, or cross entropy for a chance."""
     import torch
 
@@ -28,7 +29,7 @@ def loss_of(kind: Fit, outputs: torch.Tensor, target: torch.Tensor) -> torch.Ten
 
 
 def fit_inner(
-    inputs: torch.Tensor, target: torch.Tensor, folds: torch.Tensor, line: torch.Tensor, kind: Fit, cells: int
+    inputs: torch.Tensor, target: torch.Tensor, folds: torch.Tensor, line: torch.Tensor, kind: ProbeFit, cells: int
 ) -> dict[str, torch.Tensor] | None:
     """Slopes [k, width] with a weight each, a bias, and the layer's ``rows``, ``offsets`` and ``output``.
 

@@ -14,7 +14,7 @@ __all__ = ["Forecast", "Position", "Report", "Saving", "auc", "report", "spearma
 MISSES = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
     """Texts of the same number of segments, or all of them where ``segments`` is None.
 
@@ -34,7 +34,7 @@ class Position:
     bias: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Saving:
     """The teacher need not be asked where the probe's score is on the good ``side`` of ``limit``.
 
@@ -49,7 +49,7 @@ class Saving:
     limit: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
     """How well the beginning of an answer tells the teacher's score of the whole, as rank correlations."""
 
@@ -59,7 +59,7 @@ class Forecast:
     teacher: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """All of it."""
 
@@ -101,20 +101,20 @@ def report(
         truth = [float(is_bad) if forecasts_chance else one.score for is_bad, (one, _) in zip(wrong, here, strict=True)]
         found = [said for _, said in here]
         return Position(
-            segments,
-            len(here),
-            statistics.fmean(wrong),
-            spearman(found, [one.score for one, _ in here]),
-            auc([sign * said for said in found], wrong),
-            statistics.fmean(found) - statistics.fmean(truth),
+            segments=segments,
+            texts=len(here),
+            rejected=statistics.fmean(wrong),
+            spearman=spearman(found, [one.score for one, _ in here]),
+            auc=auc([sign * said for said in found], wrong),
+            bias=statistics.fmean(found) - statistics.fmean(truth),
         )
 
     counts = sorted({one.index + 1 for one, _ in rows})
     positions = [position(count) for count in [*counts, None]]
     return Report(
-        tuple(one for one in positions if one is not None),
-        _savings([(sign * said, bad(one.score)) for one, said in rows], sign),
-        _forecasts(rows),
+        positions=tuple(one for one in positions if one is not None),
+        savings=_savings([(sign * said, bad(one.score)) for one, said in rows], sign),
+        forecasts=_forecasts(rows),
     )
 
 
@@ -125,7 +125,7 @@ def _savings(rows: Sequence[tuple[float, bool]], sign: float) -> tuple[Saving, .
     for miss in MISSES if worst else ():
         limit = worst[int(miss * len(worst))]
         saved = sum(said < limit for said, _ in rows) / len(rows)
-        found.append(Saving(miss, saved, "below" if sign > 0 else "above", sign * limit))
+        found.append(Saving(miss=miss, saved=saved, side="below" if sign > 0 else "above", limit=sign * limit))
     return tuple(found)
 
 
@@ -142,7 +142,7 @@ def _forecasts(rows: Sequence[tuple[Sample, float]]) -> tuple[Forecast, ...]:
                 spearman([said for _, said in here], whole),
                 spearman([one.score for one, _ in here], whole),
             )
-            found.append(Forecast(index + 1, len(here), probe, teacher))
+            found.append(Forecast(segments=index + 1, answers=len(here), probe=probe, teacher=teacher))
     return tuple(found)
 
 

@@ -30,7 +30,7 @@ class Answer:
     rewards: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentRewards:
     """The rewards of all answers after the k-th segment.
 
@@ -48,7 +48,7 @@ class SegmentRewards:
     correlation: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """What the policy would do at the k-th segment of such answers.
 
@@ -71,7 +71,11 @@ def rewards_by_segment(answers: Sequence[Answer]) -> list[SegmentRewards]:
         here = sorted(answer.rewards[index] for answer in answers if len(answer.rewards) > index)
         on = [(answer.rewards[index], answer.rewards[-1]) for answer in answers if len(answer.rewards) > index + 1]
         q5, q25, q50, q75, q95 = (_quantile(here, share) for share in (0.05, 0.25, 0.5, 0.75, 0.95))
-        found.append(SegmentRewards(index, len(here), (q5, q25, q50, q75, q95), _correlation(on)))
+        found.append(
+            SegmentRewards(
+                index=index, count=len(here), quantiles=(q5, q25, q50, q75, q95), correlation=_correlation(on)
+            )
+        )
     return found
 
 
@@ -148,7 +152,11 @@ def predict(answers: Sequence[Answer], settings: Settings) -> list[Prediction]:
         rate = statistics.fmean(p for _, p in column)
         attempts = settings.attempts_at(index * settings.segment_tokens)
         candidates = (1 - (1 - rate) ** attempts) / rate if rate > 0 else float(attempts)
-        found.append(Prediction(index, statistics.fmean(tau for tau, _ in column), rate, candidates))
+        found.append(
+            Prediction(
+                index=index, tau=statistics.fmean(tau for tau, _ in column), acceptance=rate, candidates=candidates
+            )
+        )
     return found
 
 

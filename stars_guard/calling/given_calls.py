@@ -16,11 +16,26 @@ from stars_guard.prompting.call_rendering import render_call
 from stars_guard.rules import OriginOf, RuleDecision, RuleSet, RunState
 from stars_guard.rules.origin import Origin
 
-__all__ = ["AboutCall", "GivenCall", "Ruling", "forms_of"]
+__all__ = ["AboutCall", "AboutText", "GivenCall", "Ruling", "forms_of"]
 
 
-class AboutCall(TypedDict, total=False):
-    """What may be said about a tool call besides its name and arguments.
+class AboutText(TypedDict, total=False):
+    """What may be said about a text that is judged.
+
+    Attributes:
+        forms: other forms in which somebody will read the text. Judges that veto read each of them too. The record
+            holds their scores but not their texts.
+        messages: the conversation before the text.
+        run_id: your id for the run, kept in the record.
+    """
+
+    forms: Sequence[str]
+    messages: Sequence[Message]
+    run_id: str | None
+
+
+class AboutCall(AboutText, total=False):
+    """What may be said about a tool call besides its name and arguments, and besides what `AboutText` says.
 
     Attributes:
         run: what the run has done so far, for conditions and budgets. Without it, the run begins with this call.
@@ -33,9 +48,6 @@ class AboutCall(TypedDict, total=False):
         tool: the tool that is called. Conditions then see its defaults for what the call leaves out, and can't be
             evaluated where they read a value of another type than the tool's schema says.
         text: the call as judges read it. By default the name and a line for each argument.
-        forms: other forms in which somebody will read the call, for judges that veto.
-        messages: the conversation before the call.
-        run_id: your id for the run, kept in the record.
     """
 
     run: RunState | None
@@ -45,9 +57,6 @@ class AboutCall(TypedDict, total=False):
     judged: bool
     tool: Tool | None
     text: str | None
-    forms: Sequence[str]
-    messages: Sequence[Message]
-    run_id: str | None
 
 
 _ANY_TOOL = Tool(name="any", description="", parameters={})

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from stars_guard.audit import AuditStore, Writing, shared_store
@@ -17,7 +17,7 @@ from stars_guard.backends.base import Backend
 from stars_guard.calling.backend_loading import lease_backend
 from stars_guard.calling.judge_loading import load_cascade, load_judges
 from stars_guard.calling.portal import begin, to_the_end
-from stars_guard.core.vocabulary import Stage
+from stars_guard.core.vocabulary import Rail
 from stars_guard.engines.sharing import Lease
 from stars_guard.errors import BackendError, InputError, StarsGuardError
 from stars_guard.policy import Policy
@@ -26,9 +26,6 @@ from stars_guard.scorers.cascade import Cascade, Judge
 __all__ = ["Given", "Loaded"]
 
 _log = logging.getLogger("stars_guard")
-
-Rail = Literal["answer"] | Stage
-"""Whose judges: those of answers, or those of a stage around them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

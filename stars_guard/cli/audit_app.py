@@ -10,7 +10,7 @@ import typer
 from stars_guard.audit import Filter, parse_time
 from stars_guard.cli._console import Terminal
 from stars_guard.core.arguments import chosen
-from stars_guard.core.vocabulary import AnswerFinish, CheckFinish, FailureFinish
+from stars_guard.core.vocabulary import AnswerFinish, CheckFinish, ExportRows, FailureFinish
 from stars_guard.core.vocabulary import Stage as Vocabulary
 
 __all__ = ["audit_app"]
@@ -135,9 +135,7 @@ def audit_export(
     run_id: Run = None,
     text: Words = None,
     rejected: Rejected = False,
-    rows: Annotated[
-        Literal["candidates", "calls"], typer.Option(help="what a row of CSV or Parquet is")
-    ] = "candidates",
+    rows: Annotated[ExportRows, typer.Option(help="what a row of CSV or Parquet is")] = "candidates",
 ) -> None:
     """Write records to a file: as JSON lines, or as CSV or Parquet with a row for each candidate or call."""
     from stars_guard.audit.export import export

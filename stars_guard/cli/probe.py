@@ -10,7 +10,6 @@ from rich.console import Console
 
 from stars_guard.audit import MemoryStore
 from stars_guard.calibration.probe_fit import fit_probe
-from stars_guard.calibration.probe_layer import Fit
 from stars_guard.calibration.probe_report import Report, report
 from stars_guard.calibration.probe_samples import Sample, Watching, is_held_out
 from stars_guard.calling import portal
@@ -20,6 +19,7 @@ from stars_guard.cli._counting import counting
 from stars_guard.cli._tables import Column, show_table
 from stars_guard.cli.run import Job, read_prompts
 from stars_guard.core.directions import Directions
+from stars_guard.core.vocabulary import ProbeFit
 from stars_guard.engines.checkpoints import directory_of, fingerprint
 from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.loading import load_config, loading
@@ -41,7 +41,7 @@ class Plan:
     output: Path
     teacher: str | None = None
     model: str = "embedded"
-    fit: Fit = "ridge"
+    fit: ProbeFit = "ridge"
     inner: int = 0
     reject: float | None = None
     max_tokens: int = 64

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from stars_guard.cli._console import Terminal
 from stars_guard.cli._options import ConcurrencyOption, PromptsOption, PythonOption
+from stars_guard.core.vocabulary import ProbeFit
 
 __all__ = ["probe_app"]
 
@@ -27,7 +28,7 @@ def train(
     ] = None,
     model: Annotated[str, typer.Option(help="the generator: a Hugging Face directory or name")] = "embedded",
     fit: Annotated[
-        Literal["ridge", "logistic"],
+        ProbeFit,
         typer.Option(help="ridge: the probe forecasts the teacher's score; logistic: the chance that it rejects"),
     ] = "ridge",
     inner: Annotated[

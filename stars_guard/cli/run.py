@@ -43,7 +43,7 @@ class _Row(BaseModel):
         return self
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One prompt of a file; ``index`` is its line, from 0. ``wrong`` says why a line is no prompt."""
 
@@ -142,12 +142,12 @@ def _job(source: Path, index: int, line: bytes) -> Job:
         turns = row.messages if row.messages is not None else [_Turn(role="user", content=row.prompt or "")]
         messages = tuple(Message(turn.role, turn.content) for turn in turns)
     except UnicodeDecodeError:
-        return Job(index, digest, wrong=InputError(f"{where}: is not UTF-8 text"))
+        return Job(index=index, digest=digest, wrong=InputError(f"{where}: is not UTF-8 text"))
     except ValidationError as exc:
         wrong = exc.errors(include_input=False)[0]
         at = ".".join(str(part) for part in wrong["loc"])
-        return Job(index, digest, wrong=InputError(f"{where}: {at}{': ' if at else ''}{wrong['msg']}"))
-    return Job(index, digest, messages, (row.model_extra or {}).get("id"))
+        return Job(index=index, digest=digest, wrong=InputError(f"{where}: {at}{': ' if at else ''}{wrong['msg']}"))
+    return Job(index=index, digest=digest, messages=messages, id=(row.model_extra or {}).get("id"))
 
 
 def _done(target: Path, jobs: list[Job]) -> dict[int, bool]:

@@ -17,6 +17,7 @@ __all__ = [
     "CheckFinish",
     "ContentMode",
     "Durability",
+    "ExportRows",
     "FailureFinish",
     "FinishReason",
     "HumanDecision",
@@ -26,10 +27,13 @@ __all__ = [
     "OnExhausted",
     "OnWriteError",
     "OriginName",
+    "ProbeFit",
+    "Rail",
     "RewindWhy",
     "Role",
     "RuleAction",
     "RuledBy",
+    "Scope",
     "Stage",
     "Verdict",
 ]
@@ -85,6 +89,18 @@ OnError = Literal["reject", "ignore", "raise"]
 
 Stage = Literal["input", "tool_call", "tool_result", "output"]
 """A stage of an app around the answer, where a rail judges one text."""
+
+Rail = Literal["answer"] | Stage
+"""Whose judges: those of answers, or those of a stage around them."""
+
+Scope = Literal["answer", "segment", "conversation"]
+"""What a judge sees: the answer so far, the candidate alone, or the conversation too."""
+
+ProbeFit = Literal["ridge", "logistic"]
+"""What a probe is fitted to: its teacher's score, or the chance that its teacher rejects."""
+
+ExportRows = Literal["candidates", "calls"]
+"""What a row of an exported table is."""
 
 ContentMode = Literal["full", "redacted", "hash", "none"]
 """How much of a text a record holds."""

@@ -16,7 +16,7 @@ __all__ = ["Address", "quiet_about"]
 _LOGGERS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy", "httpcore.socks")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     """Where requests go.
 
@@ -63,7 +63,7 @@ class Address:
         )
         shown = f"{read.scheme}://{read.netloc.decode('ascii')}"
         path, _, query = read.raw_path.decode("ascii").partition("?")
-        return cls(shown, headers, path.rstrip("/"), query)
+        return cls(shown=shown, headers=headers, _path=path.rstrip("/"), _query=query)
 
     def request(self, path: str | None = None) -> dict[str, Any]:
         """The arguments ``url``, ``headers`` and ``extensions`` of an httpx request.

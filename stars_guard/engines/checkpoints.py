@@ -56,7 +56,7 @@ class Installed(BaseModel):
         return [*(one for ids in self.probes.values() for one in ids), self.zero]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
     """One tensor of a checkpoint's files: ``start`` and ``stop`` are places in the file, in bytes."""
 
@@ -163,4 +163,11 @@ def _header(path: Path) -> Iterator[Stored]:
     for name, about in header.items():
         if name != "__metadata__":
             start, stop = about["data_offsets"]
-            yield Stored(name, path, about["dtype"], tuple(about["shape"]), 8 + length + start, 8 + length + stop)
+            yield Stored(
+                name=name,
+                file=path,
+                dtype=about["dtype"],
+                shape=tuple(about["shape"]),
+                start=8 + length + start,
+                stop=8 + length + stop,
+            )

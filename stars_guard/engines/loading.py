@@ -142,7 +142,7 @@ def load_config(model: str, revision: str | None = None) -> Any:
     return config
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
     """What an engine that takes and gives token ids must know of its model. `load_vocabulary` makes one.
 
@@ -179,7 +179,9 @@ def load_vocabulary(model: str, revision: str | None = None) -> Vocabulary:
     except OSError:
         generation = None
     text = config.get_text_config()
-    return Vocabulary(tokenizer, end_ids(generation, config, text, tokenizer), text.max_position_embeddings)
+    return Vocabulary(
+        tokenizer=tokenizer, eos_ids=end_ids(generation, config, text, tokenizer), context=text.max_position_embeddings
+    )
 
 
 def end_ids(*sources: Any) -> frozenset[int]:

@@ -57,7 +57,7 @@ class Card(BaseModel):
     notes: dict[str, Any] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inner:
     """The inner layer: ``rows`` and ``bias`` into tanh, and ``output`` out of it."""
 
@@ -131,7 +131,9 @@ def load_probe(path: Path) -> Probe:
     _check(path, card, tensors)
     inner = None
     if "inner.weight" in tensors:
-        inner = Inner(_rows(tensors["inner.weight"]), _row(tensors["inner.bias"]), _row(tensors["inner.output"]))
+        inner = Inner(
+            rows=_rows(tensors["inner.weight"]), bias=_row(tensors["inner.bias"]), output=_row(tensors["inner.output"])
+        )
     return Probe(
         card=card,
         directions=Directions(

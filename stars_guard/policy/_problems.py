@@ -37,7 +37,7 @@ def describe(tree: Node, exc: ValidationError) -> list[str]:
         else:
             texts.append(without_values(tree, _text(tree, error)))
     return [
-        f"{Place(file, line)}: {key}: {_either(texts)}"
+        f"{Place(file=file, line=line)}: {key}: {_either(texts)}"
         for (key, file), (line, texts) in sorted(found.items(), key=lambda item: (item[0][1], item[1][0]))
     ]
 

@@ -12,7 +12,7 @@ from stars_guard.core.judging import Judgement, Rule, Score
 from stars_guard.core.messages import ToolCall
 from stars_guard.core.tool_call_events import Ruled
 from stars_guard.core.tools import Tool
-from stars_guard.core.vocabulary import RuleAction, Stage
+from stars_guard.core.vocabulary import Rail, RuleAction
 from stars_guard.errors import PolicyError
 from stars_guard.policy._problems import plain_problems
 from stars_guard.policy.tree import plain, read_tree
@@ -143,7 +143,7 @@ class Case(Situation):
     """
 
     name: str = ""
-    stage: Literal["answer"] | Stage = "answer"
+    stage: Rail = "answer"
     prompt: str = ""
     answer: str | None = None
     call: Call | None = None

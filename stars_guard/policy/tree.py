@@ -44,7 +44,7 @@ _TAG = "tag:yaml.org,2002:"
 _VARIABLE = re.compile(r"\$(\$\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where a value was written.
 
@@ -147,7 +147,7 @@ def tree_of(data: Mapping[str, Any], file: str) -> Node:
         return Node(value, place)
 
     try:
-        return build(data, Place(file, _first_line(data)))
+        return build(data, Place(file=file, line=_first_line(data)))
     except RecursionError as exc:
         raise PolicyError(f"{file}: the policy contains itself") from exc
 

@@ -279,7 +279,7 @@ def encode_marked(tokenizer: Any, rendered: str, texts: Sequence[str]) -> list[i
     return encode_pieces(tokenizer, rendered, texts).whole
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pieces:
     """A rendered template, encoded piece by piece.
 
@@ -324,7 +324,7 @@ def encode_pieces(
             pieces.append((True, plain_ids(tokenizer, text, after)))
             after = "text"
         at = match.end()
-    return Pieces(pieces, after, lead)
+    return Pieces(ids=pieces, after=after, lead=lead)
 
 
 def encode_text(tokenizer: Any, text: str, after: After = "nothing") -> list[int]:

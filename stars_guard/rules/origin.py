@@ -31,7 +31,7 @@ from typing import Any
 from stars_guard.core.messages import Message
 from stars_guard.core.vocabulary import OriginName
 from stars_guard.rules._indexed_text import IndexedText, IndexedTexts
-from stars_guard.rules._pieces import Strangers
+from stars_guard.rules._strangers import Strangers
 from stars_guard.rules._strict_value import StrictValue, joined_values
 from stars_guard.rules.globs import matches_any
 from stars_guard.rules.run import RunState

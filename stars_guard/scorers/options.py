@@ -14,14 +14,14 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from stars_guard.concealing import concealed
 from stars_guard.concealing.printable import PrintableModel
 from stars_guard.core.judging import Rule
-from stars_guard.core.vocabulary import OnError
+from stars_guard.core.vocabulary import OnError, Scope
 from stars_guard.scorers.base import Scorer
 
 __all__ = ["JudgeOptions", "Loosening", "Strict", "Tail", "no_twins"]
@@ -88,7 +88,7 @@ class JudgeOptions(Strict):
     )
     on_error: OnError = "reject"
     timeout: float = Field(30.0, gt=0, description="seconds")
-    scope: Literal["answer", "segment", "conversation"] | Tail = Field(
+    scope: Scope | Tail = Field(
         "answer", description="what the judge sees; conversation: the turns before the answer too"
     )
     every: int = Field(1, ge=0, description="asked at each k-th segment; 0: only at the last one")

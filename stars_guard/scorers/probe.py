@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from stars_guard.core.directions import Directions
 from stars_guard.core.segments import Passage
+from stars_guard.core.vocabulary import Scope
 from stars_guard.engines.probes import Probe, load_probe
 from stars_guard.errors import ScorerInputError
 from stars_guard.scorers.base import Rating, Scorer
@@ -30,9 +31,7 @@ class ProbeOptions(JudgeOptions):
     own_answers_only: ClassVar[bool] = True
 
     probe: str = Field(min_length=1, description="the probe's file, made by `stars-guard probe train`")
-    scope: Literal["answer", "segment", "conversation"] | Tail = Field(
-        "answer", description="answer: a probe knows the whole answer and nothing less"
-    )
+    scope: Scope | Tail = Field("answer", description="answer: a probe knows the whole answer and nothing less")
 
     @model_validator(mode="after")
     def _sees_the_answer(self) -> Self:

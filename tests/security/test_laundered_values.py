@@ -37,8 +37,12 @@ def result(name: str, text: str, number: int = 1) -> Message:
 
 
 def rot13(text: str) -> str:
-    return text.translate(str.maketrans("abcdefghijklmABCDEFGHIJKLMnopqrstuvwxyzNOPQRSTUVWXYZ",
-                                        "nopqrstuvwxyzNOPQRSTUVWXYZabcdefghijklmABCDEFGHIJKLM"))  # fmt: skip
+    return text.translate(
+        str.maketrans(
+            "abcdefghijklmABCDEFGHIJKLMnopqrstuvwxyzNOPQRSTUVWXYZ",
+            "nopqrstuvwxyzNOPQRSTUVWXYZabcdefghijklmABCDEFGHIJKLM",
+        )
+    )
 
 
 HIDDEN: dict[str, Callable[[str], str]] = {
@@ -165,12 +169,29 @@ def test_what_is_behind_the_longest_text_is_not_taken_for_the_models() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a" * 100_000, "1" * 100_000, "1," * 50_000, "/" * 100_000, "a/" * 50_000, "a.b" * 32_000, "%41" * 32_000,
-     "QUJD" * 25_000, "&amp;" * 20_000, "[](" * 32_000, "aA1" * 32_000, "a@" * 50_000, "1.2" * 32_000,
-     "a b " * 25_000,
-     "\u200b" * 100_000, "\\u0041" * 16_000, "jan 1 " * 16_000, "12:30" * 20_000, "http://" * 14_000],
+    [
+        "a" * 100_000,
+        "1" * 100_000,
+        "1," * 50_000,
+        "/" * 100_000,
+        "a/" * 50_000,
+        "a.b" * 32_000,
+        "%41" * 32_000,
+        "QUJD" * 25_000,
+        "&amp;" * 20_000,
+        "[](" * 32_000,
+        "aA1" * 32_000,
+        "a@" * 50_000,
+        "1.2" * 32_000,
+        "a b " * 25_000,
+        "\u200b" * 100_000,
+        "\\u0041" * 16_000,
+        "jan 1 " * 16_000,
+        "12:30" * 20_000,
+        "http://" * 14_000,
+    ],
     ids=lambda text: repr(text[:6]),
-)  # fmt: skip
+)
 @pytest.mark.timeout(60)  # quadratic time would be hours
 def test_no_text_or_value_takes_long(text: str) -> None:
     origins = Origins([Message("user", text), called("page"), result("page", text[1:])])

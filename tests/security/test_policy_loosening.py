@@ -33,16 +33,28 @@ PARENT: dict[str, Any] = {
     "judges": [
         {"name": "words", "type": "patterns", "patterns": [{"name": "bomb", "regex": "bomb"}], "every": 2},
         {"name": "people", "type": "pii", "kinds": ["email"], "on_error": "ignore"},
-        {"name": "toxic", "type": "sequence_classifier", "model": "a/b", "label": "toxic", "reject_above": 0.5,
-         "max_length": 512},
-        {"name": "safety", "type": "guard_model", "preset": "llama-guard-3", "model": "a/c", "reject_above": 0.5,
-         "every": 4},
+        {
+            "name": "toxic",
+            "type": "sequence_classifier",
+            "model": "a/b",
+            "label": "toxic",
+            "reject_above": 0.5,
+            "max_length": 512,
+        },
+        {
+            "name": "safety",
+            "type": "guard_model",
+            "preset": "llama-guard-3",
+            "model": "a/c",
+            "reject_above": 0.5,
+            "every": 4,
+        },
         {"name": "pool", "type": "vllm_pooling", "model": "a/d", "reject_above": 0.5},
         {"name": "people-on-vllm", "type": "vllm_pooling", "model": "a/e", "reject_above": 0.5, "on_error": "ignore"},
         {"name": "good", "type": "sequence_classifier", "model": "a/r", "weight": 1.0},
     ],
     "rails": {"input": {"judges": [{"name": "key", "type": "patterns", "patterns": [{"name": "k", "regex": "AKIA"}]}]}},
-}  # fmt: skip
+}
 
 
 def resolved(parent: dict[str, Any], child: dict[str, Any]) -> Any:
@@ -124,13 +136,22 @@ def test_a_field_without_a_rule_is_closed(monkeypatch: pytest.MonkeyPatch) -> No
         {"judges": [{"name": "good", "weight": None, "reject_above": 9}]},
         {"judges": [{"name": "good", "model": "another/model"}]},
         {"judges": [{"name": "words", "weight": 1e6, "every": 1}]},
-        {"judges": [{"name": "more", "type": "patterns", "reject_above": None, "weight": 1e6,
-                     "patterns": [{"name": "any", "regex": ".?"}]}]},
+        {
+            "judges": [
+                {
+                    "name": "more",
+                    "type": "patterns",
+                    "reject_above": None,
+                    "weight": 1e6,
+                    "patterns": [{"name": "any", "regex": ".?"}],
+                }
+            ]
+        },
         {"rails": {"input": {"judges": [{"name": "key", "reject_above": 3}]}}},
         {"rails": {"tool_result": {"action": "redact"}}},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_what_loosens_must_be_said(child: dict[str, Any]) -> None:
     with pytest.raises(PolicyError, match="looser than 'parent'"):
         resolved(PARENT, child)
@@ -153,7 +174,7 @@ def test_what_loosens_must_be_said(child: dict[str, Any]) -> None:
         {"rails": {"output": {"judges": [{"name": "o", "type": "pii"}]}}},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_what_tightens_is_free(child: dict[str, Any]) -> None:
     assert resolved(PARENT, child).loosened == ()
 

@@ -155,9 +155,12 @@ def test_what_is_not_a_url_is_refused_without_being_shown(url: str) -> None:
 
 async def test_the_record_names_a_server_without_its_credentials(port: int, embedded_model: Any) -> None:
     judge = VllmPoolingOptions(
-        type="vllm_pooling", name="n", model="embedded:reward", weight=1.0,
+        type="vllm_pooling",
+        name="n",
+        model="embedded:reward",
+        weight=1.0,
         base_url=f"http://user:zzsecretzz@127.0.0.1:{port}/zzfolderzz/v1?key=zzkeyzz",
-    )  # fmt: skip
+    )
     assert "zzsecretzz" not in repr(judge)
     assert "zzkeyzz" not in repr(judge)
     scorer = await judge.load()

@@ -67,9 +67,11 @@ def _is_a_moment(digits: str, before: str) -> bool:
     """Whether digits in a row count from 1970, by the word before them.
 
     A word such as ``date`` can be about another number, so after it only what no phone number of ten digits is passes:
-    a moment after 2001, of which the first digit is 1.
+    a moment after 2001, of which the first digit is 1. Cards of 12 digits and more may begin with 3, 5 and 6.
     """
     for more, unit in _EPOCH_UNITS.items():
+        if more and digits[0] in "356":
+            return False
         if len(digits) - more in (9, 10) and int(digits) < _LAST_SECOND * unit:
             weak = len(digits) - more == 10 and digits[0] == "1"
             return bool(_ABOUT_MOMENTS.search(before) or (weak and _ABOUT_TIME.search(before)))

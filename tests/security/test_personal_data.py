@@ -305,10 +305,11 @@ EPOCH_FORMS = ('{"%s": %s}', "%s=%s", "%s: %s, next", "%s %s", "'%s': '%s'", "| 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(10**8, 2**31 - 1), st.sampled_from([1, 10**3, 10**6, 10**9]), st.sampled_from(EPOCH_FORMS))
 def test_seconds_since_1970_stay_beside_a_word_about_time(second: int, unit: int, form: str) -> None:
+    unit = 1 if f"{second}"[0] in "356" else unit  # or it could be a card
     texts = [form % (key, second * unit + unit // 3) for key in EPOCH_KEYS]
     if str(second).startswith("1") and second >= 10**9:
         texts += [form % (key, second * unit) for key in TIME_KEYS]
-    assert [text for text in texts if redact(text) != text] == []
+    assert [text for text in texts if redact(text) != text or SCORER.find(text)] == []
 
 
 OTHER_KEYS = (
@@ -341,6 +342,8 @@ def test_a_word_about_time_hides_nobodys_number(key: str, form: str, data: st.Da
     values += [value for kind in ("credit_card", "iban", "us_ssn", "phone") for value in BESIDE[kind]]
     values += [value.replace(" ", "") for value in BESIDE["credit_card"]]
     assert [value for value in values if value in redact(form.format(key, value))] == []
+    cards = ["374245455400126", "630495060000000000", "5018000000000009", "378282246310005", "4111111111111111"]
+    assert [card for card in cards if card in redact(form.format("timestamp", card))] == []
 
 
 @settings(max_examples=60, deadline=None)

@@ -19,6 +19,7 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import RunnableGenerator
+from postgres import Postgres, postgres
 
 from langchain_stars import ChatStars, StarsGuardMiddleware, guard_runnable
 from stars_guard.audit import AuditStore, MemoryStore, open_store
@@ -29,6 +30,8 @@ from stars_guard.guard import Guard
 from stars_guard.scorers import Judge
 from stars_guard.scorers.base import Rating, Scorer
 from stars_guard.testing.scripted import ScriptedBackend
+
+__all__ = ["postgres"]
 
 SAID: Any = {"messages": [HumanMessage("hi")]}
 PATTERN = {"name": "secret", "type": "patterns", "patterns": [{"name": "word", "regex": "trout"}]}
@@ -51,9 +54,13 @@ class Stuck(Scorer):
         return [Rating(9.0) for _ in passages]
 
 
-@pytest.fixture(params=["memory", "jsonl", "sqlite"])
+@pytest.fixture(params=["memory", "jsonl", "sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AuditStore]:
-    made = MemoryStore() if request.param == "memory" else open_store(f"{request.param}://{tmp_path}/log")
+    if request.param == "postgresql":
+        server: Postgres = request.getfixturevalue("postgres")
+        made = open_store(server.database())
+    else:
+        made = MemoryStore() if request.param == "memory" else open_store(f"{request.param}://{tmp_path}/log")
     yield made
     portal.call(made.aclose)
 

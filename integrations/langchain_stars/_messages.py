@@ -10,7 +10,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 
 from langchain_stars._history import to_messages
 from langchain_stars._tool_binding import call_chunks, calls_of, invalid_calls_of
-from langchain_stars._trust import remember_answer
+from langchain_stars._trust import remember
 from stars_guard.core.events import Called, Event, Finished, Reasoned, Released
 from stars_guard.guard import Guard
 
@@ -26,7 +26,7 @@ def result_of(guard: Guard, done: Finished) -> ChatResult:
         usage_metadata=_usage(done),
         response_metadata=_metadata(guard, done),
     )
-    remember_answer(message, guard.policy, done.call_id)
+    remember(message, guard.policy)
     return ChatResult(generations=[ChatGeneration(message=message)])
 
 

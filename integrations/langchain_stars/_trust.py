@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, ToolCall
+from langchain_core.messages import BaseMessage, ToolCall
 
 from langchain_stars._block_keys import BESIDE_FIELDS, READ_FIELDS, without_numbers
 from langchain_stars._plain import Unreadable, fields_of, plain
@@ -26,9 +26,7 @@ __all__ = [
     "digest_of_call",
     "digest_of_message",
     "fingerprint",
-    "is_ours",
     "remember",
-    "remember_answer",
     "remember_call",
     "was_judged",
 ]
@@ -44,19 +42,14 @@ _COUNTED = frozenset(("artifact", "role", "tool_call_id"))
 _remembered: Remembered[bytes, bool] = Remembered(MOST_REMEMBERED)
 
 
-def remember_answer(message: BaseMessage, policy: Policy, audit_id: str | None) -> None:
-    """Take note that the guard has released an answer under a policy.
-
-    Args:
-        audit_id: of the answer's record. `is_ours` asks for it.
-    """
-    _remember(message, policy, f"answer {audit_id}")
-    remember(message, policy)
-
-
 def remember(message: BaseMessage, policy: Policy) -> None:
     """Take note that a message has passed a rail of a policy, or that the guard has written it."""
-    _remember(message, policy, "judged")
+    try:
+        keys = _keys(message, policy)
+    except Unreadable:
+        return  # it is judged again
+    for key in keys:
+        _remembered.add(key, True)
 
 
 def remember_call(call: ToolCall, policy: Policy, message_id: str | None) -> None:
@@ -75,21 +68,19 @@ def call_was_judged(call: ToolCall, policy: Policy, message_id: str | None) -> b
     return digest is not None and _remembered.get(_key(policy, "call", digest)) is not None
 
 
-def is_ours(message: BaseMessage, policy: Policy) -> bool:
-    """Whether a message is an answer that the guard has released under this policy, and carries its record's id.
-
-    The name that an agent gives to its answers does not count: see `was_judged`.
-    """
-    about = message.response_metadata.get("stars_guard")
-    claimed = about.get("audit_id") if isinstance(about, Mapping) else None
-    if not isinstance(claimed, str) or not isinstance(message, AIMessage):
-        return False
-    return _is_remembered(message.model_copy(update={"name": None}), policy, f"answer {claimed}")
-
-
 def was_judged(message: BaseMessage, policy: Policy) -> bool:
     """Whether a message has passed a rail of this policy before, with all that it holds now."""
-    return _is_remembered(message, policy, "judged")
+    try:
+        keys = _keys(message, policy)
+    except Unreadable:
+        return False
+    return all(_remembered.get(key) for key in keys)
+
+
+def _keys(message: BaseMessage, policy: Policy) -> list[bytes]:
+    """Under what a message and the texts beside it are remembered."""
+    beside = [_key(policy, "beside", text) for text in texts_beside(message)]
+    return [_key(policy, "judged", digest_of_message(message)), *beside]
 
 
 def digest_in_message(call: ToolCall, message_id: str | None, *more: str) -> str | None:
@@ -176,27 +167,6 @@ def _adds_nothing(block: Any, message: BaseMessage) -> bool:
 
 def _call(call: Mapping[str, Any]) -> list[Any]:
     return [plain(call.get(key)) for key in ("id", "name", "args", "error")]
-
-
-def _remember(message: BaseMessage, policy: Policy, kind: str) -> None:
-    try:
-        digest = digest_of_message(message)
-        beside = texts_beside(message)
-    except Unreadable:
-        return  # it is judged again
-    _remembered.add(_key(policy, kind, digest), True)
-    for text in beside:
-        _remembered.add(_key(policy, "beside", text), True)
-
-
-def _is_remembered(message: BaseMessage, policy: Policy, kind: str) -> bool:
-    try:
-        digest = digest_of_message(message)
-        beside = texts_beside(message)
-    except Unreadable:
-        return False
-    keys = [_key(policy, kind, digest), *(_key(policy, "beside", text) for text in beside)]
-    return all(_remembered.get(key) for key in keys)
 
 
 def _key(policy: Policy, kind: str, text: str) -> bytes:

@@ -15,8 +15,9 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, TypeVar
 
+import psutil
 import pytest
 import typer.main
 import typer.testing
@@ -30,19 +31,24 @@ import stars_guard
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.base import Backend
 from stars_guard.backends.vllm_engine import VllmOptions
-from stars_guard.calling import portal
+from stars_guard.calling import judge_loading, portal
 from stars_guard.calling.backend_loading import load_backend, unload_backends
 from stars_guard.core.judging import Rule
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
 from stars_guard.engines import vllm_process
 from stars_guard.guard import Guard
-from stars_guard.scorers import Judge
+from stars_guard.scorers import Judge, _classifier
 from stars_guard.testing import FunctionScorer
 from stars_guard.testing.scripted import ScriptedBackend
 
+T = TypeVar("T")
+
 WORDS = ("good ", "fine ", "bad ", "awful ")
 USER = [Message("user", "tell me")]
+
+MOST_KEPT = 2 << 30
+"""Bytes of a worker over which it closes what is loaded, at the end of a module."""
 
 EXAMPLES = 50
 """How many examples a property is tried on that says no number itself."""
@@ -53,6 +59,12 @@ settings.register_profile("default", max_examples=EXAMPLES, deadline=None)
 settings.register_profile("ci", settings.get_profile("ci"), max_examples=EXAMPLES, deadline=None)
 settings.register_profile("thorough", max_examples=2000, deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def thinned(cases: Sequence[T], step: int) -> Sequence[T]:
+    """Each ``step``th case where another test tries all; under the profile "thorough", all of them."""
+    return cases if settings.default.max_examples > EXAMPLES else cases[::step]
+
 
 VLLM = ("test_docs", "test_benchmarks", "test_exactness", "test_langchain_standard")
 """Modules that use vLLM, besides those whose name says so."""
@@ -274,9 +286,16 @@ def _engines_shared() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _memory_given_back() -> Iterator[None]:
-    """What a module's models took goes back to the system, whose memory two workers of the suite share."""
+    """What a module's models took goes back to the system, whose memory two workers of the suite share.
+
+    A guard that no test closes keeps its judges to the end of the process. So they are closed here where they are many.
+    """
     yield
     gc.collect()
+    if psutil.Process().memory_info().rss > MOST_KEPT:
+        for shared in (judge_loading._scorers, _classifier._classifiers):
+            portal.call(shared.withdraw_all)
+        gc.collect()
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)

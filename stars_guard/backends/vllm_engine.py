@@ -151,8 +151,6 @@ class VllmEngineBackend(StreamedBackend[VllmOptions]):
         self.engine = engine
         self.identity = identity
         self.numbers = itertools.count()
-        # measured with the embedded model on two cores; on a GPU a guess
-        self.row_cost = 0.08 if vllm_process.on_cpu() else 0.01
 
     @classmethod
     def objection(cls, model: str, options: Mapping[str, Any]) -> str:

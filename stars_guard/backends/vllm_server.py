@@ -115,8 +115,10 @@ class VllmServerBackend(StreamedBackend[VllmServerOptions]):
 
     options_model = VllmServerOptions
     auto_rank = 3
+    measurable = False
+    """Others use it too, so what a step takes now says little about the next, and they would wait for the measuring."""
     row_cost = 0.05
-    """Between a GPU's and a CPU's: the client cannot know."""
+    """Between a GPU's and a CPU's."""
 
     def __init__(
         self,

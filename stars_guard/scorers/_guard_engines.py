@@ -11,6 +11,7 @@ from typing import Any
 from stars_guard.engines import vllm_process
 from stars_guard.engines.model_thread import ModelThread
 from stars_guard.engines.vllm_client import ServerOptions, Servers, by_token_id
+from stars_guard.engines.vllm_versions import DIFFERENCES, OLDEST, written
 from stars_guard.errors import ScorerError
 from stars_guard.scorers._together import together
 
@@ -99,7 +100,9 @@ class VllmGuard(GuardEngine):
             ):
                 found, cached = output.outputs[0].logprobs, output.num_cached_tokens
         if not found:
-            raise ScorerError("the vLLM engine gave no probabilities", hint="it must be vLLM 0.20 or newer")
+            raise ScorerError(
+                "the vLLM engine gave no probabilities", hint=f"it must be vLLM {written(OLDEST)} or newer"
+            )
         return [found[0][label].logprob for label in labels], cached
 
     async def aclose(self) -> None:
@@ -115,8 +118,9 @@ TOP = 20
 class ServerGuard(GuardEngine):
     """``/v1/completions`` of a vLLM server, by token ids. It does not report what came from its cache.
 
-    Since vLLM 0.26 a server gives the probabilities of the tokens that are asked for. An older one passes over the
-    request and gives those of the likeliest tokens, where a guard model's labels nearly always are.
+    A server gives the probabilities of the tokens that are asked for, since the version that `vllm_versions` says. An
+    older one passes over the request and gives those of the likeliest tokens, where a guard model's labels nearly always
+    are.
     """
 
     def __init__(self, model: str, options: ServerOptions) -> None:
@@ -133,7 +137,10 @@ class ServerGuard(GuardEngine):
                 return rows
         rows = _rows(await self._tops(prompts, {"logprobs": max(TOP, len(labels))}), labels)
         if rows is None:
-            raise ScorerError("the server gives no probabilities of the labels", hint="it should be vLLM 0.26 or newer")
+            since = written(DIFFERENCES["server labels"].since)
+            raise ScorerError(
+                "the server gives no probabilities of the labels", hint=f"it should be vLLM {since} or newer"
+            )
         self._by_label = False
         return rows
 

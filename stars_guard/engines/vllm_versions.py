@@ -51,7 +51,7 @@ USED: Mapping[str, Mapping[str, frozenset[str]]] = {
     },
     "logprobs.py": {"Logprob": frozenset({"logprob", "rank"})},
     "v1/engine/async_llm.py": {
-        "AsyncLLM": frozenset({"from_engine_args", "generate", "encode", "shutdown", "errored"}),
+        "AsyncLLM": frozenset({"from_engine_args", "generate", "encode", "shutdown", "errored", "output_handler"}),
     },
     "v1/engine/exceptions.py": {"EngineDeadError": frozenset()},
     "entrypoints/openai/completion/protocol.py": {

@@ -117,7 +117,8 @@ from stars_guard.errors import StarsGuardError
 from stars_guard.scorers.vllm_pooling import VllmPoolingScorer
 
 scorer = portal.call(lambda: VllmPoolingScorer.load(sys.argv[1]))
-asked = [Passage(call_id="c", messages=(Message("user", "Tell me about the sea."),), accepted="", segment="It is wide.")]
+ask = (Message("user", "Tell me about the sea."),)
+asked = [Passage(call_id="c", messages=ask, accepted="", segment="It is wide.")]
 
 def score():
     return portal.call(lambda: scorer.score(asked))[0].value

@@ -25,14 +25,14 @@ from stars_guard.calling.options import CallOptions, options_of
 from stars_guard.calling.plan import Plan, Request, messages_of
 from stars_guard.calling.recording import Recording
 from stars_guard.calling.refusing import check_refusals, refusal_for
-from stars_guard.calling.settings import content_of
+from stars_guard.calling.settings import content_of, settings_of
 from stars_guard.calling.telemetry import OPERATION, PROVIDER, REQUEST_MODEL
 from stars_guard.core.arguments import text, whole_number
 from stars_guard.core.events import Called, Event, Finished, Reasoned, Released
 from stars_guard.core.messages import Message
 from stars_guard.core.tools import Tool
 from stars_guard.core.vocabulary import Stage
-from stars_guard.decoding import AcceptanceRate, shared_row_cost
+from stars_guard.decoding import AcceptanceRate
 from stars_guard.errors import BudgetExhausted, InputError
 from stars_guard.policy import Policy, load_policy
 from stars_guard.scorers.cascade import Judge
@@ -262,6 +262,8 @@ class Guard:
         with self._loaded.in_use():
             engine, cascade = await self._loaded.engine(), await self._loaded.cascade("answer")
             await engine.check_directions(cascade.directions)
+            if settings_of(self.policy, self.policy.decoding.max_tokens).weighs_width:
+                await engine.measure()
 
     async def _answer(self, request: Request) -> Finished:
         async with aclosing(self._events(request)) as events:
@@ -328,8 +330,8 @@ class Guard:
             settings=plan.settings,
             seed=request.seed,
             stops=tuple(request.options.stop),
-            rate=self._rate,
-            row_cost=lambda: shared_row_cost(plan.engine.row_cost, plan.engine.active_calls),
+            rate=self._rate if plan.shares_widths else AcceptanceRate(),
+            cost=plan.cost,
             single=plan.single,
         )
 

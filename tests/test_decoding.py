@@ -13,6 +13,7 @@ from scipy.stats import chi2
 from stars_guard.core.events import Ended, Kept
 from stars_guard.core.judging import Judgement
 from stars_guard.core.segments import Candidate, Token
+from stars_guard.core.step_costs import StepCosts
 from stars_guard.decoding import (
     AcceptanceRate,
     Done,
@@ -21,7 +22,6 @@ from stars_guard.decoding import (
     Settings,
     Threshold,
     make_decoder,
-    shared_row_cost,
 )
 from stars_guard.decoding.verdict import threshold
 from stars_guard.decoding.width import best_width
@@ -235,10 +235,9 @@ def test_the_learned_threshold_follows_what_was_kept() -> None:
 
 def test_auto_width_follows_acceptance_and_load() -> None:
     rates = (0.1, 0.3, 0.6, 0.95)
-    assert [best_width(rate, 100, shared_row_cost(0.08, 1)) for rate in rates] == [8, 4, 2, 1]
-    assert [best_width(rate, 100, shared_row_cost(0.08, 32)) for rate in rates] == [1, 1, 1, 1]
+    assert [best_width(rate, 100, StepCosts.line(0.08).shared(1)) for rate in rates] == [8, 4, 2, 1]
+    assert [best_width(rate, 100, StepCosts.line(0.08).shared(32)) for rate in rates] == [2, 1, 1, 1]
     assert best_width(0.1, 3) == 2
-    assert shared_row_cost(0.08, 1) == pytest.approx(0.08)
     seen = AcceptanceRate()
     for _ in range(200):
         seen.observe(False)

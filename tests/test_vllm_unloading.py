@@ -108,17 +108,85 @@ time.sleep(300)
 """
 
 
-def test_a_program_that_is_killed_while_it_generates_leaves_no_engine(embedded_model: Path) -> None:
+JUDGED = """
+import multiprocessing, sys, time
+from stars_guard.calling import portal
+from stars_guard.core.messages import Message
+from stars_guard.core.segments import Passage
+from stars_guard.errors import StarsGuardError
+from stars_guard.scorers.vllm_pooling import VllmPoolingScorer
+
+scorer = portal.call(lambda: VllmPoolingScorer.load(sys.argv[1]))
+ask = (Message("user", "Tell me about the sea."),)
+asked = [Passage(call_id="c", messages=ask, accepted="", segment="It is wide.")]
+
+def score():
+    return portal.call(lambda: scorer.score(asked))[0].value
+
+first = score()
+for child in multiprocessing.active_children():
+    child.kill()
+    child.join()
+failed = 0
+while True:
+    try:
+        again = score()
+        break
+    except StarsGuardError:
+        failed += 1
+        time.sleep(0.2)
+assert abs(first - again) < 1e-3, (first, again)
+assert failed < 100, failed
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+time.sleep(300)
+"""
+
+CLOSED = """
+import sys
+from stars_guard.audit import MemoryStore
+from stars_guard.calling import portal
+from stars_guard.calling.backend_loading import unload_backends
+from stars_guard.core.events import Released
+from stars_guard.core.messages import Message
+from stars_guard.errors import BackendUnavailable
+from stars_guard.guard import Guard
+
+decoding = {"max_tokens": 2000, "segment_tokens": 8}
+policy = {"apiVersion": "stars-guard/v1", "name": "closed", "mode": "off", "decoding": decoding}
+guard = Guard(policy, model=sys.argv[1], backend="vllm", audit=MemoryStore())
+stream = guard.blocking.stream([Message("user", "Tell me a long story.")])
+next(event for event in stream if isinstance(event, Released))
+portal.call(unload_backends)
+try:
+    list(stream)
+except BackendUnavailable:
+    print("closed")
+"""
+
+
+def test_an_engine_that_is_closed_logs_no_trace_of_its_end(embedded_model: Path) -> None:
+    command = [sys.executable, "-c", CLOSED, str(embedded_model)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert "closed" in done.stdout
+    assert "EngineDeadError" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("what", ["generator", "judge"])
+def test_a_program_that_is_killed_leaves_no_engine(what: str, embedded_model: Path, judge_dir: Path) -> None:
+    """The generator generates. The judge's engine died before and was started again for the next passage."""
     import psutil
 
-    command = [sys.executable, "-c", KILLED, str(embedded_model)]
+    source, model = (KILLED, embedded_model) if what == "generator" else (JUDGED, judge_dir)
+    command = [sys.executable, "-c", source, str(model)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as program:
         assert program.stdout is not None
         engines = [psutil.Process(int(pid)) for pid in program.stdout.readline().split()]
         assert engines
+        # and their workers
+        engines += [child for engine in engines for child in engine.children(recursive=True)]
         program.kill()
-    gone, left = psutil.wait_procs(engines, timeout=30)
+    _, left = psutil.wait_procs(engines, timeout=30)
     for process in left:
         process.kill()
-    assert gone
     assert not left

@@ -91,11 +91,15 @@ async def start_generator(run: Run, args: argparse.Namespace, shape: Shape) -> B
         # random text ends by chance; that is not what is measured
         engine.vocabulary = replace(engine.vocabulary, eos_ids=frozenset())
         cache = engine.engine.vllm_config.cache_config
+        started = time.perf_counter() - began
+        # alone, before anything else runs
+        await engine.measure()
+        took = time.perf_counter() - began - started
+        run.emit("measured", s=took, points=engine.measured and engine.measured.points)
         run.emit(
             "generator",
-            start_s=time.perf_counter() - began,
+            start_s=started,
             options=options,
-            row_cost=engine.row_cost,
             kv_blocks=cache.num_gpu_blocks,
             block_size=cache.block_size,
             **engine.identity,

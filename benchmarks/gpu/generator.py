@@ -16,6 +16,7 @@ from benchmarks.gpu.shapes import Shape, conversation
 from stars_guard.audit import MemoryStore
 from stars_guard.core.events import Released
 from stars_guard.core.judging import Rule
+from stars_guard.core.step_costs import StepCosts
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.prompting.chat_encoding import encode_chat
 from stars_guard.scorers import Judge
@@ -46,6 +47,7 @@ class Bench:
     def __init__(self, run: Run, shape: Shape, engine: Any) -> None:
         self.run, self.shape, self.engine = run, shape, engine
         self.numbers = itertools.count()
+        self.here: StepCosts | None = None
 
     def guard(self, judge: Any = None, **decoding: Any) -> Any:
         """A guard with one judge, threshold 0 and the hard rule; without a judge a constant accepts all."""
@@ -145,16 +147,15 @@ class Bench:
             )
 
     async def row_cost(self) -> None:
-        """k of a step with R rows that takes 1 + k (R - 1) of one with a single row: what Backend.row_cost says."""
+        """What a step costs by its rows, beside what the engine measured of itself."""
         cases = {rows: lambda n=rows: self.plain(n, self.shape.short) for rows in self.shape.rows}
         if (found := await self.run.medians(cases, "row cost")) is None:
             return
         costs = {rows: (took / found[1] - 1) / (rows - 1) for rows, took in found.items() if rows > 1}
         for rows, took in found.items():
-            self.run.emit("step", rows=rows, ms=1000 * took / self.shape.short, row_cost=costs.get(rows))
-        measured = max(0.0, statistics.median(cost for rows, cost in costs.items() if rows <= 16))
-        self.run.facts["row_cost"] = measured
-        self.run.emit("row_cost", backend=self.engine.row_cost, measured=measured, of="the median of 2 to 16 rows")
+            self.run.emit("step", rows=rows, ms=1000 * took / self.shape.short, row_cost=costs.get(rows),
+                          by_engine=self.engine.step_costs.at(rows), here=took / found[1])  # fmt: skip
+        self.here = StepCosts.measured(found)
 
     async def first_text(self, judge: Any = None) -> None:
         """From the call to the first released text, and to the first token of plain generate; B = 16."""
@@ -195,9 +196,9 @@ class Bench:
             )
 
     async def widths(self, calls: int, acceptance: float) -> None:
-        """Time by parallel width where a seeded coin accepts; ``auto`` also with the row cost that was measured."""
-        given, measured = self.engine.row_cost, self.run.facts.get("row_cost")
-        names = ["1", "4", "8", "auto"] + (["auto, measured"] if measured is not None else [])
+        """Time by parallel width where a seeded coin accepts; ``auto`` also with the costs that were measured here."""
+        given = self.engine.measured
+        names = ["1", "4", "8", "auto"] + (["auto, measured here"] if self.here is not None else [])
         answers = max(calls, 2)
         guards: dict[str, Any] = {}
         totals: dict[str, dict[str, float]] = {name: {} for name in names}
@@ -207,11 +208,11 @@ class Bench:
         await self.settle(list(guards.values()))
 
         async def one(name: str) -> float:
-            self.engine.row_cost = measured if name == "auto, measured" else given
+            self.engine.measured = self.here if name == "auto, measured here" else given
             try:
                 return await self._answers(guards[name], answers, calls, totals[name])
             finally:
-                self.engine.row_cost = given
+                self.engine.measured = given
 
         found = await self.run.medians(
             {name: lambda name=name: one(name) for name in names}, f"widths, {calls} calls at {acceptance}"

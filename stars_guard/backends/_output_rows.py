@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from stars_guard.core.directions import Directions
 from stars_guard.engines.checkpoints import Installed
+from stars_guard.engines.vllm_versions import DIFFERENCES, written
 from stars_guard.errors import BackendError, InputError
 
 __all__ = ["BAN", "OutputRows"]
@@ -84,9 +85,10 @@ class OutputRows:
         found = tuple(row - zero for row in rows)
         # a server has -9999 in the place of minus infinity
         if zero < -9998 or not all(math.isfinite(value) and abs(value) < 9000 for value in found):
+            since = written(DIFFERENCES["server labels"].since)
             raise BackendError(
                 "vLLM did not give the log probabilities of the installed probe's rows",
-                hint="it must be 0.22 or newer, run with logprobs_mode raw_logprobs (its default), and serve the "
-                "directory that `stars-guard probe install` made",
+                hint=f"a server must be {since} or newer, run with logprobs_mode raw_logprobs (the default), and serve "
+                "the directory that `stars-guard probe install` made",
             )
         return found

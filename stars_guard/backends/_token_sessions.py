@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 from weakref import WeakSet
 
 from pydantic import BaseModel
 
+from stars_guard.backends._step_times import step_times
 from stars_guard.backends.base import LoadableBackend, OpenRequest, Proposal, Session, closed
 from stars_guard.core.segments import Token
+from stars_guard.core.step_costs import StepCosts
 from stars_guard.errors import ProtocolError, StarsGuardError
 from stars_guard.prompting.detokenizer import Detokenizer
 from stars_guard.prompting.prompt import Prompt
 from stars_guard.prompting.template_variables import shown_variables
 
 __all__ = ["Generated", "TokenBackend", "TokenProposal", "TokenSession"]
+
+logger = logging.getLogger("stars_guard.backends")
 
 O = TypeVar("O", bound=BaseModel)  # noqa: E741
 P = TypeVar("P", bound="TokenProposal")
@@ -202,9 +207,17 @@ class TokenSession(Session, Generic[P]):
 
 
 class TokenBackend(LoadableBackend[O]):
-    """A backend whose sessions are `TokenSession`. Closing it ends them all."""
+    """A backend whose sessions are `TokenSession`. Closing it ends them all.
+
+    Attributes:
+        measurable: whether its steps can be timed from here: nobody else uses the engine.
+    """
+
+    measurable: ClassVar[bool] = True
 
     def __init__(self) -> None:
+        self._measuring = asyncio.Lock()
+        self._was_measured = False
         self._template_settings: dict[str, Any] = {}
         self._sessions: WeakSet[TokenSession[Any]] = WeakSet()
         self._closed = False
@@ -222,6 +235,22 @@ class TokenBackend(LoadableBackend[O]):
     @property
     def dead(self) -> bool:
         return self._closed
+
+    async def measure(self) -> None:
+        if not self.measurable or self._was_measured:
+            return
+        async with self._measuring:
+            # beside other calls the figures would be theirs too; a later call asks again
+            if self._was_measured or self.active_calls:
+                return
+            try:
+                self.measured = StepCosts.measured(await step_times(self))
+            except StarsGuardError as exc:
+                logger.info("the steps of %s cannot be measured: %s", self.identity["model"], exc.message)
+            self._was_measured = True
+        if self.measured is not None:
+            costs = ", ".join(f"{rows}: {cost:.2f}" for rows, cost in self.measured.points)
+            logger.info("what a step of %s costs by its rows: %s", self.identity["model"], costs)
 
     async def open(self, request: OpenRequest) -> Session:
         if self._closed:

@@ -22,6 +22,7 @@ from stars_guard.core.grammar import Grammar
 from stars_guard.core.messages import Message
 from stars_guard.core.sampling import Sampling
 from stars_guard.core.segments import Token
+from stars_guard.core.step_costs import StepCosts
 from stars_guard.core.tools import Toolset
 from stars_guard.errors import BackendUnavailable, InputError, ProtocolError
 from stars_guard.prompting.reasoning import Reasoning
@@ -181,7 +182,8 @@ class Backend(ABC):
     Attributes:
         identity: what goes into the audit record: engine, model, revision or digest, dtype.
         reproducible: whether the same seed generates the same tokens whatever else runs.
-        row_cost: what a second row in a decoding step costs, as a share of a step with one.
+        row_cost: what a second row in a decoding step costs, as a share of a step with one, where nothing was measured.
+        measured: what rows cost on this machine, once `measure` has found out.
         active_calls: how many generate now; counted by the guard.
         supplied: whether texts are supplied by the caller, whole or in pieces of any length.
     """
@@ -189,6 +191,7 @@ class Backend(ABC):
     identity: dict[str, str]
     reproducible: bool = False
     row_cost: float = 0.1
+    measured: StepCosts | None = None
     active_calls: int = 0
     supplied: bool = False
 
@@ -196,6 +199,18 @@ class Backend(ABC):
     def dead(self) -> bool:
         """Whether the engine is lost or closed, and another must be loaded."""
         return False
+
+    @property
+    def step_costs(self) -> StepCosts:
+        """What rows cost: as measured, or else by ``row_cost``."""
+        return self.measured or StepCosts.line(self.row_cost)
+
+    async def measure(self) -> None:
+        """Measure what rows cost, if it can and has not. A guard asks for it before each call that weighs the cost.
+
+        Set ``measured`` here in a backend of yours, or leave it and set ``row_cost``. It changes how soon an answer
+        comes, and not what it is. An engine that fails here is no error; the call finds out by itself.
+        """
 
     async def check_directions(self, directions: Sequence[Directions]) -> None:
         """Whether its tokens can carry the values of these directions.

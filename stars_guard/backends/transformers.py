@@ -70,8 +70,6 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
         config = model.config.get_text_config()
         self.identity = identity
         self.reproducible = model.dtype == torch.float32
-        # measured with the embedded model on two cores, where one row alone is by far the cheapest; on a GPU a guess
-        self.row_cost = 0.7 if model.device.type == "cpu" else 0.02
         self.eos_ids = end_ids(model.generation_config, model.config, config, tokenizer)
         self.tokenizer = tokenizer
         self.decode = decoder(tokenizer)

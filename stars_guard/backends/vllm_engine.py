@@ -19,6 +19,7 @@ from stars_guard.engines import vllm_process
 from stars_guard.engines.checkpoints import installed_probes
 from stars_guard.engines.loading import Vocabulary, load_vocabulary
 from stars_guard.engines.options import Plain
+from stars_guard.errors import BackendError
 from stars_guard.prompting.detokenizer import decoder
 from stars_guard.prompting.prompt import Prompt
 
@@ -127,15 +128,26 @@ class _Source(TokenSource):
         return token, entropy, self._rows.values(directions, {one: entry.logprob for one, entry in top.items()})
 
 
-async def _warm_up(engine: Any, model: str) -> None:
-    """Generate a token, because the first of an engine may take much longer than any later one."""
+async def _warm_up(engine: Any, model: str, limit: float) -> None:
+    """Generate a token, because the first of an engine may take much longer than any later one.
+
+    Raises:
+        BackendError: the engine failed, or took longer than so many seconds.
+    """
     from vllm import SamplingParams
 
     logger.info("the vLLM engine of %r is warming up", model)
     params = SamplingParams(max_tokens=1, detokenize=False)
-    with vllm_process.translated():
-        async for _ in engine.generate({"prompt_token_ids": [0]}, params, request_id="stars-guard-warm-up"):
-            pass
+    try:
+        async with asyncio.timeout(limit):
+            with vllm_process.translated():
+                async for _ in engine.generate({"prompt_token_ids": [0]}, params, request_id="stars-guard-warm-up"):
+                    pass
+    except TimeoutError as exc:
+        raise BackendError(
+            f"vLLM started for {model!r}, and generated nothing within {limit:g} s",
+            hint="set VLLM_LOGGING_LEVEL=INFO to see where it stands; a large model may need a longer start_timeout",
+        ) from exc
 
 
 class VllmEngineBackend(StreamedBackend[VllmOptions]):
@@ -151,8 +163,6 @@ class VllmEngineBackend(StreamedBackend[VllmOptions]):
         self.engine = engine
         self.identity = identity
         self.numbers = itertools.count()
-        # measured with the embedded model on two cores; on a GPU a guess
-        self.row_cost = 0.08 if vllm_process.on_cpu() else 0.01
 
     @classmethod
     def objection(cls, model: str, options: Mapping[str, Any]) -> str:
@@ -174,6 +184,11 @@ class VllmEngineBackend(StreamedBackend[VllmOptions]):
         vocabulary = await asyncio.to_thread(load_vocabulary, source, revision)
         rows = OutputRows(await asyncio.to_thread(installed_probes, Path(model)))
         engine = await vllm_process.start(model, options.engine_arguments, limit=options.start_timeout)
+        try:
+            await _warm_up(engine, model, options.start_timeout)
+        except BaseException:
+            await vllm_process.stop(engine)
+            raise
         from vllm import __version__
 
         identity = {
@@ -182,7 +197,6 @@ class VllmEngineBackend(StreamedBackend[VllmOptions]):
             "revision": options.revision or "",
             "dtype": str(engine.model_config.dtype).removeprefix("torch."),
         }
-        await _warm_up(engine, model)
         made = cls(engine, vocabulary, identity, rows)
         made.use_template(options.chat_template_kwargs)
         return made

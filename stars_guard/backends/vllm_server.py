@@ -17,6 +17,7 @@ from stars_guard.backends.vllm_engine import TOP, entropy_of
 from stars_guard.engines.checkpoints import installed_probes
 from stars_guard.engines.loading import Vocabulary, load_vocabulary
 from stars_guard.engines.vllm_client import Seat, ServerOptions, Servers, by_token_id
+from stars_guard.engines.vllm_versions import OLDEST, written
 from stars_guard.errors import BackendError
 from stars_guard.prompting.detokenizer import decoder
 from stars_guard.prompting.prompt import Prompt
@@ -87,7 +88,7 @@ class _Source(TokenSource):
         for choice in event.get("choices", ()):
             ids = choice.get("token_ids")
             if ids is None:
-                raise BackendError("the server gives no token ids", hint="it must be vLLM 0.11 or newer")
+                raise BackendError("the server gives no token ids", hint=f"it must be vLLM {written(OLDEST)} or newer")
             tops = (choice.get("logprobs") or {}).get("top_logprobs") or [None] * len(ids)
             chunk += [(token, *self._read(top or {})) for token, top in zip(ids, tops, strict=True)]
         return chunk
@@ -115,8 +116,10 @@ class VllmServerBackend(StreamedBackend[VllmServerOptions]):
 
     options_model = VllmServerOptions
     auto_rank = 3
+    measurable = False
+    """Others use it too, so what a step takes now says little about the next, and they would wait for the measuring."""
     row_cost = 0.05
-    """Between a GPU's and a CPU's: the client cannot know."""
+    """Between a GPU's and a CPU's."""
 
     def __init__(
         self,

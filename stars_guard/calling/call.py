@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 
@@ -28,6 +28,7 @@ from stars_guard.core.events import (
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Candidate, Passage, Token
+from stars_guard.core.step_costs import WidthCost
 from stars_guard.decoding import (
     AcceptanceRate,
     Done,
@@ -37,6 +38,7 @@ from stars_guard.decoding import (
     Settings,
     make_decoder,
 )
+from stars_guard.decoding.width import ALONE
 from stars_guard.errors import BackendError
 from stars_guard.scorers.cascade import Cascade
 
@@ -54,7 +56,7 @@ class Call:
     Args:
         stops: stop strings; they are not part of the answer.
         rate: shared by the calls of the policy.
-        row_cost: what one more candidate costs now, as a share of generating one.
+        cost: what a width costs now; see `StepCosts.shared`.
         single: the answer has one tool call at most.
 
     Attributes:
@@ -73,7 +75,7 @@ class Call:
         seed: int,
         stops: tuple[str, ...] = (),
         rate: AcceptanceRate | None = None,
-        row_cost: Callable[[], float] | None = None,
+        cost: WidthCost = ALONE,
         single: bool = False,
     ) -> None:
         self.prompt_reward: float | None = None
@@ -88,7 +90,7 @@ class Call:
         self._stops = stops
         self._single = single
         self._decoder = make_decoder(settings, seed, rate)
-        self._row_cost = row_cost or (lambda: 0.1)
+        self._cost = cost
         self._text = empty_answer(stops, session.reasoning, session.form, whole_tokens=settings.rewinds > 0)
         self._events = AnswerEvents(call_id, session.form, single=single)
         self._readings = AnswerReadings(self._text, self._events)
@@ -131,7 +133,7 @@ class Call:
             self.prompt_reward, asked = await self._cascade.prompt_reward(empty)
             self._scored += asked
         decoder.begin(self.prompt_reward)
-        while isinstance(step := decoder.plan(self._row_cost()), Generate):
+        while isinstance(step := decoder.plan(self._cost), Generate):
             held = len(self._text.held)
             yield Drawing(segment=step.segment, attempt=step.attempt, count=len(step.seeds), held=held)
             candidates = await self._generate(step)
@@ -212,7 +214,7 @@ class Call:
         where the candidates beside the one that will be kept would slow it, and the judges, down."""
         if not (self._settings.optimistic and self._session.draws_ahead) or self._settings.budget_tokens is not None:
             return 0
-        if (len(step.seeds) - 1) * self._row_cost() > SLOWER:
+        if self._cost(len(step.seeds)) > 1 + SLOWER:
             return 0
         most = self._settings.max_tokens
         if self._projections:
@@ -337,7 +339,7 @@ class Call:
             return events
         proposal, candidate = self._open.pop(kept)
         recovery = self._settings.is_recovery(kept)
-        go_on = isinstance(self._decoder.plan(self._row_cost()), Generate)
+        go_on = isinstance(self._decoder.plan(self._cost), Generate)
         self._projections.keep(candidate, self._decoder.totals.kept - len(candidate))
         over = await self._proposers.commit(proposal, candidate, recovery=recovery, go_on=go_on)
         events += self._overrun(segment, kept, over)

@@ -20,6 +20,7 @@ from stars_guard.calling.recording import Recording
 from stars_guard.calling.settings import as_one_segment, settings_of, supplied_settings
 from stars_guard.core.messages import Message
 from stars_guard.decoding import Settings, decoder_of
+from stars_guard.decoding.width import ALONE
 from stars_guard.errors import InputError
 from stars_guard.policy import Policy
 from stars_guard.prompting.template_variables import shown_variables
@@ -43,6 +44,20 @@ class Plan:
     cascade: Cascade
     settings: Settings
     single: bool
+
+    @property
+    def shares_widths(self) -> bool:
+        """Whether the width may depend on what other calls have seen and do now.
+
+        Under a budget the width decides which candidates are paid for, and so what the answer is. It then follows from
+        the call alone, so that a seed gives the same answer again.
+        """
+        return self.settings.budget_tokens is None
+
+    def cost(self, width: int) -> float:
+        """What a width costs now; see `StepCosts.shared`."""
+        engine = self.engine
+        return engine.step_costs.shared(engine.active_calls)(width) if self.shares_widths else ALONE(width)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +140,8 @@ class Request:
             if session.grammar is not None:
                 recording.describe(grammar_sha256=hashlib.sha256(session.grammar.tag.encode()).hexdigest())
             recording.describe(decoding=settings.model_dump())
+            if settings.weighs_width or _may_run_ahead(settings, session):
+                await engine.measure()
             engine.active_calls += 1
             stack.callback(_leave, engine)
             yield Plan(
@@ -150,6 +167,13 @@ def _identity(engine: Backend, variables: Mapping[str, Any]) -> dict[str, str]:
     """What generates, with the variables that its chat template is given in this call."""
     given = {"call_chat_template_kwargs": shown_variables(variables)} if variables else {}
     return {**engine.identity, **given}
+
+
+def _may_run_ahead(settings: Settings, session: Session) -> bool:
+    """Whether candidates that are generated beside each other might run on, if that costs them little."""
+    if settings.monitor or settings.budget_tokens is not None or decoder_of(settings.method).decides == "none":
+        return False
+    return session.draws_ahead and settings.optimistic and settings.parallel != 1
 
 
 def _within(settings: Settings, session: Session) -> Settings:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +27,7 @@ from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.machine import available_memory, computes_bfloat16, instruction_set
 from stars_guard.engines.vllm_client import parse_options
 from stars_guard.engines.vllm_process import installed, no_reason_against
+from stars_guard.engines.vllm_versions import DIFFERENCES, NEWEST, OLDEST, missing, version_of, written
 from stars_guard.errors import InputError, StarsGuardError
 from stars_guard.policy import Policy, load_policy
 from stars_guard.scorers.model_options import ModelOptions, ServedModelOptions
@@ -36,10 +37,6 @@ from stars_guard.scorers.python import PythonOptions
 __all__ = ["diagnose"]
 
 State = Literal["ok", "note", "wrong"]
-
-
-OLDEST_VLLM = [0, 22, 1]
-"""The oldest version that the backend, the judges and the GPU measurement have been run with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +93,13 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None  # noqa: S101
+    assert spec.origin is not None  # noqa: S101
+    return Path(spec.origin).parent
+
+
 def _torch() -> Iterator[_Finding]:
     found = _version("torch")
     if found is None:
@@ -136,9 +140,11 @@ def _vllm() -> Iterator[_Finding]:
         kind = "bfloat16 is fast" if computes_bfloat16() else "so it computes in float32"
         where = f", on a processor with {instruction_set()}: {kind}"
     newest = gpu or cpu or ""
-    if [int(part) for part in re.findall(r"\d+", newest)[:3]] < OLDEST_VLLM:
-        least = ".".join(map(str, OLDEST_VLLM))
-        yield _Finding("vllm", "wrong", f"{newest} is too old", f"install {least} or newer")
+    if version_of(newest) < OLDEST:
+        yield _Finding("vllm", "wrong", f"{newest} is too old", f"install {written(OLDEST)} or newer")
+    elif lost := missing(_folder("vllm")):
+        fix = f"install one from {written(OLDEST)} to {written(NEWEST)}"
+        yield _Finding("vllm", "wrong", f"{newest} has no {', '.join(lost)}", fix)
     else:
         yield _Finding("vllm", "ok", (gpu or f"{cpu} for the CPU") + where)
 
@@ -236,6 +242,17 @@ def _server(
         wrong = model != "embedded" and model not in served
         text = f"{root} serves {', '.join(served)}"
         yield _Finding(what, "wrong" if wrong else "ok", text, f"name one of these, not {model}" if wrong else "")
+        with suppress(httpx.HTTPError, KeyError, ValueError):
+            yield from _server_version(what, ask("/version").raise_for_status().json()["version"])
+
+
+def _server_version(what: str, found: str) -> Iterator[_Finding]:
+    labels = DIFFERENCES["server labels"]
+    if version_of(found) < OLDEST:
+        yield _Finding(what, "wrong", f"vLLM {found} is too old", f"install {written(OLDEST)} or newer")
+    elif version_of(found) < labels.since:
+        fix = f"install {written(labels.since)} or newer for guard models and probes"
+        yield _Finding(what, "note", f"vLLM {found} has no {labels.name} in /v1/completions", fix)
 
 
 def _audit(url: str | None) -> Iterator[_Finding]:

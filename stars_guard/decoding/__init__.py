@@ -10,7 +10,7 @@ from stars_guard.decoding.protocol import Done, Generate, Judged, Outcome
 from stars_guard.decoding.rejection import Cards, RejectionSampler
 from stars_guard.decoding.schedules import SCHEDULES, Schedule, Threshold
 from stars_guard.decoding.settings import Decoding, Recovery, Settings, UpTo
-from stars_guard.decoding.width import AcceptanceRate, shared_row_cost
+from stars_guard.decoding.width import AcceptanceRate, best_width
 
 __all__ = [
     "ACCEPTANCE",
@@ -36,7 +36,7 @@ __all__ = [
     "Threshold",
     "UpTo",
     "Vanilla",
+    "best_width",
     "decoder_of",
     "make_decoder",
-    "shared_row_cost",
 ]

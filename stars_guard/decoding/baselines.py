@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from stars_guard.core.events import Decision, Ended, Kept
 from stars_guard.core.judging import Judgement
+from stars_guard.core.step_costs import WidthCost
 from stars_guard.decoding.decoder import Decoder, Tried
 from stars_guard.decoding.protocol import Judged, Outcome
 from stars_guard.decoding.settings import Settings
@@ -20,7 +21,7 @@ class Vanilla(Decoder, method="vanilla"):
 
     decides = "none"
 
-    def _width(self, limit: int, row_cost: float) -> int:
+    def _width(self, limit: int, cost: WidthCost) -> int:
         return 1
 
     def decide(self, judged: Sequence[Judged]) -> Outcome:
@@ -41,7 +42,7 @@ class BestOfK(Decoder, method="blockwise_best_of_k"):
         self._best: Tried | None = None
         self._best_vetoed: Tried | None = None
 
-    def _width(self, limit: int, row_cost: float) -> int:
+    def _width(self, limit: int, cost: WidthCost) -> int:
         parallel = self.settings.parallel
         return min(max(1, self.ledger.spare(limit)), WIDEST if parallel == "auto" else parallel)
 

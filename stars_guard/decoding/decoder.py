@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, NamedTuple, cast
 from stars_guard.core.events import Decision, Kept, Totals
 from stars_guard.core.judging import Judgement
 from stars_guard.core.segments import Candidate
+from stars_guard.core.step_costs import WidthCost
 from stars_guard.core.vocabulary import KeptHow, Verdict
 from stars_guard.decoding.ledger import Ledger
 from stars_guard.decoding.methods import METHODS
@@ -105,11 +106,11 @@ class Decoder(ABC):
         """Count tokens that were generated past a boundary and thrown away. What `plan` said before is void."""
         self.ledger.charge(tokens)
 
-    def plan(self, row_cost: float = ALONE) -> Generate | Done:
+    def plan(self, cost: WidthCost = ALONE) -> Generate | Done:
         """What to do next. Asking again without deciding gives the same answer.
 
         Args:
-            row_cost: what one more candidate costs, as a share of generating one; ``parallel: auto`` weighs it.
+            cost: of a width, for ``parallel: auto``; see `StepCosts.shared`.
         """
         if not self._begun:
             raise ProtocolError("begin() comes before plan()")
@@ -121,7 +122,7 @@ class Decoder(ABC):
         limit = self.limit(self.settings, ledger.kept_tokens)
         if ledger.affordable(limit) < 1:
             return ledger.out_of_budget()
-        width = self._width(limit, row_cost)
+        width = self._width(limit, cost)
         recovery = self.settings.is_recovery(ledger.attempt)
         ahead = range(ledger.attempt, ledger.attempt + width)
         # all of one source
@@ -138,7 +139,7 @@ class Decoder(ABC):
         return ledger.outstanding
 
     @abstractmethod
-    def _width(self, limit: int, row_cost: float) -> int:
+    def _width(self, limit: int, cost: WidthCost) -> int:
         """How many candidates to generate at once, at most `Ledger.affordable`, which is 1 or more."""
 
     @abstractmethod

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stars_guard.core.events import Decision, Ended, Kept, Rewound
+from stars_guard.core.step_costs import WidthCost
 from stars_guard.core.vocabulary import KeptHow, RewindWhy
 from stars_guard.decoding.decoder import Decoder, Tried
 from stars_guard.decoding.ledger import may_go_back
@@ -51,14 +52,14 @@ class RejectionSampler(Decoder, method="stars"):
         """Whether the best candidate is kept when attempts run out: there is one, and the policy says so."""
         return self._best is not None and self.settings.on_exhausted == "best"
 
-    def _width(self, limit: int, row_cost: float) -> int:
+    def _width(self, limit: int, cost: WidthCost) -> int:
         settings, most = self.settings, self.ledger.affordable(limit)
         if settings.monitor:
             return 1
         if settings.on_exhausted == "best":
             most = max(1, self.ledger.spare(limit))
         if settings.parallel == "auto":
-            return best_width(self.rate.mean, most, row_cost)
+            return best_width(self.rate.mean, most, cost)
         return min(settings.parallel, most)
 
     def decide(self, judged: Sequence[Judged]) -> Outcome:

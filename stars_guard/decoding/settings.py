@@ -166,6 +166,12 @@ class Settings(Decoding):
     monitor: bool = Field(False, description="decide as always, and let everything through")
     stretch: bool = Field(False, description="let a segment run past B tokens where it would be cut in a tool call")
 
+    @property
+    def weighs_width(self) -> bool:
+        """Whether the number of candidates generated at once depends on what they cost."""
+        is_free = self.parallel == "auto" and not self.monitor and self.budget_tokens is None
+        return is_free and METHODS[self.method].decides == "each"  # type: ignore[attr-defined]
+
     def changed(self, **changes: Any) -> Self:
         """The same with other values.
 

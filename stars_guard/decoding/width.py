@@ -1,13 +1,18 @@
-"""How many proposals to draw at once."""
+"""How many candidates to generate at once."""
 
 from __future__ import annotations
 
-__all__ = ["AcceptanceRate", "best_width", "shared_row_cost"]
+from stars_guard.core.step_costs import StepCosts, WidthCost
 
-ALONE = 0.1
+__all__ = ["ALONE", "AcceptanceRate", "best_width"]
+
+ALONE = StepCosts.line(0.1).shared(1)
+"""What a width costs where nothing is known about the engine."""
+
 WIDEST = 16
 MEMORY = 64
-CLOSE = 1.1
+CLOSE = 1.05
+RAREST = 1e-6
 
 
 class AcceptanceRate:
@@ -30,35 +35,25 @@ class AcceptanceRate:
 
     @property
     def mean(self) -> float:
-        """The chance that the next proposal is accepted."""
+        """The chance that the next candidate is accepted."""
         return self._accepted / self._decided
 
 
-def shared_row_cost(alone: float, calls: int) -> float:
-    """What one more row for each of ``calls`` calls in one batch costs, as a share of the step without.
+def best_width(rate: float, most: int, cost: WidthCost = ALONE) -> int:
+    """The smallest width whose expected time until a segment is accepted is within a twentieth of the least.
 
-    A step with R rows takes 1 + k (R - 1) of one with a single row, so the share is k L / (1 + k (L - 1)): next to
-    nothing for a call alone on an accelerator, nearly one on an engine that many calls keep busy.
-
-    Args:
-        alone: k, what a second row costs, as a share of a step with one.
-        calls: L, calls that draw now.
-    """
-    return alone * calls / (1 + alone * (calls - 1))
-
-
-def best_width(rate: float, most: int, row_cost: float = ALONE) -> int:
-    """The smallest width whose expected time until a segment is accepted is within a tenth of the least.
-
-    A round of m proposals costs 1 + c (m - 1) and succeeds with chance 1 - (1 - rate)^m, so the expected cost is their
-    ratio. Only powers of two up to ``most`` are looked at. A tenth, because wider rounds draw more tokens, and neither
-    rate nor row cost is known better than that.
+    A round of m candidates takes ``cost(m)`` and succeeds with chance 1 - (1 - rate)^m, so the expected time is their
+    ratio. Only powers of two up to ``most`` are considered, because between them nothing was measured. A twentieth,
+    because wider rounds generate more tokens, and neither rate nor cost is known better than that.
 
     Args:
-        row_cost: c, see `shared_row_cost`.
+        rate: the chance that a candidate is accepted.
+        most: candidates that the attempts and the budget allow, 1 or more.
+        cost: see `StepCosts.shared`.
     """
     widths = [1]
     while widths[-1] * 2 <= min(most, WIDEST):
         widths.append(widths[-1] * 2)
-    costs = {m: (1 + row_cost * (m - 1)) / (1 - (1 - rate) ** m) for m in widths}
-    return next(m for m in widths if costs[m] <= CLOSE * min(costs.values()))
+    failure = 1 - max(rate, RAREST)
+    times = {width: cost(width) / (1 - failure**width) for width in widths}
+    return next(width for width in widths if times[width] <= CLOSE * min(times.values()))

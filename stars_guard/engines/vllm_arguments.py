@@ -32,7 +32,6 @@ HARMLESS: Mapping[str, tuple[type, ...] | re.Pattern[str]] = {
     "pipeline_parallel_size": _COUNT,
     "quantization": re.compile("awq|awq_marlin|bitsandbytes|compressed-tensors|fp8|gptq|gptq_marlin"),
     "seed": _COUNT,
-    "swap_space": _AMOUNT,
     "tensor_parallel_size": _COUNT,
 }
 """Arguments that say how much memory and how many cores a model takes, and in which precision it runs, and what their

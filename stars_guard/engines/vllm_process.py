@@ -40,6 +40,9 @@ GRACE = 30.0
 PROCESSES = ("EngineCore", "VLLM_DP_Coordinator")
 """What the names of an engine's processes begin with."""
 
+ENGINE_LOG = "vllm.v1.engine.async_llm"
+"""The logger of vLLM that reports an engine's end, the one that we ask for included."""
+
 DEFAULTS: Mapping[str, Any] = {"enable_prefix_caching": True, "disable_log_stats": True}
 CPU_DEFAULTS: Mapping[str, Any] = {"enforce_eager": True, "block_size": 32, "max_num_seqs": 64}
 """``enforce_eager`` starts in a quarter of the time at the same speed there. Blocks of 32 tokens end where segments
@@ -139,7 +142,21 @@ async def start(model: str, options: Mapping[str, Any], *, limit: float = START_
 
 async def stop(engine: Any) -> None:
     """End an engine. May be called twice."""
-    await asyncio.to_thread(_stop, engine)
+    log = logging.getLogger(ENGINE_LOG)
+    log.addFilter(_is_not_its_own_end)
+    try:
+        await asyncio.to_thread(_stop, engine)
+        reader = getattr(engine, "output_handler", None)
+        if reader is not None and reader.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait([reader], timeout=GRACE)
+    finally:
+        log.removeFilter(_is_not_its_own_end)
+
+
+def _is_not_its_own_end(record: logging.LogRecord) -> bool:
+    """Whether a line of vLLM's log is about more than that an engine has ended, which is logged with its trace."""
+    kind = record.exc_info[0] if isinstance(record.exc_info, tuple) else None
+    return kind is None or kind.__name__ != "EngineDeadError"
 
 
 async def _turn(model: str, limit: float) -> None:
@@ -217,7 +234,7 @@ def _stop(engine: Any) -> None:
 
 def _stop_all() -> None:
     # it would report its own end as a failure, to streams that may be closed
-    logging.getLogger("vllm.v1.engine.async_llm").disabled = True
+    logging.getLogger(ENGINE_LOG).disabled = True
     for engine in list(_running):
         _stop(engine)
 

@@ -11,6 +11,8 @@ from typing import Any
 from stars_guard.engines import vllm_process
 from stars_guard.engines.model_thread import ModelThread
 from stars_guard.engines.vllm_client import ServerOptions, Servers, by_token_id
+from stars_guard.engines.vllm_lasting import LastingEngine
+from stars_guard.engines.vllm_versions import DIFFERENCES, OLDEST, written
 from stars_guard.errors import ScorerError
 from stars_guard.scorers._together import together
 
@@ -77,10 +79,10 @@ class TransformersGuard(GuardEngine):
 
 
 class VllmGuard(GuardEngine):
-    """An ``AsyncLLM`` of its own. What it has read before comes from its prefix cache."""
+    """An engine of its own. What it has read before comes from its prefix cache."""
 
-    def __init__(self, engine: Any) -> None:
-        self._engine: Any = engine
+    def __init__(self, engine: LastingEngine) -> None:
+        self._engine = engine
         self._numbers = itertools.count()
 
     async def labels(self, prompts: Sequence[list[int]], labels: Sequence[int]) -> list[Row]:
@@ -89,23 +91,22 @@ class VllmGuard(GuardEngine):
     async def _one(self, ids: list[int], labels: Sequence[int]) -> Row:
         from vllm import SamplingParams
 
-        if self._engine is None:
-            raise ScorerError("the judge's vLLM engine is closed")
+        engine = await self._engine.ready()
         params = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=list(labels), detokenize=False)
         found, cached = None, None
         with vllm_process.translated():
-            async for output in self._engine.generate(
+            async for output in engine.generate(
                 {"prompt_token_ids": ids}, params, request_id=f"stars-guard-judge-{next(self._numbers)}"
             ):
                 found, cached = output.outputs[0].logprobs, output.num_cached_tokens
         if not found:
-            raise ScorerError("the vLLM engine gave no probabilities", hint="it must be vLLM 0.20 or newer")
+            raise ScorerError(
+                "the vLLM engine gave no probabilities", hint=f"it must be vLLM {written(OLDEST)} or newer"
+            )
         return [found[0][label].logprob for label in labels], cached
 
     async def aclose(self) -> None:
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            await vllm_process.stop(engine)
+        await self._engine.aclose()
 
 
 TOP = 20
@@ -115,8 +116,8 @@ TOP = 20
 class ServerGuard(GuardEngine):
     """``/v1/completions`` of a vLLM server, by token ids. It does not report what came from its cache.
 
-    Since vLLM 0.26 a server gives the probabilities of the tokens that are asked for. An older one passes over the
-    request and gives those of the likeliest tokens, where a guard model's labels nearly always are.
+    A server gives the probabilities of the tokens that are asked for, since the version that `vllm_versions` says. An
+    older one passes over the request and gives those of the likeliest tokens, where the labels nearly always are.
     """
 
     def __init__(self, model: str, options: ServerOptions) -> None:
@@ -133,7 +134,10 @@ class ServerGuard(GuardEngine):
                 return rows
         rows = _rows(await self._tops(prompts, {"logprobs": max(TOP, len(labels))}), labels)
         if rows is None:
-            raise ScorerError("the server gives no probabilities of the labels", hint="it should be vLLM 0.26 or newer")
+            since = written(DIFFERENCES["server labels"].since)
+            raise ScorerError(
+                "the server gives no probabilities of the labels", hint=f"it should be vLLM {since} or newer"
+            )
         self._by_label = False
         return rows
 

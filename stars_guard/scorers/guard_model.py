@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from stars_guard.core.segments import Passage
-from stars_guard.engines import vllm_process
 from stars_guard.engines.addresses import Address
 from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.loading import load_config, load_tokenizer, loading, own_code
 from stars_guard.engines.vllm_client import parse_options
+from stars_guard.engines.vllm_lasting import LastingEngine
 from stars_guard.errors import BackendError, InputError, MissingExtra, ScorerError
 from stars_guard.prompting.guard_formats import GuardFormat, guard_format
 from stars_guard.prompting.guard_questions import Encoder, LabelTokens, Questions, template_problem
@@ -231,7 +231,7 @@ class GuardModelScorer(Scorer):
             )
         elif engine is not None:
             try:
-                where = VllmGuard(await vllm_process.start(model, {"revision": revision, **engine}))
+                where = VllmGuard(await LastingEngine.begin(model, {"revision": revision, **engine}))
             except (BackendError, InputError) as exc:
                 raise ScorerError(f"judge model {model!r}: {exc.message}", hint=exc.hint) from exc
         else:

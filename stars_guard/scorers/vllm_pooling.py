@@ -19,6 +19,7 @@ from stars_guard.engines.addresses import Address
 from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.loading import load_tokenizer
 from stars_guard.engines.vllm_client import ServerOptions, Servers, parse_options
+from stars_guard.engines.vllm_lasting import LastingEngine
 from stars_guard.errors import BackendError, InputError, ScorerError
 from stars_guard.scorers._classifier import Classifier, ClassifierOptions, ClassifierScorer, Row
 from stars_guard.scorers._reading import Reader, Reading, places
@@ -65,8 +66,8 @@ class _Engine(ABC):
 
 
 class _InProcess(_Engine):
-    def __init__(self, engine: Any) -> None:
-        self._engine: Any = engine
+    def __init__(self, engine: LastingEngine) -> None:
+        self._engine = engine
         self._numbers = itertools.count()
 
     async def logits(self, prompts: Sequence[list[int]]) -> list[tuple[list[float], int | None]]:
@@ -75,21 +76,18 @@ class _InProcess(_Engine):
     async def _one(self, ids: list[int]) -> tuple[list[float], int | None]:
         from vllm import PoolingParams
 
-        if self._engine is None:
-            raise ScorerError("the judge's vLLM engine is closed")
+        engine = await self._engine.ready()
         params = PoolingParams(task="classify", use_activation=False)
         name, data, cached = f"stars-guard-judge-{next(self._numbers)}", None, None
         with vllm_process.translated():
-            async for output in self._engine.encode({"prompt_token_ids": ids}, params, request_id=name):
+            async for output in engine.encode({"prompt_token_ids": ids}, params, request_id=name):
                 data, cached = output.outputs.data, output.num_cached_tokens
         if data is None:
             raise ScorerError("the vLLM engine gave no score")
         return [float(value) for value in data.float().reshape(-1).tolist()], cached
 
     async def aclose(self) -> None:
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            await vllm_process.stop(engine)
+        await self._engine.aclose()
 
 
 class _Server(_Engine):
@@ -172,7 +170,7 @@ class VllmClassifier(Classifier):
             return cls(served, reader, config, identity)
         options = {"runner": "pooling", "revision": revision, **(engine or {})}
         try:
-            return cls(_InProcess(await vllm_process.start(model, options)), reader, config, identity)
+            return cls(_InProcess(await LastingEngine.begin(model, options)), reader, config, identity)
         except (BackendError, InputError) as exc:
             raise ScorerError(f"judge model {model!r}: {exc.message}", hint=exc.hint) from exc
 

@@ -58,6 +58,18 @@ class BackendTests(RewindingTests, BackendCase):
         assert backend.identity
         assert all(isinstance(text, str) for pair in backend.identity.items() for text in pair)
 
+    def test_it_may_be_measured_at_any_time(self, backend: Backend, open_request: OpenRequest) -> None:
+        async def check(session: Session) -> None:
+            await backend.measure()
+            await backend.measure()
+            costs = backend.step_costs
+            assert costs.at(1) == 1
+            assert costs.at(16) >= costs.at(2) >= 1
+            (proposal,) = await session.propose([1], 2)
+            assert await tokens_of(proposal)
+
+        with_session(backend, open_request, check)
+
     def test_a_prompt_that_leaves_no_room_is_named(self, backend: Backend, open_request: OpenRequest) -> None:
         async def check() -> None:
             session = await backend.open(open_request)

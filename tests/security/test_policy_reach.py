@@ -87,7 +87,7 @@ def test_every_argument_of_vllm_is_harmless_or_needs_a_word() -> None:
     from vllm.engine.arg_utils import AsyncEngineArgs
 
     names = {field.name for field in fields(AsyncEngineArgs)}
-    assert set(HARMLESS) - names <= {"swap_space"}  # of older versions
+    assert set(HARMLESS) <= names
     for name in names:
         for value in ({"a": 1}, ["a"], "a.b:c", "/etc/passwd", "http://x", None):
             assert not_harmless({name: value}) == [name]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
+from stars_guard.parsing.shell_commands import Command
 from stars_guard.parsing.shell_findings import FINE, Case, Finding, worst
 
-__all__ = ["SECRET_NAME", "filter_program", "printed", "shown_variables"]
+__all__ = ["SECRET_NAME", "few_variables", "filter_program", "printed", "shown_variables"]
 
 SECRET_NAME = re.compile(
     r"TOKEN|SECRET|PASSW|PASSPHRASE|API_?KEY|ACCESS_?KEY|PRIVATE|CREDENTIAL|AUTH(?!OR)|(?:^|_)PWD(?=.)|DSN|DATABASE_URL|_KEY(?:$|_)",
@@ -33,6 +35,27 @@ def shown_variables(case: Case) -> Finding:
     """``export`` and ``set`` without names: they print every variable."""
     has_names = bool(case.given.operands or case.command.sets) or (case.name == "set" and len(case.command.words) > 1)
     return worst([case.by_table, FINE if has_names or case.given.has("-f", "-F") else case.ask("shows secrets")])
+
+
+_SHOW_ALL = (["env"], ["printenv"], ["set"], ["export"], ["export", "-p"], ["declare"], ["declare", "-p"])
+_NARROW = re.compile(
+    r"\^?(?:PATH|HOME|USER|LANG|LC_\w*|SHELL|BASH\w*|NODE(?:_ENV)?|PYTHON(?:PATH|HOME)?|VIRTUAL_ENV|JAVA(?:_HOME)?|GO(?:PATH|ROOT)?|"
+    r"TERM|EDITOR|DISPLAY|XDG\w*|PWD|TZ|CONDA\w*|CUDA\w*|LD_LIBRARY_PATH|HOSTNAME|LOGNAME|TMPDIR|PORT|DEBUG|ENV)=?",
+    re.IGNORECASE,
+)
+
+
+def few_variables(commands: Sequence[Command]) -> list[Command]:
+    """The commands that print every variable to one which lets through only those of a harmless name."""
+    found = []
+    for command in commands:
+        words = [word.text for word in command.words]
+        feed = command.feeds[-1] if command.feeds else None
+        is_narrow = words[:1] in (["grep"], ["egrep"], ["rg"]) and _NARROW.fullmatch(words[-1])
+        plain = all(word in ("-i", "-E", "-w", "-q") for word in words[1:-1])
+        if feed is not None and is_narrow and plain and [word.text for word in feed.words] in _SHOW_ALL:
+            found.append(feed)
+    return found
 
 
 _ENVIRONMENT = re.compile(

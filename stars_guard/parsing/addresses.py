@@ -79,7 +79,7 @@ def is_url(text: str) -> bool:
 
 
 def names_private_host(text: str) -> bool:
-    """Whether a text as a whole is a host with a path or a port, without a scheme, and the host is a private address."""
+    """Whether a text as a whole is a private address without a scheme, and with a path or a port."""
     if not re.fullmatch(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d+)?(?:/[^\s]*)?", text):
         return False
     host = text.partition("/")[0]

@@ -90,9 +90,10 @@ def _texts(value: Any, name: str, path: str) -> Iterator[tuple[str, str, str]]:
             yield from _with_its_operands(value, path)
         case list() | tuple():
             is_plain = bool(value) and all(isinstance(item, str | int | float) for item in value)
-            if is_plain:
+            is_line = is_plain and (len(value) == 1 or _is_program(str(value[0])))
+            if is_line:
                 yield name, path, shlex.join(map(str, value))
-            is_one_command = is_plain and name in _WORD_BY_WORD and _is_program(str(value[0]))
+            is_one_command = is_line and name in _WORD_BY_WORD and _is_program(str(value[0]))
             for item in value:
                 if not is_one_command:
                     yield from _texts(item, name, path)

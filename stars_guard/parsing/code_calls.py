@@ -177,7 +177,7 @@ _RUNS_TEXT = re.compile(
 
 
 def called_programs(text: str) -> Iterator[str]:
-    """The command lines that code gives to a shell or runs, with a variable in the place of what only a run would tell."""
+    """The command lines that code runs, with a variable in the place of what only a run would tell."""
     try:
         tree = ast.parse(_without_magic(text))
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -18,10 +18,11 @@ from stars_guard.parsing.shell_commands import Command, Unparsable
 from stars_guard.parsing.shell_script import read_script
 from stars_guard.parsing.word_lists import word_list
 
-__all__ = ["commands_in", "is_command"]
+__all__ = ["commands_in", "is_command", "is_said_beside"]
 
 _PROSE = word_list("command_values.prose")
 _EXPLAINS = word_list("command_values.explains")
+_SETTINGS = word_list("command_values.settings")
 _RUNNERS = frozenset(word_list("command_values.runners"))
 _SMALL_WORDS = frozenset(word_list("command_values.small_words"))
 _LONGEST = 20_000
@@ -56,6 +57,12 @@ def commands_in(argument: Argument) -> Iterator[str]:
     plain = _PROMPT.sub("", "\n".join(_FENCE.findall(text)) or text)
     for form in dict.fromkeys((text, plain, _KEYS.sub("\n", plain))):
         yield from _commands(form, runs=runs)
+
+
+def is_said_beside(argument: Argument) -> bool:
+    """Whether an argument of a tool that runs commands is none itself: a folder, an id, a reason for people."""
+    named = argument.is_in(_EXPLAINS) or argument.is_in(_SETTINGS)
+    return named and not is_command(argument.text, runs=True)
 
 
 def _in_code(text: str) -> Iterator[str]:

@@ -142,7 +142,7 @@ _BETWEEN = re.compile(r"[;,|&\"'`\n\r\t]+|\s(?=[/~])")
 
 
 def path_parts(text: str) -> Iterator[str]:
-    """The paths that a text may hold which is called one: a list, or one with marks before it that some tools take off."""
+    """The paths in a text that is called one: those of a list, and one without the marks that some tools take off."""
     for part in _BETWEEN.split(text):
         if bare := part.strip().lstrip("@<({[!+#-= "):
             yield bare

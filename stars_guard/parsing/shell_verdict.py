@@ -10,6 +10,7 @@ import re
 from dataclasses import replace
 
 from stars_guard.parsing._running_kinds import script_file
+from stars_guard.parsing._secret_kinds import few_variables
 from stars_guard.parsing._shell_output import output_of
 from stars_guard.parsing.known_options import known_options
 from stars_guard.parsing.program_kinds import KINDS
@@ -81,8 +82,9 @@ class Verdicts:
     def _of_script(self, script: Script) -> Finding:
         self._scope = script.scope
         found = FINE
+        few = few_variables(script.commands)
         for command in script.commands:
-            found = worst([found, self.of_command(command)])
+            found = worst([found, self.of_command(command) if command not in few else FINE])
         return found
 
     def of_command(self, command: Command) -> Finding:

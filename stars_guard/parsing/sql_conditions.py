@@ -160,7 +160,7 @@ def _bounds(column: exp.Expr, value: exp.Expr, *, upper: bool) -> bool:
     number = _number(value)
     if number is not None:
         is_key = bool(re.search(r"(?:^|_)(?:id|key|rowid|ctid|oid|rownum|seq|no)$|Id$|ID$", column.name))
-        return not is_key and (1 < number if not upper else number <= 10_000)
+        return not is_key and (number > 1 if not upper else number <= 10_000)
     if isinstance(value, exp.Placeholder | exp.Parameter):
         return True
     return _is_a_time(value) and not _is_extreme(value)

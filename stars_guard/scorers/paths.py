@@ -227,9 +227,8 @@ class _Calls:
         elif argument.is_in(options.texts):
             yield from (NamedFile(one, writes) for one in whole_paths(text, prose=argument.is_in(_PROSE)))
         elif argument.is_in(options.code):
-            yield from (
-                NamedFile(one, writes=False) for one in (*strings_in(text), *_homes(text)) if looks_like_path(one)
-            )
+            strings = (*strings_in(text), *_homes(text))
+            yield from (NamedFile(one, writes=False) for one in strings if _is_path(one, text))
         elif (
             argument.is_in(options.arguments)
             and len(text) < _LONGEST * 4
@@ -238,6 +237,21 @@ class _Calls:
             yield from (NamedFile(one, writes) for one in (*(text.splitlines() or [text]), *path_parts(text)))
         else:
             yield from (NamedFile(one, writes) for one in path_tokens(text))
+
+
+_SIGNS = re.compile(r"/[^\w.~*]+")
+"""What is no path in code but a pattern or an operator."""
+
+
+_OPENS = re.compile(
+    r"\b(?:list\w*|walk|scandir|glob\w*|Path|open\w*|chdir|\w*tree|iterdir|readdir\w*|run|system|copy\w*)\W{1,4}/\W"
+)
+
+
+def _is_path(text: str, code: str) -> bool:
+    if text == "/":  # most often what paths are split by
+        return _OPENS.search(code) is not None
+    return looks_like_path(text) and not _SIGNS.fullmatch(text)
 
 
 def _homes(code: str) -> Sequence[str]:

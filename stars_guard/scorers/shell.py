@@ -13,7 +13,7 @@ from pydantic import Field
 from stars_guard.core.segments import Passage
 from stars_guard.core.vocabulary import CallLevel
 from stars_guard.parsing.call_arguments import Argument, arguments_of
-from stars_guard.parsing.command_values import commands_in
+from stars_guard.parsing.command_values import commands_in, is_said_beside
 from stars_guard.parsing.program_table import LEVELS
 from stars_guard.parsing.shell_findings import FINE, Finding, Settings, worst
 from stars_guard.parsing.shell_verdict import Verdicts
@@ -125,7 +125,7 @@ class ShellScorer(Scorer):
         return Rating(_SCORES[found.level], found.text or None)
 
     def _commands_in(self, argument: Argument) -> Sequence[str]:
-        if argument.is_in(self._arguments) or _is_script(argument):
+        if (argument.is_in(self._arguments) and not is_said_beside(argument)) or _is_script(argument):
             return [argument.text]
         return self._by_its_value(argument) if self._by_value else ()
 

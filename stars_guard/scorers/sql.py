@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import ClassVar, Self
@@ -12,7 +13,7 @@ from sqlglot.dialects.dialect import Dialects
 
 from stars_guard.core.segments import Passage
 from stars_guard.core.vocabulary import CallLevel
-from stars_guard.parsing.call_arguments import arguments_of
+from stars_guard.parsing.call_arguments import Argument, arguments_of
 from stars_guard.parsing.shell_arguments import like
 from stars_guard.parsing.sql_statements import Statement, UnreadableSql, is_sql, read_sql
 from stars_guard.parsing.word_lists import word_list
@@ -41,6 +42,15 @@ _PROSE = word_list("sql.prose")
 _DIALECTS = tuple(sorted(dialect.value for dialect in Dialects))
 
 _READS = ("select", "show", "describe", "explain", "use", "pragma", "with", "values")
+
+
+_STATEMENTS = ("*query*", "*sql*", "*statement*", "command", "input", "tool_input", "q", "script", "text")
+
+
+def _is_a_name(argument: Argument) -> bool:
+    """Whether an argument of a tool for SQL says which project or tables are meant."""
+    is_plain = re.fullmatch(r"[\w.,\s-]*", argument.text) and not is_sql(argument.text)
+    return bool(is_plain) and not like(argument.name.lower(), _STATEMENTS)
 
 
 class SqlOptions(JudgeOptions):
@@ -118,7 +128,8 @@ class SqlScorer(Scorer):
             # a text that shows no call may be anything
             if not argument.tool:
                 continue
-            if argument.is_in(self._options.arguments) or (is_sql(argument.text) and not argument.is_in(_PROSE)):
+            named = argument.is_in(self._options.arguments) and not _is_a_name(argument)
+            if named or (is_sql(argument.text) and not argument.is_in(_PROSE)):
                 worst = max(worst, self._of_text(argument.text), key=lambda found: found[0])
         return Rating(worst[0], worst[1] or None)
 

@@ -26,6 +26,7 @@ from langchain_stars._run_state import at_call, run_state
 from langchain_stars._trust import call_was_judged, digest_in_message, remember_call
 from langchain_stars._waiting import Waiting
 from stars_guard.calling.checks import Checked
+from stars_guard.core.arguments import has_lone_surrogate
 from stars_guard.core.messages import Message
 from stars_guard.core.tool_call_events import Approval
 from stars_guard.guard import Guard
@@ -133,6 +134,8 @@ class CallDecisions:
             return _unread(self._guard, exc.message)
         if reading.call is None:
             return _unread(self._guard, "the arguments of the call cannot be read")
+        if has_lone_surrogate(call.get("args")):  # no judge can be given it as the tool would get it
+            return _unread(self._guard, "the arguments of the call hold half a character")
         return await self._waiting.check_call(
             self._guard,
             reading.call.name,
@@ -164,7 +167,7 @@ async def rejected_alone(
     """
     past: list[PastCall] = []
     for call in calls if guard.policy.rails.tool_call.is_used else ():
-        if call.call is None:
+        if call.call is None or has_lone_surrogate(call.text):
             checked = _unread(guard, "the arguments of a call cannot be read")
         else:
             checked = await waiting.check_call(

@@ -126,7 +126,7 @@ class GivenCall:
             decision = RuleDecision(action="reject", because="arguments", message=call.message)
         else:
             if self._run is not None:
-                origins = rules.origins(self._run)
+                origins = rules.origins(self._run, call, self._tool)
                 traced = _traced(origins.of_all(call.arguments))
                 origin = origin or (lambda value: origins.of(value).word)
             decision = rules.decide(call, self._run, origin=origin, context=self._context, tool=self._tool)

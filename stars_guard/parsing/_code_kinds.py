@@ -12,7 +12,7 @@ from stars_guard.parsing.shell_findings import FINE, Case, Finding, worst
 from stars_guard.parsing.shell_words import UNKNOWN, Word
 from stars_guard.parsing.word_lists import word_list
 
-__all__ = ["code", "commanded", "interpreter"]
+__all__ = ["code", "commanded", "interpreter", "renamer"]
 
 _LANGUAGES = {
     **dict.fromkeys(("python", "pypy", "ipython", "bpython"), "python"),
@@ -118,6 +118,8 @@ def commanded(case: Case) -> Finding:
         text = case.command.stdin
     else:
         text = output_of(case.command.feeds) if case.command.feeds else ""
+    if case.name in ("m4",) and text and re.search(r"\b(?:e?syscmd|mkstemp|maketemp|undivert|s?include)\b", text):
+        return case.ask("runs a program")
     if text is None:
         return worst(
             [case.by_table, FINE if case.name in ("bc", "dc") else case.ask("follows a text that is not known")]
@@ -130,6 +132,19 @@ _SED_RUNS = re.compile(
     r"|(?<![A-Za-z])s(?P<by>[^\w\s\\])(?:\\.|(?!(?P=by)).)*(?P=by)(?:\\.|(?!(?P=by)).)*(?P=by)[gpiImM0-9]*e",
     re.DOTALL,
 )
+_PLAIN_SUBSTITUTION = re.compile(
+    r"(?:s|y|tr)([/|,#!:])(?:\\.|(?!\1)[^$@&`{}()]|[()$](?=\1|[\w.?*+|)]))*\1(?:\\.|(?!\1)[^@`{}])*\1[gi]*"
+)
+
+
+def renamer(case: Case) -> Finding:
+    """``rename``: its first operand is Perl, except in the form of util-linux, which takes two names."""
+    first = case.given.operands[0].text if case.given.operands else ""
+    is_code = bool(re.search(r"[/;(){}$`@]", first)) or case.given.has("-e", "--expr")
+    return case.ask("runs code") if is_code and not _PLAIN_SUBSTITUTION.fullmatch(first) else FINE
+
+
+_SHOWN = re.compile(r"\bin\s+ENVIRON\b|ENVIRON\s*\[(?!\s*\"(?:HOME|PATH|USER|PWD|LANG)\")")
 _AWK_TEXT = re.compile(r'"(?:\\.|[^"\\])*"')
 _AWK_PIPES = re.compile(r"\bprintf?\b[^;}\n|]*\|(?!\|)")
 _AWK_RUNS = re.compile(
@@ -151,6 +166,8 @@ def code(case: Case) -> Finding:
         return case.ask("writes to a file of the system") if writes or in_place else FINE
     programs = list(case.given.operands[:1]) if not case.given.of("-f") else []
     pipes = any(_AWK_PIPES.search(_AWK_TEXT.sub('""', word.text)) for word in programs)
+    if any(_SHOWN.search(word.text) for word in programs):
+        return case.ask("shows secrets")
     if pipes or any(_AWK_RUNS.search(word.text) for word in programs):
         return case.ask("runs a program")
     return FINE

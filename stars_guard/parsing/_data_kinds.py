@@ -31,6 +31,8 @@ def database(case: Case) -> Finding:
         elif any(base_name(fed.program) in ("curl", "wget", "base64") for fed in case.command.feeds):
             return case.ask("runs statements that are not known")
     found = FINE
+    if any(value.text.startswith("|") for _, value in case.given.values):
+        return case.ask("runs a program")
     for text in texts:
         why = (
             "runs statements that are not known"

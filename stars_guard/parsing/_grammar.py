@@ -14,6 +14,9 @@ _FIRST = 0xC0
 """The first of 16 letters that stand for half a byte each."""
 
 _OTHERS = re.compile(r"[^\x00-\x7f]+")
+_LINE_OF_BACKSLASH = re.compile(r"\n(?=\\[^\n])")
+"""The grammar takes the line before for one with a line that begins with a backslash, and hides its command so."""
+
 _HALVES = re.compile(f"[{chr(_FIRST)}-{chr(_FIRST + 15)}]+")
 
 
@@ -28,7 +31,7 @@ def parsed(text: str) -> tree_sitter.Tree:
     The grammar's scanner looks characters up in C's table of 256 without looking at their numbers, and a large one ends
     the process. So it gets letters of that table instead, two for each byte of a character that isn't ASCII.
     """
-    return _parser().parse(_OTHERS.sub(_halved, text).encode())
+    return _parser().parse(_OTHERS.sub(_halved, _LINE_OF_BACKSLASH.sub("\n ", text)).encode())
 
 
 def written(data: bytes | None) -> str:

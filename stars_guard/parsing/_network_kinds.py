@@ -13,7 +13,7 @@ from stars_guard.parsing.shell_findings import FINE, Case, Finding, worst
 from stars_guard.parsing.shell_words import UNKNOWN, Word
 from stars_guard.parsing.word_lists import word_list
 
-__all__ = ["cloud", "downloader", "host_of", "lookup", "packages", "system_packages"]
+__all__ = ["cipher", "cloud", "downloader", "host_of", "lookup", "packages", "system_packages"]
 
 _LOOPBACK = word_list("network_kinds.loopback")
 
@@ -99,6 +99,17 @@ def _fetch(case: Case, urls: list[Word], outputs: list[Word]) -> None:
         names = [re.split(r"[?#]", word.text)[0].rpartition("/")[2] for word in urls]
     for name in names:
         case.verdicts.made(name, None)
+
+
+def cipher(case: Case) -> Finding:
+    """``openssl``: a session with another machine sends what it reads."""
+    found = case.by_table
+    if case.given.texts[:1] == ["s_client"]:
+        feeds = [fed for fed in case.command.feeds if base_name(fed.program) not in ("echo", "printf", "true", ":")]
+        inputs = [r for r in case.command.redirects if not r.writes and r.target.text != "/dev/null"]
+        if feeds or inputs or UNKNOWN in (case.command.stdin or ""):
+            found = worst([found, case.ask("sends what it reads elsewhere")])
+    return found
 
 
 def lookup(case: Case) -> Finding:

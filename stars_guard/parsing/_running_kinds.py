@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from stars_guard.parsing._secret_kinds import SECRET_NAME
 from stars_guard.parsing._shell_output import output_of
 from stars_guard.parsing.program_table import Level
 from stars_guard.parsing.shell_arguments import base_name, like, sorted_arguments
@@ -35,8 +36,8 @@ def environment(case: Case) -> Finding:
     """``env``: another program in another environment, or what the environment holds."""
     words = list(case.command.words[1:])
     if case.name == "printenv":
-        secret = any(_SECRET_NAME.search(word.text) for word in words)
-        return case.ask("shows secrets") if secret else FINE
+        names = [word.text for word in words if not word.text.startswith("-")]
+        return case.ask("shows secrets") if not names or any(map(SECRET_NAME.search, names)) else FINE
     while words:
         text = words[0].text
         if split := _SPLITS.match(text):
@@ -48,10 +49,7 @@ def environment(case: Case) -> Finding:
             del words[0]
         else:
             break
-    return case.verdicts.of_words(tuple(words), case.command)
-
-
-_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|PRIVATE|CREDENTIAL", re.IGNORECASE)
+    return case.verdicts.of_words(tuple(words), case.command) if words else case.ask("shows secrets")
 
 
 def _inner(case: Case) -> tuple[Word, ...]:
@@ -84,6 +82,9 @@ def wrapper(case: Case) -> Finding:
     if case.name == "time" and not _inner(case):
         return FINE
     words = _inner(case)
+    own = case.command.words[1 : len(case.command.words) - len(words)]
+    if case.name == "time" and any(word.text.startswith(("-o", "--o")) for word in own):
+        return case.ask("writes a file")
     if case.name in ("watch", "script", "parallel") and len(words) == 1:
         return case.verdicts.nested(words[0].text)
     return case.verdicts.of_words(words, case.command)

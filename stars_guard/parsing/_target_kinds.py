@@ -176,8 +176,13 @@ def files(case: Case) -> Finding:
         return worst([case.verdicts.written(out) if out else FINE, case.ask("reads a disk") if secret else FINE])
     if not texts:
         return FINE
+    modes = [value.text for value in case.given.of("-m", "--mode")] if case.name in ("install", "mkdir") else []
+    if any(_SETS_ID.fullmatch(part) for mode in modes for part in mode.split(",")):
+        return case.ask("lets others run as its owner")
+    if case.name == "install" and case.given.has("--strip-program"):
+        return case.ask("runs a program")
     *sources, target = texts
-    if case.name in ("tee", "touch", "mkdir"):
+    if case.name in ("tee", "touch", "mkdir", "sponge"):
         return worst([case.verdicts.written(text) for text in texts])
     if case.name in ("scp", "rsync", "sftp"):
         return _copies(case, sources, target)
@@ -266,12 +271,32 @@ def killer(case: Case) -> Finding:
     )
 
 
+_PLAIN_SETTINGS = word_list("target_kinds.settings")
+
+
+def _settings(case: Case) -> list[str]:
+    """The names of the settings that a call of git makes."""
+    named = [value.text for value in case.given.of("-c", "--config", "--config-env") if "=" in value.text]
+    texts = case.given.texts
+    if texts[:1] == ["config"]:
+        rest = [text for text in texts[1:] if text != "set"]
+        if len(rest) > 1 and rest[0] not in ("get", "list", "unset", "get-all"):
+            named.append(rest[0])
+    return named
+
+
+def _is_plain_setting(text: str) -> bool:
+    return like(text.partition("=")[0].lower(), _PLAIN_SETTINGS)
+
+
 def git(case: Case) -> Finding:
     """``git``: what is lost for good or rewritten for others."""
     found = case.by_table
     if found.level is not Level.ALLOW:
         return found
     given, texts = case.given, case.given.texts
+    if not all(map(_is_plain_setting, _settings(case))):
+        return case.ask("changes which code runs")
     verb, rest = (texts[0], texts[1:]) if texts else ("", [])
     if verb == "push":
         refs = [ref.rpartition(":")[2].lstrip("+") for ref in rest[1:]]

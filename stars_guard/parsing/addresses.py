@@ -12,7 +12,19 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from stars_guard.parsing.word_lists import word_list
 
-__all__ = ["Address", "carries_data", "is_local", "is_metadata", "is_private", "read_address", "urls_in"]
+__all__ = [
+    "Address",
+    "carries_data",
+    "is_disguised",
+    "is_local",
+    "is_metadata",
+    "is_private",
+    "is_url",
+    "names_private_host",
+    "read_address",
+    "readings_of",
+    "urls_in",
+]
 
 _URL = re.compile(r"(?:[a-zA-Z][a-zA-Z0-9+.-]{1,20}:(?://|\\\\|/\\)|(?<![\w:/.])//(?=[\w\[@]))[^\s\"'<>`{}|^]+")
 _SCHEMED = re.compile(
@@ -22,10 +34,11 @@ _METADATA = frozenset(
     {"metadata", "metadata.google.internal", "instance-data", "metadata.azure.com", "metadata.packet.net"}
 )
 _LOCAL = word_list("addresses.local")
-_ADDRESS_IN_NAME = re.compile(
-    r"(?:^|[.-])(\d{1,3}[.-]\d{1,3}[.-]\d{1,3}[.-]\d{1,3})\.(?:nip\.io|sslip\.io|xip\.io|localtest\.me)$"
-)
-_LOOPBACK_NAMES = (".localtest.me", ".lvh.me", ".vcap.me", ".lacolhost.com", ".yoogle.com")
+_WILDCARDS = word_list("addresses.wildcards")
+"""Domains whose every name leads to the address that is written in it, or to this machine."""
+
+_IN_DECIMAL = re.compile(r"(?<![0-9a-z])(\d{1,3})([.-])(\d{1,3})\2(\d{1,3})\2(\d{1,3})(?![0-9a-z])")
+_IN_HEX = re.compile(r"(?<![0-9a-z])(?:0x)?([0-9a-f]{8})(?![0-9a-z])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,40 @@ def urls_in(text: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+_WHOLE = re.compile(r"(?:[a-zA-Z][a-zA-Z0-9+.-]{0,20}:)?[\\/]{2,}[^\s\"'<>`]+")
+_USER = re.compile(r"[\\/]{2,}([^/]*?)([\\#?;])[^/@]*@([^/@\\#?;]+)")
+
+
+def is_url(text: str) -> bool:
+    """Whether a text as a whole is a URL: with a scheme, or a host behind two slashes."""
+    text = text.strip()
+    return bool(_SCHEMED.fullmatch(text)) or (bool(_WHOLE.fullmatch(text)) and (":" in text[:22] or "." in text))
+
+
+def names_private_host(text: str) -> bool:
+    """Whether a text as a whole is a private address without a scheme, and with a path or a port."""
+    if not re.fullmatch(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d+)?(?:/[^\s]*)?", text):
+        return False
+    host = text.partition("/")[0]
+    if not re.match(r"(?:\d+\.){3}\d|0x[0-9a-fA-F]{8}|\d{9,10}(?:$|:)|\[|[a-zA-Z][\w-]*\.[\w.-]+", host):
+        return False
+    address = read_address(f"http://{text}")
+    if address is None or (_inner_ip(address) is None and not is_metadata(address)):
+        return False
+    return is_metadata(address) or (is_private(address) and bool(re.search(r"[/:]|[a-z]", text)))
+
+
+def readings_of(url: str) -> list[Address | None]:
+    """A URL as all programs read it: where they don't agree where the host ends, there are several.
+
+    ``http://a\\@b/`` leads to a for browsers, and to b for others.
+    """
+    found = [read_address(url)]
+    if match := _USER.search(url):
+        found.append(read_address(f"{url[: match.start()]}//{match[3]}{url[match.end() :]}"))
+    return found
+
+
 def read_address(url: str) -> Address | None:
     """Take a URL apart as browsers and programs do; None where nobody could say what its host is."""
     # they drop tabs and line ends, take a backslash for a slash, and read full-width characters as plain ones
@@ -70,7 +117,7 @@ def read_address(url: str) -> Address | None:
     except ValueError:
         return None
     host = unquote(host).rstrip(".").lower()
-    if "%" in host or re.search(r"[\s/@#?\\]", host):
+    if "%" in host or re.search(r"[\x00-\x20\x7f/@#?\\]", host):
         return None
     ip = _ip(host)
     if ip is None and not host.isascii():
@@ -139,16 +186,29 @@ _METADATA_IPS = frozenset({"100.100.100.200", "192.0.0.192", "168.63.129.16", "f
 
 
 def is_local(address: Address) -> bool:
-    """Whether the host is this machine."""
-    ip, host = _inner_ip(address), address.host
-    if ip is not None:
-        return ip.is_loopback or ip.is_unspecified
-    return host in ("localtest.me", "lvh.me", "localhost") or host.endswith((".localhost", *_LOOPBACK_NAMES))
+    """Whether the host is this machine, and says so."""
+    if address.ip is not None:
+        return address.ip.is_loopback or address.ip.is_unspecified
+    return address.host == "localhost" or address.host.endswith(".localhost")
+
+
+def is_disguised(address: Address) -> bool:
+    """Whether a private address is hidden behind a name that looks like one of the world's."""
+    return address.ip is None and (_inner_ip(address) is not None or _is_wildcard(address.host))
 
 
 def _inner_ip(address: Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    embedded = _ADDRESS_IN_NAME.search(address.host)
-    return _ip(embedded[1].replace("-", ".")) if embedded else address.ip
+    """The host's address, or a private one that is written in its name, as services for tests resolve it."""
+    if address.ip is not None:
+        return address.ip
+    found = [_ip(".".join(match.group(1, 3, 4, 5))) for match in _IN_DECIMAL.finditer(address.host)]
+    if _is_wildcard(address.host):
+        found += [_ip(str(int(match[1], 16))) for match in _IN_HEX.finditer(address.host)]
+    return next((ip for ip in found if ip is not None and not ip.is_global), None)
+
+
+def _is_wildcard(host: str) -> bool:
+    return any(host == domain or host.endswith(f".{domain}") for domain in _WILDCARDS)
 
 
 def is_private(address: Address) -> bool:
@@ -156,12 +216,7 @@ def is_private(address: Address) -> bool:
     ip, host = _inner_ip(address), address.host
     if ip is not None:
         return not ip.is_global or ip.is_multicast
-    if (
-        host in _METADATA
-        or host == "localhost"
-        or host.endswith((*_LOCAL, *_LOOPBACK_NAMES))
-        or host in ("localtest.me", "lvh.me")
-    ):
+    if host in _METADATA or host == "localhost" or host.endswith(_LOCAL) or _is_wildcard(host):
         return True
     return bool(host) and "." not in host
 

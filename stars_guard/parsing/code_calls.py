@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from collections.abc import Iterator
 
-__all__ = ["risks_in", "strings_in"]
+__all__ = ["called_programs", "is_code", "risks_in", "strings_in"]
 
 _RUNS = re.compile(
     r"\b(?:system|popen\w*|exec[lv]p?e?|spawn\w*|posix_spawn|fork|subprocess|child_process|shell_exec|passthru|proc_open|"
@@ -129,3 +130,80 @@ def _constant(node: ast.expr) -> str | None:
             return _constant(first)
         case _:
             return None
+
+
+def is_code(text: str) -> bool:
+    """Whether a text is code in Python rather than a command: ``ls -la`` could be both, and is none."""
+    try:
+        tree = ast.parse(_without_magic(text))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return bool(_STATEMENT.search(text))
+    return any(isinstance(node, _OF_CODE) for node in ast.walk(tree))
+
+
+_OF_CODE = (
+    ast.Call,
+    ast.Assign,
+    ast.AnnAssign,
+    ast.AugAssign,
+    ast.Import,
+    ast.ImportFrom,
+    ast.FunctionDef,
+    ast.ClassDef,
+)
+_STATEMENT = re.compile(
+    r"(?m)^\s*(?:(?:const|let|var)\s+[\w{\[].*=|import\s+[\w{*].*\bfrom\b|(?:async\s+)?(?:def|function)\s+\w+\s*\(|"
+    r"import\s+[\w.]+\s*(?:$|as\b|;)|from\s+[\w.]+\s+import\b|class\s+\w+.*[:{]|console\.\w+\(|print\s*\(|require\s*\()"
+)
+_MAGIC_LINE = re.compile(r"(?m)^[ \t]*[!%].*$")
+
+
+def _without_magic(text: str) -> str:
+    """Code of a notebook without the lines that aren't of its language: ``!ls`` and ``%time``."""
+    return _MAGIC_LINE.sub("", text)
+
+
+_RUNNERS = frozenset(
+    {"system", "popen", "run", "call", "check_call", "check_output", "Popen", "getoutput", "getstatusoutput", "spawn"}
+    | {f"{verb}{end}" for verb in ("exec", "spawn") for end in ("l", "le", "lp", "v", "ve", "vp", "vpe", "lpe")}
+    | {"create_subprocess_shell", "create_subprocess_exec", "execSync", "spawnSync", "execFile", "execFileSync"}
+)
+_OF_PROGRAMS = frozenset({"os", "subprocess", "sp", "commands", "pty", "asyncio", "posix", "child_process", "sh", ""})
+_RUNS_TEXT = re.compile(
+    r"\b(?:execSync|exec|execFile|spawnSync|spawn|system|popen|shell_exec|passthru|proc_open|check_output|getoutput)"
+    r"\s*\(\s*([\"'`])((?:\\.|(?!\1).)*)\1",
+    re.DOTALL,
+)
+
+
+def called_programs(text: str) -> Iterator[str]:
+    """The command lines that code runs, with a variable in the place of what only a run would tell."""
+    try:
+        tree = ast.parse(_without_magic(text))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        yield from (match[2] for match in _RUNS_TEXT.finditer(text))
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node.args and _runs_a_program(node.func):
+            yield _line(node.args[0])
+
+
+def _runs_a_program(function: ast.expr) -> bool:
+    match function:
+        case ast.Attribute(value=ast.Name(id=module), attr=name):
+            return name in _RUNNERS and module in _OF_PROGRAMS
+        case ast.Attribute(value=ast.Call(func=ast.Name(id="__import__")), attr=name):
+            return name in _RUNNERS
+        case ast.Name(id=name):
+            return name in _RUNNERS - {"run", "call", "spawn"}
+        case _:
+            return False
+
+
+def _line(node: ast.expr) -> str:
+    if isinstance(node, ast.List | ast.Tuple):
+        return " ".join(shlex.quote(known) if (known := _constant(item)) is not None else "$x" for item in node.elts)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "$x" for part in node.values)
+    known = _constant(node)
+    return known if known is not None else "$x"

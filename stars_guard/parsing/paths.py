@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from stars_guard.core.readings import readings
 from stars_guard.parsing.shell_words import UNKNOWN
 
-__all__ = ["Roots", "looks_like_path", "path_tokens"]
+__all__ = ["Roots", "looks_like_path", "path_parts", "path_tokens", "whole_paths"]
 
 _HIDDEN = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 _SLASHES = str.maketrans(
@@ -25,7 +25,9 @@ _HOME = re.compile(
     re.IGNORECASE,
 )
 _FILE = re.compile(r"(?:file|jar|zip|view-source:file):(?://[^/\\]*(?=[/\\]))?", re.IGNORECASE)
-_URL = re.compile(r"[a-zA-Z][\w+.-]*://")
+_URL = re.compile(r"[a-zA-Z][\w+.-]*://[^/\\]")
+_SCHEME = re.compile(r"[a-zA-Z][\w+.-]*:(?=/|\.\./|~)")
+"""Of a URI without a host, which is a path for those who take the rest."""
 
 
 class Roots:
@@ -88,6 +90,8 @@ def _forms(path: str) -> Iterator[str]:
             before if nul else form,
             form.replace("\0", ""),
             _FILE.sub("", form, count=1) if _FILE.match(form) else form,
+            _SCHEME.sub("", form, count=1) if _SCHEME.match(form) else form,
+            form.lstrip("@<({["),
             form.strip("\"'` \t\r\n"),
         ]
         waiting += [other for other in others if other and other not in seen]
@@ -110,6 +114,39 @@ def looks_like_path(text: str) -> bool:
         or ".." in re.split(r"[/\\]", form)
         for form in _forms(text)
     )
+
+
+_OF_A_SYSTEM = re.compile(
+    r"/{1,3}(?:bin|boot|dev|etc|home|lib|lib64|media|mnt|opt|proc|root|run|sbin|srv|sys|usr|var|Users|tmp|data|private|System)"
+    r"(?:/[^\s]*)?"
+)
+
+
+def whole_paths(text: str, *, prose: bool = False) -> Iterator[str]:
+    """A text that is a path as a whole, though its name says that it is a text or an address.
+
+    Args:
+        prose: whether people write there, so that only a folder of the system or a home counts.
+    """
+    text = text.strip()
+    if not text or len(text) > 1000 or re.search(r"\s", text) or (_URL.match(text) and not _FILE.match(text)):
+        return
+    forms = [*_forms(text)]
+    plain = any(_OF_A_SYSTEM.fullmatch(form) or _HOME.match(form) or _DRIVE.match(form) for form in forms)
+    up = not prose and any(".." in re.split(r"[/\\]", form) for form in forms)
+    if plain or up or _FILE.match(text):
+        yield text
+
+
+_BETWEEN = re.compile(r"[;,|&\"'`\n\r\t]+|\s(?=[/~])")
+
+
+def path_parts(text: str) -> Iterator[str]:
+    """The paths in a text that is called one: those of a list, and one without the marks that some tools take off."""
+    for part in _BETWEEN.split(text):
+        if bare := part.strip().lstrip("@<({[!+#-= "):
+            yield bare
+            yield from (value for _, equals, value in [bare.partition("=")] if equals and value)
 
 
 _TOKEN = re.compile(r"""[^\s"'`<>|;&(),!\[\]{}=]+""")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from fnmatch import fnmatchcase
@@ -151,6 +152,13 @@ class Table(_Strict):
             return True
         return any(like(name, globs) for globs in self.secrets)
 
+    def may_be_secret(self, glob: str) -> bool:
+        """Whether a shell could make the name of a secret of a glob, such as ``.e?v``."""
+        *folders, name = glob.rstrip("/").split("/")
+        wanted = [one for globs in self.secrets for one in globs if "*" not in one]
+        hidden = [one for one in self.secret_folders if "/" not in one]
+        return _could_be(name, wanted) or any(_could_be(folder, hidden) for folder in folders)
+
     def is_rebuilt(self, path: str) -> bool:
         """Whether a path is what a build makes again, or under a folder for temporary files."""
         parts = [part for part in path.split("/") if part not in ("", ".")]
@@ -160,6 +168,11 @@ class Table(_Strict):
             return False
         folders, names = self.rebuilt
         return any(like(part, folders) for part in parts) or like(parts[-1], names)
+
+
+def _could_be(glob: str, names: Sequence[str]) -> bool:
+    letters = re.sub(r"[*?]|\[[^\]]*\]", "", glob)
+    return len(letters) >= 2 and letters != glob and any(fnmatchcase(name, glob) for name in names)
 
 
 @lru_cache(1)

@@ -10,7 +10,9 @@ import re
 from dataclasses import replace
 
 from stars_guard.parsing._running_kinds import script_file
+from stars_guard.parsing._secret_kinds import few_variables
 from stars_guard.parsing._shell_output import output_of
+from stars_guard.parsing.known_options import known_options
 from stars_guard.parsing.program_kinds import KINDS
 from stars_guard.parsing.program_table import Level, options_of
 from stars_guard.parsing.shell_arguments import base_name, like, sorted_arguments
@@ -80,8 +82,9 @@ class Verdicts:
     def _of_script(self, script: Script) -> Finding:
         self._scope = script.scope
         found = FINE
+        few = few_variables(script.commands)
         for command in script.commands:
-            found = worst([found, self.of_command(command)])
+            found = worst([found, self.of_command(command) if command not in few else FINE])
         return found
 
     def of_command(self, command: Command) -> Finding:
@@ -117,7 +120,10 @@ class Verdicts:
             return self._unknown(program)
         table = self.settings.table
         runs, loads = options_of(name, table.runs), options_of(name, table.loads)
-        given = sorted_arguments(command.words[1:], entry.takes_value(name) | runs | loads)
+        takes_value = entry.takes_value(name) | runs | loads
+        options = known_options(name)
+        more = options.values if options is not None else frozenset()
+        given = sorted_arguments(command.words[1:], takes_value | more)
         if given.has("--help", "--version") and len(command.words) == 2:
             return FINE
         case = Case(name, entry, given, command, self)
@@ -125,6 +131,8 @@ class Verdicts:
         found = kind(case) if kind else case.by_table
         inner = [self._held(word.text) for word in given.of(*runs)]
         inner += [script_file(case, word) for word in given.of(*loads)]
+        if options is not None and not options.cover(command.words[1:], takes_value):
+            inner.append(case.ask("has an option that is not known to be harmless"))
         return worst([found, self._reads_secrets(case), *inner])
 
     def _said(self, command: Command, name: str) -> Finding | None:
@@ -168,7 +176,10 @@ class Verdicts:
         if case.name in _PATTERN_FIRST and not case.given.has("-e", "-f", "--regexp", "--file"):
             files = [word for word in files if word is not (case.given.operands or (None,))[0]]
         files += [redirect.target for redirect in case.command.redirects if not redirect.writes]
-        if any(self.settings.table.is_secret(word.text.lstrip("@")) for word in files):
+        table = self.settings.table
+        if any(
+            table.is_secret(word.text.lstrip("@")) or (word.glob and table.may_be_secret(word.text)) for word in files
+        ):
             return case.ask("reads secrets")
         return FINE
 

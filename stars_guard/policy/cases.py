@@ -102,7 +102,7 @@ class Situation(_Strict):
         known = self.parameters
         tool = Tool(name=call.name, description="", parameters=known) if known is not None else None
         run = self._state
-        origin = self._origin_of(rules.origins(run), call)
+        origin = self._origin_of(rules.origins(run, call.tool_call, tool), call)
         return {"run": run, "origin": origin, "context": self.context, "tool": tool}
 
     @property

@@ -11,7 +11,7 @@ from stars_guard.core.nesting import MOST_NESTED
 from stars_guard.core.schemas import target_of
 from stars_guard.rules._values import UNREADABLE, Unreadable
 
-__all__ = ["Part", "fitted"]
+__all__ = ["Part", "fitted", "names_in"]
 
 Schema = Mapping[str, Any]
 
@@ -44,10 +44,11 @@ def fitted(value: Any, schema: Any, root: Schema, depth: int = 0) -> Any:
 def _fitted_fields(value: dict[str, Any], schema: Schema, root: Schema, depth: int) -> dict[str, Any]:
     made, fields = dict(value), _mapping(schema, "properties")
     is_open = schema.get("additionalProperties") or schema.get("patternProperties")
-    # a name that the schema doesn't have may be another one of a field's names, which the tool knows and nobody else
-    has_others = bool(fields) and not is_open and not value.keys() <= fields.keys()
+    # a name that the schema doesn't have may be another one of a field's names, which the tool knows and nobody else;
+    # where other names are allowed, that matters for the fields that the call leaves out
+    has_others = bool(fields) and not value.keys() <= fields.keys()
     for name, field in fields.items():
-        if has_others:
+        if has_others and (not is_open or name not in value):
             made[name] = UNREADABLE
         elif name in value:
             made[name] = fitted(value[name], field, root, depth + 1)
@@ -57,6 +58,18 @@ def _fitted_fields(value: dict[str, Any], schema: Schema, root: Schema, depth: i
                     made[name] = place["default"]
                     break
     return made
+
+
+def names_in(schema: Any, depth: int = 0) -> frozenset[str]:
+    """The names of all fields that a schema has, nested ones included."""
+    if depth > MOST_NESTED:
+        return frozenset()
+    if isinstance(schema, Mapping):
+        own = frozenset(map(str, _mapping(schema, "properties")))
+        return own.union(*(names_in(item, depth + 1) for item in schema.values()))
+    if isinstance(schema, list | tuple):
+        return frozenset().union(*(names_in(item, depth + 1) for item in schema))
+    return frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,9 @@ one, it is the user's, so ask about a payment's recipient besides its amount. Tr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from stars_guard.core.messages import Message
@@ -65,6 +65,7 @@ class Origin:
 
 
 _MODEL = Origin("model", share=0.0)
+_BEST = Origin("user", share=0.0)
 
 
 class Origins:
@@ -77,11 +78,18 @@ class Origins:
         messages: the run so far. A tool's name is that of the call which its result answers.
         trust: names of tools whose results count as the user's own data, with ``*`` and ``?``.
         texts: keeps indexed texts between runs.
+        names: keys that nobody chose, because they are the tool's: those in its schema. Other keys count as values do.
     """
 
     def __init__(
-        self, messages: Iterable[Message] = (), *, trust: Sequence[str] = (), texts: IndexedTexts | None = None
+        self,
+        messages: Iterable[Message] = (),
+        *,
+        trust: Sequence[str] = (),
+        texts: IndexedTexts | None = None,
+        names: Collection[str] = (),
     ) -> None:
+        self._names = frozenset(names)
         self._trust = tuple(trust)
         self._texts = texts or IndexedTexts()
         self._called: dict[str, str] = {}
@@ -95,9 +103,16 @@ class Origins:
             self.add(message)
 
     @classmethod
-    def of_run(cls, run: RunState, *, trust: Sequence[str] = (), texts: IndexedTexts | None = None) -> Origins:
+    def of_run(
+        cls,
+        run: RunState,
+        *,
+        trust: Sequence[str] = (),
+        texts: IndexedTexts | None = None,
+        names: Collection[str] = (),
+    ) -> Origins:
         """Those of a run as rules see it. The other arguments are those of the class."""
-        found = cls(trust=trust, texts=texts)
+        found = cls(trust=trust, texts=texts, names=names)
         for text in run.system:
             found._system += found._indexed(text)
         for text in run.user:
@@ -129,7 +144,7 @@ class Origins:
 
     def _call(self, arguments: Mapping[str, Any]) -> None:
         self._added += 1
-        for text in self._indexed("\n".join(map(str, islice(_values(arguments), _MOST_VALUES)))):
+        for text in self._indexed("\n".join(map(str, islice(_said(arguments), _MOST_VALUES)))):
             self._strangers.add(self._added, None, text)
 
     def _result(self, tool: str, content: str, *, known: bool) -> None:
@@ -141,20 +156,27 @@ class Origins:
                 self._strangers.add(self._added, tool, text)
 
     def of(self, value: Any) -> Origin:
-        """Where a value came from; of a list or a mapping, the worst of all that is in it.
+        """Where a value came from; of a list or a mapping, the worst of all that is in it, keys included.
 
         From worst to best: an untrusted tool, the model, a trusted tool, the system prompt, the user.
         """
         if isinstance(value, Mapping | list | tuple):
-            leaves = [*islice(_values(value), _MOST_VALUES + 1)]
+            leaves = [*islice(chain(_keys(value, self._names), _values(value)), _MOST_VALUES + 1)]
             if len(leaves) > _MOST_VALUES:
                 return self._from(self._strangers.first_tool, 0.0)
             return max(map(self._of, leaves), key=_badness, default=_MODEL)
         return self._of(value)
 
     def of_all(self, arguments: Mapping[str, Any]) -> dict[str, Origin]:
-        """Where each string and number of a call's arguments came from, by its path, such as ``people[0].mail``."""
-        return {path: self._of(leaf) for path, leaf in islice(_leaves(arguments, ""), _MOST_VALUES)}
+        """Where each string and number of a call's arguments came from, by its path, such as ``people[0].mail``.
+
+        A mapping whose keys somebody wrote before, and which are no names, is there with the worst of its keys.
+        """
+        found = {path: self._of(leaf) for path, leaf in islice(_leaves(arguments, ""), _MOST_VALUES)}
+        for path, key in islice(_chosen_keys(arguments, "", {*self._names, *arguments}), _MOST_VALUES):
+            if (origin := self._of(key)).origin != "model":  # else it's most often a name that no schema told us
+                found[path] = max(found.get(path, _BEST), origin, key=_badness)
+        return found
 
     def _of(self, value: object) -> Origin:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
@@ -191,6 +213,11 @@ def _badness(origin: Origin) -> tuple[int, float]:
     return (2 if origin.trusted else _RANK[origin.origin]), origin.share
 
 
+def _said(arguments: Mapping[str, Any]) -> Iterator[object]:
+    """What an earlier call says: its values, and keys other than its arguments' names."""
+    return chain(_values(arguments), _keys(arguments, arguments))
+
+
 def _values(tree: object) -> Iterator[object]:
     return (leaf for _, leaf in _leaves(tree, ""))
 
@@ -206,5 +233,24 @@ def _leaves(tree: object, path: str) -> Iterator[tuple[str, object]]:
                 yield from _leaves(item, f"{path}[{number}]")
         case str() | int() | float() if not isinstance(tree, bool):
             yield path, tree
+        case _:
+            pass
+
+
+def _keys(tree: object, names: Collection[str]) -> Iterator[str]:
+    return (key for _, key in _chosen_keys(tree, "", names))
+
+
+def _chosen_keys(tree: object, path: str, names: Collection[str]) -> Iterator[tuple[str, str]]:
+    """The keys in a value that are no names, each with the path of its mapping."""
+    match tree:
+        case Mapping():
+            for key, item in tree.items():
+                if key not in names:
+                    yield path, str(key)
+                yield from _chosen_keys(item, f"{path}.{key}" if path else str(key), names)
+        case list() | tuple():
+            for number, item in enumerate(tree):
+                yield from _chosen_keys(item, f"{path}[{number}]", names)
         case _:
             pass

@@ -19,7 +19,7 @@ from stars_guard.rules._budgets import exceeded, spent
 from stars_guard.rules._condition import Amount, Condition, Unknown, activation
 from stars_guard.rules._functions import during
 from stars_guard.rules._indexed_text import IndexedTexts
-from stars_guard.rules._schemas import fitted
+from stars_guard.rules._schemas import fitted, names_in
 from stars_guard.rules._steps import Outcome, RuleDecision, Step, strictest
 from stars_guard.rules._tool_check import check
 from stars_guard.rules._values import UNREADABLE, TooLarge, plain_values, readable
@@ -126,9 +126,11 @@ class RuleSet:
             args = {}  # of which no cost can be computed
         return [*steps, *exceeded(self._budgets, self._cost, PastCall(tool=call.name, args=args), run)]
 
-    def origins(self, run: RunState) -> Origins:
-        """Where values came from in a run, by what the policy says of its tools."""
-        return Origins.of_run(run, trust=self._trust, texts=self._texts)
+    def origins(self, run: RunState, call: ToolCall | None = None, tool: Tool | None = None) -> Origins:
+        """Where values of a call came from in a run, by what the policy says of its tools."""
+        known = names_in(tool.parameters) if tool is not None else frozenset()
+        names = known or (frozenset(map(str, call.arguments)) if call is not None else known)
+        return Origins.of_run(run, trust=self._trust, texts=self._texts, names=names)
 
     def check_tools(self, tools: Sequence[Tool]) -> None:
         """Check the rules against an agent's tools, before its first call.

@@ -16,7 +16,7 @@ from stars_guard.core.readings import found, opened, readings
 from stars_guard.core.segments import Passage
 from stars_guard.parsing.call_arguments import Argument, arguments_of
 from stars_guard.parsing.code_calls import strings_in
-from stars_guard.parsing.paths import Roots, looks_like_path, path_tokens
+from stars_guard.parsing.paths import Roots, looks_like_path, path_parts, path_tokens, whole_paths
 from stars_guard.parsing.program_table import program_table
 from stars_guard.parsing.shell_paths import NamedFile, files_of
 from stars_guard.parsing.word_lists import word_list
@@ -71,6 +71,9 @@ TEXTS = word_list("paths.texts")
 
 CODE = word_list("paths.code")
 """Arguments that are code where the policy doesn't say."""
+
+
+_PROSE = word_list("command_values.prose")
 
 
 class PathsOptions(JudgeOptions):
@@ -222,19 +225,33 @@ class _Calls:
         if argument.is_in(options.commands):
             yield from self._files_of(text)
         elif argument.is_in(options.texts):
-            return
+            yield from (NamedFile(one, writes) for one in whole_paths(text, prose=argument.is_in(_PROSE)))
         elif argument.is_in(options.code):
-            yield from (
-                NamedFile(one, writes=False) for one in (*strings_in(text), *_homes(text)) if looks_like_path(one)
-            )
+            strings = (*strings_in(text), *_homes(text))
+            yield from (NamedFile(one, writes=False) for one in strings if _is_path(one, text))
         elif (
             argument.is_in(options.arguments)
             and len(text) < _LONGEST * 4
-            and not re.match(r"(?!file:)[a-z][\w+.-]+://", text.lower())
+            and not re.match(r"(?!file:)[a-z][\w+.-]+://[^/]", text.lower())
         ):
-            yield from (NamedFile(one, writes) for one in text.splitlines() or [text])
+            yield from (NamedFile(one, writes) for one in (*(text.splitlines() or [text]), *path_parts(text)))
         else:
             yield from (NamedFile(one, writes) for one in path_tokens(text))
+
+
+_SIGNS = re.compile(r"/[^\w.~*]+")
+"""What is no path in code but a pattern or an operator."""
+
+
+_OPENS = re.compile(
+    r"\b(?:list\w*|walk|scandir|glob\w*|Path|open\w*|chdir|\w*tree|iterdir|readdir\w*|run|system|copy\w*)\W{1,4}/\W"
+)
+
+
+def _is_path(text: str, code: str) -> bool:
+    if text == "/":  # most often what paths are split by
+        return _OPENS.search(code) is not None
+    return looks_like_path(text) and not _SIGNS.fullmatch(text)
 
 
 def _homes(code: str) -> Sequence[str]:

@@ -13,6 +13,7 @@ from pydantic import Field
 from stars_guard.core.segments import Passage
 from stars_guard.core.vocabulary import CallLevel
 from stars_guard.parsing.call_arguments import Argument, arguments_of
+from stars_guard.parsing.command_values import commands_in, is_said_beside
 from stars_guard.parsing.program_table import LEVELS
 from stars_guard.parsing.shell_findings import FINE, Finding, Settings, worst
 from stars_guard.parsing.shell_verdict import Verdicts
@@ -33,12 +34,13 @@ class ShellOptions(JudgeOptions):
     """Shell commands, parsed. A score of 1 is a command that must never run, 0.5 one that a person should look at."""
 
     free: ClassVar[frozenset[str]] = frozenset(
-        {"allow", "ask", "forbid", "only", "unknown", "scripts", "hosts", "arguments", "tools"}
+        {"allow", "ask", "forbid", "only", "unknown", "scripts", "hosts", "arguments", "by_value", "tools"}
     )
 
     arguments: tuple[str, ...] = Field(
         COMMANDS, min_length=1, strict=False, description="globs of the arguments that are commands: name or tool.name"
     )
+    by_value: bool = Field(True, description="whether an argument of another name is judged that reads like a command")
     tools: tuple[str, ...] = Field(("*",), min_length=1, strict=False, description="globs of the tools that are judged")
     allow: tuple[str, ...] = Field((), strict=False, description="globs of commands that may run, before the table")
     ask: tuple[str, ...] = Field((), strict=False, description="globs of commands to ask about, before allow")
@@ -61,6 +63,8 @@ class ShellOptions(JudgeOptions):
             forbidding=("ask", "forbid", "arguments", "tools"),
             levels=("unknown",),
         )
+        if self.by_value and not child.by_value:
+            yield "by_value", "less than the parent's"
 
     async def load(self) -> Scorer:
         # the table of programs is a file
@@ -76,7 +80,7 @@ class ShellOptions(JudgeOptions):
             scripts=self.scripts,
             hosts=self.hosts,
         )
-        return ShellScorer(settings, arguments=self.arguments, tools=self.tools)
+        return ShellScorer(settings, arguments=self.arguments, tools=self.tools, by_value=self.by_value)
 
 
 class ShellScorer(Scorer):
@@ -88,30 +92,42 @@ class ShellScorer(Scorer):
         settings: what the policy says beside the table of programs.
         arguments: globs of the arguments that are commands.
         tools: globs of the tools that are judged.
+        by_value: whether an argument of another name is judged that reads like a command.
     """
 
     cost = 0.5
     reads_calls = True
 
     def __init__(
-        self, settings: Settings | None = None, *, arguments: Sequence[str] = COMMANDS, tools: Sequence[str] = ("*",)
+        self,
+        settings: Settings | None = None,
+        *,
+        arguments: Sequence[str] = COMMANDS,
+        tools: Sequence[str] = ("*",),
+        by_value: bool = True,
     ) -> None:
         self._settings = settings or Settings()
-        self._arguments, self._tools = tuple(arguments), tuple(tools)
-        lists = repr((self._settings, self._arguments, self._tools))
+        self._arguments, self._tools, self._by_value = tuple(arguments), tuple(tools), by_value
+        lists = repr((self._settings, self._arguments, self._tools, by_value))
         self.identity = {"kind": "shell", "sha256": hashlib.sha256(lists.encode()).hexdigest()}
         self._of_command = lru_cache(512)(self._judged)
+        self._by_its_value = lru_cache(512)(lambda argument: tuple(commands_in(argument)))
 
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
         return [self._score(passage) for passage in passages]
 
     def _score(self, passage: Passage) -> Rating:
         found = worst(
-            self._of_command(argument.text)
+            self._of_command(text)
             for argument in arguments_of(passage.tool_calls, self._tools)
-            if argument.is_in(self._arguments) or _is_script(argument)
+            for text in self._commands_in(argument)
         )
         return Rating(_SCORES[found.level], found.text or None)
+
+    def _commands_in(self, argument: Argument) -> Sequence[str]:
+        if (argument.is_in(self._arguments) and not is_said_beside(argument)) or _is_script(argument):
+            return [argument.text]
+        return self._by_its_value(argument) if self._by_value else ()
 
     def _judged(self, text: str) -> Finding:
         return Verdicts(self._settings).of_text(text) if text.strip() else FINE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import ClassVar, Self
@@ -12,9 +13,10 @@ from sqlglot.dialects.dialect import Dialects
 from stars_guard.core.nearest import did_you_mean
 from stars_guard.core.segments import Passage
 from stars_guard.core.vocabulary import CallLevel
-from stars_guard.parsing.call_arguments import arguments_of
+from stars_guard.parsing.call_arguments import Argument, arguments_of
 from stars_guard.parsing.shell_arguments import like
-from stars_guard.parsing.sql_statements import Statement, UnreadableSql, read_sql
+from stars_guard.parsing.sql_statements import Statement, UnreadableSql, is_sql, read_sql
+from stars_guard.parsing.word_lists import word_list
 from stars_guard.scorers._strictness import SCORES, looser
 from stars_guard.scorers.base import Rating, Scorer
 from stars_guard.scorers.options import JudgeOptions, Loosening
@@ -34,16 +36,39 @@ _ARGUMENTS = (
 )
 """Arguments that are SQL where the policy doesn't say. A ``query`` may be a question to a search engine."""
 
+_PROSE = word_list("sql.prose")
+"""Arguments that hold what people read, in which a statement is only mentioned."""
+
 _DIALECTS = tuple(sorted(dialect.value for dialect in Dialects))
 
 _READS = ("select", "show", "describe", "explain", "use", "pragma", "with", "values")
+
+
+_STATEMENTS = ("*query*", "*sql*", "*statement*", "command", "input", "tool_input", "q", "script", "text")
+
+
+def _is_a_name(argument: Argument) -> bool:
+    """Whether an argument of a tool for SQL says which project or tables are meant."""
+    is_plain = re.fullmatch(r"[\w.,\s-]*", argument.text) and not is_sql(argument.text)
+    return bool(is_plain) and not like(argument.name.lower(), _STATEMENTS)
 
 
 class SqlOptions(JudgeOptions):
     """SQL in tool calls, parsed. 1: a statement that must never run; 0.5: one that a person should look at."""
 
     free: ClassVar[frozenset[str]] = frozenset(
-        {"allow", "forbid", "tables", "deny_tables", "otherwise", "all_rows", "several", "arguments", "tools"}
+        {
+            "allow",
+            "forbid",
+            "tables",
+            "deny_tables",
+            "functions",
+            "otherwise",
+            "all_rows",
+            "several",
+            "arguments",
+            "tools",
+        }
     )
 
     arguments: tuple[str, ...] = Field(_ARGUMENTS, min_length=1, strict=False, description="globs: name or tool.name")
@@ -54,6 +79,9 @@ class SqlOptions(JudgeOptions):
     otherwise: CallLevel = Field("ask", description="for kinds that are in neither list")
     tables: tuple[str, ...] | None = Field(None, strict=False, description="globs; where given, no other is allowed")
     deny_tables: tuple[str, ...] = Field((), strict=False, description="globs of tables that are forbidden")
+    functions: tuple[str, ...] = Field(
+        (), strict=False, description="globs of functions that may be called, besides those that only compute"
+    )
     all_rows: CallLevel = Field("forbid", description="for UPDATE and DELETE of every row, and TRUNCATE")
     several: CallLevel = Field("ask", description="for more than one statement in a text")
     reject_above: float | None = Field(0.5, description="a score above this vetoes the call")
@@ -70,7 +98,7 @@ class SqlOptions(JudgeOptions):
         yield from looser(
             self,
             child,
-            allowing=("allow", "tables"),
+            allowing=("allow", "tables", "functions"),
             forbidding=("forbid", "deny_tables", "arguments", "tools"),
             levels=("otherwise", "all_rows", "several"),
         )
@@ -98,7 +126,10 @@ class SqlScorer(Scorer):
         worst = (0.0, "")
         for argument in arguments_of(passage.tool_calls, self._options.tools):
             # a text that shows no call may be anything
-            if argument.tool and argument.is_in(self._options.arguments):
+            if not argument.tool:
+                continue
+            named = argument.is_in(self._options.arguments) and not _is_a_name(argument)
+            if named or (is_sql(argument.text) and not argument.is_in(_PROSE)):
                 worst = max(worst, self._of_text(argument.text), key=lambda found: found[0])
         return Rating(worst[0], worst[1] or None)
 
@@ -126,6 +157,8 @@ class SqlScorer(Scorer):
             found.append((SCORES[options.all_rows], "changes every row"))
         if statement.writes_file:
             found.append((0.5, "reaches out of the database"))
+        if not all(like(name, options.functions) for name in statement.functions):
+            found.append((0.5, "a function that may do more than compute"))
         for table in statement.tables:
             names = (table, table.rpartition(".")[2])
             if any(like(name, options.deny_tables) for name in names):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Self
 
@@ -12,13 +13,16 @@ from stars_guard.core.vocabulary import CallLevel
 from stars_guard.parsing.addresses import (
     Address,
     carries_data,
+    is_disguised,
     is_local,
     is_metadata,
     is_private,
-    read_address,
+    is_url,
+    names_private_host,
+    readings_of,
     urls_in,
 )
-from stars_guard.parsing.call_arguments import arguments_of
+from stars_guard.parsing.call_arguments import Argument, arguments_of
 from stars_guard.parsing.shell_arguments import like
 from stars_guard.parsing.word_lists import word_list
 from stars_guard.scorers._strictness import SCORES, looser
@@ -27,6 +31,7 @@ from stars_guard.scorers.options import JudgeOptions, Loosening
 
 __all__ = ["UrlScorer", "UrlsOptions"]
 
+_HOST = re.compile(r"(?:[\\/]{2,})?[\w\[@%-][^\s]*$")
 _HOSTS_ONLY = word_list("urls.hosts_only")
 
 
@@ -88,17 +93,24 @@ class UrlScorer(Scorer):
     def _score(self, passage: Passage) -> Rating:
         worst = Rating(0.0)
         for argument in arguments_of(passage.tool_calls, self._options.tools):
-            if not argument.is_in(self._options.arguments):
-                continue
-            found = urls_in(argument.text)
-            text = argument.text.strip()
-            if not found and like(argument.name.lower(), _HOSTS_ONLY) and 0 < len(text) < 2000 and " " not in text:
-                found = [text if "://" in text else f"http://{text.lstrip('/')}"]
-            for url in found:
-                value, why = self._of(read_address(url))
-                if value > worst.value:
-                    worst = Rating(value, why)
+            for url in self._urls_in(argument):
+                for address in readings_of(url):
+                    value, why = self._of(address)
+                    if value > worst.value:
+                        worst = Rating(value, why)
         return worst
+
+    def _urls_in(self, argument: Argument) -> Sequence[str]:
+        """The URLs that a call is about; an argument of another name counts where it is a URL as a whole."""
+        text = argument.text.strip()
+        if not argument.is_in(self._options.arguments):
+            if is_url(text):
+                return [text]
+            return [f"http://{text}"] if names_private_host(text) else ()
+        found = urls_in(argument.text)
+        if not found and argument.is_in(_HOSTS_ONLY) and len(text) < 2000 and _HOST.match(text):
+            return [text if "://" in text else f"http://{text.lstrip('/')}"]
+        return [*found, *([f"http://{text}"] if not found and names_private_host(text) else ())]
 
     def _of(self, address: Address | None) -> tuple[float, str]:
         options = self._options
@@ -113,6 +125,8 @@ class UrlScorer(Scorer):
             level = options.local if is_local(address) else options.private
             if is_metadata(address) and level != "allow":
                 level = "forbid"
+            if is_disguised(address) and level == "allow":
+                level = "ask"
             if level != "allow":
                 return SCORES[level], "a private address"
         if address.user:

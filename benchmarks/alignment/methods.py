@@ -16,6 +16,7 @@ __all__ = [
     "FILTER",
     "PLAIN",
     "REFUSAL",
+    "SHIPPED",
     "Method",
     "family_of",
     "fingerprint",

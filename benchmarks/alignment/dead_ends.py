@@ -73,7 +73,7 @@ class Split:
 
 
 SPLITS = {
-    "tuning": Split(tuning=True, harmful=40, benign=16, seeds=1),
+    "tuning": Split(tuning=True, harmful=32, benign=12, seeds=1),
     "held-out": Split(tuning=False, harmful=200, benign=72, seeds=1),
 }
 
@@ -84,11 +84,11 @@ def variants() -> dict[str, dict[str, Any]]:
     recovery = {"recovery": {"after": 2, "instruction": INSTRUCTION}}
     falling = {"attempts": [{"tokens": 16, "attempts": 8}, {"tokens": 4096, "attempts": 3}]}
     return {
-        "going back": back,
-        "recovery": recovery,
-        "4 attempts": {"attempts": 4},
         "3 attempts": {"attempts": 3},
+        "recovery": recovery,
+        "going back": back,
         "8 attempts, then 3": falling,
+        "4 attempts": {"attempts": 4},
         "8 attempts, then 3; recovery": {**falling, **recovery},
         "8 attempts, then 3; going back": {**falling, **back},
         "8 attempts, then 3; recovery, going back": {**falling, **recovery, **back},

@@ -3,8 +3,8 @@
 A step accepts s with probability m(s) a(s) (1 - (1 - Z)^N) / Z and fails with (1 - Z)^N, where Z is the sum of
 m(s) a(s) (DESIGN.md, "The algorithm"). With recovery, the first A candidates are the model's and the others the model's
 under the instruction, m'(s) with Z'. So a step also accepts s with (1 - Z)^A m'(s) a(s) (1 - (1 - Z')^(N - A)) / Z',
-and fails with (1 - Z)^A (1 - Z')^(N - A). A step that fails goes back over the segment before it if that is held and the
-answer may still go back, and otherwise the answer is refused.
+and fails with (1 - Z)^A (1 - Z')^(N - A). A step that fails goes back over the segment before it if that is held and
+the answer may still go back, and otherwise the answer is refused.
 """
 
 from __future__ import annotations

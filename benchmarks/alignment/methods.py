@@ -139,8 +139,8 @@ def one_by_one(name: str) -> str:
 
 
 def shipped(name: str) -> dict[str, Any]:
-    """What a shipped policy says of decoding, without the longest answer, and without going back, which is for text that
-    is held: none is without the judges that veto."""
+    """What a shipped policy says of decoding, without the longest answer and without going back. That is for text that
+    is held, and none is without the judges that veto."""
     left_out = {"max_tokens", "rewinds"}
     return load_policy(name).decoding.model_dump(mode="json", exclude_unset=True, exclude=left_out)
 

@@ -2,8 +2,7 @@
 
 ``top_k`` leaves the model a few tokens at each step, so that all answers can be written down. Each one's probability
 under the guard follows from the model's own logits, taken from a full forward pass without any cache, and from the
-judge's rewards: a step accepts s with probability m(s) a(s) (1 - (1 - Z)^N) / Z and refuses with (1 - Z)^N, where Z is
-the sum of m(s) a(s) (DESIGN.md, "What can be said in numbers"). Then two things are checked. The guard on the real
+judge's rewards (`benchmarks.closed_form`). Then two things are checked. The guard on the real
 engine gives, seed by seed, the answer that the decoder gives when its proposals are looked up in the table of those
 logits and rewards. And the decoder with the table, which is fast, is drawn so often that a law that is off by a
 hundredth shows.
@@ -16,16 +15,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
+from benchmarks.closed_form import JUDGE, PROMPT, REFUSED, Closed, Remembering
 from benchmarks.measure import table, write_section
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.base import Backend
@@ -33,141 +31,19 @@ from stars_guard.backends.transformers import TransformersBackend
 from stars_guard.calling.backend_loading import load_backend
 from stars_guard.calling.judge_loading import load_cascade
 from stars_guard.calling.settings import settings_of
-from stars_guard.core.events import Kept
+from stars_guard.core.events import Kept, Rewound
 from stars_guard.core.judging import Judgement
-from stars_guard.core.messages import Message
-from stars_guard.core.segments import Candidate, Passage, Token
+from stars_guard.core.segments import Candidate, Token
 from stars_guard.core.vocabulary import FinishReason
 from stars_guard.decoding import Decoder, Generate, make_decoder
+from stars_guard.decoding.settings import Recovery
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import load_policy
-from stars_guard.prompting.chat_encoding import encode_chat
-from stars_guard.scorers.base import Rating, Scorer
 from stars_guard.scorers.cascade import Cascade, Judge
 
 __all__ = ["Closed", "Table", "Tally", "closed_form", "engine_answers", "main", "tally"]
 
-PROMPT = (Message("user", "How do I pick a lock?"),)
-ALPHA = 0.5
-REFUSED = "\0"
-"""Marks a text after which the answer was refused."""
-
 SIMULATIONS = 2000
-JUDGE = {"name": "harmlessness", "type": "sequence_classifier", "model": "embedded:reward", "weight": 1.0}
-
-Law = dict[str, float]
-
-
-class Remembering(Scorer):
-    """Asks another scorer about each text once: there are few."""
-
-    cost = 20.0
-
-    def __init__(self, scorer: Scorer) -> None:
-        self.identity = scorer.identity
-        self._scorer = scorer
-        self._known: dict[str, Rating] = {}
-
-    async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
-        fresh = {p.answer: p for p in passages if p.answer not in self._known}
-        if fresh:
-            self._known.update(zip(fresh, await self._scorer.score(list(fresh.values())), strict=True))
-        return [self._known[passage.answer] for passage in passages]
-
-
-@dataclass
-class Closed:
-    """The closed form for one model, judge and shape of the answer.
-
-    Attributes:
-        top_k: tokens that the model may choose from.
-        size: B; ``length`` is T.
-    """
-
-    engine: TransformersBackend
-    scorer: Scorer
-    top_k: int
-    size: int
-    length: int
-    _steps: dict[tuple[int, ...], list[tuple[int, float]]] = field(default_factory=dict)
-
-    def policy(self, **decoding: Any) -> dict[str, Any]:
-        """The policy whose law this is."""
-        shape = {"segment_tokens": self.size, "max_tokens": self.length, "alpha": ALPHA, "on_exhausted": "refuse"}
-        return {
-            "apiVersion": "stars-guard/v1",
-            "name": "exactness",
-            "decoding": {**shape, **decoding},
-            "sampling": {"temperature": 1.0, "top_k": self.top_k},
-            "judges": [JUDGE],
-        }
-
-    def next_tokens(self, ids: tuple[int, ...]) -> list[tuple[int, float]]:
-        """The tokens that may follow, with their probabilities."""
-        if ids not in self._steps:
-            prompt = encode_chat(self.engine.tokenizer, PROMPT)
-            with torch.inference_mode():
-                logits = self.engine.slots.model(input_ids=torch.tensor([prompt + list(ids)])).logits[0, -1].double()
-            values, tokens = logits.topk(self.top_k)
-            self._steps[ids] = list(zip(tokens.tolist(), values.softmax(-1).tolist(), strict=True))
-        return self._steps[ids]
-
-    def segments(self, before: tuple[int, ...]) -> dict[tuple[int, ...], float]:
-        """Every segment that may follow, with its probability under the model."""
-        found = {(): 1.0}
-        for _ in range(min(self.size, self.length - len(before))):
-            longer: dict[tuple[int, ...], float] = {}
-            for ids, p in found.items():
-                if ids and ids[-1] in self.engine.eos_ids:
-                    longer[ids] = p
-                    continue
-                for token, q in self.next_tokens(before + ids):
-                    longer[(*ids, token)] = p * q
-            found = longer
-        return found
-
-    def text(self, ids: Sequence[int]) -> str:
-        """As the judge sees it."""
-        return self.engine.decode([token for token in ids if token not in self.engine.eos_ids])
-
-    async def reward(self, text: str) -> float:
-        """The judge's word on an answer."""
-        return (await self.scorer.score([Passage(call_id="exactness", messages=PROMPT, accepted="", segment=text)]))[
-            0
-        ].value
-
-    async def rewards(self) -> np.ndarray:
-        """Of all first segments, by their probability: what r_star and beta are chosen from."""
-        values = {ids: await self.reward(self.text(ids)) for ids in self.segments(())}
-        law = self.segments(())
-        return np.random.default_rng(0).choice(
-            np.array([values[ids] for ids in law]), 10_000, p=np.array(list(law.values())) / sum(law.values())
-        )
-
-    async def law(self, r_star: float, beta: float, attempts: int) -> Law:
-        """Probability of each answer; a refusal counts under the text that it came after, with a mark."""
-        prompt_reward = await self.reward("")
-        r0 = (1 - ALPHA) * prompt_reward + ALPHA * r_star
-        found: Law = {}
-
-        async def walk(before: tuple[int, ...], p: float) -> None:
-            options = []
-            for ids, q in self.segments(before).items():
-                whole = before + ids
-                tau = min(r_star, r0 + len(whole) * (r_star - r0) / self.length)
-                reward = await self.reward(self.text(whole))
-                options.append((whole, q * min(1.0, math.exp(min(0.0, (reward - tau) / beta)))))
-            z = min(1.0, sum(q for _, q in options))
-            found[refused] = found.get(refused := self.text(before) + REFUSED, 0.0) + p * (1 - z) ** attempts
-            for whole, q in options:
-                share = p * q * (1 - (1 - z) ** attempts) / z
-                if whole[-1] in self.engine.eos_ids or len(whole) >= self.length:
-                    found[self.text(whole)] = found.get(self.text(whole), 0.0) + share
-                else:
-                    await walk(whole, share)
-
-        await walk((), 1.0)
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,24 +113,25 @@ class Table:
         self._rewards = rewards
 
     @classmethod
-    async def of(cls, closed: Closed) -> Table:
+    async def of(cls, closed: Closed, recovery: Recovery | None = None) -> Table:
         """Ask the judge about every prefix that can end a segment."""
         rewards: dict[tuple[int, ...], float] = {}
         ends: list[tuple[int, ...]] = [()]
+        instructions = [""] if recovery is None else ["", recovery.instruction]
         while ends:
             before = ends.pop()
-            for ids in closed.segments(before):
+            for ids in {ids for instruction in instructions for ids in closed.segments(before, instruction)}:
                 whole = before + ids
                 rewards[whole] = await closed.reward(closed.text(whole))
                 if ids[-1] not in closed.engine.eos_ids and len(whole) < closed.length:
                     ends.append(whole)
         return cls(closed, await closed.reward(""), rewards)
 
-    def _propose(self, before: tuple[int, ...], seed: int, limit: int) -> tuple[int, ...]:
+    def _propose(self, before: tuple[int, ...], seed: int, limit: int, instruction: str) -> tuple[int, ...]:
         """As the engine draws: inverse CDF in the order of token ids, a uniform number a token."""
         numbers, ids = random.Random(seed), ()
         while len(ids) < limit and not (ids and ids[-1] in self._closed.engine.eos_ids):
-            u, options = numbers.random(), sorted(self._closed.next_tokens(before + ids))
+            u, options = numbers.random(), sorted(self._closed.next_tokens(before + ids, instruction))
             reached = itertools.accumulate(p for _, p in options)
             ids = (*ids, next((token for (token, _), p in zip(options, reached, strict=True) if u < p), options[-1][0]))
         return ids
@@ -270,22 +147,34 @@ class Table:
         return Counter(self._answer(make_decoder(settings, seed)) for seed in seeds)
 
     def _answer(self, decoder: Decoder) -> str:
+        """With ``hold_tokens`` the last segment is held, and a refusal lacks it. Each token counts as a character."""
+        settings = decoder.settings
         decoder.begin(self._prompt_reward)
         before: tuple[int, ...] = ()
+        released = 0
         drawn: dict[int, tuple[int, ...]] = {}
         while isinstance(step := decoder.plan(), Generate):
             judged = []
             for attempt, seed in enumerate(step.seeds, start=step.attempt):
-                ids = drawn[attempt] = self._propose(before, seed, step.limit)
+                instruction = settings.recovery.instruction if settings.is_recovery(attempt) else ""
+                ids = drawn[attempt] = self._propose(before, seed, step.limit, instruction)
                 finish: FinishReason | None = "eos" if ids[-1] in self._closed.engine.eos_ids else None
-                tokens = tuple(Token(token, "") for token in ids)
+                tokens = tuple(Token(token, ".") for token in ids)
+                text = "." * len(tokens)
                 judged.append(
-                    (Candidate(tokens=tokens, text="", finish=finish), Judgement(reward=self._rewards[before + ids]))
+                    (Candidate(tokens=tokens, text=text, finish=finish), Judgement(reward=self._rewards[before + ids]))
                 )
             end = decoder.decide(judged).end
             if isinstance(end, Kept):
                 before += drawn[end.attempt]
-        return self._closed.text(before) + (REFUSED if step.finish == "refused" else "")
+                released = max(released, len(before) - settings.hold_tokens)
+                decoder.hold(len(before) - released)
+            elif isinstance(end, Rewound):
+                before = before[: end.place]
+                decoder.hold(len(before) - released)
+        if step.finish == "refused":
+            return self._closed.text(before[:released]) + REFUSED
+        return self._closed.text(before)
 
 
 async def closed_form(top_k: int, size: int, length: int) -> tuple[Closed, float, float]:
@@ -298,23 +187,36 @@ async def closed_form(top_k: int, size: int, length: int) -> tuple[Closed, float
     return closed, float(np.quantile(rewards, 0.8)), max(float(rewards.std()) / 2, 0.05)
 
 
+PLAIN: Mapping[str, Any] = {}
+RECOVERY: Mapping[str, Any] = {"recovery": {"after": 1, "instruction": "Decline politely."}}
+BACK: Mapping[str, Any] = {"rewinds": 2, "hold_tokens": 2}
+CASES: Sequence[tuple[int, int | str, str, Mapping[str, Any]]] = (
+    *((attempts, width, "-", PLAIN) for attempts, width in ((2, 1), (2, 2), (8, 1), (8, 4), (8, 8), (8, "auto"))),
+    *((attempts, width, "recovery after 1", RECOVERY) for attempts, width in ((2, 1), (4, 4))),
+    *((attempts, width, "going back, twice at most", BACK) for attempts, width in ((1, 1), (2, 2))),
+    (2, 1, "both", {**RECOVERY, **BACK}),
+)
+"""Attempts, width, what is added in words, and as keys of a policy's decoding."""
+
+
 async def by_table(closed: Closed, r_star: float, beta: float, draws: int, real: int) -> list[list[object]]:
-    """One row a width and number of attempts, by the decoder on the table.
+    """One row a case, by the decoder on the table.
 
     Args:
         draws: by the table, a row.
         real: answers of the real engine, a row.
     """
     rows: list[list[object]] = []
-    table_of = await Table.of(closed)
-    for case, (attempts, width) in enumerate(((2, 1), (2, 2), (8, 1), (8, 4), (8, 8), (8, "auto"))):
-        law = await closed.law(r_star, beta, attempts)
-        numbers = {"attempts": attempts, "parallel": width, "r_star": r_star, "beta": beta}
+    for case, (attempts, width, what, more) in enumerate(CASES):
+        recovery = Recovery.model_validate(more["recovery"]) if "recovery" in more else None
+        table_of = await Table.of(closed, recovery)
+        law = await closed.law(r_star, beta, attempts, recovery=recovery, rewinds=more.get("rewinds", 0))
+        numbers = {"attempts": attempts, "parallel": width, "r_star": r_star, "beta": beta, **more}
         seeds = range(case * draws, (case + 1) * draws)
         found = tally(law, table_of.count(seeds, **numbers))
         given = await engine_answers(closed, seeds[:real], **numbers)
         same = sum(text == table_of.answer(seed, **numbers) for text, seed in zip(given, seeds, strict=False))
-        rows.append([attempts, width, f"{same} of {real}", *_figures(found)])
+        rows.append([attempts, width, what, f"{same} of {real}", *_figures(found)])
     return rows
 
 
@@ -359,7 +261,7 @@ async def main(draws: int = 200_000, real: int = 64, on_vllm: int = 5_000) -> No
         f"{shape} The real engine's answers are compared seed by seed with the decoder's on a table of those passes; "
         f"the decoder on the table is then drawn {draws} times."
     )
-    head = ["attempts", "width", "engine's answers as due", *figures]
+    head = ["attempts", "width", "with", "engine's answers as due", *figures]
     write_section("exactness: law of the output", f"{about}\n\n{table(head, rows)}", how="One run a row.")
     engine = await load_backend("embedded", "vllm", {"dtype": "float32"})
     rows = await by_engine(closed, engine, r_star, beta, on_vllm)

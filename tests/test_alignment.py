@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from benchmarks.alignment import dead_ends
 from benchmarks.alignment.__main__ import main
 from benchmarks.alignment.book import Book
 from benchmarks.alignment.comparisons import effort, equal_tokens
 from benchmarks.alignment.judges import HARM_LINE, second_judge
 from benchmarks.alignment.measures import damage, difference, harm
-from benchmarks.alignment.methods import PLAIN, REFUSAL, Method, policy
+from benchmarks.alignment.methods import PLAIN, REFUSAL, Method, fingerprint, policy
 from benchmarks.alignment.plans import PLANS
 from benchmarks.alignment.prompts import choose, prompts
 from stars_guard.policy import load_policy
@@ -67,6 +69,9 @@ def answer(prompt: str, first: float, *, seed: int = 0, drawn: int = 10, refused
         "distinct_2": 1.0,
         "distinct_3": 1.0,
     }
+
+
+MARKS = ("first", "second", "declines", "loss", "tokens", "distinct_2", "distinct_3")
 
 
 def test_figures() -> None:
@@ -165,3 +170,38 @@ def test_the_whole_evaluation_and_that_it_goes_on(tmp_path: Path, capsys: pytest
     (tmp_path / "out" / "plan.json").write_text("{}")
     with pytest.raises(ValueError, match="another plan"):
         main(given)
+
+
+def test_every_variant_is_a_policy_and_is_compared_with_the_published_answers() -> None:
+    ready = {method.name: load_policy(policy(method, 96)) for method in dead_ends.compared()}
+    assert len({made.sha256 for made in ready.values()}) == len(ready) == len(dead_ends.variants()) + 2
+    assert ready["recovery"].decoding.recovery is not None
+    assert ready["going back"].decoding.rewinds > 0
+    with tarfile.open(Path(dead_ends.__file__).parents[1] / "results" / "alignment-full.tar.xz") as archive:
+        lines = archive.extractfile("alignment-full/answers.jsonl")
+        assert lines is not None
+        published = {row["method"]: row["policy"] for row in map(json.loads, lines)}
+    for method in dead_ends.compared()[:2]:
+        assert published[method.name] == fingerprint(policy(method, 96, optimistic=False))
+
+
+def test_dead_ends_are_reported_from_what_is_there(tmp_path: Path) -> None:
+    """No model is asked: the folder holds the answers of two methods and the marks of the judges."""
+    plain, before, *rest = dead_ends.compared()
+    split = dead_ends.SPLITS["tuning"]
+    for seed, (method, first, generated) in enumerate([(plain, -1.0, 10), (before, 1.0, 25), (rest[0], 1.0, 30)]):
+        for prompt, number in split.jobs()[: None if seed < 2 else 3]:
+            row = {**answer(prompt.key, first, seed=number, drawn=generated), "kind": prompt.kind}
+            under = {"method": method.name, "policy": fingerprint(policy(method, 96, optimistic=False))}
+            mark = {"prompt": prompt.key, "digest": str(seed), **{name: row.pop(name) for name in MARKS}}
+            step = {"decided": 1 + seed, "accepted": True}
+            dead_ends.books(tmp_path)[0].add({**row, **under, "digest": str(seed), "steps": [step]})
+            Book(tmp_path / "marks.jsonl", ("prompt", "digest")).add(mark)
+    dead_ends.main(["tuning", "--out", str(tmp_path), "--results", str(tmp_path / "R.md"), "--report"])
+    page = (tmp_path / "R.md").read_text()
+    count = len([prompt for prompt, _ in split.jobs() if prompt.kind == "harmful"])
+    assert f"| vanilla | {count} of {count}: 100.0% [" in page
+    assert f"| {before.name} | 0 of {count}: 0.0% [" in page
+    assert "| 2.5 [2.5, 2.5] |" in page
+    assert rest[0].name not in page  # it isn't whole
+    assert f"| 2 | {count} | 100% |" in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from stars_guard.calibration.early_stop import Tries, attempts_by_position
 from stars_guard.calibration.learned_schedule import learn
 from stars_guard.calibration.thresholds import SHARPNESS, Answer, fit, mean_acceptance, predict, rewards_by_segment
 from stars_guard.cli.app import app
@@ -228,3 +230,90 @@ def test_the_command_on_the_real_model(tmp_path: Path) -> None:
     assert "candidates a segment" in output
     assert CliRunner().invoke(app, [*given, "--policy", "default", "--write"]).exit_code == 2
     assert CliRunner().invoke(app, [*given, "--plot", "x.bmp"]).exit_code == 2
+
+
+def bent(reward: float, rng: random.Random) -> float:
+    """A reward that falls back once it is good."""
+    return (reward if reward < 0 else -0.5 * reward) + rng.gauss(0, 0.5)
+
+
+def guided(settings: Settings | None, rng: random.Random) -> Answer:
+    """Four segments of what `bent` gives, kept as the settings have it; without settings all are kept."""
+    start = rng.gauss(-1, 1)
+    reward, rewards, prefixes = start, [], []
+    for k in range(4):
+        prefixes.append(reward)
+        tries = [bent(reward, rng) for _ in range(6 if settings else 1)]
+        rewards.append(tries[0])
+        tau = threshold(settings, tokens=8 * (k + 1), prompt_reward=start, prefix_reward=reward) if settings else -99.0
+        reward = next((each for each in tries if each >= tau), max(tries))
+    if settings is None:
+        return Answer(start, (8, 16, 24, 32), tuple(rewards))
+    return Answer(start, (8, 16, 24, 32), tuple(rewards), tuple(prefixes), reward)
+
+
+@pytest.mark.parametrize("wanted", [0.2, 0.4])
+def test_thresholds_learned_at_guided_prefixes_give_the_wanted_rate_there(wanted: float) -> None:
+    """What unguarded answers teach is off where a guard keeps better prefixes than the model alone has."""
+    rng = random.Random(3)
+    hard = SETTINGS.changed(acceptance="hard", r_star=50.0)
+    found = learn([guided(None, rng) for _ in range(700)], hard, wanted)
+    again = learn([guided(found, rng) for _ in range(700)], hard, wanted)
+    off, near = (abs(mean_acceptance([guided(way, rng) for _ in range(1500)], way) - wanted) for way in (found, again))
+    assert near < 0.025
+    assert off > 1.5 * near
+
+
+def tries_of(chances: list[list[float]], most: int, count: int, rng: random.Random) -> list[Tries]:
+    """Segments whose n-th attempt is accepted with the n-th chance of their position, or else with the last."""
+    made = []
+    for _ in range(count):
+        for index, chance in enumerate(chances):
+            won = next((n for n in range(most) if rng.random() < chance[min(n, len(chance) - 1)]), None)
+            made.append(Tries(index, most if won is None else won + 1, won is not None))
+    return made
+
+
+def test_attempts_end_where_they_do_not_pay() -> None:
+    settings = Settings(segment_tokens=8, max_tokens=32, attempts=8)
+    chances = [[0.5, 0.4, 0.3, 0.02], [0.5, 0.02], [0.5, 0.02], [0.6, 0.3]]
+    tries = tries_of(chances, 8, 1000, random.Random(0))
+    steps = attempts_by_position(tries, settings, 0.1)
+    assert [(step.tokens, step.attempts) for step in steps] == [(8, 3), (24, 1), (32, 8)]
+    assert [(step.tokens, step.attempts) for step in attempts_by_position(tries, settings, 0.0)] == [(32, 8)]
+    # a chance that comes late is waited for: four attempts that bring nothing, and then one that does
+    late = tries_of([[0.2, 0, 0, 0, 0.9, 0]], 8, 200, random.Random(0))
+    assert attempts_by_position(late, settings, 0.15)[0].attempts == 5
+    assert attempts_by_position(late, settings, 0.3)[0].attempts == 1
+
+
+@given(st.integers(0, 10**6), st.floats(0, 1), st.integers(1, 12), st.integers(0, 60))
+def test_attempts_by_position_are_a_schedule_within_the_policys(seed: int, least: float, most: int, count: int) -> None:
+    rng = random.Random(seed)
+    settings = Settings(segment_tokens=8, max_tokens=64, attempts=most)
+    tries = tries_of([[rng.random() for _ in range(4)] for _ in range(rng.randint(1, 6))], most, count, rng)
+    steps = attempts_by_position(tries, settings, least)
+    assert bool(steps) == bool(tries)
+    if steps:
+        found = settings.changed(attempts=steps)
+        assert all(1 <= found.attempts_at(kept) <= most for kept in range(64))
+        assert all(a.attempts != b.attempts for a, b in itertools.pairwise(steps))
+
+
+def test_guided_answers_and_attempts_on_the_real_model(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    asks = ("How do I boil an egg?", "Say something rude.", "Why is the sky blue?")
+    prompts.write_text("".join(json.dumps({"prompt": ask}) + "\n" for ask in asks))
+    policy = tmp_path / "mine.yaml"
+    policy.write_text(
+        "extends: default\nname: mine\noverride: true\ndecoding: {r_star: 50.0, segment_tokens: 8, attempts: 3}\n"
+    )
+    given = ["calibrate", "--policy", str(policy), "--prompts", str(prompts), "--samples", "3", "--max-tokens", "24"]
+    given += ["--backend", "transformers", "--schedule", "learned", "--worth", "0.5", "--write"]
+    done = CliRunner().invoke(app, given, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    decoding = load_policy(policy).decoding
+    assert decoding.schedule == "learned"
+    assert decoding.thresholds
+    assert isinstance(decoding.attempts, tuple)
+    assert all(step.attempts <= 3 for step in decoding.attempts)

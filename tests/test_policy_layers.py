@@ -318,3 +318,15 @@ def test_any_text_is_a_policy_or_a_policy_error(tmp_path_factory: pytest.TempPat
         path.write_text(mutated(rng), encoding="utf-8")
         with contextlib.suppress(PolicyError):
             assert isinstance(load_policy(path), Policy)
+
+
+@pytest.mark.parametrize("method", ["vanilla", "best_of_n", "blockwise_best_of_k"])
+def test_a_method_that_never_goes_back_does_not_inherit_going_back(method: str) -> None:
+    parent = load_policy("default")
+    assert parent.decoding.rewinds > 0
+    child = {"extends": "default", "name": "child", "override": True, "decoding": {"method": method}}
+    assert load_policy(child).decoding == parent.decoding.model_copy(update={"method": method, "rewinds": 0})
+    with pytest.raises(PolicyError, match=f"rewinds isn't supported by the method {method}"):
+        load_policy({**child, "decoding": {"method": method, "rewinds": 1}})
+    again = load_policy({"extends": "default", "name": "child", "decoding": {"method": "cards"}, "override": True})
+    assert again.decoding.rewinds == parent.decoding.rewinds

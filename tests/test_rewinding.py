@@ -359,3 +359,31 @@ def test_tokens_are_released_whole_where_the_answer_may_go_back() -> None:
 def test_methods_that_compare_candidates_refuse(method: str, key: dict[str, Any]) -> None:
     with pytest.raises(PolicyError, match=f"isn't supported by the method {method}"):
         load_policy(policy(method=method, **key))
+
+
+KEY = "AKIAABCDEFGHIJKLMNOP"
+
+
+@pytest.mark.parametrize("name", ["default", "strict"])
+def test_the_shipped_policies_go_back_to_where_a_key_begins(name: str) -> None:
+    """Once a model has begun a key it goes on with it, so nothing that comes after the beginning can be accepted."""
+    spec = load_policy(name)
+    judges = tuple(judge for judge in spec.judges if judge.name == "secrets")
+
+    def script(messages: Sequence[Message], so_far: tuple[str, ...], rng: random.Random) -> str | None:
+        begun = "".join(so_far).rpartition(" ")[2]
+        if begun and KEY.startswith(begun):
+            return KEY[len(begun) : len(begun) + 2] or None
+        return rng.choice([" AKIA", " a", " word", " more"])
+
+    def answers(rewinds: int) -> list[Finished]:
+        numbers = {"segment_tokens": 4, "max_tokens": 16, "schedule": "constant", "rewinds": rewinds}
+        changed = spec.model_copy(update={"judges": judges, "decoding": spec.decoding.model_copy(update=numbers)})
+        made = Guard(changed, model=ScriptedBackend(script), audit=MemoryStore())
+        return [made.blocking.generate(ASK, CallOptions(seed=seed)) for seed in range(40)]
+
+    without, shipped = answers(0), answers(spec.decoding.rewinds)
+    assert sum(each.finish == "refused" for each in without) > 20
+    assert sum(each.finish == "refused" for each in shipped) <= 10
+    assert any(each.totals.rewinds for each in shipped)
+    assert not any(KEY in each.text for each in [*without, *shipped])

@@ -16,6 +16,7 @@ __all__ = [
     "FILTER",
     "PLAIN",
     "REFUSAL",
+    "SHIPPED",
     "Method",
     "family_of",
     "fingerprint",
@@ -138,8 +139,10 @@ def one_by_one(name: str) -> str:
 
 
 def shipped(name: str) -> dict[str, Any]:
-    """What a shipped policy says of decoding, without the longest answer."""
-    return load_policy(name).decoding.model_dump(mode="json", exclude_unset=True, exclude={"max_tokens"})
+    """What a shipped policy says of decoding, without the longest answer and without going back. That is for text that
+    is held, and none is without the judges that veto."""
+    left_out = {"max_tokens", "rewinds"}
+    return load_policy(name).decoding.model_dump(mode="json", exclude_unset=True, exclude=left_out)
 
 
 def fingerprint(under: Mapping[str, Any]) -> str:

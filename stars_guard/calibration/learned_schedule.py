@@ -1,4 +1,4 @@
-"""Thresholds learned from unguarded answers, by segment: generate again for as long as it is expected to pay.
+"""Thresholds learned from judged answers, by segment: generate again for as long as it is expected to pay.
 
 Given the reward r(x, y) of the answer so far, the reward after the k-th segment is taken to be normal around
 a_k + b_k r(x, y) with deviation s_k, and the whole answer's reward to grow by c_k for each unit of it; all four come
@@ -10,6 +10,9 @@ token, the best threshold is the one where what one more candidate is expected t
 
 So tokens go where a segment's reward varies and where it predicts the whole answer's. No prompt is too hard to meet its
 threshold, or too easy to have one.
+
+A guard keeps other prefixes than the model alone has, and what is learned from the ones may be off at the others. So
+the numbers that unguarded answers give are for a first round, and the answers of that round give those that are used.
 """
 
 from __future__ import annotations
@@ -61,7 +64,7 @@ def learn(answers: Sequence[Answer], settings: Settings, acceptance: float) -> S
     """The settings with the schedule ``learned`` and thresholds for a wanted mean acceptance rate over all segments.
 
     r_star stays, because it is a reward that is good enough, and no threshold is higher. beta is `SHARPNESS` times the
-    pooled s_k. Rates are those given the prefix, so guarded answers, whose prefixes are better, meet them too.
+    pooled s_k. Rates are those at the prefixes of these answers.
 
     Raises:
         ValueError: there are too few answers, their prompts' rewards are missing, the rate is not between 0 and 1, or
@@ -110,11 +113,11 @@ def _fits(answers: Sequence[Answer], settings: Settings) -> list[_SegmentFit]:
         if len(here) < FEWEST and found:
             found.append(replace(found[-1], tokens=tokens))
             continue
-        before = [answer.rewards[k - 1] if k else answer.prompt_reward for answer in here]
+        before = [answer.before(k) for answer in here]
         known = [reward for reward in before if reward is not None]
         if len(known) < len(here):
             raise ValueError("the rewards of the prompts are not known")
-        after, last = [answer.rewards[k] for answer in here], [answer.rewards[-1] for answer in here]
+        after, last = [answer.rewards[k] for answer in here], [answer.whole for answer in here]
         b, a = _line(known, after, otherwise=1.0)
         s = statistics.pstdev(y - a - b * x for x, y in zip(known, after, strict=True))
         c, _ = _line(after, last, otherwise=1.0)

@@ -1,4 +1,4 @@
-"""From unguarded answers to a policy's numbers: which r_star and beta give a wanted acceptance rate."""
+"""From judged answers to a policy's numbers: which r_star and beta give a wanted acceptance rate."""
 
 from __future__ import annotations
 
@@ -17,17 +17,35 @@ SHARPNESS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer that was generated without a guard.
+    """One answer, as the model gives it at each prefix.
+
+    An answer without a guard is its own prefix: what is given at one segment is there at the next. In an answer under
+    a guard, the first candidate of a segment is what the model gives after the segments that were kept before it.
 
     Attributes:
         prompt_reward: r(x, ""), or None where the schedule doesn't ask for it.
         tokens: tokens of the answer after each segment.
         rewards: r(x, y) after each segment.
+        prefixes: r(x, y) before each segment, where a guard chose what stayed; None without a guard.
+        last: r(x, y) of the whole answer, where a guard chose what stayed.
     """
 
     prompt_reward: float | None
     tokens: tuple[int, ...]
     rewards: tuple[float, ...]
+    prefixes: tuple[float | None, ...] | None = None
+    last: float | None = None
+
+    def before(self, k: int) -> float | None:
+        """r(x, y) before the k-th segment, from 0; None where it is not known."""
+        if self.prefixes is not None:
+            return self.prefixes[k]
+        return self.rewards[k - 1] if k else self.prompt_reward
+
+    @property
+    def whole(self) -> float:
+        """r(x, y) of the whole answer."""
+        return self.rewards[-1] if self.last is None else self.last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +87,7 @@ def rewards_by_segment(answers: Sequence[Answer]) -> list[SegmentRewards]:
     found = []
     for index in range(max((len(answer.rewards) for answer in answers), default=0)):
         here = sorted(answer.rewards[index] for answer in answers if len(answer.rewards) > index)
-        on = [(answer.rewards[index], answer.rewards[-1]) for answer in answers if len(answer.rewards) > index + 1]
+        on = [(answer.rewards[index], answer.whole) for answer in answers if len(answer.rewards) > index + 1]
         q5, q25, q50, q75, q95 = (_quantile(here, share) for share in (0.05, 0.25, 0.5, 0.75, 0.95))
         found.append(
             SegmentRewards(
@@ -143,7 +161,7 @@ def _spread(answers: Sequence[Answer]) -> float:
 
 
 def predict(answers: Sequence[Answer], settings: Settings) -> list[Prediction]:
-    """Acceptance and candidates by segment, for unguarded prefixes."""
+    """Acceptance and candidates by segment, for the prefixes of these answers."""
     columns: dict[int, list[tuple[float, float]]] = {}
     for index, tau, p in _each(answers, settings):
         columns.setdefault(index, []).append((tau, p))
@@ -164,8 +182,7 @@ def _each(answers: Sequence[Answer], settings: Settings) -> Iterator[tuple[int, 
     """Index, threshold and chance of acceptance of every segment."""
     accept = ACCEPTANCE[settings.acceptance]
     for answer in answers:
-        before = answer.prompt_reward
         for index, (tokens, reward) in enumerate(zip(answer.tokens, answer.rewards, strict=True)):
-            tau = threshold(settings, tokens=tokens, prompt_reward=answer.prompt_reward, prefix_reward=before)
+            at = {"prompt_reward": answer.prompt_reward, "prefix_reward": answer.before(index)}
+            tau = threshold(settings, tokens=tokens, **at)
             yield index, tau, accept(reward=reward, tau=tau, beta=settings.beta)
-            before = reward

@@ -175,6 +175,10 @@ def calibrate(
     schedule: Annotated[
         str | None, typer.Option(help="to find numbers for; default: the policy's", callback=_known_schedule)
     ] = None,
+    worth: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="also find attempts by position: the share accepted from which one pays"),
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="longest answer; default: the policy's")] = None,
     seed: Annotated[int, typer.Option(help="answer i gets the seed plus i")] = 0,
     concurrency: ConcurrencyOption = 8,
@@ -182,7 +186,7 @@ def calibrate(
     write: Annotated[bool, typer.Option("--write", help="write what was found into the policy's file")] = False,
     allow_python: PythonOption = False,
 ) -> None:
-    """Find a policy's thresholds: generate unguarded answers, show their rewards, propose numbers, and say the cost."""
+    """Find a policy's thresholds: generate answers, show their rewards, propose numbers, and say the cost."""
     from stars_guard.cli.calibrate import Plan
     from stars_guard.cli.calibrate import calibrate as find
     from stars_guard.guard import Guard
@@ -195,6 +199,7 @@ def calibrate(
         seed=seed,
         concurrency=concurrency,
         schedule=schedule,
+        worth=worth,
         plot=plot,
         write=write,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from stars_guard.audit import CallRecord, MemoryStore
+from stars_guard.calibration.early_stop import Tries, attempts_by_position
 from stars_guard.calibration.learned_schedule import propose
 from stars_guard.calibration.thresholds import Answer, Prediction, SegmentRewards, predict, rewards_by_segment
 from stars_guard.calling import portal
@@ -18,6 +19,7 @@ from stars_guard.cli._concurrently import concurrently
 from stars_guard.cli._counting import counting
 from stars_guard.cli._tables import Column, show_table
 from stars_guard.cli.run import Job, read_prompts
+from stars_guard.decoding import Settings
 from stars_guard.errors import InputError, MissingExtra, PolicyError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import Policy, load_policy
@@ -40,6 +42,7 @@ class Plan:
         samples: answers for each prompt.
         acceptance: the wanted mean acceptance rate.
         schedule: to find numbers for; None for the policy's.
+        worth: the share of accepted candidates from which an attempt pays; None to leave the attempts as they are.
         plot: where to write the picture: .png, .svg or .html.
         write: whether the policy's file gets the values.
     """
@@ -51,6 +54,7 @@ class Plan:
     seed: int = 0
     concurrency: int = 8
     schedule: str | None = None
+    worth: float | None = None
     plot: Path | None = None
     write: bool = False
 
@@ -73,13 +77,28 @@ def calibrate(console: Console, policy: str, guard_of: GuardOf, plan: Plan) -> N
     """
     loaded = load_policy(policy)
     _check(loaded, policy, plan)
-    answers = _generate(console, loaded, guard_of, plan)
     settings = settings_of(loaded, plan.max_tokens or loaded.decoding.max_tokens)
     schedule = plan.schedule or settings.schedule
-    try:
-        found, values = propose(answers, settings, plan.acceptance, schedule)
-    except ValueError as exc:
-        raise InputError(f"{plan.prompts}: {exc}") from exc
+
+    def proposed(answers: Sequence[Answer]) -> tuple[Settings, dict[str, Any]]:
+        try:
+            return propose(answers, settings, plan.acceptance, schedule)
+        except ValueError as exc:
+            raise InputError(f"{plan.prompts}: {exc}") from exc
+
+    records = _generate(console, loaded, guard_of, plan, UNGUARDED)
+    answers = _known([_unguarded(record) for record in records], plan)
+    found, values = proposed(answers)
+    if schedule == "learned" or plan.worth is not None:
+        # a guard keeps other prefixes: what is learned is learned at these
+        records = _generate(console, loaded, guard_of, plan, {**GUARDED, **dict(_numbers(found))})
+        if schedule == "learned":
+            answers = _known([_guarded(record) for record in records], plan)
+            found, values = proposed(answers)
+        if plan.worth is not None:
+            tries = [each for record in records for each in _tries(record)]
+            steps = attempts_by_position(tries, settings, plan.worth)
+            found, values["attempts"] = found.changed(attempts=steps), [step.model_dump() for step in steps]
     if schedule != settings.schedule:
         values["schedule"] = schedule
     columns = rewards_by_segment(answers), predict(answers, settings), predict(answers, found)
@@ -107,7 +126,8 @@ def _show(console: Console, policy: Policy, rows: Sequence[_Row], values: dict[s
     """Print what was seen, the values that are proposed, and what they would cost."""
     _show_rows(console, rows)
     for name, value in values.items():
-        beside = "" if name == "thresholds" else f"  (the policy has {as_yaml(getattr(policy.decoding, name))})"
+        has = getattr(policy.decoding, name)
+        beside = "" if isinstance(has, tuple) else f"  (the policy has {as_yaml(has)})"
         console.print(f"{name}: {as_yaml(value)}{beside}")
     weights = [row.seen.count for row in rows]
     for title, column in (("the policy as it is", "now"), ("as proposed", "proposed")):
@@ -116,19 +136,47 @@ def _show(console: Console, policy: Policy, rows: Sequence[_Row], values: dict[s
         console.print(f"{title}: {mean:.2f} candidates a segment, so about as many tokens are generated for one kept")
 
 
-def _generate(console: Console, policy: Policy, guard_of: GuardOf, plan: Plan) -> list[Answer]:
-    """Answers as the model gives them: judged segment by segment, and all let through."""
+UNGUARDED: Mapping[str, Any] = {"method": "stars", "parallel": 1, "budget_tokens": None, "schedule": "linear"}
+"""Changes of a policy's decoding for answers as the model gives them, judged segment by segment and all let through."""
+
+GUARDED: Mapping[str, Any] = {
+    "method": "stars",
+    "parallel": 1,
+    "budget_tokens": None,
+    "on_exhausted": "best",
+    "rewinds": 0,
+    "recovery": None,
+}
+"""The same for answers of which a guard chose each segment."""
+
+
+def _numbers(settings: Settings) -> Iterator[tuple[str, Any]]:
+    """What was found, as keys of a policy's decoding."""
+    return ((name, getattr(settings, name)) for name in ("schedule", "beta", "r_star", "thresholds"))
+
+
+def _generate(
+    console: Console, policy: Policy, guard_of: GuardOf, plan: Plan, changes: Mapping[str, Any]
+) -> list[CallRecord]:
+    """The records of answers to all prompts."""
     jobs = read_prompts(plan.prompts)
-    free: dict[str, Any] = {"parallel": 1, "method": "stars", "budget_tokens": None, "schedule": "linear"}
-    decoding = policy.decoding.model_copy(update=free)
+    is_guarded = "on_exhausted" in changes
+    decoding = policy.decoding.model_copy(update=dict(changes))
+    mode = "enforce" if is_guarded else "monitor"
     store = MemoryStore()
-    guard = guard_of(policy.model_copy(update={"mode": "monitor", "decoding": decoding}), store)
-    with counting(console, "generating", len(jobs) * plan.samples) as advance:
+    guard = guard_of(policy.model_copy(update={"mode": mode, "decoding": decoding}), store)
+    title = "generating under a guard" if is_guarded else "generating"
+    with counting(console, title, len(jobs) * plan.samples) as advance:
         portal.call(lambda: _generate_all(guard, jobs, plan, advance))
-    answers = [answer for record in store.read() if (answer := _answer(record)).rewards]
-    if not answers:
+    return list(store.read())
+
+
+def _known(answers: Sequence[Answer], plan: Plan) -> list[Answer]:
+    """Those that have rewards."""
+    found = [answer for answer in answers if answer.rewards]
+    if not found:
         raise InputError(f"{plan.prompts}: no answer has a reward", hint="see `stars-guard doctor` for the judges")
-    return answers
+    return found
 
 
 async def _generate_all(guard: Guard, jobs: Sequence[Job], plan: Plan, advance: Callable[[], None]) -> None:
@@ -140,7 +188,7 @@ async def _generate_all(guard: Guard, jobs: Sequence[Job], plan: Plan, advance: 
     await concurrently(one, range(len(jobs) * plan.samples), plan.concurrency)
 
 
-def _answer(record: CallRecord) -> Answer:
+def _unguarded(record: CallRecord) -> Answer:
     """The rewards on record, up to the first segment that has none."""
     tokens, rewards, length = [], [], 0
     for segment in record.segments:
@@ -151,6 +199,27 @@ def _answer(record: CallRecord) -> Answer:
         tokens.append(length)
         rewards.append(attempt.reward)
     return Answer(record.prompt_reward, tuple(tokens), tuple(rewards))
+
+
+def _guarded(record: CallRecord) -> Answer:
+    """What the model gave first at each prefix that a guard kept, up to the first segment without such a reward."""
+    tokens, rewards, prefixes, length = [], [], [], 0
+    before = record.prompt_reward
+    for segment in record.segments:
+        first, kept = segment.attempts[0], next((a for a in segment.attempts if a.attempt == segment.kept), None)
+        if first.reward is None or kept is None or kept.reward is None:
+            break
+        tokens.append(length + first.tokens)
+        rewards.append(first.reward)
+        prefixes.append(before)
+        length, before = length + kept.tokens, kept.reward
+    return Answer(record.prompt_reward, tuple(tokens), tuple(rewards), tuple(prefixes), before)
+
+
+def _tries(record: CallRecord) -> Iterator[Tries]:
+    for index, segment in enumerate(record.segments):
+        made = sum(attempt.verdict != "surplus" for attempt in segment.attempts)
+        yield Tries(index, made, segment.how == "accepted")
 
 
 def _show_rows(console: Console, rows: Sequence[_Row]) -> None:

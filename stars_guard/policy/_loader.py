@@ -11,6 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from stars_guard.core.nearest import did_you_mean
+from stars_guard.decoding import decoder_of
+from stars_guard.decoding.methods import METHODS
 from stars_guard.errors import PolicyError
 from stars_guard.policy._files import FileState, look_at
 from stars_guard.policy._model import Policy
@@ -136,7 +138,7 @@ class PolicyReader:
             raise PolicyError(f"{extends.place}: extends: should be a policy's name or path")
         layer, overrides = _without_overrides(_without(tree, "extends"))
         parent = self._file(self._find(str(extends.value), folder, f"{extends.place}: extends: "), files)
-        merged = merge(parent.tree, layer)
+        merged = _without_what_a_method_lacks(merge(parent.tree, layer), layer)
         policy = _validate(merged)
         allowed = _allowed(parent, policy, merged, overrides)
         return Resolved(policy, merged, parent.files, (*parent.loosened, *allowed))
@@ -189,6 +191,19 @@ def _named_lists(layer: Node) -> Iterator[tuple[tuple[str, ...], Node]]:
             items = holder.value.get(key)
             if items is not None and isinstance(items.value, list):
                 yield (*(str(part) for part in path), key), items
+
+
+def _without_what_a_method_lacks(merged: Node, layer: Node) -> Node:
+    """The merged layers without inherited numbers of ``decoding`` that the layer's method doesn't support."""
+    ours, both = layer.value.get("decoding"), merged.value.get("decoding")
+    if ours is None or not isinstance(ours.value, dict) or "method" not in ours.value:
+        return merged
+    name = ours.value["method"].value
+    if not isinstance(name, str) or name not in METHODS or decoder_of(name).decides == "each":
+        return merged
+    for key in {"rewinds", "recovery"} - ours.value.keys():
+        both = _without(both, key)
+    return Node({**merged.value, "decoding": both}, merged.place)
 
 
 def _without(node: Node, key: str) -> Node:

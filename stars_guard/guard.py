@@ -8,7 +8,6 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, Unpack
 
 import anyio
@@ -26,6 +25,7 @@ from stars_guard.calling.plan import Plan, Request, messages_of
 from stars_guard.calling.recording import Recording
 from stars_guard.calling.refusing import check_refusals, refusal_for
 from stars_guard.calling.settings import content_of, settings_of
+from stars_guard.calling.shadow_calls import Shadows
 from stars_guard.calling.telemetry import OPERATION, PROVIDER, REQUEST_MODEL
 from stars_guard.core.arguments import text, whole_number
 from stars_guard.core.events import Called, Event, Finished, Reasoned, Released
@@ -85,6 +85,7 @@ class Guard:
             raise InputError(f"options is not a mapping but {type(options).__name__}", hint="pass a dict")
         self.policy = load_policy(policy)
         check_refusals(self.policy)
+        check_allowed(self.policy.shadow_judges, allow_python=allow_python)
         content_of(self.policy)  # fails here where texts are to be encrypted and there is no key
         self.model_name = model if isinstance(model, str) else model.identity.get("model", type(model).__name__)
         self.model, self.model_options = model, dict(options or {})
@@ -253,9 +254,7 @@ class Guard:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self.aclose()
 
     async def _load(self) -> None:
@@ -264,6 +263,7 @@ class Guard:
             await engine.check_directions(cascade.directions)
             if settings_of(self.policy, self.policy.decoding.max_tokens).weighs_width:
                 await engine.measure()
+            self._loaded.begin_shadows("answer")
 
     async def _answer(self, request: Request) -> Finished:
         async with aclosing(self._events(request)) as events:
@@ -276,7 +276,7 @@ class Guard:
         with self._loaded.in_use():
             async with self._recording(request) as recording:
                 async with request.planned(self.policy, self._loaded, recording) as plan:
-                    call = self._call(request, plan)
+                    call = self._call(request, plan, recording.shadows)
                     recording.follow(call)
                     async with aclosing(call.run()) as events:
                         async for event in events:
@@ -318,10 +318,11 @@ class Guard:
             messages=request.messages,
             about={"run_id": request.options.run_id},
             span=f"chat {self.model_name}",
+            shadows=self._loaded.shadows(request.call_id, "answer", supplied=request.is_supplied),
             attributes={OPERATION: "chat", PROVIDER: "stars-guard", REQUEST_MODEL: self.model_name},
         )
 
-    def _call(self, request: Request, plan: Plan) -> Call:
+    def _call(self, request: Request, plan: Plan, shadows: Shadows) -> Call:
         return Call(
             call_id=request.call_id,
             messages=request.messages,
@@ -333,6 +334,7 @@ class Guard:
             rate=self._rate if plan.shares_widths else AcceptanceRate(),
             cost=plan.cost,
             single=plan.single,
+            shadows=shadows,
         )
 
 
@@ -381,7 +383,5 @@ class Blocking:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()

@@ -245,7 +245,7 @@ def policy(**more: Any) -> Mapping[str, Any]:
     decoding = {"segment_tokens": 2, "max_tokens": 24, "attempts": 6, "r_star": 1.0, "beta": 0.5}
     top = {"apiVersion": "stars-guard/v1", "name": "test"}
     for key, value in more.items():
-        (top if key in ("name", "mode", "audit", "refusal", "sampling", "judges") else decoding)[key] = value
+        (top if key in ("name", "mode", "audit", "refusal", "sampling", "judges", "shadow") else decoding)[key] = value
     return {**top, "decoding": decoding}
 
 

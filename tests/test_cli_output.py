@@ -59,7 +59,8 @@ class House:
         judge = f"- {{name: {quoted}, type: patterns, patterns: [{{name: {quoted}, regex: good}}]}}\n"
         loose = f"- {{name: {quoted}, override: true, reject_above: 7, on_error: ignore}}\n"
         head = "apiVersion: stars-guard/v1\n"
-        Path(self.policy).write_text(f"{head}name: {quoted}\ndescription: {quoted}\njudges:\n{judge}")
+        shadow = f"shadow: [{{policy: {{apiVersion: stars-guard/v1, name: {quoted}}}}}]\n"
+        Path(self.policy).write_text(f"{head}name: {quoted}\ndescription: {quoted}\n{shadow}judges:\n{judge}")
         Path(self.other).write_text(f"extends: {json.dumps(self.policy, ensure_ascii=False)}\njudges:\n{loose}")
         Path(self.broken).write_text(f"{head}name: {quoted}\nmode: {quoted}\n")
         rules = f"rails: {{tool_call: {{rules: [{{name: {quoted}, action: ask, message: {quoted}}}]}}}}\n"
@@ -85,6 +86,7 @@ EVERY: dict[str, Callable[[House], str]] = {
     "calibrate": lambda h: run("calibrate", "--prompts", h.prompts, "--policy", h.policy, code=2),
     "audit list": lambda h: run("audit", "list", h.log, code=0),
     "audit show": lambda h: run("audit", "show", h.log, code=0),
+    "audit compare": lambda h: run("audit", "compare", h.log, code=0),
     "audit stats": lambda h: run("audit", "stats", h.log, code=0),
     "audit replay": lambda h: run("audit", "replay", h.call, "--url", h.log, "--policy", h.other, code=0),
     "audit verify": lambda h: run("audit", "verify", h.log, "--head", f"/no/{h.name}", code=2),

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer
+from pydantic import Field, ValidationError, field_serializer
 
 from stars_guard.audit._content import Text
+from stars_guard.audit._parts import Part, RuleEntry, Ruling, ScoreEntry
+from stars_guard.audit._shadow_entries import ShadowAttempt, ShadowEntry
 from stars_guard.audit.versions import NEWEST, SchemaVersion, unreadable
 from stars_guard.core.vocabulary import (
     Action,
@@ -17,12 +19,9 @@ from stars_guard.core.vocabulary import (
     FailureFinish,
     KeptHow,
     Mode,
-    OnError,
     OriginName,
     RewindWhy,
     Role,
-    RuleAction,
-    RuledBy,
     Stage,
     Verdict,
 )
@@ -39,6 +38,8 @@ __all__ = [
     "Ruling",
     "ScoreEntry",
     "Segment",
+    "ShadowAttempt",
+    "ShadowEntry",
     "Turn",
     "ValueEntry",
     "read_record",
@@ -48,40 +49,14 @@ __all__ = [
 _Setting = str | int | float | bool | None
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Turn(_Part):
+class Turn(Part):
     """One message of the prompt."""
 
     role: str
     content: Text
 
 
-class RuleEntry(_Part):
-    """What the policy makes of one judge's scores. The fields are those of `stars_guard.core.judging.Rule`."""
-
-    judge: str
-    weight: float | None = None
-    reject_above: float | None = None
-    on_error: OnError = "reject"
-    ask_above: float | None = None
-
-
-class ScoreEntry(_Part):
-    """What one judge said of one candidate. The fields are those of `stars_guard.core.judging.Score`."""
-
-    judge: str
-    value: float | None
-    error: str | None = None
-    detail: str | None = None
-    seconds: float = 0.0
-    batch: int = 1
-    cached: int | None = None
-
-
-class Attempt(_Part):
+class Attempt(Part):
     """One candidate and the decision on it. The fields are those of `stars_guard.core.events.Decision`.
 
     Attributes:
@@ -113,14 +88,14 @@ class Attempt(_Part):
     reason: str
 
 
-class End(_Part):
+class End(Part):
     """The answer ended before this segment: what was done, and why."""
 
     action: Action
     reason: str
 
 
-class Rewind(_Part):
+class Rewind(Part):
     """The answer went back instead of keeping a candidate of this segment. The fields are those of
     `stars_guard.core.events.Rewound`.
 
@@ -139,7 +114,7 @@ class Rewind(_Part):
     reason: str
 
 
-class Review(_Part):
+class Review(Part):
     """What the judges said of what stays of an answer that ended early. The fields are those of an `Attempt`."""
 
     scores: tuple[ScoreEntry, ...] = ()
@@ -148,17 +123,7 @@ class Review(_Part):
     verdict: Verdict
 
 
-class Ruling(_Part):
-    """What the rules decided about a tool call. The fields are those of `stars_guard.core.tool_call_events.Ruled`."""
-
-    action: RuleAction
-    rule: str | None = None
-    because: RuledBy
-    failed: bool = False
-    approved: bool = False
-
-
-class ApprovalEntry(_Part):
+class ApprovalEntry(Part):
     """What a person said about a tool call. The fields are those of `stars_guard.core.tool_call_events.Approval`."""
 
     outcome: ApprovalOutcome
@@ -168,7 +133,7 @@ class ApprovalEntry(_Part):
     reason: str = ""
 
 
-class ReasoningEntry(_Part):
+class ReasoningEntry(Part):
     """How the model marks the reasoning before its answer, and what of it was released.
 
     Attributes:
@@ -183,7 +148,7 @@ class ReasoningEntry(_Part):
     text: Text
 
 
-class ValueEntry(_Part):
+class ValueEntry(Part):
     """Where one value of a tool call's arguments came from, without the value.
 
     Attributes:
@@ -199,7 +164,7 @@ class ValueEntry(_Part):
     trusted: bool = False
 
 
-class Segment(_Part):
+class Segment(Part):
     """One segment with all its candidates.
 
     Attributes:
@@ -225,7 +190,7 @@ class Segment(_Part):
         return next((attempt for attempt in self.attempts if attempt.attempt == self.kept), None)
 
 
-class CallRecord(_Part):
+class CallRecord(Part):
     """The record of one call.
 
     Attributes:
@@ -249,6 +214,7 @@ class CallRecord(_Part):
         approval: what became of a tool call after a person was asked about it.
         reasoning: what the model wrote before the answer, where it is one that marks its reasoning.
         origins: where the values of a tool call's arguments came from; empty where nobody said what the run had been.
+        shadows: what the policy's shadows would have decided, where there are any.
         finish: why the answer ended. It can also be ``failed`` or ``cancelled``; at other stages than ``answer`` it is
             ``passed``, ``redacted``, ``refused`` or ``asked``.
         error: the kind of failure when the call failed, never its text.
@@ -283,6 +249,7 @@ class CallRecord(_Part):
     ruling: Ruling | None = None
     approval: ApprovalEntry | None = None
     origins: tuple[ValueEntry, ...] = ()
+    shadows: tuple[ShadowEntry, ...] = ()
     answer: Text
     reasoning: ReasoningEntry | None = None
     finish: AnswerFinish | CheckFinish | FailureFinish

@@ -18,10 +18,10 @@ from stars_guard.errors import AuditError
 
 __all__ = ["NEWEST", "VERSIONS", "SchemaVersion", "unreadable"]
 
-SchemaVersion = Literal[1, 2, 3, 4, 5]
+SchemaVersion = Literal[1, 2, 3, 4, 5, 6]
 """The versions that this program reads."""
 
-NEWEST: SchemaVersion = 5
+NEWEST: SchemaVersion = 6
 """The version that this program writes."""
 
 VERSIONS: Mapping[SchemaVersion, str] = MappingProxyType(
@@ -39,6 +39,7 @@ VERSIONS: Mapping[SchemaVersion, str] = MappingProxyType(
         5: "It says which segments were taken back, which candidates came from a recovery prompt, which rule decided "
         "about a tool call, where the values of its arguments came from, and what a person said about it. It has what "
         "a model reasoned before its answer (reasoning).",
+        6: "It says what the policy's shadows would have decided (shadows).",
     }
 )
 """What each version is, in a line or two."""

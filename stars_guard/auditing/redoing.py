@@ -15,11 +15,11 @@ from pydantic import ValidationError
 from stars_guard.audit import CallRecord, Text
 from stars_guard.audit.record import Attempt, Review, Segment
 from stars_guard.auditing._agreement import DoesNotHold, close, holds, same
-from stars_guard.auditing._answer_before import delivered
 from stars_guard.auditing._going_back import GoingBack
-from stars_guard.auditing._rulings import action_of, approval_of, ruled_of
 from stars_guard.auditing._standing import Stood
 from stars_guard.auditing.findings import Problem
+from stars_guard.calling.answer_before import delivered
+from stars_guard.calling.rulings import action_of, approval_of, ruled_of
 from stars_guard.core.judging import Judgement, Rule, Score, combine
 from stars_guard.core.vocabulary import RuleAction
 from stars_guard.decoding import Settings, decoder_of
@@ -177,7 +177,8 @@ class _Redo:
             case "accepted":
                 same("verdict of what was kept", kept.verdict, "accepted")
             case "unjudged":
-                holds(self._decides == "none", "it was kept unjudged under a policy")
+                idle = self._settings is None and self._record.mode == "off"
+                holds(idle or self._decides == "none", "it was kept unjudged under a policy")
             case "monitored":
                 monitor = self._record.mode == "monitor" and (settings is None or settings.monitor)
                 holds(monitor, "what was rejected was let through, and the mode is not monitor")

@@ -10,8 +10,7 @@ from typing import Any
 from stars_guard.audit import CallRecord, MemoryStore, Text
 from stars_guard.audit.record import Attempt, Rewind, Segment
 from stars_guard.backends.base import Backend
-from stars_guard.core.messages import Message
-from stars_guard.core.vocabulary import Role
+from stars_guard.calling.on_record import messages_of, stops_of
 from stars_guard.errors import AuditError, PolicyError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import Policy
@@ -37,38 +36,6 @@ class Difference:
     what: str
     before: str
     after: str
-
-
-def messages_of(record: CallRecord) -> list[Message]:
-    """The conversation of a record.
-
-    Raises:
-        AuditError: the record does not hold its text whole.
-    """
-    if not all(turn.content.whole for turn in record.prompt):
-        raise AuditError(
-            f"the record {record.call_id} does not hold its prompt whole", hint="only content mode full keeps it so"
-        )
-    return [Message(_role(turn.role), turn.content.text or "") for turn in record.prompt]
-
-
-def stops_of(record: CallRecord) -> tuple[str, ...]:
-    """The stop strings of a record.
-
-    Raises:
-        AuditError: the record does not hold them whole.
-    """
-    kept = [stop if isinstance(stop, str) else stop.text if stop.whole else None for stop in record.stop]
-    stops = tuple(stop for stop in kept if stop is not None)
-    if len(stops) < len(kept):
-        raise AuditError(
-            f"the record {record.call_id} does not hold its stop strings", hint="only content mode full keeps them so"
-        )
-    return stops
-
-
-def _role(role: str) -> Role:
-    return role  # type: ignore[return-value]  # Message checks it
 
 
 def promise(record: CallRecord) -> str:
@@ -128,7 +95,7 @@ async def regenerate(
     kind = "vllm-server" if engine.startswith("vllm server") else engine.split(" ")[0]
     store = MemoryStore()
     guard = Guard(
-        policy,
+        policy.without_shadows,
         model=model or record.backend.get("model", ""),
         backend=backend or kind,
         allow_python=allow_python,

@@ -13,6 +13,7 @@ from stars_guard.calling.holding import Holding
 from stars_guard.calling.projections import Projections
 from stars_guard.calling.proposing import Proposers
 from stars_guard.calling.readings import AnswerReadings
+from stars_guard.calling.shadow_calls import Shadows
 from stars_guard.core.events import (
     Called,
     Drawing,
@@ -58,6 +59,7 @@ class Call:
         rate: shared by the calls of the policy.
         cost: what a width costs now; see `StepCosts.shared`.
         single: the answer has one tool call at most.
+        shadows: what is told of each candidate beside the judges.
 
     Attributes:
         prompt_reward: r(x, ""), once it is known.
@@ -77,6 +79,7 @@ class Call:
         rate: AcceptanceRate | None = None,
         cost: WidthCost = ALONE,
         single: bool = False,
+        shadows: Shadows | None = None,
     ) -> None:
         self.prompt_reward: float | None = None
         self.done: Done | None = None
@@ -89,6 +92,7 @@ class Call:
         self._settings = settings
         self._stops = stops
         self._single = single
+        self._shadows = shadows
         self._decoder = make_decoder(settings, seed, rate)
         self._cost = cost
         self._text = empty_answer(stops, session.reasoning, session.form, whole_tokens=settings.rewinds > 0)
@@ -133,11 +137,13 @@ class Call:
             self.prompt_reward, asked = await self._cascade.prompt_reward(empty)
             self._scored += asked
         decoder.begin(self.prompt_reward)
+        if self._shadows:
+            self._shadows.begin(self._messages, self._settings, self.prompt_reward)
         while isinstance(step := decoder.plan(self._cost), Generate):
             held = len(self._text.held)
             yield Drawing(segment=step.segment, attempt=step.attempt, count=len(step.seeds), held=held)
             candidates = await self._generate(step)
-            judgements = await self._judge(step.attempt, candidates)
+            judgements = await self._judge(step, candidates)
             outcome = decoder.decide(list(zip(candidates, judgements, strict=True)))
             for decision in outcome.decisions:
                 yield decision
@@ -158,7 +164,10 @@ class Call:
         if done.finish not in ("budget", "stopped") or kept is None or not self._decoder.needs_judgement:
             return done, None
         kept = self._without_open_end(kept)
-        (judgement,) = await self._ask([self._readings.at_end(kept)])
+        whole = self._readings.at_end(kept)
+        (judgement,) = await self._ask([whole])
+        if self._shadows:
+            self._shadows.see_end(whole, judgement)
         if judgement.veto is None:
             return done, Reviewed(judgement=judgement, verdict="accepted")
         self.is_withdrawn = not self._settings.monitor
@@ -266,12 +275,16 @@ class Call:
 
     # --- judging
 
-    async def _judge(self, attempt: int, candidates: Sequence[Candidate]) -> list[Judgement]:
-        if not self._decoder.needs_judgement:
-            return [Judgement() for _ in candidates]
-        passages = [self._passage(candidate) for candidate in candidates]
-        self._passages.update(enumerate(passages, start=attempt))
-        judgements = await self._ask(passages)
+    async def _judge(self, step: Generate, candidates: Sequence[Candidate]) -> list[Judgement]:
+        judged = self._decoder.needs_judgement
+        passages = [self._passage(candidate) for candidate in candidates] if judged or self._shadows else []
+        judgements = await self._ask(passages) if judged else [Judgement() for _ in candidates]
+        if self._shadows:
+            for attempt, pair in enumerate(zip(passages, judgements, strict=True), start=step.attempt):
+                self._shadows.see(step.segment, attempt, *pair)
+        if not judged:
+            return judgements
+        self._passages.update(enumerate(passages, start=step.attempt))
         return [self._blamed(*pair) for pair in zip(passages, judgements, strict=True)]
 
     def _blamed(self, passage: Passage, judgement: Judgement) -> Judgement:

@@ -23,7 +23,7 @@ from stars_guard.core.messages import Message, ToolCall
 from stars_guard.core.segments import Candidate, Passage
 from stars_guard.core.tool_call_events import Ruled
 from stars_guard.core.tools import Tool
-from stars_guard.core.vocabulary import CheckFinish, Role, RuleAction, Stage, Verdict
+from stars_guard.core.vocabulary import CheckFinish, KeptHow, Role, RuleAction, Stage, Verdict
 from stars_guard.policy import Policy
 from stars_guard.prompting.call_rendering import read_call
 from stars_guard.scorers.cascade import Cascade
@@ -70,6 +70,7 @@ class _Given:
         call: the tool call that it is, where it was given parsed.
         ruling: what the rules say of it; None where they aren't asked.
         judged: whether the judges have let it pass before.
+        whole: the tool call with all that is said about it, where rules are asked.
     """
 
     stage: Stage
@@ -80,6 +81,7 @@ class _Given:
     call: ToolCall | None = None
     ruling: Ruling | None = None
     judged: bool = False
+    whole: GivenCall | None = None
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
@@ -114,6 +116,7 @@ class Checker:
     ) -> Checked:
         """Judge a text. The arguments are those of `Guard.check`."""
         chosen("stage", stage, get_args(Stage))
+        call_id = uuid.uuid4().hex
         given = _Given(
             stage=stage,
             text=text_of("the text to check", text),
@@ -122,9 +125,10 @@ class Checker:
             run_id=None if run_id is None else text_of("run_id", run_id),
         )
         with self._loaded.in_use():
-            if not self._rails[stage].judges or not (text or any(given.forms)) or self._policy.mode == "off":
+            is_used = bool(self._rails[stage].judges) and self._policy.mode != "off"
+            if not (text or any(given.forms)) or not (is_used or self._loaded.is_watched(call_id, stage)):
                 return Checked(stage=stage, allowed=True, text=text)
-            return await self._run(given)
+            return await self._run(given, call_id)
 
     def check_tools(self, tools: Sequence[Tool]) -> None:
         """As `Guard.check_tools`."""
@@ -133,8 +137,10 @@ class Checker:
     async def check_call(self, name: str, args: Mapping[str, Any], **about: Unpack[AboutCall]) -> Checked:
         """Decide about a tool call. The arguments are those of `Guard.check_call`."""
         call = GivenCall(name, args, **about)
+        call_id = uuid.uuid4().hex
         with self._loaded.in_use():
-            if self._policy.mode == "off" or not self._policy.rails.tool_call.is_used:
+            is_used = self._policy.mode != "off" and self._policy.rails.tool_call.is_used
+            if not (is_used or self._loaded.is_watched(call_id, "tool_call")):
                 return Checked(stage="tool_call", allowed=True, text=call.text)
             given = _Given(
                 stage="tool_call",
@@ -143,14 +149,14 @@ class Checker:
                 messages=call.messages,
                 run_id=call.run_id,
                 call=call.parsed,
-                ruling=call.ruling(self._rules),
+                ruling=call.ruling(self._rules) if is_used else None,
                 judged=call.judged,
+                whole=call,
             )
-            return await self._run(given)
+            return await self._run(given, call_id)
 
-    async def _run(self, given: _Given) -> Checked:
+    async def _run(self, given: _Given, call_id: str) -> Checked:
         stage = given.stage
-        call_id = uuid.uuid4().hex
         recording = Recording(
             self._policy,
             self._loaded.store,
@@ -159,6 +165,7 @@ class Checker:
             messages=given.messages,
             about={"stage": stage, "role": _WRITERS[stage], "run_id": given.run_id, "policy_sha256": self._digest},
             span=f"stars_guard.check {stage}",
+            shadows=self._loaded.shadows(call_id, stage),
         )
         async with recording:
             check = _Check(self._policy, given, call_id, recording)
@@ -189,13 +196,16 @@ class _Check:
     async def run(self, cascade: Cascade) -> Checked:
         given = self._given
         self._recording.judged_by(cascade)
+        if given.whole is not None:
+            self._recording.shadows.rule(given.whole.ruled_by, judged=given.judged)
         for event in given.ruling.events if given.ruling is not None else ():
             self._recording.add(event)
         try:
             judgement = await self._judge(cascade, given.text, given.forms)
             action, self._reason = self._decide(judgement)
             if action == "allow":
-                return self._pass("passed", given.text, Kept(segment=0, attempt=0, how="accepted"))
+                how: KeptHow = "unjudged" if self._policy.mode == "off" else "accepted"
+                return self._pass("passed", given.text, Kept(segment=0, attempt=0, how=how))
             if self._policy.mode == "monitor":
                 return self._pass("passed", given.text, Kept(segment=0, attempt=0, how="monitored"))
             if given.stage == "tool_result" and self._policy.rails.tool_result.action == "redact":
@@ -234,8 +244,9 @@ class _Check:
         return text
 
     async def _judge(self, cascade: Cascade, text: str, forms: tuple[str, ...] = ()) -> Judgement:
-        given, judgement = self._given, Judgement()
-        if not self._is_settled:
+        given, judgement, shadows = self._given, Judgement(), self._recording.shadows
+        passage: Passage | None = None
+        if shadows or not self._is_settled:
             passage = Passage(
                 call_id=self._call_id,
                 messages=given.messages,
@@ -247,7 +258,11 @@ class _Check:
                 tool_calls=given.calls,
                 is_call=given.stage == "tool_call",
             )
-            (judgement,) = await cascade.judge([of_a_text(passage)])
+            passage = of_a_text(passage)
+        if passage is not None and not self._is_settled:
+            (judgement,) = await cascade.judge([passage])
+        if passage is not None and shadows:
+            shadows.see(0, self._attempts, passage, judgement)
         action, reason = self._decide(judgement)
         verdict: Verdict = "accepted" if action == "allow" else "rejected"
         self._recording.add(
@@ -274,8 +289,11 @@ class _Check:
 
     @property
     def _is_settled(self) -> bool:
-        """Whether judges need not be asked: they have been, or the call is rejected whatever they say."""
+        """Whether judges need not be asked: they have been, the call is rejected whatever they say, or the mode is off,
+        and the text is on record for shadows alone."""
         ruling = self._given.ruling
+        if self._policy.mode == "off":
+            return True
         rejected = ruling is not None and ruling.rejects and self._policy.mode == "enforce"
         return self._given.judged or rejected
 

@@ -132,6 +132,10 @@ class GivenCall:
             decision = rules.decide(call, self._run, origin=origin, context=self._context, tool=self._tool)
         return Ruling(decision, self._approval, traced)
 
+    def ruled_by(self, rules: RuleSet) -> Ruled:
+        """The same as an event, without where values came from."""
+        return self.ruling(rules).event
+
 
 class Ruling:
     """What the rules say about the call, and what a person has said about it before."""

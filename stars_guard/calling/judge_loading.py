@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 
 from stars_guard.concealing import shows_concealed
+from stars_guard.core.vocabulary import Rail
 from stars_guard.engines.sharing import Shared
 from stars_guard.errors import PolicyError, ScorerError
 from stars_guard.policy import Policy
@@ -13,28 +14,39 @@ from stars_guard.scorers.base import Scorer
 from stars_guard.scorers.cascade import Cascade, Judge
 from stars_guard.scorers.options import JudgeOptions
 
-__all__ = ["load_cascade", "load_judges"]
+__all__ = ["check_allowed", "load_cascade", "load_judges", "load_rail"]
 
 _scorers: Shared[Scorer] = Shared()
+_of_shadows: Shared[Scorer] = Shared()
+"""Scorers of shadows. They are not those of live policies, so that what a shadow asks changes nothing that a live judge
+keeps: its caches, its queue, and whether it is left alone after failures."""
 
 
 async def load_cascade(policy: Policy, *, allow_python: bool = False) -> Cascade:
     """Load the judges of answers: the policy's own and those of its output rail. Raises what `load_judges` does."""
-    return await load_judges((*policy.judges, *policy.rails.output.judges), allow_python=allow_python)
+    return await load_rail(policy, "answer", allow_python=allow_python)
 
 
-async def load_judges(judges: Sequence[JudgeOptions], *, allow_python: bool = False) -> Cascade:
+async def load_rail(policy: Policy, rail: Rail, *, allow_python: bool = False, shadow: bool = False) -> Cascade:
+    """Load the judges of answers or of a stage. The other arguments, and what it raises, are those of `load_judges`."""
+    rails = dict(policy.rails.items())
+    judges = (*policy.judges, *rails["output"].judges) if rail == "answer" else rails[rail].judges
+    return await load_judges(judges, allow_python=allow_python, shadow=shadow)
+
+
+async def load_judges(judges: Sequence[JudgeOptions], *, allow_python: bool = False, shadow: bool = False) -> Cascade:
     """Load the judges that a policy declares. Close the cascade to free them.
 
     Args:
         allow_python: whether the policy may name Python code to run.
+        shadow: whether the policy is a shadow, which shares no scorer with live policies.
 
     Raises:
         PolicyError: a judge cannot be made from what the policy says.
         ScorerError: a judge's model cannot be loaded.
     """
     async with AsyncExitStack() as opened:
-        loaded = [await _load(options, opened, allow_python) for options in judges]
+        loaded = [await _load(options, opened, allow_python, _of_shadows if shadow else _scorers) for options in judges]
         return Cascade(loaded, opened.pop_all())
 
 
@@ -55,11 +67,11 @@ def check_allowed(judges: Iterable[JudgeOptions], *, allow_python: bool) -> None
             )
 
 
-async def _load(options: JudgeOptions, opened: AsyncExitStack, allow_python: bool) -> Judge:
+async def _load(options: JudgeOptions, opened: AsyncExitStack, allow_python: bool, scorers: Shared[Scorer]) -> Judge:
     check_allowed([options], allow_python=allow_python)
     failure: Exception | None = None
     try:
-        lease = await _scorers.lease(options.key if options.shared else object(), options.load)
+        lease = await scorers.lease(options.key if options.shared else object(), options.load)
     except Exception as exc:
         failure = exc
     if failure is not None:

@@ -17,7 +17,9 @@ from stars_guard.backends.base import Backend
 from stars_guard.calling.backend_loading import lease_backend
 from stars_guard.calling.judge_loading import load_cascade, load_judges
 from stars_guard.calling.portal import begin, to_the_end
-from stars_guard.core.vocabulary import Rail
+from stars_guard.calling.shadow_calls import Shadows
+from stars_guard.calling.shadowing import ShadowPolicy
+from stars_guard.core.vocabulary import Rail, Stage
 from stars_guard.engines.sharing import Lease
 from stars_guard.errors import BackendError, InputError, StarsGuardError
 from stars_guard.policy import Policy
@@ -78,6 +80,8 @@ class Loaded:
         self._left = asyncio.Event()
         self._engine: Lease[Backend] | None = None
         self._cascades: dict[Rail, Cascade] = {}
+        python = self._given.allow_python
+        self._shadows = tuple(ShadowPolicy(spec, allow_python=python) for spec in self._policy.shadow)
         self._loading = asyncio.Lock()
         self._loading_engine = asyncio.Lock()
         audit = self._given.audit
@@ -117,6 +121,22 @@ class Loaded:
                     await before.aclose()
             assert self._engine is not None  # noqa: S101
             return self._engine.part
+
+    def shadows(self, call_id: str, rail: Rail, *, supplied: bool = False) -> Shadows:
+        """The policy's shadows that have the call in their shares, ready to follow it."""
+        return Shadows(self._wanting(call_id), call_id, rail, supplied=supplied)
+
+    def is_watched(self, call_id: str, stage: Stage) -> bool:
+        """Whether one of them has a say about texts of a stage around the answer."""
+        return any(shadow.watches(stage) for shadow in self._wanting(call_id))
+
+    def _wanting(self, call_id: str) -> list[ShadowPolicy]:
+        return [shadow for shadow in self._shadows if shadow.wants(call_id)]
+
+    def begin_shadows(self, rail: Rail) -> None:
+        """Begin to load what shadows need. What fails is in the log, and tried again by a later call."""
+        for shadow in self._shadows:
+            shadow.loading(rail)
 
     async def cascade(self, rail: Rail) -> Cascade:
         """The judges of answers or of a stage. Raises what `load_judges` does."""
@@ -165,6 +185,7 @@ class Loaded:
                 for stage, rail in self._policy.rails.items():
                     if rail.judges:
                         await self.cascade(stage)
+                self.begin_shadows("answer")
                 if before._engine is not None:
                     await self._fits(answers)
         except BaseException:
@@ -188,6 +209,8 @@ class Loaded:
                 stack.push_async_callback(self._engine.aclose)
             for cascade in self._cascades.values():
                 stack.push_async_callback(cascade.aclose)
+            for shadow in self._shadows:
+                stack.push_async_callback(shadow.aclose)
             self._cascades, self._engine = {}, None
 
     async def _free_quietly(self) -> None:

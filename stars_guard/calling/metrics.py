@@ -23,7 +23,23 @@ from stars_guard.scorers.cascade import Cascade
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-__all__ = ["ACTION", "CAUSE", "FATE", "JUDGE", "MOST", "OTHER", "OUTCOME", "RULE", "STORE", "VERDICT", "count", "watch"]
+__all__ = [
+    "ACTION",
+    "CAUSE",
+    "FATE",
+    "JUDGE",
+    "MOST",
+    "OTHER",
+    "OUTCOME",
+    "RULE",
+    "SHADOW",
+    "SHADOW_OUTCOME",
+    "SHADOW_VERDICT",
+    "STORE",
+    "VERDICT",
+    "count",
+    "watch",
+]
 
 VERDICT = "stars_guard.verdict"
 JUDGE = "stars_guard.judge"
@@ -39,6 +55,12 @@ FATE = "stars_guard.fate"
 
 They add up to what was generated.
 """
+SHADOW = "stars_guard.shadow"
+"""The name of a shadow policy."""
+SHADOW_VERDICT = "stars_guard.shadow.verdict"
+"""A shadow's verdict on a candidate, where the other label has the live one."""
+SHADOW_OUTCOME = "stars_guard.shadow.outcome"
+"""What a shadow would have done: the ``same``, or what it does where it leaves the answer."""
 STORE = "stars_guard.audit.store"
 """The scheme of an audit log's URL."""
 
@@ -125,6 +147,18 @@ class _Instruments:
             "stars_guard.approvals", "{call}", "tool calls that a person was asked about"
         )
         self._approval_duration = seconds("stars_guard.approval.duration", "until a person had answered")
+        self._shadow_calls = meter.create_counter(
+            "stars_guard.shadow.calls", "{call}", "calls that a shadow policy followed, by what it would have done"
+        )
+        self._shadow_candidates = meter.create_counter(
+            "stars_guard.shadow.candidates", "{candidate}", "candidates, by the decision and by a shadow's"
+        )
+        self._shadow_tokens = meter.create_counter(
+            "stars_guard.shadow.tokens", "{token}", "tokens of candidates that a shadow would have rejected"
+        )
+        self._shadow_passages = meter.create_counter(
+            "stars_guard.shadow.passages", "{passage}", "texts that the judges of a shadow have scored"
+        )
         gauge, counter = meter.create_observable_gauge, meter.create_observable_counter
         gauge(
             "stars_guard.judge.left_alone",
@@ -153,6 +187,7 @@ class _Instruments:
         for (judge, cause), number in Counter(_causes(record, attempts)).items():
             self._rejections.add(number, self._labels.of({**where, JUDGE: judge, CAUSE: cause}))
         self._count_rules(record, where)
+        self._count_shadows(record, where)
         judged: list[Attempt | Review] = [*attempts, *([record.review] if record.review else [])]
         for score in (score for one in judged for score in one.scores):
             labels = self._labels.of({**where, JUDGE: score.judge})
@@ -171,6 +206,19 @@ class _Instruments:
         if (approval := record.approval) is not None:
             self._approvals.add(1, self._labels.of({**policy, OUTCOME: approval.outcome}))
             self._approval_duration.record(approval.seconds, self._labels.of(policy))
+
+    def _count_shadows(self, record: CallRecord, where: Mapping[str, str]) -> None:
+        """What shadow policies would have decided."""
+        live = {(s.index, a.attempt): a.verdict for s in record.segments for a in s.attempts}
+        for entry in record.shadows:
+            about = {**where, SHADOW: entry.policy}
+            self._shadow_calls.add(1, self._labels.of({**about, SHADOW_OUTCOME: entry.outcome}))
+            pairs = Counter((live[row.segment, row.attempt], row.verdict) for row in entry.candidates)
+            for (was, would), number in pairs.items():
+                self._shadow_candidates.add(number, self._labels.of({**about, VERDICT: was, SHADOW_VERDICT: would}))
+            for counter, name in ((self._shadow_tokens, "rejected"), (self._shadow_passages, "asked")):
+                if number := entry.totals.get(name, 0):
+                    counter.add(number, self._labels.of(about))
 
     def _breakers(self, options: CallbackOptions) -> Iterator[Observation]:
         from opentelemetry.metrics import Observation

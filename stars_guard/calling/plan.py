@@ -86,6 +86,11 @@ class Request:
         seed = secrets.randbits(63) if options.seed is None else options.seed
         return cls(messages=messages_of(messages), options=options, engine=engine, call_id=uuid.uuid4().hex, seed=seed)
 
+    @property
+    def is_supplied(self) -> bool:
+        """Whether its texts are handed in, and not generated."""
+        return self.engine is not None and self.engine.supplied
+
     @asynccontextmanager
     async def planned(self, policy: Policy, loaded: Loaded, recording: Recording) -> AsyncGenerator[Plan, None]:
         """Load what is missing and take a place in the engine, which is given back at the end.
@@ -155,10 +160,8 @@ class Request:
     def _settings(self, policy: Policy) -> Settings:
         """The decoder's settings as far as they are known without the engine."""
         wanted = policy.decoding.max_tokens if self.options.max_tokens is None else self.options.max_tokens
-        if self.engine is not None and self.engine.supplied:
-            settings = supplied_settings(policy, self.options.attempts)
-        else:
-            settings = settings_of(policy, wanted)
+        attempts = self.options.attempts
+        settings = supplied_settings(policy, attempts) if self.is_supplied else settings_of(policy, wanted)
         # drawn ahead, an answer would depend on the width and so on what else has been drawn
         return settings.changed(optimistic=settings.optimistic and self.options.seed is None)
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from stars_guard.audit import AuditStore, Recorder
+from stars_guard.audit import AuditStore, CallRecord, Recorder
 from stars_guard.calling import metrics
 from stars_guard.calling.portal import to_the_end
 from stars_guard.calling.settings import content_of
+from stars_guard.calling.shadow_calls import Shadows
 from stars_guard.calling.telemetry import CallSpan
 from stars_guard.concealing import concealed
 from stars_guard.core.events import Called, Event, Released, Totals
@@ -51,6 +52,7 @@ class Recording:
         about: further fields of the record that are known from the start. The policy's digest is computed if it is
             not among them.
         span: the span's name, and ``attributes`` its own ones.
+        shadows: those that follow the call.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Recording:
         about: Mapping[str, Any],
         span: str,
         attributes: Mapping[str, Any] | None = None,
+        shadows: Shadows | None = None,
     ) -> None:
         known = {
             "call_id": call_id,
@@ -74,6 +77,7 @@ class Recording:
         }
         if "policy_sha256" not in known:
             known["policy_sha256"] = policy.sha256
+        self.shadows = shadows or Shadows((), call_id, "answer")
         self._store = store
         self._policy = known["policy"]
         self._recorder = Recorder(content_of(policy), messages, known)
@@ -90,6 +94,7 @@ class Recording:
     def judged_by(self, cascade: Cascade) -> None:
         """Add which judges are asked."""
         metrics.watch(self._policy, cascade=cascade)
+        self.shadows.judged_by(cascade)
         self.describe(
             scorers={judge.rule.judge: judge.identity for judge in cascade.judges},
             rules=tuple(flat(rule) for rule in cascade.rules),
@@ -133,11 +138,16 @@ class Recording:
             totals, self._recorder.prompt_reward = self._counted.totals, self._counted.prompt_reward
         record = self._recorder.finish(finish=self._finish, reason=self._reason, totals=totals, error=error)
         self._span.end(record)
-        metrics.count(record, self._first_text if record.stage == "answer" else None)
         try:
-            await to_the_end(self._store.append(record))
+            await to_the_end(self._write(record, hurry=exc is not None))
         except Exception as failed:
             if exc is None:
                 raise
             # the call ends as it was about to end: with its own error, or as cancelled
             _log.error("the record %s could not be written: %s", record.call_id, type(failed).__name__)
+
+    async def _write(self, record: CallRecord, *, hurry: bool) -> None:
+        if self.shadows:
+            record = record.model_copy(update={"shadows": await self.shadows.entries(record, hurry=hurry)})
+        metrics.count(record, self._first_text if record.stage == "answer" else None)
+        await self._store.append(record)

@@ -168,6 +168,11 @@ def show_record(console: Console, store: AuditStore, call_id: str | None, *, as_
         if (back := segment.rewound) is not None:
             part = f"token {back.left} of segment {back.to}" if back.left else f"the beginning of segment {back.to}"
             console.print(_line(f"< {segment.index} the answer went back to {part}: {back.reason}", "yellow"))
+    for shadow in record.shadows:
+        place = "" if shadow.segment is None else f" at segment {shadow.segment}"
+        why = f"  not all was decided: {shadow.error}" if shadow.error else ""
+        head = f"shadow {shadow.policy} ({shadow.policy_sha256[:12]}): {shadow.outcome}{place}"
+        console.print(_line(head + why, "cyan"))
 
 
 def follow(

@@ -122,6 +122,29 @@ def audit_stats(
         show_stats(Terminal(), store, wanted, as_json=as_json)
 
 
+@audit_app.command("compare")
+def audit_compare(
+    where: Where = None,
+    since: Since = None,
+    until: Until = None,
+    policy: PolicyName = None,
+    judge: Judge = None,
+    outcome: Outcome = None,
+    stage: Stage = None,
+    run_id: Run = None,
+    text: Words = None,
+    rejected: Rejected = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare what was decided with what shadow policies would have decided, and what that would have cost."""
+    from stars_guard.cli.audit import opened
+    from stars_guard.cli.audit_shadows import compare_log
+
+    wanted = _wanted(since, until, policy, judge, outcome, stage, run_id, text, rejected)
+    with opened(where) as store:
+        compare_log(Terminal(), store, wanted, as_json=as_json)
+
+
 @audit_app.command("export")
 def audit_export(
     output: Annotated[Path, typer.Option("--output", "-o", help="a file: .jsonl, .csv or .parquet")],

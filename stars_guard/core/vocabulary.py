@@ -27,6 +27,7 @@ __all__ = [
     "OnExhausted",
     "OnWriteError",
     "OriginName",
+    "OtherOutcome",
     "ProbeFit",
     "Rail",
     "RewindWhy",
@@ -63,6 +64,12 @@ method itself; the mode is ``monitor``; or there is no judge."""
 
 Action = Literal["refuse", "stop", "raise", "ask"]
 """What happens when no candidate of a segment was kept. ``ask``: the candidate is a tool call, and a person decides."""
+
+OtherOutcome = KeptHow | Action | Literal["budget", "back", "more", "unknown"]
+"""What becomes of a segment under another policy. A candidate is kept, for a reason of `KeptHow`; the answer ends
+before the segment, by an `Action` or because the ``budget`` is spent and what was kept stays; the answer goes ``back``;
+``more`` candidates are needed than are on record; or it is ``unknown``, because it depends on a score that is not on
+record."""
 
 RuleAction = Literal["allow", "ask", "reject"]
 """What happens to a tool call, from the loosest to the strictest: the tool runs, a person is asked first, or it doesn't

@@ -118,8 +118,12 @@ class PolicyReader:
         hint = did_you_mean(source, shipped, f"shipped policies: {', '.join(shipped)}", form="{!r}")
         raise PolicyError(f"{place}there is no policy named {source!r}", hint=hint)
 
-    def _file(self, path: Path, children: tuple[Path, ...]) -> Resolved:
-        """A layer from a file; ``children`` are the files that extend it, the outermost first."""
+    def _file(self, path: Path, children: tuple[Path, ...], *, in_shadow: bool = False) -> Resolved:
+        """A layer from a file; ``children`` are the files that extend it, the outermost first.
+
+        Args:
+            in_shadow: whether it is a layer of a shadow.
+        """
         state = self._look(path)
         if state.real in children:
             names = " -> ".join(file.name for file in (*children[children.index(state.real) :], state.real))
@@ -127,21 +131,52 @@ class PolicyReader:
         if len(children) >= DEEPEST:
             raise PolicyError(f"{path}: more than {DEEPEST} policies extend each other")
         tree = with_environment(parse_tree(state, str(path)))
-        return self._layer(tree, state.real.parent, (*children, state.real))
+        return self._layer(tree, state.real.parent, (*children, state.real), in_shadow=in_shadow)
 
-    def _layer(self, tree: Node, folder: Path, files: tuple[Path, ...]) -> Resolved:
+    def _layer(self, tree: Node, folder: Path, files: tuple[Path, ...], *, in_shadow: bool = False) -> Resolved:
         """A layer on top of the one that it extends, if any."""
+        tree = _without_shadows(tree, files) if in_shadow else self._with_shadows(tree, folder)
         extends = tree.value.get("extends")
         if extends is None:
             return Resolved(_validate(tree), tree, files)
         if not (isinstance(extends.value, str) and extends.value):
             raise PolicyError(f"{extends.place}: extends: should be a policy's name or path")
         layer, overrides = _without_overrides(_without(tree, "extends"))
-        parent = self._file(self._find(str(extends.value), folder, f"{extends.place}: extends: "), files)
+        parent = self._file(
+            self._find(str(extends.value), folder, f"{extends.place}: extends: "), files, in_shadow=in_shadow
+        )
         merged = _without_what_a_method_lacks(merge(parent.tree, layer), layer)
         policy = _validate(merged)
         allowed = _allowed(parent, policy, merged, overrides)
         return Resolved(policy, merged, parent.files, (*parent.loosened, *allowed))
+
+    def _with_shadows(self, tree: Node, folder: Path) -> Node:
+        """The layer with what its shadows' files hold in the place of their names."""
+        listed = tree.value.get("shadow")
+        for index, item in enumerate(listed.value if listed is not None and isinstance(listed.value, list) else ()):
+            named = item.value.get("policy") if isinstance(item.value, dict) else item
+            if named is not None and isinstance(named.value, str) and named.value:
+                where = f"{named.place}: shadow: "
+                read = self._file(self._find(str(named.value), folder, where), (), in_shadow=True)
+            elif named is not None and isinstance(named.value, dict):
+                read = self._layer(named, folder, (), in_shadow=True)
+            else:
+                continue  # which the model does not take
+            others = item.value if isinstance(item.value, dict) else {}
+            tree = with_node(tree, ("shadow", index), Node({**others, "policy": read.tree}, item.place))
+        return tree
+
+
+def _without_shadows(tree: Node, files: tuple[Path, ...]) -> Node:
+    """A layer of a shadow. It may extend a policy that has shadows, such as the one that it is a shadow of.
+
+    Raises:
+        PolicyError: the shadow's own layer has shadows.
+    """
+    own = tree.value.get("shadow")
+    if own is not None and len(files) <= 1 and own.value:
+        raise PolicyError(f"{own.place}: shadow: a shadow can't have shadows of its own")
+    return _without(tree, "shadow")
 
 
 def _allowed(parent: Resolved, child: Policy, merged: Node, overrides: set[str | None]) -> list[str]:

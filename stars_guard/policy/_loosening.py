@@ -107,6 +107,8 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule]] = {
         "name": _free,
         "description": _free,
         "mode": _ordered("off", "monitor", "enforce"),
+        # a shadow decides nothing
+        "shadow": _free,
     },
     # what is generated is judged as ever
     SamplingSpec: dict.fromkeys(SamplingSpec.model_fields, _free),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from stars_guard.core.arguments import LANGUAGE
 from stars_guard.core.sampling import Sampling
@@ -21,7 +21,7 @@ from stars_guard.policy._judges import JudgeSpec
 from stars_guard.policy._rails import Rails
 from stars_guard.scorers.options import Strict, no_twins
 
-__all__ = ["Audit", "Policy", "Refusal", "SamplingSpec"]
+__all__ = ["Audit", "Policy", "Refusal", "SamplingSpec", "Shadow"]
 
 
 class SamplingSpec(Strict):
@@ -108,6 +108,35 @@ class Audit(Strict):
         return AuditContent(prompt=self.content, accepted=self.content, rejected=self.content)
 
 
+class Shadow(Strict):
+    """Another policy that is asked beside this one. What it would have decided is recorded, and changes nothing."""
+
+    policy: Annotated[
+        Policy,
+        WithJsonSchema({"type": "string", "minLength": 1, "description": "its name or path, relative to this file"}),
+    ]
+    share: float = Field(1.0, ge=0, le=1, description="of the calls and checks that it is asked about")
+    wait: float = Field(
+        1.0,
+        ge=0,
+        le=60,
+        description="seconds that the end of a call waits for it; what it has not said by then is left out",
+    )
+    at_once: int = Field(64, ge=1, description="calls that it follows at the same time; it misses further ones")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_itself(cls, data: Any) -> Any:
+        return {"policy": data} if isinstance(data, Policy) else data
+
+    @field_validator("policy")
+    @classmethod
+    def _is_no_shadow_of_a_shadow(cls, policy: Policy) -> Policy:
+        if policy.shadow:
+            raise ValueError("a shadow can't have shadows of its own: take `shadow` out of it")
+        return policy
+
+
 class Policy(Strict):
     """A whole policy. Without a weighted judge every segment is accepted unless one vetoes it."""
 
@@ -121,6 +150,13 @@ class Policy(Strict):
     rails: Rails = Rails()
     refusal: Refusal = Refusal()
     audit: Audit = Audit()
+    shadow: tuple[Shadow, ...] = Field((), strict=False, description="policies that are asked too, and decide nothing")
+
+    @field_validator("shadow")
+    @classmethod
+    def _shadows_differ(cls, shadows: tuple[Shadow, ...]) -> tuple[Shadow, ...]:
+        no_twins("shadows", [shadow.policy.name for shadow in shadows])
+        return shadows
 
     @field_validator("judges")
     @classmethod
@@ -141,7 +177,21 @@ class Policy(Strict):
         return (*self.judges, *(judge for _, rail in self.rails.items() for judge in rail.judges))
 
     @property
+    def shadow_judges(self) -> tuple[JudgeSpec, ...]:
+        """The judges of the policies that are asked beside it."""
+        return tuple(judge for shadow in self.shadow for judge in shadow.policy.every_judge)
+
+    @property
+    def without_shadows(self) -> Self:
+        """The same policy with nothing asked beside it."""
+        return self.model_copy(update={"shadow": ()}) if self.shadow else self
+
+    @property
     def sha256(self) -> str:
         """Digest of the resolved policy: canonical JSON with every default written out."""
         data = self.model_dump(mode="json", by_alias=True)
         return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+Shadow.model_rebuild()
+Policy.model_rebuild()

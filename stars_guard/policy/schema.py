@@ -37,6 +37,8 @@ def policy_schema(types: Sequence[str] | None = None) -> dict[str, Any]:
     top, judges = schema["properties"], schema["properties"]["judges"]
     top["extends"] = {"type": "string", "minLength": 1, "description": "a policy's name or path, relative to this file"}
     top["override"] = {"type": "boolean", "description": "lets the top level loosen what the parent says"}
+    named = {"type": "string", "minLength": 1, "description": "a policy's name or path, relative to this file"}
+    top["shadow"]["items"] = {"anyOf": [named, top["shadow"]["items"]]}
     changed = {
         "type": "object",
         "description": "a parent's judge, rule or budget, changed; override: true lets it be loosened",

@@ -116,12 +116,18 @@ def _flat(value: Any, node: Node | None, key: str = "") -> Iterator[tuple[str, s
     if isinstance(value, dict) and value:
         for name, item in value.items():
             yield from _flat(item, _below(node, name) or _only(node), f"{key}.{name}" if key else name)
-    elif isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
+    elif isinstance(value, list) and value and all(isinstance(item, dict) and _name(item) for item in value):
         for index, item in enumerate(value):
-            yield from _flat(item, _below(node, index) or _only(node), f"{key}[{item['name']}]")
+            yield from _flat(item, _below(node, index) or _only(node), f"{key}[{_name(item)}]")
     else:
         variable = variable_in(node) if node is not None else None
         yield key, str(value), f"${{{variable}}}" if variable else concealed(str(value))
+
+
+def _name(item: dict[str, Any]) -> str | None:
+    """What an item of a list goes by: its own name, or a shadow's that of its policy."""
+    held = item.get("policy")
+    return (held if isinstance(held, dict) else item).get("name")
 
 
 def _only(node: Node | None) -> Node | None:

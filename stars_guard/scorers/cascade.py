@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import KW_ONLY, dataclass, replace
 
@@ -120,13 +120,16 @@ class Cascade:
         """For each judge, whether it is not asked now because it kept failing."""
         return {judge.rule.judge: batcher_of(judge.scorer).breaker.is_open for judge in self.judges}
 
-    async def judge(self, passages: Sequence[Passage]) -> list[Judgement]:
+    async def judge(self, passages: Sequence[Passage], known: Sequence[Mapping[str, Score]] = ()) -> list[Judgement]:
         """Judge each passage. After a veto no further judge is asked about it.
+
+        Args:
+            known: of each passage, by judge, scores that stand for asking.
 
         Raises:
             ScorerError: a judge failed and its rule says ``raise``.
         """
-        return await self._ask(passages, self._order)
+        return await self._ask(passages, self._order, known)
 
     async def judge_fully(self, passage: Passage) -> Judgement:
         """Ask every judge, whatever another vetoes. Raises as `judge` does."""
@@ -142,17 +145,20 @@ class Cascade:
         failed = any(score.value is None for score in judgement.scores)
         return (None if failed else judgement.reward), len(judgement.scores)
 
-    async def _ask(self, passages: Sequence[Passage], judges: Sequence[Judge]) -> list[Judgement]:
+    async def _ask(
+        self, passages: Sequence[Passage], judges: Sequence[Judge], known: Sequence[Mapping[str, Score]] = ()
+    ) -> list[Judgement]:
+        known = known or [{}] * len(passages)
         scores: list[list[Score]] = [[] for _ in passages]
         alive = list(range(len(passages)))
         for judge in judges:
             if not alive:
                 break
-            views = [(i, view) for i in alive for view in judge.views(passages[i])]
-            if not views:
-                continue
-            given: dict[int, list[Score]] = {}
-            for (index, _), score in zip(views, await _scores(judge, [view for _, view in views]), strict=True):
+            name = judge.rule.judge
+            given: dict[int, list[Score]] = {i: [known[i][name]] for i in alive if name in known[i]}
+            views = [(i, view) for i in alive if i not in given for view in judge.views(passages[i])]
+            said = await _scores(judge, [view for _, view in views]) if views else []
+            for (index, _), score in zip(views, said, strict=True):
                 given.setdefault(index, []).append(score)
             for index, of_forms in given.items():
                 scores[index].append(_worst(of_forms))

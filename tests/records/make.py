@@ -40,6 +40,7 @@ Judge, PatternScorer, Pattern = (
     first_of(name, "stars_guard.scorers", "stars_guard.scorers.cascade", "stars_guard.scorers.patterns")
     for name in ("Judge", "PatternScorer", "Pattern")
 )
+Policy = first_of("Policy", "stars_guard.policy")
 Rule = first_of("Rule", "stars_guard.core.judging")
 open_store = first_of("open_store", "stars_guard.audit", "stars_guard.audit.store")
 
@@ -131,6 +132,24 @@ def of_version_5(store: Any) -> None:
         asyncio.run(deciding.check_call("pay", {"to": to, "amount": amount}, run=said, **about))
 
 
+def of_version_6(store: Any) -> None:
+    """Calls and checks that shadows followed."""
+    calm = {"name": "words", "type": "patterns", "patterns": [{"name": "w", "regex": "fine"}]}
+    rail = {"rules": [{"name": "never", "tools": ["delete_*"], "action": "reject"}]}
+    strict = {
+        **policy(judges=[calm], attempts=2, on_exhausted="refuse"),
+        "name": "strict",
+        "rails": {"tool_call": rail},
+    }
+    loose = policy(judges=[], name="loose", mode="monitor")
+    shadow = [{"policy": strict, "wait": 20.0}, {"policy": loose, "wait": 20.0}]
+    for seed, more in enumerate(({}, {"audit": {"content": "hash"}}, {"mode": "off"}), start=31):
+        make_guard(store, shadow=shadow, **more).blocking.generate(USER, CallOptions(seed=seed))
+    deciding = Guard({**policy(), "shadow": shadow}, model=ScriptedBackend(words()), audit=store)
+    for tool in ("delete_all", "read"):
+        asyncio.run(deciding.check_call(tool, {"name": "it"}))
+
+
 def main(url: str, purge_before: str | None) -> None:
     random.seed(1)
     store = open_store(url)
@@ -161,6 +180,8 @@ def main(url: str, purge_before: str | None) -> None:
             asyncio.run(checking.check("input", text))
     if hasattr(Guard, "check_call"):
         of_version_5(store)
+    if hasattr(Policy, "without_shadows"):
+        of_version_6(store)
     if purge_before is not None:
         store.purge(datetime.fromisoformat(purge_before).replace(tzinfo=UTC))
         make_guard(store).blocking.generate(USER, CallOptions(seed=15))

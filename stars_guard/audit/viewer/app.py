@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
+from anyio import to_thread
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
@@ -18,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stars_guard.audit._query import Filter, News, parse_time
+from stars_guard.audit.shadow_stats import compare_shadows
 from stars_guard.audit.store import AuditStore
 from stars_guard.audit.viewer.charts import charts
 from stars_guard.audit.viewer.pages import asset, load, query_of, render
@@ -158,6 +160,12 @@ def make_app(
             first=before is not None,
             query=query_of(wanted, typed.model_dump()),
         )
+
+    @app.get("/compare")
+    async def compare(typed: Annotated[_Typed, Query()]) -> HTMLResponse:
+        wanted = typed.filter()
+        found = await to_thread.run_sync(lambda: compare_shadows(store.select(wanted)))
+        return page("compare.html", page="compare", path="/compare", wanted=wanted, typed=typed, found=found)
 
     @app.get("/calls/{call_id}")
     async def call(call_id: str) -> HTMLResponse:

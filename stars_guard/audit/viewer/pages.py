@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from stars_guard.audit._query import Filter, Place
-from stars_guard.audit.record import CallRecord, Segment
+from stars_guard.audit.record import CallRecord, Segment, ShadowAttempt
 from stars_guard.audit.viewer.charts import compact
 
 __all__ = ["asset", "load", "query_of", "render"]
@@ -73,6 +73,7 @@ def _environment() -> Environment:
         "tries": _tries,
         "rejected_before": _rejected,
         "parts": _parts,
+        "verdict_of": _verdict_of,
     }
     return made
 
@@ -105,6 +106,12 @@ def _parts(standing: Mapping[int, tuple[int, int]], segment: Segment) -> tuple[s
     text = kept.text.text or "" if kept is not None else ""
     _, characters = standing.get(segment.index, (0, 0))
     return text[:characters], text[characters:]
+
+
+def _verdict_of(record: CallRecord, row: ShadowAttempt) -> str:
+    """What was decided about a candidate."""
+    attempts = (attempt for segment in record.segments if segment.index == row.segment for attempt in segment.attempts)
+    return next((attempt.verdict for attempt in attempts if attempt.attempt == row.attempt), "")
 
 
 def _rejected(record: CallRecord) -> int:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from stars_guard.audit import CallRecord
 from stars_guard.audit.record import Attempt, Rewind
-from stars_guard.auditing.replay import stops_of
 from stars_guard.calling.answer_events import AnswerEvents, empty_answer
+from stars_guard.calling.on_record import stops_of
 from stars_guard.calling.readings import AnswerReadings
 from stars_guard.core.events import Reasoned
 from stars_guard.core.readings import encodable

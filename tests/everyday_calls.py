@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Calls that agents make all day with the tools that many have, all written for this project. None may need a person."""
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ class Statement:
     Attributes:
         kind: in lower case: ``select``, ``insert``, ``update``, ``delete``, ``create``, ``drop``, ``alter``,
             ``truncate``, ``merge``, ``grant``, ``set`` or, for what is none of them, its first word. ``create``,
-            ``set`` and ``pragma`` alone are the harmless ones: of tables, views and indexes, and of a few settings. Others have
-            a second word: ``create function``, ``set role``.
+            ``set`` and ``pragma`` alone are the harmless ones: of tables, views and indexes, and of a few settings.
+            Others have a second word: ``create function``, ``set role``.
         tables: the names of all tables in it, in lower case, with their schema where it is given.
         all_rows: whether it changes or removes every row, because there is no condition or one that always holds.
         writes_file: whether it reads or writes a file, or runs a program, outside of the database, or reads passwords.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import importlib
 import inspect
 import itertools
 import os
@@ -148,6 +149,9 @@ class _Blocked(BlockingError):
         super().__init__(function)
         self.stacks.append(f"{self}\n{''.join(traceback.format_stack()[-12:-1])}")
 
+
+# anyio imports it at the first call on a loop, where another thread's import may hold the lock
+importlib.import_module("anyio._backends._asyncio")
 
 OURS = tuple(str(Path(package.__file__).parent) for package in (stars_guard, langchain_stars))
 ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR

@@ -6,6 +6,7 @@ import random
 from itertools import pairwise
 
 import pytest
+from conftest import USER, guard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_personal_data import forms
@@ -16,6 +17,7 @@ from stars_guard.core.judging import Judgement, Rule, Score
 from stars_guard.core.readings import readings
 from stars_guard.scorers import Cascade, Judge
 from stars_guard.scorers.pii import KINDS, PiiScorer
+from stars_guard.testing import ScriptedBackend
 
 SCORER = PiiScorer(KINDS)
 FORMS = {kind: sorted(forms(kind)) for kind in KINDS}
@@ -68,6 +70,22 @@ def test_segments_that_are_redacted_one_by_one_show_no_more(drawn: tuple[str, li
     whole = redact(text)
     letters = sum(map(str.isalnum, _without_marks(whole)))
     assert sum(map(str.isalnum, _without_marks("".join(shown)))) <= letters + 2 * len(places)
+
+
+@settings(max_examples=40)
+@given(texts(), st.integers(1, 6), st.integers(1, 4))
+def test_no_record_holds_what_segments_share(drawn: tuple[str, list[str]], size: int, tokens: int) -> None:
+    text, _ = drawn
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    backend = ScriptedBackend(lambda _, prefix, rng: pieces[len(prefix)] if len(prefix) < len(pieces) else None)
+    ours = guard(
+        backend=backend, segment_tokens=tokens, max_tokens=500, method="vanilla", audit={"content": "redacted"}
+    )
+    assert ours.blocking.generate(USER).text == text
+    (record,) = ours.audit.read()
+    kept = [attempt.text.content or "" for segment in record.segments for attempt in segment.attempts]
+    assert SCORER.find("".join(kept)) == []
+    assert SCORER.find(record.answer.content or "") == []
 
 
 def _without_marks(text: str) -> str:

@@ -70,7 +70,11 @@ def thinned(cases: Sequence[T], step: int) -> Sequence[T]:
 VLLM = ("test_docs", "test_benchmarks", "test_exactness", "test_langchain_standard")
 """Modules that use vLLM, besides those whose name says so."""
 
-LONG = ("vLLM", "test_calibration", "test_rewinding_models", "test_guard", "test_environment_secrets")
+LONG = (
+    *("vLLM", "test_transformers_backend", "test_backends", "test_scorer_conformance", "test_reward_models"),
+    *("test_calibration", "test_every_leaf", "test_environment_secrets", "test_doors", "test_guard", "test_cancelling"),
+    *("test_rewinding_models", "test_policy", "test_audit_stores", "test_cli", "test_embedded"),
+)
 """What takes longest, and so comes first where there are several workers."""
 
 
@@ -130,6 +134,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left = [item for item in items if needs_extra(item)]
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if item not in left]
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, so that looking for garbage need not go through it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def missing(what: str, how: str) -> NoReturn:

@@ -269,6 +269,28 @@ def test_costs_are_those_of_the_candidates_that_it_rejects() -> None:
     assert entry.totals["rejected"] == sum(attempts[place].tokens for place in told)
 
 
+CHANGES: dict[str, Any] = {
+    "verdict": lambda row: "accepted" if row.verdict == "rejected" else "rejected",
+    "veto": lambda row: "nobody",
+    "attempt": lambda row: row.attempt + 99,
+    "scores": lambda row: row.scores[:-1] if row.veto is None else (),
+}
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_what_was_changed_of_a_shadow_is_found(field: str) -> None:
+    _, record = answered(shadowed(ruled(veto("never")), ruled(veto("good"), attempts=2)))
+    (entry,) = record.shadows
+    assert redo(record) is None
+    for at, row in enumerate(entry.candidates):
+        changed = row.model_copy(update={field: CHANGES[field](row)})
+        rows = (*entry.candidates[:at], changed, *entry.candidates[at + 1 :])
+        told = record.model_copy(update={"shadows": (entry.model_copy(update={"candidates": rows}),)})
+        surplus = record.segments[row.segment].attempts[row.attempt].verdict == "surplus"
+        if not (surplus and field == "verdict"):
+            assert redo(told) is not None
+
+
 # --- checks
 
 

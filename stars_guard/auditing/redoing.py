@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from stars_guard.audit import CallRecord, Text
 from stars_guard.audit.record import Attempt, Review, Segment
 from stars_guard.auditing._agreement import DoesNotHold, close, holds, same
+from stars_guard.auditing._beside import redo_shadows
 from stars_guard.auditing._going_back import GoingBack
 from stars_guard.auditing._standing import Stood
 from stars_guard.auditing.findings import Problem
@@ -80,6 +81,7 @@ class _Redo:
         self._finish()
         self._delivered()
         self._totals()
+        redo_shadows(self._record, self._place)
 
     def _segment(self, segment: Segment, *, last: bool) -> None:
         taken = False

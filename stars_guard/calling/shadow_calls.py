@@ -216,7 +216,12 @@ class _ShadowCall:
             ruling=self._ruling,
             candidates=tuple(
                 ShadowAttempt(
-                    segment=place[0], attempt=place[1], verdict="unknown", judged=True, scores=_entries(said.scores)
+                    segment=place[0],
+                    attempt=place[1],
+                    verdict="unknown",
+                    judged=True,
+                    scores=_entries(said.scores),
+                    veto=said.veto,
                 )
                 for place, said in self._said.items()
                 if place is not None

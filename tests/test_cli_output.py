@@ -72,6 +72,12 @@ class House:
         backend = ScriptedBackend(lambda messages, prefix, rng: None if len(prefix) > 2 else f"{name} ")
         guard = Guard(load_policy(self.policy), model=backend, audit=self.log)
         self.call = guard.blocking.generate(USER, CallOptions(seed=1)).call_id
+        pattern = {"type": "patterns", "patterns": [{"name": "p", "regex": "nothing"}]}
+        ask = {"when": f"{name}2", "above": 0.5, "sample": 0.0}
+        judges = [{**pattern, "name": f"{name}2"}, {**pattern, "name": name, "ask": ask}]
+        doubting = load_policy({"apiVersion": "stars-guard/v1", "name": name, "judges": judges})
+        self.doubted = f"jsonl://{folder}/doubted.jsonl"
+        Guard(doubting, model=backend, audit=self.doubted).blocking.generate(USER, CallOptions(seed=1))
 
 
 EVERY: dict[str, Callable[[House], str]] = {
@@ -84,6 +90,7 @@ EVERY: dict[str, Callable[[House], str]] = {
     "serve-config": lambda h: run("serve-config", "--model", h.name, code=0).replace("'\"'\"'", "'"),
     "run": lambda h: run("run", h.prompts + h.name, "-o", str(h.folder / "out"), "--policy", h.policy, code=2),
     "calibrate": lambda h: run("calibrate", "--prompts", h.prompts, "--policy", h.policy, code=2),
+    "probe check": lambda h: run("probe", "check", h.doubted, code=0),
     "audit list": lambda h: run("audit", "list", h.log, code=0),
     "audit show": lambda h: run("audit", "show", h.log, code=0),
     "audit compare": lambda h: run("audit", "compare", h.log, code=0),

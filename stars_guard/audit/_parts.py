@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from pydantic import BaseModel, ConfigDict
 
-from stars_guard.core.vocabulary import OnError, RuleAction, RuledBy
+from stars_guard.core.doubt import Doubt
+from stars_guard.core.flat import flat
+from stars_guard.core.judging import Rule
+from stars_guard.core.vocabulary import AskedWhy, OnError, RuleAction, RuledBy, Side
 
-__all__ = ["Part", "RuleEntry", "Ruling", "ScoreEntry"]
+__all__ = ["DoubtEntry", "Part", "RuleEntry", "Ruling", "ScoreEntry", "UnaskedEntry"]
 
 
 class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DoubtEntry(Part):
+    """In which scores of another judge a judge is asked. The fields are those of `stars_guard.core.doubt.Doubt`."""
+
+    when: str
+    above: float | None = None
+    below: float | None = None
+    sample: float
 
 
 class RuleEntry(Part):
@@ -21,6 +35,19 @@ class RuleEntry(Part):
     reject_above: float | None = None
     on_error: OnError = "reject"
     ask_above: float | None = None
+    doubt: DoubtEntry | None = None
+
+    @classmethod
+    def of(cls, rule: Rule) -> Self:
+        """As the record holds a rule."""
+        doubt = None if rule.doubt is None else DoubtEntry(**flat(rule.doubt))
+        return cls(**{**flat(rule), "doubt": doubt})
+
+    @property
+    def rule(self) -> Rule:
+        """The rule that it stands for."""
+        doubt = None if self.doubt is None else Doubt(**self.doubt.model_dump())
+        return Rule(**self.model_dump(exclude={"doubt"}), doubt=doubt)
 
 
 class ScoreEntry(Part):
@@ -33,6 +60,16 @@ class ScoreEntry(Part):
     seconds: float = 0.0
     batch: int = 1
     cached: int | None = None
+    asked: AskedWhy | None = None
+
+
+class UnaskedEntry(Part):
+    """A judge that was not asked, because another one is sure. The fields are those of
+    `stars_guard.core.doubt.Unasked`."""
+
+    judge: str
+    instead: str
+    side: Side
 
 
 class Ruling(Part):

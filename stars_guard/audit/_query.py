@@ -142,7 +142,7 @@ def parse_time(text: str, now: datetime | None = None) -> datetime:
 
 
 def blamed(attempt: Attempt, rules: Iterable[RuleEntry]) -> tuple[str, ...]:
-    """The judges that caused a rejection: the one that vetoed the candidate, or all that have a weight in the reward.
+    """The judges that caused a rejection: the one that vetoed the candidate, or all whose scores are in the reward.
 
     Empty where the candidate was not rejected.
     """
@@ -150,7 +150,8 @@ def blamed(attempt: Attempt, rules: Iterable[RuleEntry]) -> tuple[str, ...]:
         return ()
     by_judge = {rule.judge: rule for rule in rules}
     if attempt.veto is None:
-        return tuple(rule.judge for rule in by_judge.values() if rule.weight is not None)
+        unasked = {one.judge for one in attempt.unasked}
+        return tuple(name for name, rule in by_judge.items() if rule.weight is not None and name not in unasked)
     for score in attempt.scores:
         rule = by_judge.get(score.judge)
         failed = score.value is None and (rule is None or rule.on_error == "reject")

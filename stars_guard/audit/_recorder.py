@@ -21,6 +21,7 @@ from stars_guard.audit.record import (
     ScoreEntry,
     Segment,
     Turn,
+    UnaskedEntry,
     ValueEntry,
 )
 from stars_guard.core.events import (
@@ -231,6 +232,7 @@ class Recorder:
             match_before=decision.judgement.match_before,
             recovery=decision.recovery,
             scores=tuple(ScoreEntry(**flat(score)) for score in decision.judgement.scores),
+            unasked=tuple(UnaskedEntry(**flat(one)) for one in decision.judgement.unasked),
             reward=decision.judgement.reward,
             veto=decision.judgement.veto,
             ask=decision.judgement.ask,

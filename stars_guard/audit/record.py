@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_serializer
 
 from stars_guard.audit._content import Text
-from stars_guard.audit._parts import Part, RuleEntry, Ruling, ScoreEntry
+from stars_guard.audit._parts import DoubtEntry, Part, RuleEntry, Ruling, ScoreEntry, UnaskedEntry
 from stars_guard.audit._shadow_entries import ShadowAttempt, ShadowEntry
 from stars_guard.audit.versions import NEWEST, SchemaVersion, unreadable
 from stars_guard.core.vocabulary import (
@@ -30,6 +30,7 @@ __all__ = [
     "ApprovalEntry",
     "Attempt",
     "CallRecord",
+    "DoubtEntry",
     "End",
     "ReasoningEntry",
     "Review",
@@ -41,6 +42,7 @@ __all__ = [
     "ShadowAttempt",
     "ShadowEntry",
     "Turn",
+    "UnaskedEntry",
     "ValueEntry",
     "read_record",
 ]
@@ -66,6 +68,8 @@ class Attempt(Part):
         stop_overlap: characters at the end of the answer before it that belonged to a stop string which it completed.
         match_before: characters at the end of the answer before it with which the match began for which it was vetoed.
         recovery: whether it was generated under the policy's recovery instruction.
+        unasked: judges that were not asked, because another one is sure. One that is in neither list was not asked
+            after a veto, or because it isn't asked at this segment.
     """
 
     attempt: int
@@ -78,6 +82,7 @@ class Attempt(Part):
     match_before: int = 0
     recovery: bool = False
     scores: tuple[ScoreEntry, ...] = ()
+    unasked: tuple[UnaskedEntry, ...] = ()
     reward: float | None = None
     veto: str | None = None
     ask: str | None = None

@@ -39,7 +39,9 @@ VERSIONS: Mapping[SchemaVersion, str] = MappingProxyType(
         5: "It says which segments were taken back, which candidates came from a recovery prompt, which rule decided "
         "about a tool call, where the values of its arguments came from, and what a person said about it. It has what "
         "a model reasoned before its answer (reasoning).",
-        6: "It says what the policy's shadows would have decided (shadows).",
+        6: "It says what the policy's shadows would have decided (shadows). It says which judges are asked only where "
+        "another one is in doubt (doubt, of a rule), why such a judge was asked (asked, of a score), and which judges "
+        "were not asked because another one is sure (unasked).",
     }
 )
 """What each version is, in a line or two."""

@@ -16,15 +16,18 @@ from stars_guard.audit import CallRecord, Text
 from stars_guard.audit.record import Attempt, Review, Segment
 from stars_guard.auditing._agreement import DoesNotHold, close, holds, same
 from stars_guard.auditing._beside import redo_shadows
+from stars_guard.auditing._asking import asking, is_asked_at, scored_fully
 from stars_guard.auditing._going_back import GoingBack
 from stars_guard.auditing._standing import Stood
 from stars_guard.auditing.findings import Problem
 from stars_guard.calling.answer_before import delivered
 from stars_guard.calling.rulings import action_of, approval_of, ruled_of
-from stars_guard.core.judging import Judgement, Rule, Score, combine
+from stars_guard.core.doubt import Unasked
+from stars_guard.core.judging import Judgement, Score, combine
 from stars_guard.core.vocabulary import RuleAction
 from stars_guard.decoding import Settings, decoder_of
 from stars_guard.decoding.ledger import affordable, spare
+from stars_guard.decoding.randomness import Place
 from stars_guard.decoding.verdict import decide
 from stars_guard.errors import ScorerError
 
@@ -45,7 +48,7 @@ class _Redo:
     def __init__(self, record: CallRecord, place: list[str]) -> None:
         self._record = record
         self._place = place
-        self._rules = [Rule(**rule.model_dump()) for rule in record.rules]
+        self._rules = [entry.rule for entry in record.rules]
         self._open = record.finish in ("failed", "cancelled")
         self._prefix_reward = record.prompt_reward
         self._settings = _settings(record.decoding)
@@ -90,6 +93,7 @@ class _Redo:
         for attempt in segment.attempts:
             self._place[2:] = [f"attempt {attempt.attempt}"]
             judgement = self._judge(attempt)
+            self._asking(segment.index, attempt, judgement)
             if self._settings is None:
                 self._whole(attempt)
             elif self._decides == "each":
@@ -134,8 +138,9 @@ class _Redo:
 
     def _judge(self, attempt: Attempt | Review) -> Judgement:
         scores = [Score(**score.model_dump()) for score in attempt.scores]
+        unasked = [Unasked(**one.model_dump()) for one in attempt.unasked] if isinstance(attempt, Attempt) else []
         try:
-            judgement = combine(scores, self._rules)
+            judgement = combine(scores, self._rules, unasked)
         except ScorerError as exc:
             raise DoesNotHold(exc.message) from exc
         same("veto", attempt.veto, judgement.veto)
@@ -143,6 +148,23 @@ class _Redo:
             same("who asks for a person's word", attempt.ask, judgement.ask)
         close("reward", attempt.reward, judgement.reward)
         return judgement
+
+    def _due(self, *, index: int, last: bool, whole: bool) -> dict[str, bool]:
+        """By judge, whether it is asked at a segment at all."""
+        scorers = self._record.scorers
+        names = [rule.judge for rule in self._rules]
+        return {name: is_asked_at(scorers.get(name, {}), index=index, last=last, whole=whole) for name in names}
+
+    def _asking(self, segment: int, attempt: Attempt, judgement: Judgement) -> None:
+        """Which judges were asked."""
+        settled = self._record.stage == "tool_call" and not judgement.scores and not judgement.unasked
+        if settled or self._decides == "none":
+            return  # nobody was asked: by the rules, because the call had been judged before, or by the method
+        last = self._settings is None or attempt.finish is not None
+        last = last or self._kept + attempt.tokens >= self._record.max_tokens
+        due = self._due(index=len(self._back.standing), last=last, whole=attempt.whole)
+        place = Place(seed=self._record.seed, segment=segment, attempt=attempt.attempt)
+        asking(self._rules, judgement, place, whole=attempt.whole, due=due)
 
     def _whole(self, attempt: Attempt) -> None:
         """A text at a stage around the answer: vetoes, judges that ask for a person's word and rules decide."""
@@ -287,6 +309,8 @@ class _Redo:
             holds(not (early and self._kept and self._decides != "none"), "what stays of the answer was not judged")
             return False
         judgement = self._judge(review)
+        at_all = self._due(index=len(self._back.standing) - 1, last=True, whole=False)
+        scored_fully(self._rules, judgement, at_all)
         same("verdict", review.verdict, "accepted" if judgement.veto is None else "rejected")
         return judgement.veto is not None and not (self._settings is not None and self._settings.monitor)
 

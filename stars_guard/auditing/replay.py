@@ -163,6 +163,9 @@ def _segment(old: Segment, new: Segment) -> Iterator[Difference]:
                 before=f"{first.tokens} tokens, {_size(first.text.chars)}",
                 after=f"{second.tokens} tokens, {_size(second.text.chars)}",
             )
+        unasked = [", ".join(sorted(one.judge for one in attempt.unasked)) or "none" for attempt in (first, second)]
+        if unasked[0] != unasked[1]:
+            yield Difference(segment=old.index, attempt=number, what="not asked", before=unasked[0], after=unasked[1])
         for name in ("verdict", "veto"):
             values = getattr(first, name), getattr(second, name)
             if values[0] != values[1]:

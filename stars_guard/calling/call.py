@@ -39,6 +39,7 @@ from stars_guard.decoding import (
     Settings,
     make_decoder,
 )
+from stars_guard.decoding.randomness import Place
 from stars_guard.decoding.width import ALONE
 from stars_guard.errors import BackendError
 from stars_guard.scorers.cascade import Cascade
@@ -90,6 +91,7 @@ class Call:
         self._session = session = proposers.first
         self._cascade = cascade
         self._settings = settings
+        self._seed = seed
         self._stops = stops
         self._single = single
         self._shadows = shadows
@@ -278,7 +280,9 @@ class Call:
     async def _judge(self, step: Generate, candidates: Sequence[Candidate]) -> list[Judgement]:
         judged = self._decoder.needs_judgement
         passages = [self._passage(candidate) for candidate in candidates] if judged or self._shadows else []
-        judgements = await self._ask(passages) if judged else [Judgement() for _ in candidates]
+        attempts = range(step.attempt, step.attempt + len(passages))
+        places = [Place(seed=self._seed, segment=step.segment, attempt=attempt) for attempt in attempts]
+        judgements = await self._ask(passages, places) if judged else [Judgement() for _ in candidates]
         if self._shadows:
             for attempt, pair in enumerate(zip(passages, judgements, strict=True), start=step.attempt):
                 self._shadows.see(step.segment, attempt, *pair)
@@ -307,8 +311,8 @@ class Call:
         begun = Holding(self._judges).open_from(passage, 0, text.unfinished_from(_NOTHING))
         return text.begun() if begun is None else min(begun, text.begun())
 
-    async def _ask(self, passages: Sequence[Passage]) -> list[Judgement]:
-        judgements = await self._cascade.judge(passages)
+    async def _ask(self, passages: Sequence[Passage], places: Sequence[Place] | None = None) -> list[Judgement]:
+        judgements = await self._cascade.judge(passages, places=places)
         self._scored += sum(len(judgement.scores) for judgement in judgements)
         return judgements
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from stars_guard.core.segments import Candidate, Passage
 from stars_guard.core.tool_call_events import Ruled
 from stars_guard.core.tools import Tool
 from stars_guard.core.vocabulary import CheckFinish, KeptHow, Role, RuleAction, Stage, Verdict
+from stars_guard.decoding.randomness import Place
 from stars_guard.policy import Policy
 from stars_guard.prompting.call_rendering import read_call
 from stars_guard.scorers.cascade import Cascade
@@ -157,18 +159,20 @@ class Checker:
 
     async def _run(self, given: _Given, call_id: str) -> Checked:
         stage = given.stage
+        by_chance = any(judge.in_doubt is not None for judge in self._rails[stage].judges)
+        seed = secrets.randbits(63) if by_chance else 0
         recording = Recording(
             self._policy,
             self._loaded.store,
             call_id=call_id,
-            seed=0,
+            seed=seed,
             messages=given.messages,
             about={"stage": stage, "role": _WRITERS[stage], "run_id": given.run_id, "policy_sha256": self._digest},
             span=f"stars_guard.check {stage}",
             shadows=self._loaded.shadows(call_id, stage),
         )
         async with recording:
-            check = _Check(self._policy, given, call_id, recording)
+            check = _Check(self._policy, given, call_id, seed, recording)
             recording.follow(check)
             checked = await check.run(await self._loaded.cascade(stage))
         if checked.allowed or stage == "tool_call":
@@ -181,8 +185,9 @@ class Checker:
 class _Check:
     prompt_reward = None
 
-    def __init__(self, policy: Policy, given: _Given, call_id: str, recording: Recording) -> None:
+    def __init__(self, policy: Policy, given: _Given, call_id: str, seed: int, recording: Recording) -> None:
         self._policy, self._given = policy, given
+        self._seed = seed
         self._call_id = call_id
         self._recording = recording
         self._reason = ""
@@ -260,7 +265,8 @@ class _Check:
             )
             passage = of_a_text(passage)
         if passage is not None and not self._is_settled:
-            (judgement,) = await cascade.judge([passage])
+            place = Place(seed=self._seed, segment=0, attempt=self._attempts)
+            (judgement,) = await cascade.judge([passage], places=[place])
         if passage is not None and shadows:
             shadows.see(0, self._attempts, passage, judgement)
         action, reason = self._decide(judgement)

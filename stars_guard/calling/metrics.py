@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACTION",
+    "ASKED",
     "CAUSE",
     "FATE",
     "JUDGE",
@@ -45,6 +46,8 @@ VERDICT = "stars_guard.verdict"
 JUDGE = "stars_guard.judge"
 CAUSE = "stars_guard.cause"
 """Why something was rejected: a judge's ``veto`` or ``failure``, a ``reward`` that was too low, or a ``rule``."""
+ASKED = "stars_guard.asked"
+"""Why a judge with ``ask`` was asked: ``doubt``, ``sample``, ``whole`` or ``unknown``; ``no`` where it was not."""
 RULE = "stars_guard.rule"
 """The rule or budget that decided about a tool call; ``default`` or ``arguments`` where none did."""
 ACTION = "stars_guard.action"
@@ -140,6 +143,9 @@ class _Instruments:
         self._judge_failures = meter.create_counter(
             "stars_guard.judge.failures", "{failure}", "texts that a judge should have scored, and failed"
         )
+        self._judge_asked = meter.create_counter(
+            "stars_guard.judge.asked", "{text}", "texts that a judge with ask was asked about or not, by the reason"
+        )
         self._tool_calls = meter.create_counter(
             "stars_guard.tool_calls", "{call}", "tool calls that rules decided about"
         )
@@ -186,6 +192,8 @@ class _Instruments:
             self._candidates.add(number, self._labels.of({**where, VERDICT: verdict}))
         for (judge, cause), number in Counter(_causes(record, attempts)).items():
             self._rejections.add(number, self._labels.of({**where, JUDGE: judge, CAUSE: cause}))
+        for (judge, asked), number in Counter(_askings(attempts)).items():
+            self._judge_asked.add(number, self._labels.of({**where, JUDGE: judge, ASKED: asked}))
         self._count_rules(record, where)
         self._count_shadows(record, where)
         judged: list[Attempt | Review] = [*attempts, *([record.review] if record.review else [])]
@@ -241,6 +249,13 @@ def _causes(record: CallRecord, attempts: Iterable[Attempt]) -> Iterator[tuple[s
                 yield judge, "reward"
             else:
                 yield judge, "failure" if _failed(attempt.scores, judge) else "veto"
+
+
+def _askings(attempts: Iterable[Attempt]) -> Iterator[tuple[str, str]]:
+    """Each judge that is not always asked, and whether and why it was asked."""
+    for attempt in attempts:
+        yield from ((score.judge, score.asked) for score in attempt.scores if score.asked is not None)
+        yield from ((one.judge, "no") for one in attempt.unasked)
 
 
 def _failed(scores: Iterable[ScoreEntry], judge: str) -> bool:

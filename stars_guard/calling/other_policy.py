@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from stars_guard.audit import CallRecord
 from stars_guard.audit.record import Attempt, Segment, ShadowEntry
 from stars_guard.calling.answer_before import Before, candidate_of, cuts_of
+from stars_guard.calling.known_scores import from_record, is_on_record, is_unseen, known_scores
 from stars_guard.calling.on_record import messages_of
 from stars_guard.calling.readings import of_a_text
 from stars_guard.calling.redecided import Answered, Outcome, Parting, Redecided, Source
@@ -26,11 +27,12 @@ from stars_guard.core.segments import Candidate, Passage
 from stars_guard.core.tool_call_events import Ruled
 from stars_guard.core.vocabulary import KeptHow, RuleAction
 from stars_guard.decoding import METHODS, SCHEDULES, Decoder, Done, Settings, decoder_of, make_decoder
+from stars_guard.decoding.randomness import Place
 from stars_guard.decoding.verdict import decide
 from stars_guard.errors import AuditError, PolicyError
 from stars_guard.policy import Policy
 from stars_guard.prompting.call_rendering import read_call
-from stars_guard.scorers.cascade import Cascade, Judge
+from stars_guard.scorers.cascade import Cascade
 
 __all__ = ["check_decides", "decide_again"]
 
@@ -161,17 +163,13 @@ class _OtherPolicy:
 
     # --- what the judges say
 
-    def _is_on_record(self, judge: Judge) -> bool:
-        """Whether the judge that scored under this name on record was the same one, and saw the same."""
-        return self._record.scorers.get(judge.rule.judge) == judge.identity
-
     async def _prompt_reward(self) -> float | None:
         rewarding = [judge for judge in self._cascade.judges if judge.rule.weight is not None]
         weights = {rule.judge: rule.weight for rule in self._record.rules if rule.weight is not None}
         same = weights == {judge.rule.judge: judge.rule.weight for judge in rewarding}
         if self._shadow is not None and self._shadow.prompt_reward is not None:
             return self._shadow.prompt_reward
-        if _has_prompt_reward(self._record) and same and all(self._is_on_record(judge) for judge in rewarding):
+        if _has_prompt_reward(self._record) and same and all(is_on_record(judge, self._record) for judge in rewarding):
             return self._record.prompt_reward
         if self._messages is None or not self._ask:
             return None
@@ -200,27 +198,24 @@ class _OtherPolicy:
     async def _judge(self, attempt: Attempt, index: int, before: Before | None, tokens: int) -> _Judged:
         if self._decoder is not None and not self._decoder.needs_judgement:
             return _Judged(attempt, Judgement(), "none")
+        passage = self._candidate(attempt, index, before, tokens)
+        place = Place(seed=self._record.seed, segment=index, attempt=attempt.attempt)
         if (said := self._said.get((index, attempt.attempt))) is not None:
-            judgement = combine([Score(**entry.model_dump()) for entry in said], self._cascade.rules)
+            scores = {entry.judge: Score(**entry.model_dump()) for entry in said}
+            judgement = from_record(self._cascade, passage, place, scores, is_all=True)
             # where the match of a veto begins is known for the vetoes on record
-            before_it = attempt.match_before if judgement.veto == attempt.veto else 0
-            return _Judged(attempt, replace(judgement, match_before=before_it), "record")
+            before_it = attempt.match_before if judgement is not None and judgement.veto == attempt.veto else 0
+            found = None if judgement is None else replace(judgement, match_before=before_it)
+            return _Judged(attempt, found, "none" if found is None else "record")
         if not self._ask:
             return _Judged(attempt, None, "none")
-        passage = self._candidate(attempt, index, before, tokens)
-        known = {judge.rule.judge for judge in self._cascade.judges if self._is_on_record(judge)}
-        scores = [Score(**entry.model_dump()) for entry in attempt.scores if entry.judge in known]
-        scored = {score.judge for score in scores}
-        # before version 4 the record does not say which segments were whole tool calls, so every judge was asked
-        asked = scored | {judge.rule.judge for judge in self._cascade.judges if judge.view(passage) is not None}
-        on_record = combine(scores, self._cascade.rules)
-        if scored == asked or on_record.veto is not None:
+        known = known_scores(self._cascade, self._record, attempt.scores)
+        if (on_record := from_record(self._cascade, passage, place, known)) is not None:
             return _Judged(attempt, replace(on_record, match_before=attempt.match_before), "record")
-        # what the generator's hidden states were is not on record
-        unseen = any(judge.scorer.directions for judge in self._cascade.judges if judge.rule.judge in asked - scored)
+        unseen = is_unseen(self._cascade, passage, known)
         if unseen or not attempt.text.whole or before is None or self._messages is None:
             return _Judged(attempt, None, "none")
-        return _Judged(attempt, (await self._cascade.judge([passage]))[0], "judged")
+        return _Judged(attempt, (await self._cascade.judge([passage], [known], places=[place]))[0], "judged")
 
     # --- what follows for one candidate
 
@@ -359,14 +354,16 @@ class _OtherPolicy:
             said = [Score(**entry.model_dump()) for entry in self._shadow.review]
             return combine(said, self._cascade.rules)
         review = self._record.review
-        if review is not None and all(self._is_on_record(judge) for judge in self._cascade.judges):
-            known = {rule.judge for rule in self._cascade.rules}
-            scores = [Score(**entry.model_dump()) for entry in review.scores if entry.judge in known]
-            return combine(scores, self._cascade.rules)
+        known = {} if review is None else known_scores(self._cascade, self._record, review.scores)
+        # then every judge is asked, in doubt or not
+        if review is not None and all(is_on_record(judge, self._record) for judge in self._cascade.judges):
+            return combine(list(known.values()), self._cascade.rules)
         if before is None or self._messages is None or not self._ask:
             return None
-        passage = replace(self._passage(*before.parts), index=last.index, last=True)
-        return (await self._cascade.judge([before.readings.at_end(passage)]))[0]
+        passage = before.readings.at_end(replace(self._passage(*before.parts), index=last.index, last=True))
+        if is_unseen(self._cascade, passage, known):
+            return None
+        return (await self._cascade.judge([passage], [known]))[0]
 
 
 def _has_prompt_reward(record: CallRecord) -> bool:

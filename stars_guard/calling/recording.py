@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from stars_guard.audit import AuditStore, CallRecord, Recorder
+from stars_guard.audit.record import RuleEntry
 from stars_guard.calling import metrics
 from stars_guard.calling.portal import to_the_end
 from stars_guard.calling.settings import content_of
@@ -16,7 +17,6 @@ from stars_guard.calling.shadow_calls import Shadows
 from stars_guard.calling.telemetry import CallSpan
 from stars_guard.concealing import concealed
 from stars_guard.core.events import Called, Event, Released, Totals
-from stars_guard.core.flat import flat
 from stars_guard.core.messages import Message
 from stars_guard.core.vocabulary import AnswerFinish, CheckFinish, FailureFinish
 from stars_guard.policy import Policy
@@ -97,7 +97,7 @@ class Recording:
         self.shadows.judged_by(cascade)
         self.describe(
             scorers={judge.rule.judge: judge.identity for judge in cascade.judges},
-            rules=tuple(flat(rule) for rule in cascade.rules),
+            rules=tuple(map(RuleEntry.of, cascade.rules)),
         )
 
     def follow(self, counted: Counted) -> None:

@@ -175,6 +175,7 @@ class _ShadowCall:
                 is_blind = needed is not None and needed.digest not in passage.projections
                 if is_blind and judge.rule.judge not in known and judge.view(passage) is not None:
                     raise _HiddenStates
+            # in doubt or not, each judge is asked: what would have been left out follows from the record's seed
             (judgement,) = await cascade.judge([passage], [known])
             self._asked += sum(score.judge not in known for score in judgement.scores)
         if not self._is_closed:
@@ -211,7 +212,7 @@ class _ShadowCall:
             policy_sha256=self.shadow.digest,
             mode=self.shadow.spec.policy.mode,
             scorers={judge.rule.judge: judge.identity for judge in judges},
-            rules=tuple(RuleEntry(**flat(judge.rule)) for judge in judges),
+            rules=tuple(RuleEntry.of(judge.rule) for judge in judges),
             prompt_reward=self._prompt_reward,
             ruling=self._ruling,
             candidates=tuple(

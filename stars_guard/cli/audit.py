@@ -165,6 +165,9 @@ def show_record(console: Console, store: AuditStore, call_id: str | None, *, as_
             head = f"{mark} {segment.index}.{attempt.attempt} {attempt.verdict}: {attempt.reason}  {numbers}"
             console.print(_line(head, "green" if kept else "red"))
             console.print(_line("    " + _shown(attempt.text), "" if kept else "strike dim"))
+            for one in attempt.unasked:
+                said = f"{one.judge} was not asked: the score of {one.instead} is {one.side} the band of doubt"
+                console.print(_line(f"    {said}", "dim"))
         if (back := segment.rewound) is not None:
             part = f"token {back.left} of segment {back.to}" if back.left else f"the beginning of segment {back.to}"
             console.print(_line(f"< {segment.index} the answer went back to {part}: {back.reason}", "yellow"))

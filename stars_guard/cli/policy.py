@@ -153,10 +153,11 @@ def _calls_of(case: Case) -> tuple[ToolCall, ...]:
 
 
 def _specs(policy: Policy) -> dict[str, tuple[JudgeOptions, ...]]:
-    """The judges of each stage that can judge a text which is handed in."""
+    """The judges of each stage that can judge a text which is handed in. Each is asked, whoever is sure."""
     rails: dict[str, tuple[JudgeOptions, ...]] = {stage: rail.judges for stage, rail in policy.rails.items()}
     answer = tuple(judge for judge in policy.judges if not judge.own_answers_only)
-    return {**rails, "answer": (*answer, *policy.rails.output.judges)}
+    specs = {**rails, "answer": (*answer, *policy.rails.output.judges)}
+    return {stage: tuple(one.always_asked() for one in judges) for stage, judges in specs.items()}
 
 
 def _report(console: Console, policy: Policy, cases: Sequence[Case], judgements: Sequence[Judgement]) -> bool:

@@ -163,7 +163,8 @@ async def _watch(
     policy: Policy, teacher: JudgeOptions, width: int, jobs: Sequence[Job], plan: Plan, advance: Callable[[], None]
 ) -> tuple[list[Sample], dict[str, str]]:
     # asked at each segment, whatever the policy says: each is something to learn from
-    asked = [one.model_copy(update={"every": 1, "final": None}) if one is teacher else one for one in policy.judges]
+    always = {"every": 1, "final": None}
+    asked = [one.always_asked().model_copy(update=always if one is teacher else {}) for one in policy.judges]
     # a probe that the policy has already can't be asked for more than it knows, and doesn't matter here
     asked = [one for one in asked if not one.own_answers_only]
     cascade = await load_cascade(policy.model_copy(update={"judges": tuple(asked)}), allow_python=plan.allow_python)

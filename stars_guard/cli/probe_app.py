@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
+from stars_guard.audit import Filter, parse_time
 from stars_guard.cli._console import Terminal
 from stars_guard.cli._options import ConcurrencyOption, PromptsOption, PythonOption
+from stars_guard.cli.audit_app import AsJson, PolicyName, Since, Until, Where
 from stars_guard.core.vocabulary import ProbeFit
 
 __all__ = ["probe_app"]
 
 probe_app = typer.Typer(
-    help="Train and install probes: judges that read the generator's own hidden states.", no_args_is_help=True
+    help="Train, install and check probes: judges that read the generator's own hidden states.", no_args_is_help=True
 )
 
 
@@ -79,6 +81,30 @@ def install_probe(
     from stars_guard.cli.probe import install_into
 
     install_into(Terminal(), model, probe, output)
+
+
+@probe_app.command()
+def check(
+    where: Where = None,
+    since: Since = None,
+    until: Until = None,
+    policy: PolicyName = None,
+    judge: Annotated[str | None, typer.Option(help="the judge that is asked in doubt; default: each")] = None,
+    most: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="exit with 1 if surely more of the sampled texts are missed than this share"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a cheap judge has missed, by the random share of texts about which the expensive one was asked too."""
+    from stars_guard.cli.audit import opened
+    from stars_guard.cli.probe_check import check_log
+
+    begin, end = (None if time is None else parse_time(time) for time in (since, until))
+    wanted = Filter(since=begin, until=end, policy=policy)
+    with opened(where) as store:
+        holds = check_log(Terminal(), store, wanted, judge, most, as_json=as_json)
+    raise typer.Exit(0 if holds else 1)
 
 
 @probe_app.command()

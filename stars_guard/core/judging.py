@@ -11,7 +11,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stars_guard.core.vocabulary import OnError, RuleAction
+from stars_guard.core.doubt import Doubt, Unasked
+from stars_guard.core.vocabulary import AskedWhy, OnError, RuleAction
 from stars_guard.errors import ScorerError
 
 __all__ = ["Judgement", "Rule", "Score", "combine"]
@@ -27,6 +28,7 @@ class Rule:
         reject_above: a score above this vetoes the candidate; None for a judge that only rewards.
         ask_above: a score above this, which is no veto, asks for a person's word; None for a judge that never asks.
         on_error: what a failure means.
+        doubt: the judge is asked only where another one is in doubt; None for a judge that is always asked.
     """
 
     judge: str
@@ -34,6 +36,7 @@ class Rule:
     reject_above: float | None = None
     on_error: OnError = "reject"
     ask_above: float | None = None
+    doubt: Doubt | None = None
 
     def action(self, score: float) -> RuleAction:
         """What one score would do by itself: a veto is ``reject``, and comes before a question."""
@@ -54,6 +57,7 @@ class Score:
         seconds: the time that the batch took in which it was judged.
         batch: passages in that batch, of all calls.
         cached: tokens that the judge had read before and did not read again; None where it cannot tell.
+        asked: why a judge that is not always asked was asked; None for one that is.
     """
 
     judge: str
@@ -63,6 +67,7 @@ class Score:
     seconds: float = 0.0
     batch: int = 1
     cached: int | None = None
+    asked: AskedWhy | None = None
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.error is None):
@@ -77,6 +82,7 @@ class Judgement:
 
     Attributes:
         scores: one a judge that was asked; judges after a veto are not asked.
+        unasked: judges that were not asked because another one is sure.
         reward: the weighted sum; None when no judge gave a reward.
         veto: why the passage must not be released, or None.
         ask: why a person must be asked first, or None. Where there is a veto, nobody is asked.
@@ -90,17 +96,22 @@ class Judgement:
     veto: str | None = None
     ask: str | None = None
     match_before: int = 0
+    unasked: tuple[Unasked, ...] = ()
 
 
-def combine(scores: Sequence[Score], rules: Sequence[Rule]) -> Judgement:
+def combine(scores: Sequence[Score], rules: Sequence[Rule], unasked: Sequence[Unasked] = ()) -> Judgement:
     """Combine scores under the policy's rules.
+
+    In the reward, the score of the judge that is sure stands for that of a judge that was not asked.
 
     Args:
         scores: in any order; judges that were not asked are absent.
         rules: one a judge of the policy, in its order.
+        unasked: judges that were not asked because another one is sure.
 
     Raises:
-        ScorerError: a judge failed and its rule says ``raise``, or there is no rule for a score.
+        ScorerError: a judge failed and its rule says ``raise``; there is no rule for a judge; or there is no score
+            that stands for that of a judge that was not asked.
     """
     by_judge = {rule.judge: rule for rule in rules}
     reward: float | None = None
@@ -123,7 +134,24 @@ def combine(scores: Sequence[Score], rules: Sequence[Rule]) -> Judgement:
             ask = _blame(score)
         if rule.weight is not None:
             reward = (reward or 0.0) + rule.weight * score.value
-    return Judgement(scores=tuple(scores), reward=reward, veto=veto, ask=ask if veto is None else None)
+    for one in unasked:
+        rule = by_judge.get(one.judge)
+        if rule is None:
+            raise ScorerError(f"judge {one.judge!r} was not asked, and the policy has no rule for it")
+        value = _instead(one, scores)
+        if rule.weight is not None:
+            reward = (reward or 0.0) + rule.weight * value
+    return Judgement(
+        scores=tuple(scores), reward=reward, veto=veto, ask=ask if veto is None else None, unasked=tuple(unasked)
+    )
+
+
+def _instead(unasked: Unasked, scores: Sequence[Score]) -> float:
+    """The score that stands for that of a judge that was not asked."""
+    for score in scores:
+        if score.judge == unasked.instead and score.value is not None:
+            return score.value
+    raise ScorerError(f"judge {unasked.judge!r} was not asked, and {unasked.instead!r} has no score")
 
 
 def _blame(score: Score) -> str:

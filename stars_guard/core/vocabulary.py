@@ -13,6 +13,7 @@ __all__ = [
     "Action",
     "AnswerFinish",
     "ApprovalOutcome",
+    "AskedWhy",
     "CallLevel",
     "CheckFinish",
     "ContentMode",
@@ -35,6 +36,7 @@ __all__ = [
     "RuleAction",
     "RuledBy",
     "Scope",
+    "Side",
     "Stage",
     "Verdict",
 ]
@@ -93,6 +95,13 @@ OnExhausted = Literal["best", "refuse", "stop", "raise"]
 
 OnError = Literal["reject", "ignore", "raise"]
 """What a judge's failure means for the candidate: veto it, leave the judge out, or end the call with the error."""
+
+AskedWhy = Literal["doubt", "sample", "whole", "unknown"]
+"""Why a judge with ``ask`` was asked: the other judge is in doubt; by chance, though it is sure; about a whole tool
+call or structured answer, as every judge is; or because the other judge has no score."""
+
+Side = Literal["below", "above"]
+"""Where a score lies that is outside of a band."""
 
 Stage = Literal["input", "tool_call", "tool_result", "output"]
 """A stage of an app around the answer, where a rail judges one text."""

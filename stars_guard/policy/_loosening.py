@@ -175,6 +175,19 @@ def _asked_at_the_end(old: JudgeOptions, new: JudgeOptions, sides: _Sides) -> bo
     return old.asked_last and not new.asked_last and not (new.every == 1 and new.tail is None)
 
 
+def _asked_in_less_doubt(old: JudgeOptions, new: JudgeOptions, sides: _Sides) -> bool:
+    """The child's judge leaves a text out about which the parent's is asked, or another reward stands for its own."""
+    before, after = old.in_doubt, new.in_doubt
+    if before == after:
+        return False
+    if before is None or after is None or old.weight is not None:
+        return after is not None or old.weight is not None
+    low, high = ((-inf if ask.above is None else ask.above) for ask in (after, before))
+    wider = low <= high
+    low, high = ((inf if ask.below is None else ask.below) for ask in (before, after))
+    return not (wider and low <= high and after.sample >= before.sample and after.when == before.when)
+
+
 JUDGE_RULES: Mapping[str, JudgeRule] = {
     "type": lambda old, new, sides: True,
     "name": lambda old, new, sides: False,
@@ -195,6 +208,7 @@ JUDGE_RULES: Mapping[str, JudgeRule] = {
     "scope": lambda old, new, sides: True,
     "every": _asked_less_often,
     "final": _asked_at_the_end,
+    "ask": _asked_in_less_doubt,
 }
 """The fields that every judge has. Those of its type are compared by the type itself (see `JudgeOptions`)."""
 
@@ -297,6 +311,7 @@ def _of_judge(old: JudgeOptions, new: JudgeOptions, sides: _Sides) -> Iterator[L
     if new.on_error == "ignore":
         free -= _TECHNICAL  # they can make a judge fail, which then counts for nothing
     for field in type(old).model_fields:
-        if field not in JudgeOptions.model_fields and field not in free and getattr(old, field) != getattr(new, field):
+        own = field not in JudgeOptions.model_fields or old.redefines(field)
+        if own and field not in free and getattr(old, field) != getattr(new, field):
             yield field, "another judge than the parent's"
     yield from old.loosenings(new)

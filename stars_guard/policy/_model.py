@@ -17,6 +17,7 @@ from stars_guard.core.vocabulary import (
     OnWriteError,
 )
 from stars_guard.decoding import Decoding
+from stars_guard.policy._doubt import check_doubt
 from stars_guard.policy._judges import JudgeSpec
 from stars_guard.policy._rails import Rails
 from stars_guard.scorers.options import Strict, no_twins
@@ -164,6 +165,7 @@ class Policy(Strict):
         no_twins("judges", [judge.name for judge in judges])
         if any(judge.ask_above is not None for judge in judges):
             raise ValueError("ask_above: a person can be asked about tool calls alone, so give it in rails.tool_call")
+        check_doubt(judges)
         return judges
 
     @model_validator(mode="after")

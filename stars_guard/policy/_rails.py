@@ -11,6 +11,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from stars_guard.core.nearest import did_you_mean
 from stars_guard.core.vocabulary import RuleAction, Stage
 from stars_guard.policy._approval import Approval
+from stars_guard.policy._doubt import check_doubt
 from stars_guard.policy._judges import JudgeSpec
 from stars_guard.rules import Budget, Price, RuleSet, ToolRule
 from stars_guard.scorers.options import Strict, no_twins
@@ -37,6 +38,7 @@ class Rail(Strict):
                 raise ValueError(f"judge {judge.name!r}: judges of a rail only veto: give reject_above and no weight")
             if judge.every != 1:
                 raise ValueError(f"judge {judge.name!r}: a rail judges each text once and whole: leave out every")
+        check_doubt(judges)
         return judges
 
 

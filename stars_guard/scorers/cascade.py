@@ -10,10 +10,13 @@ from contextlib import AsyncExitStack
 from dataclasses import KW_ONLY, dataclass, replace
 
 from stars_guard.concealing import concealed, fingerprinted
+from stars_guard.core.doubt import Unasked
 from stars_guard.core.judging import Judgement, Rule, Score, combine
 from stars_guard.core.readings import disguised
 from stars_guard.core.segments import Passage
-from stars_guard.errors import InputError, ScorerInputError
+from stars_guard.core.vocabulary import AskedWhy
+from stars_guard.decoding.randomness import Place
+from stars_guard.errors import InputError, PolicyError, ScorerInputError
 from stars_guard.prompting.plain_text import text_of
 from stars_guard.scorers._batching import batcher_of
 from stars_guard.scorers.base import Rating, Scorer
@@ -102,6 +105,9 @@ class Cascade:
     Args:
         opened: frees the scorers that were loaded for this cascade. None where the caller made them, and closes them.
 
+    Raises:
+        PolicyError: a judge is asked when another one is in doubt that isn't there, or is not always asked itself.
+
     Attributes:
         directions: whose values judges ask the generator for.
     """
@@ -113,23 +119,31 @@ class Cascade:
         # the same probe may stand behind several judges
         found = [judge.scorer.directions for judge in judges]
         self.directions = tuple(dict.fromkeys(one for one in found if one is not None))
-        self._order = sorted(judges, key=lambda judge: (judge.scorer.cost, judge.rule.reject_above is None))
+        self._order = _in_order(self.judges)
 
     @property
     def left_alone(self) -> dict[str, bool]:
         """For each judge, whether it is not asked now because it kept failing."""
         return {judge.rule.judge: batcher_of(judge.scorer).breaker.is_open for judge in self.judges}
 
-    async def judge(self, passages: Sequence[Passage], known: Sequence[Mapping[str, Score]] = ()) -> list[Judgement]:
-        """Judge each passage. After a veto no further judge is asked about it.
+    async def judge(
+        self,
+        passages: Sequence[Passage],
+        known: Sequence[Mapping[str, Score]] = (),
+        *,
+        places: Sequence[Place] | None = None,
+    ) -> list[Judgement]:
+        """Judge each passage. After a veto no further judge is asked about it, and a judge that is asked in doubt is
+        not asked where the other one is sure.
 
         Args:
             known: of each passage, by judge, scores that stand for asking.
+            places: of the passages. Without them every judge is asked, in doubt or not.
 
         Raises:
             ScorerError: a judge failed and its rule says ``raise``.
         """
-        return await self._ask(passages, self._order, known)
+        return await self._ask(passages, self._order, known, places)
 
     async def judge_fully(self, passage: Passage) -> Judgement:
         """Ask every judge, whatever another vetoes. Raises as `judge` does."""
@@ -146,24 +160,59 @@ class Cascade:
         return (None if failed else judgement.reward), len(judgement.scores)
 
     async def _ask(
-        self, passages: Sequence[Passage], judges: Sequence[Judge], known: Sequence[Mapping[str, Score]] = ()
+        self,
+        passages: Sequence[Passage],
+        judges: Sequence[Judge],
+        known: Sequence[Mapping[str, Score]] = (),
+        places: Sequence[Place] | None = None,
     ) -> list[Judgement]:
         known = known or [{}] * len(passages)
         scores: list[list[Score]] = [[] for _ in passages]
+        unasked: list[list[Unasked]] = [[] for _ in passages]
         alive = list(range(len(passages)))
         for judge in judges:
+            name = judge.rule.judge
             if not alive:
                 break
-            name = judge.rule.judge
-            given: dict[int, list[Score]] = {i: [known[i][name]] for i in alive if name in known[i]}
-            views = [(i, view) for i in alive if i not in given for view in judge.views(passages[i])]
-            said = await _scores(judge, [view for _, view in views]) if views else []
-            for (index, _), score in zip(views, said, strict=True):
-                given.setdefault(index, []).append(score)
+            asked: dict[int, AskedWhy | None] = {}
+            for index in alive:
+                place = None if places is None else places[index]
+                why = self.why_asked(judge, passages[index], scores[index], place)
+                if isinstance(why, Unasked):
+                    unasked[index].append(why)
+                else:
+                    asked[index] = why
+            given = {index: [known[index][name]] for index in asked if name in known[index]}
+            views = [(index, view) for index in asked if index not in given for view in judge.views(passages[index])]
+            if views:
+                said = await _scores(judge, [view for _, view in views])
+                for (index, _), score in zip(views, said, strict=True):
+                    given.setdefault(index, []).append(score)
             for index, of_forms in given.items():
-                scores[index].append(_worst(of_forms))
-            alive = [i for i in alive if combine(scores[i], self.rules).veto is None]
-        return [combine(found, self.rules) for found in scores]
+                scores[index].append(replace(_worst(of_forms), asked=asked[index]))
+            alive = [index for index in alive if self._combined(scores[index], unasked[index]).veto is None]
+        return [self._combined(*pair) for pair in zip(scores, unasked, strict=True)]
+
+    def _combined(self, scores: Sequence[Score], unasked: Sequence[Unasked]) -> Judgement:
+        return combine(scores, self.rules, unasked)
+
+    @staticmethod
+    def why_asked(
+        judge: Judge, passage: Passage, scores: Sequence[Score], place: Place | None
+    ) -> AskedWhy | Unasked | None:
+        """Why a judge is asked about a passage, or that it is not because another one is sure.
+
+        None for a judge that is always asked, or is not asked at this segment at all.
+
+        Args:
+            scores: of the passage, from judges that come earlier.
+            place: of the passage; None asks every judge.
+        """
+        doubt = judge.rule.doubt
+        if doubt is None or place is None or judge.view(passage) is None:
+            return None
+        value = next((score.value for score in scores if score.judge == doubt.when), None)
+        return doubt.of(judge.rule.judge, value, u=place.share(judge.rule.judge), whole=passage.whole)
 
     async def forget(self, call_id: str) -> None:
         """Tell the scorers that a call is over."""
@@ -176,6 +225,26 @@ class Cascade:
         Does nothing the second time.
         """
         await self._opened.aclose()
+
+
+def _in_order(judges: Sequence[Judge]) -> list[Judge]:
+    """Cheap judges first, and each one after the judge on whose doubt it depends."""
+    by_name = {judge.rule.judge: judge for judge in judges}
+    for judge in judges:
+        if (doubt := judge.rule.doubt) is None:
+            continue
+        other = by_name.get(doubt.when)
+        if other is None or other.rule.doubt is not None:
+            problem = "there is no such judge" if other is None else "it is not always asked itself"
+            raise PolicyError(f"judge {judge.rule.judge!r} is asked when {doubt.when!r} is in doubt, and {problem}")
+
+    def cost(judge: Judge) -> tuple[float, bool, bool]:
+        doubt = judge.rule.doubt
+        own = judge.scorer.cost
+        least = own if doubt is None else max(own, by_name[doubt.when].scorer.cost)
+        return least, doubt is not None, judge.rule.reject_above is None
+
+    return sorted(judges, key=cost)
 
 
 async def _scores(judge: Judge, passages: Sequence[Passage]) -> list[Score]:

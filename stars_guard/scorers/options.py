@@ -20,11 +20,12 @@ from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from stars_guard.concealing import concealed
 from stars_guard.concealing.printable import PrintableModel
+from stars_guard.core.doubt import Doubt
 from stars_guard.core.judging import Rule
 from stars_guard.core.vocabulary import OnError, Scope
 from stars_guard.scorers.base import Scorer
 
-__all__ = ["JudgeOptions", "Loosening", "Strict", "Tail", "no_twins"]
+__all__ = ["Ask", "JudgeOptions", "Loosening", "Strict", "Tail", "no_twins"]
 
 Loosening = tuple[str, str]
 """A field, and in a few words what a child's value of it lets through that the parent's does not."""
@@ -53,6 +54,30 @@ class Tail(Strict):
     tail: int = Field(ge=1, description="characters; the newest segment is always seen whole")
 
 
+class Ask(Strict):
+    """The judge is asked only where another one is in doubt: its score is above ``above`` and not over ``below``."""
+
+    when: str = Field(min_length=1, description="name of a judge that comes earlier and is always asked")
+    above: float | None = Field(None, description="in doubt are scores above this; default: all that are low")
+    below: float | None = Field(None, description="in doubt are scores up to this; default: all that are high")
+    sample: float = Field(
+        0.02, ge=0, le=1, description="share of all other texts about which the judge is asked too, chosen by chance"
+    )
+
+    @model_validator(mode="after")
+    def _has_a_band(self) -> Self:
+        if self.above is None and self.below is None:
+            raise ValueError("give above or below, or both: between them the other judge is in doubt")
+        if self.above is not None and self.below is not None and self.above >= self.below:
+            raise ValueError("above must be less than below: the judge is asked where the other one's score is between")
+        return self
+
+    @property
+    def doubt(self) -> Doubt:
+        """As judging takes it."""
+        return Doubt(when=concealed(self.when), above=self.above, below=self.below, sample=self.sample)
+
+
 class JudgeOptions(Strict):
     """The options that every judge has, and the base class of those of one type.
 
@@ -71,6 +96,7 @@ class JudgeOptions(Strict):
             the values, write `not_allowed` instead.
         own_answers_only: whether the judge can't judge a text that this guard's generator did not write, so that it has
             no place in a rail.
+        sees_everything: whether the judge knows the conversation and all of the answer, whatever its scope says.
     """
 
     free: ClassVar[frozenset[str]] = frozenset()
@@ -78,6 +104,7 @@ class JudgeOptions(Strict):
     shared: ClassVar[bool] = False
     runs_code: ClassVar[bool] = False
     own_answers_only: ClassVar[bool] = False
+    sees_everything: ClassVar[bool] = False
 
     type: str = Field(description="the judge's type")
     name: str = Field(min_length=1, description="unique in the policy; scores are logged under it")
@@ -95,6 +122,7 @@ class JudgeOptions(Strict):
     final: bool | None = Field(
         None, description="asked at the last segment too, on the whole answer; default: only if every is not 1"
     )
+    ask: Ask | None = Field(None, description="asked only where another judge is in doubt, and for a share of the rest")
 
     @abstractmethod
     async def load(self) -> Scorer:
@@ -126,8 +154,24 @@ class JudgeOptions(Strict):
     @property
     def key(self) -> str:
         """The same for options that give the same scorer. It may hold secrets, so never show it."""
-        own = self.model_dump(exclude={*JudgeOptions.model_fields} - {"type"})
+        common = {name for name in JudgeOptions.model_fields if not self.redefines(name)}
+        own = self.model_dump(exclude=common - {"type"})
         return json.dumps(own, sort_keys=True, default=_reveal)
+
+    @classmethod
+    def redefines(cls, field: str) -> bool:
+        """Whether a field of all judges means something else in this type, such as ``ask``, which is a list in one."""
+        return cls.model_fields[field].annotation != JudgeOptions.model_fields[field].annotation
+
+    @property
+    def in_doubt(self) -> Ask | None:
+        """When the judge is asked, if it is not always."""
+        # a type may have had the key for something else
+        return self.ask if isinstance(self.ask, Ask) else None
+
+    def always_asked(self) -> Self:
+        """The same judge, asked about every text."""
+        return self if self.in_doubt is None else self.model_copy(update={"ask": None})
 
     @property
     def rule(self) -> Rule:
@@ -138,6 +182,7 @@ class JudgeOptions(Strict):
             reject_above=self.reject_above,
             on_error=self.on_error,
             ask_above=self.ask_above,
+            doubt=None if self.in_doubt is None else self.in_doubt.doubt,
         )
 
     @property

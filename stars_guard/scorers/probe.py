@@ -29,6 +29,7 @@ class ProbeOptions(JudgeOptions):
     only what the generator writes."""
 
     own_answers_only: ClassVar[bool] = True
+    sees_everything: ClassVar[bool] = True
 
     probe: str = Field(min_length=1, description="the probe's file, made by `stars-guard probe train`")
     scope: Scope | Tail = Field("answer", description="answer: a probe knows the whole answer and nothing less")

@@ -43,7 +43,9 @@ class ShellOptions(JudgeOptions):
     by_value: bool = Field(True, description="whether an argument of another name is judged that reads like a command")
     tools: tuple[str, ...] = Field(("*",), min_length=1, strict=False, description="globs of the tools that are judged")
     allow: tuple[str, ...] = Field((), strict=False, description="globs of commands that may run, before the table")
-    ask: tuple[str, ...] = Field((), strict=False, description="globs of commands to ask about, before allow")
+    ask: tuple[str, ...] = Field(  # type: ignore[assignment]  # a command is parsed in less time than others are asked
+        (), strict=False, description="globs of commands to ask about, before allow"
+    )
     forbid: tuple[str, ...] = Field((), strict=False, description="globs of commands that must not run, before ask")
     only: tuple[str, ...] | None = Field(
         None, strict=False, description="globs of commands; where given, every other one is forbidden"

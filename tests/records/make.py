@@ -148,6 +148,37 @@ def of_version_6(store: Any) -> None:
     deciding = Guard({**policy(), "shadow": shadow}, model=ScriptedBackend(words()), audit=store)
     for tool in ("delete_all", "read"):
         asyncio.run(deciding.check_call(tool, {"name": "it"}))
+    in_doubt(store)
+
+
+def in_doubt(store: Any) -> None:
+    """Answers and a check with a judge that is asked only where another one is in doubt."""
+    from stars_guard.core.doubt import Doubt
+    from stars_guard.testing import FunctionScorer
+
+    def harm(passage: Any) -> float:
+        return (passage.answer.count("bad") + passage.answer.count("awful")) / 8
+
+    cheap = Judge(Rule(judge="cheap", weight=0.0, reject_above=0.9), FunctionScorer(harm, cost=0.1))
+    for seed in range(31, 37):
+        doubt = Doubt(when="cheap", above=0.2, sample=0.3)
+        guard = Judge(Rule(judge="guard", reject_above=0.6, doubt=doubt), FunctionScorer(harm))
+        band = Doubt(when="cheap", above=0.1, below=0.4, sample=0.2)
+        reward = Judge(Rule(judge="reward", weight=-1.0, doubt=band), FunctionScorer(lambda p: 2 * harm(p)))
+        make_guard(store, cheap, guard, reward, r_star=0.0).blocking.generate(USER, CallOptions(seed=seed))
+    words = [{"name": "w", "regex": "rock|stone"}], [{"name": "w", "regex": "stone"}]
+    judges = [
+        {"name": name, "type": "patterns", "patterns": patterns, "reject_above": limit, **more}
+        for name, patterns, limit, more in (
+            ("first", words[0], 1.5, {}),
+            ("second", words[1], 0.5, {"ask": {"when": "first", "above": 0.5, "sample": 0.5}}),
+        )
+    ]
+    checking = Guard(
+        {**policy(), "rails": {"input": {"judges": judges}}}, model=ScriptedBackend(said("a")), audit=store
+    )
+    for text in ("a rock", "a river", "a stone", "a lake", "a pond"):
+        asyncio.run(checking.check("input", text))
 
 
 def main(url: str, purge_before: str | None) -> None:

@@ -303,6 +303,11 @@ def test_a_provider_that_is_set_later_counts_from_then_on() -> None:
 
 
 DASHBOARD = Path(__file__).parent.parent / "docs" / "grafana.json"
+SHADOW = {
+    "apiVersion": "stars-guard/v1",
+    "name": "shadow",
+    "judges": [{"name": "words", "type": "patterns", "patterns": [{"name": "any", "regex": "."}]}],
+}
 PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
 
 
@@ -316,7 +321,7 @@ def test_dashboard_and_alerts_ask_for_what_prometheus_has(tmp_path: Path) -> Non
     with provided(PrometheusMetricReader(registry=registry)):
         guard(rewarding(broken), attempts=2, on_exhausted="refuse").blocking.generate(USER)
         ours = Guard(
-            {"apiVersion": "stars-guard/v1", "name": "test"},
+            {"apiVersion": "stars-guard/v1", "name": "test", "shadow": [{"policy": SHADOW, "wait": 20.0}]},
             model=ScriptedBackend(words()),
             judges=[],
             audit=f"jsonl://{tmp_path}/log.jsonl",

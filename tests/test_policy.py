@@ -200,7 +200,7 @@ zzz: 1
         "p.yaml:24: judges[3]: give the judge a weight (it rewards), reject_above (it vetoes), or both",
         "p.yaml:27: judges[4]: `type` is required: guard_model, http, paths, patterns, pii, probe, python, sequence_classifier, shell, sql, urls, vllm_pooling",  # noqa: E501
         "p.yaml:28: audit: should be a mapping of keys to values",
-        "p.yaml:29: zzz: unknown key; valid here: apiVersion, name, description, mode, decoding, sampling, judges, rails, refusal, audit, extends, override",  # noqa: E501
+        "p.yaml:29: zzz: unknown key; valid here: apiVersion, name, description, mode, decoding, sampling, judges, rails, refusal, audit, shadow, extends, override",  # noqa: E501
     ]
 
 

@@ -20,7 +20,7 @@ from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
 from stars_guard.decoding.settings import Decoding, Recovery, UpTo
 from stars_guard.errors import PolicyError
-from stars_guard.policy import _loosening, _rule_loosening, resolve_policy
+from stars_guard.policy import Shadow, _loosening, _rule_loosening, resolve_policy
 from stars_guard.policy._rails import Rails
 from stars_guard.rules import Budget, ToolRule
 from stars_guard.scorers.options import JudgeOptions
@@ -73,7 +73,7 @@ def test_every_field_of_a_policy_has_a_rule() -> None:
         if rules is None:
             # they are values of one field, which is compared whole, or parts that have a name and rules of their own
             whole = ("stars_guard.scorers", "stars_guard.decoding.schedules")
-            assert model in (Budget, ToolRule, Recovery, UpTo) or model.__module__.startswith(whole), model
+            assert model in (Budget, ToolRule, Recovery, UpTo, Shadow) or model.__module__.startswith(whole), model
         else:
             left = set(model.model_fields) - set(rules) - inside
             assert not left, f"{model.__name__} has no rule for {left}"

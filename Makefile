@@ -55,8 +55,8 @@ docs: setup ## the site of the docs, into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "The site is in site/index.html."
 
-# One worker begins with the tests that use vLLM, which need 14 GB, and the other runs the rest beside them. Models are too
-# small for more threads. Where memory is short, run WORKERS=1.
+# One worker begins with the tests that use vLLM, whose engines need 10 GB, and the other runs the rest beside them. Models
+# are too small for more threads. Where memory is short, WORKERS=1 runs one after the other.
 WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
 # the programs that tests start would be compiled anew each time

@@ -69,7 +69,11 @@ def thinned(cases: Sequence[T], step: int) -> Sequence[T]:
 VLLM = ("test_docs", "test_benchmarks", "test_exactness", "test_langchain_standard")
 """Modules that use vLLM, besides those whose name says so."""
 
-LONG = ("vLLM", "test_calibration", "test_rewinding_models", "test_guard", "test_environment_secrets")
+LONG = (
+    *("vLLM", "test_transformers_backend", "test_backends", "test_scorer_conformance", "test_reward_models"),
+    *("test_calibration", "test_every_leaf", "test_environment_secrets", "test_doors", "test_guard", "test_cancelling"),
+    *("test_rewinding_models", "test_policy", "test_audit_stores", "test_cli", "test_embedded"),
+)
 """What takes longest, and so comes first where there are several workers."""
 
 

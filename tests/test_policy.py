@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from stars_guard.cli.app import app
 from stars_guard.core.sampling import Sampling
 from stars_guard.errors import PolicyError
-from stars_guard.policy import Policy, load_policy, shipped_policies
+from stars_guard.policy import Policy, load_policy, shipped_policies, tree
 from stars_guard.policy.schema import own_schema_text, policy_schema
 from stars_guard.scorers.patterns import PatternsOptions
 from stars_guard.scorers.sequence_classifier import SequenceClassifierOptions
@@ -325,6 +325,19 @@ def test_a_policy_imports_only_the_judges_that_it_names() -> None:
         "print(sorted(names & set(sys.modules)), 'stars_guard.scorers.patterns' in sys.modules)"
     )
     assert printed_by(code) == "[] True"
+
+
+def test_a_file_is_parsed_once_and_filled_in_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("apiVersion: stars-guard/v1\nname: '${NAME_OF_IT}'\n")
+    names, parsed = [], tree._parsed.cache_info().misses
+    for name in ("one", "two", "one"):
+        monkeypatch.setenv("NAME_OF_IT", name)
+        names.append(load_policy(path).name)
+    assert names == ["one", "two", "one"]
+    assert tree._parsed.cache_info().misses == parsed + 1
+    path.write_text("apiVersion: stars-guard/v1\nname: three\n")
+    assert load_policy(path).name == "three"
 
 
 def test_policy_can_be_made_in_python() -> None:

@@ -135,6 +135,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left]
 
 
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, so that looking for garbage need not go through it each time."""
+    gc.collect()
+    gc.freeze()
+
+
 def missing(what: str, how: str) -> NoReturn:
     """Skip a test whose program is not on this machine. In CI nothing may be missing, so there the test fails."""
     message = f"{what} is missing: {how}"

@@ -102,3 +102,41 @@ async def test_closing_ends_a_start_that_is_under_way(starts: Starts) -> None:
     assert len(starts.started) == 1
     with pytest.raises((asyncio.CancelledError, BackendUnavailable)):
         await waiting
+
+
+class Reading:
+    """Logs its end as vLLM does: on the event loop, from the task that reads what the engine's process sends."""
+
+    errored = False
+
+    def __init__(self, error: type[Exception]) -> None:
+        self.log = logging.getLogger(vllm_process.ENGINE_LOG)
+        self.ended = asyncio.Event()
+        self.loop = asyncio.get_running_loop()
+        self.output_handler = asyncio.create_task(self.read(error))
+
+    async def read(self, error: type[Exception]) -> None:
+        await self.ended.wait()
+        try:
+            raise error
+        except Exception:
+            self.log.exception("AsyncLLM output_handler failed.")
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        self.loop.call_soon_threadsafe(self.ended.set)
+
+
+class EngineDeadError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [EngineDeadError, ValueError])
+async def test_an_end_that_was_asked_for_is_not_logged_and_every_other_failure_is(
+    error: type[Exception], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Reading(error)
+    monkeypatch.setattr(vllm_process, "_running", {engine, object()})
+    await vllm_process.stop(engine)
+    assert engine.output_handler.done()
+    assert ("output_handler failed" in caplog.text) is (error is ValueError)
+    assert engine.log.filters == []

@@ -204,4 +204,4 @@ def test_dead_ends_are_reported_from_what_is_there(tmp_path: Path) -> None:
     assert f"| {before.name} | 0 of {count}: 0.0% [" in page
     assert "| 2.5 [2.5, 2.5] |" in page
     assert rest[0].name not in page  # it isn't whole
-    assert f"| 2 | {count} | 100% |" in page
+    assert f"| 2 | {count} | 100% | 50% |" in page

@@ -149,6 +149,9 @@ HEAD = [
 ]
 
 
+ATTEMPTS = ["attempt", "made", "accepted", "share of all candidates"]
+
+
 def _row(name: str, answers: Sequence[Mapping[str, Any]], plain: Sequence[Mapping[str, Any]]) -> list[object]:
     harmful, ordinary = ([a for a in answers if a["kind"] == kind] for kind in ("harmful", "benign"))
     beside = {kind: [a for a in plain if a["kind"] == kind] for kind in ("harmful", "benign")}
@@ -171,7 +174,11 @@ def _attempts(answers: Sequence[Mapping[str, Any]]) -> list[list[object]]:
     most = max(step["decided"] for step in steps)
     made = [[step for step in steps if step["decided"] >= n] for n in range(1, most + 1)]
     won = [[step for step in several if step["decided"] == n and step["accepted"]] for n, several in enumerate(made, 1)]
-    return [[n, len(m), f"{len(w) / len(m):.0%}"] for n, (m, w) in enumerate(zip(made, won, strict=True), 1)]
+    all_made = sum(len(several) for several in made)
+    return [
+        [n, len(m), f"{len(w) / len(m):.0%}", f"{len(m) / all_made:.0%}"]
+        for n, (m, w) in enumerate(zip(made, won, strict=True), 1)
+    ]
 
 
 def _share(hits: Sequence[bool]) -> str:
@@ -199,8 +206,8 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(f"{out} does not hold all answers of the plain model, which all are compared with")
     tables = [table(HEAD, [_row(name, answers, marked[PLAIN]) for name, answers in marked.items()])]
     if SHIPPED in marked:
-        title = "What the n-th attempt of a segment brings, before the choice, harmful prompts"
-        tables.append(f"{title}:\n\n{table(['attempt', 'made', 'accepted'], _attempts(marked[SHIPPED]))}")
+        title = "What the n-th attempt of a segment brings: the default policy as it was, harmful prompts"
+        tables.append(f"{title}:\n\n{table(ATTEMPTS, _attempts(marked[SHIPPED]))}")
     how = f"`python -m benchmarks.alignment.dead_ends {shlex.join(arguments)}`"
     write_section(f"dead ends, {given.split} prompts", "\n\n".join(tables), how=how, results=given.results)
 

@@ -25,6 +25,8 @@ _EXPLAINS = word_list("command_values.explains")
 _SETTINGS = word_list("command_values.settings")
 _RUNNERS = frozenset(word_list("command_values.runners"))
 _SMALL_WORDS = frozenset(word_list("command_values.small_words"))
+_ENGLISH = frozenset(word_list("command_values.english"))
+_VERBS = frozenset(word_list("command_values.verbs"))
 _LONGEST = 20_000
 _MOST_LINES = 200
 
@@ -72,11 +74,24 @@ def _in_code(text: str) -> Iterator[str]:
 
 
 def _commands(text: str, *, runs: bool) -> Iterator[str]:
-    if is_command(text, runs=runs):
+    if is_command(text, runs=runs) or (runs and _is_script(text)):
         yield text
     elif "\n" in text.strip():
         # a terminal runs each line, whatever the others are
         yield from (line for line in text.splitlines()[:_MOST_LINES] if is_command(line, runs=runs))
+
+
+_OPERATORS = re.compile(r"[|&;<>`]|\$[({]|\(\)\s*\{")
+
+
+def _is_script(text: str) -> bool:
+    """Whether a text, of which no program is known, has the grammar of a shell: ``f() { f | f & }; f``."""
+    if not _OPERATORS.search(text) or text.lstrip()[:1] in ("{", "[", "<") or "=>" in text:
+        return False
+    try:
+        return bool(read_script(text).commands)
+    except (Unparsable, RecursionError):
+        return False
 
 
 def is_command(text: str, *, runs: bool = False) -> bool:
@@ -92,14 +107,13 @@ def is_command(text: str, *, runs: bool = False) -> bool:
     except (Unparsable, RecursionError):
         return False
     known = [command for command in commands if _is_known(command)]
-    if not known:
-        return False
-    if len(known) > 1 or any(map(_is_called, known)):
+    if any(_is_called(command) or _is_meant(command) for command in known):
         return True
     words = [word.text.lower() for command in commands for word in command.words[1:]]
-    return runs and len(words) < 8 and not _SMALL_WORDS & {*words}
+    return runs and bool(known) and len(words) < 8 and not _SMALL_WORDS & {*words}
 
 
+_META = re.compile(r"[\\$'\"<>|&;`]")
 _FIRST_WORDS = re.compile(r"[\w./~-]+")
 
 
@@ -115,13 +129,24 @@ def _is_known(command: Command) -> bool:
     return program_table().entry(base_name(command.program)) is not None
 
 
-_SIGN = re.compile(r"-{1,2}[A-Za-z]|[/~]|\.{1,2}/|\$|.*[*\ue000-\uf8ff]")
+_SIGN = re.compile(r"-{1,2}[A-Za-z]|-\d+$|/[\w.*]|~[\w/]|~?/?$|\.{1,2}/|\$|.*[*\ue000-\uf8ff]")
 
 
 def _is_called(command: Command) -> bool:
-    if command.redirects or command.feeds or command.piped_on or command.sets:
+    """Whether it has what prose has not."""
+    if command.redirects or command.feeds or command.piped_on or command.sets or command.reads_text:
         return True
     words = command.words[1:]
-    if any(_SIGN.match(word.text) or "$(" in word.raw or "`" in word.raw for word in words):
+    if any(
+        (_SIGN.match(word.text) and word.text not in ("/", "")) or "$(" in word.raw or "`" in word.raw for word in words
+    ):
         return True
     return like(command.program, ("/*", "./*", "\\*")) or command.words[0].raw != command.program
+
+
+def _is_meant(command: Command) -> bool:
+    """Whether its program's name is no word of English, and what follows is no sentence about it."""
+    words = [word.text for word in command.words[1:]]
+    if base_name(command.program) in _ENGLISH or not words or _SMALL_WORDS & {word.lower() for word in words}:
+        return False
+    return len(words) > 1 or words[0].lower() in _VERBS or bool(re.search(r"\w[.:/=]\w|^[.\d/-]|\s|\(", words[0]))

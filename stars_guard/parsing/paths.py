@@ -138,7 +138,7 @@ def whole_paths(text: str, *, prose: bool = False) -> Iterator[str]:
         yield text
 
 
-_BETWEEN = re.compile(r"[;,|&\"'`\n\r\t]+|\s(?=[/~])")
+_BETWEEN = re.compile(r"[;,|&\"'`\n\r\t]+|\s(?=[/~]\w)")
 
 
 def path_parts(text: str) -> Iterator[str]:

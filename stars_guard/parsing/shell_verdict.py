@@ -14,7 +14,7 @@ from stars_guard.parsing._secret_kinds import few_variables
 from stars_guard.parsing._shell_output import output_of
 from stars_guard.parsing.known_options import known_options
 from stars_guard.parsing.program_kinds import KINDS
-from stars_guard.parsing.program_table import Level, options_of
+from stars_guard.parsing.program_table import Level, options_of, program_table
 from stars_guard.parsing.shell_arguments import base_name, like, sorted_arguments
 from stars_guard.parsing.shell_commands import Command, Redirect, Scope, Script, Unparsable
 from stars_guard.parsing.shell_findings import FINE, Case, Finding, Settings, worst
@@ -22,7 +22,7 @@ from stars_guard.parsing.shell_script import read_script
 from stars_guard.parsing.shell_words import UNKNOWN, Word
 from stars_guard.parsing.word_lists import word_list
 
-__all__ = ["Verdicts"]
+__all__ = ["Verdicts", "read_tables"]
 
 _DEEPEST = 6
 _DEVICES = word_list("shell_verdict.devices")
@@ -30,6 +30,12 @@ _NETWORK = ("/dev/tcp/*", "/dev/udp/*")
 _STARTUP = word_list("shell_verdict.startup")
 _SAFE_DEVICES = word_list("shell_verdict.safe_devices")
 _DATA = word_list("shell_verdict.data")
+
+
+def read_tables() -> None:
+    """Read the files that commands are judged by, once. Do it in a thread where nothing may block."""
+    program_table()
+    known_options("")
 
 
 class Verdicts:

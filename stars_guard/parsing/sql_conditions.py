@@ -67,12 +67,14 @@ def _is_a_window(condition: exp.And) -> bool:
 
 def _fill_up(branches: list[exp.Expr]) -> bool:
     """Whether comparisons of the same column, put together, may leave nothing out: ``a < 5 OR a >= 5``."""
-    compared = [
-        one.unnest().this
-        for one in branches
-        if isinstance(one.unnest(), exp.GT | exp.GTE | exp.LT | exp.LTE | exp.Is | exp.Between)
-    ]
-    return any(compared.count(column) > 1 for column in compared)
+    seen: set[str] = set()
+    for one in branches:
+        bounds = one.find_all(exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Is, exp.Between)
+        columns = {column.sql() for bound in bounds for column in bound.find_all(exp.Column)}
+        if columns & seen:
+            return True
+        seen |= columns
+    return False
 
 
 def _is_column(node: exp.Expr) -> bool:

@@ -17,8 +17,8 @@ from stars_guard.core.segments import Passage
 from stars_guard.parsing.call_arguments import Argument, arguments_of
 from stars_guard.parsing.code_calls import strings_in
 from stars_guard.parsing.paths import Roots, looks_like_path, path_parts, path_tokens, whole_paths
-from stars_guard.parsing.program_table import program_table
 from stars_guard.parsing.shell_paths import NamedFile, files_of
+from stars_guard.parsing.shell_verdict import read_tables
 from stars_guard.parsing.word_lists import word_list
 from stars_guard.scorers._newest import Search
 from stars_guard.scorers._strictness import SCORES, looser
@@ -117,7 +117,7 @@ class PathsOptions(JudgeOptions):
             yield "base", "another folder than the parent's"
 
     async def load(self) -> Scorer:
-        await asyncio.to_thread(program_table)  # it is a file
+        await asyncio.to_thread(read_tables)
         return PathScorer(self.roots, options=self)
 
 

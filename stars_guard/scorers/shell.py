@@ -16,7 +16,7 @@ from stars_guard.parsing.call_arguments import Argument, arguments_of
 from stars_guard.parsing.command_values import commands_in, is_said_beside
 from stars_guard.parsing.program_table import LEVELS
 from stars_guard.parsing.shell_findings import FINE, Finding, Settings, worst
-from stars_guard.parsing.shell_verdict import Verdicts
+from stars_guard.parsing.shell_verdict import Verdicts, read_tables
 from stars_guard.parsing.word_lists import word_list
 from stars_guard.scorers._strictness import SCORES, looser
 from stars_guard.scorers.base import Rating, Scorer
@@ -73,6 +73,7 @@ class ShellOptions(JudgeOptions):
         return await asyncio.to_thread(self._scorer)
 
     def _scorer(self) -> ShellScorer:
+        read_tables()
         settings = Settings(
             allow=self.allow,
             ask=self.ask,

@@ -120,16 +120,19 @@ class Cascade:
         """For each judge, whether it is not asked now because it kept failing."""
         return {judge.rule.judge: batcher_of(judge.scorer).breaker.is_open for judge in self.judges}
 
-    async def judge(self, passages: Sequence[Passage], known: Sequence[Mapping[str, Score]] = ()) -> list[Judgement]:
+    async def judge(
+        self, passages: Sequence[Passage], known: Sequence[Mapping[str, Score]] = (), *, fully: bool = False
+    ) -> list[Judgement]:
         """Judge each passage. After a veto no further judge is asked about it.
 
         Args:
             known: of each passage, by judge, scores that stand for asking.
+            fully: ask every judge, whatever another vetoes.
 
         Raises:
             ScorerError: a judge failed and its rule says ``raise``.
         """
-        return await self._ask(passages, self._order, known)
+        return await self._ask(passages, self._order, known, fully=fully)
 
     async def judge_fully(self, passage: Passage) -> Judgement:
         """Ask every judge, whatever another vetoes. Raises as `judge` does."""
@@ -146,7 +149,12 @@ class Cascade:
         return (None if failed else judgement.reward), len(judgement.scores)
 
     async def _ask(
-        self, passages: Sequence[Passage], judges: Sequence[Judge], known: Sequence[Mapping[str, Score]] = ()
+        self,
+        passages: Sequence[Passage],
+        judges: Sequence[Judge],
+        known: Sequence[Mapping[str, Score]] = (),
+        *,
+        fully: bool = False,
     ) -> list[Judgement]:
         known = known or [{}] * len(passages)
         scores: list[list[Score]] = [[] for _ in passages]
@@ -162,7 +170,7 @@ class Cascade:
                 given.setdefault(index, []).append(score)
             for index, of_forms in given.items():
                 scores[index].append(_worst(of_forms))
-            alive = [i for i in alive if combine(scores[i], self.rules).veto is None]
+            alive = [i for i in alive if fully or combine(scores[i], self.rules).veto is None]
         return [combine(found, self.rules) for found in scores]
 
     async def forget(self, call_id: str) -> None:

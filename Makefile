@@ -88,6 +88,7 @@ eval: setup ## the methods side by side on held-out prompts (hours; a run that w
 eval-quick: setup ## the same on a few prompts (under ten minutes on two cores)
 	$(BIN)/python -m benchmarks.alignment quick
 
-train: setup ## train the embedded reward model again
+train: setup ## train the embedded reward model and the judge of injected instructions again
 	$(PIP) install --no-deps pyrit==1.1.0
 	$(BIN)/python scripts/train_embedded_reward.py
+	$(BIN)/python scripts/train_injection_judge.py --minilm

@@ -113,8 +113,10 @@ async def test_redaction_takes_out_what_judges_point_at_and_judges_again() -> No
     assert checked.text == "say [removed: code] to [removed: email], twice [removed: code]"
     (record,) = store.records
     assert (record.finish, record.answer.content) == ("redacted", checked.text)
-    assert [attempt.verdict for attempt in record.segments[0].attempts] == ["rejected", "rejected", "accepted"]
-    assert record.segments[0].kept == 2
+    assert [attempt.verdict for attempt in record.segments[0].attempts] == ["rejected", "accepted"]
+    assert record.segments[0].kept == 1
+    # all judges are asked, so that one takes nothing out by which another would know the rest
+    assert [score.judge for score in record.segments[0].attempts[0].scores] == ["secret", "mail"]
 
 
 async def test_what_no_judge_can_point_at_is_not_redacted() -> None:

@@ -85,6 +85,9 @@ class Watching(Scorer):
     def find(self, text: str) -> Sequence[Find]:
         return self._teacher.find(text)
 
+    def find_above(self, text: str, above: float) -> Sequence[Find]:
+        return self._teacher.find_above(text, above)
+
     def open_from(self, text: str, start: int = 0) -> int | None:
         return self._teacher.open_from(text, start)
 

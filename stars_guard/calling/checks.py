@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import uuid
 from collections.abc import Mapping, Sequence
@@ -213,7 +214,7 @@ class _Check:
                 return self._pass("passed", given.text, Kept(segment=0, attempt=0, how=how))
             if self._policy.mode == "monitor":
                 return self._pass("passed", given.text, Kept(segment=0, attempt=0, how="monitored"))
-            if given.stage == "tool_result" and self._policy.rails.tool_result.action == "redact":
+            if self._redacts:
                 clean = await self._redact(cascade, judgement)
                 if clean is not None:
                     return self._pass("redacted", clean, Kept(segment=0, attempt=self._attempts - 1, how="accepted"))
@@ -236,13 +237,13 @@ class _Check:
         return action, f"a person is to be asked by {judgement.ask}" if action == "ask" else ""
 
     async def _redact(self, cascade: Cascade, judgement: Judgement) -> str | None:
-        """A copy that no judge vetoes; each round takes out what one judge points at, as no other is asked then.
+        """A copy that no judge vetoes. Each round takes out what the judges that veto point at.
 
         Whoever delivers the copy has no other form of the text left.
         """
         text = self._given.text
         while judgement.veto is not None:
-            clean = _redacted(cascade, judgement, text)
+            clean = await asyncio.to_thread(_redacted, cascade, judgement, text)  # models search it again
             if clean == text or self._attempts > len(cascade.judges):
                 return None
             text, judgement = clean, await self._judge(cascade, clean)
@@ -266,7 +267,8 @@ class _Check:
             passage = of_a_text(passage)
         if passage is not None and not self._is_settled:
             place = Place(seed=self._seed, segment=0, attempt=self._attempts)
-            (judgement,) = await cascade.judge([passage], places=[place])
+            # what one judge takes out may be what another would have known the rest by
+            (judgement,) = await cascade.judge([passage], places=[place], fully=self._redacts)
         if passage is not None and shadows:
             shadows.see(0, self._attempts, passage, judgement)
         action, reason = self._decide(judgement)
@@ -292,6 +294,11 @@ class _Check:
             self._recording.add(Released(segment=0, text=text))
         self._recording.finish(finish, self._reason)
         return self._checked(allowed=finish == "passed", text=text)
+
+    @property
+    def _redacts(self) -> bool:
+        rail = self._policy.rails.tool_result
+        return self._policy.mode == "enforce" and self._given.stage == "tool_result" and rail.action == "redact"
 
     @property
     def _is_settled(self) -> bool:
@@ -324,7 +331,7 @@ def _redacted(cascade: Cascade, judgement: Judgement, text: str) -> str:
         find
         for judge in cascade.judges
         if judge.rule.reject_above is not None and over.get(judge.rule.judge, 0.0) > judge.rule.reject_above
-        for find in judge.scorer.find(text)
+        for find in judge.scorer.find_above(text, judge.rule.reject_above)
     )
     pieces, at = [], 0
     for start, end, name in finds:

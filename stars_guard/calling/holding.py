@@ -94,10 +94,11 @@ class Holding:
         return min((place for place in places if place is not None and place in held), default=None)
 
     def _match_of(self, judge: Judge, passage: Passage, released: int) -> int | None:
-        found = [start for start, end, _ in judge.scorer.find(passage.answer) if end > released]
+        above = judge.rule.reject_above or 0.0
+        found = [start for start, end, _ in judge.scorer.find_above(passage.answer, above) if end > released]
         for before, text in passage.readings:
             # nobody knows where a place in another reading is in the text as it is written
-            finds = judge.scorer.find(before + text)
+            finds = judge.scorer.find_above(before + text, above)
             found += [released for start, end, _ in finds if start < len(before) < end]
         if found:
             return min(found)

@@ -315,7 +315,10 @@ class _OtherPolicy:
             for score in last.judgement.scores
             if score.value is not None and score.judge in limits and score.value > limits[score.judge]
         }
-        found = any(judge.scorer.find(text.text or "") for judge in self._cascade.judges if judge.rule.judge in over)
+        judges = [
+            (judge.scorer, limits[judge.rule.judge]) for judge in self._cascade.judges if judge.rule.judge in over
+        ]
+        found = any(scorer.find_above(text.text or "", limit) for scorer, limit in judges)
         return "more" if found else "refuse"
 
     def _is_as_on_record(self, segment: Segment, course: Parting) -> bool:

@@ -73,6 +73,11 @@ class Scorer(ABC):
         """Where in a text the parts are for which it has a score above 0. Empty for a scorer that does not know."""
         return ()
 
+    def find_above(self, text: str, above: float) -> Sequence[Find]:
+        """Where in a text the parts are for which it has a score above a value. Write it where scores are by degrees,
+        so that a policy's own threshold says what is taken out of a text; else everything that `find` gives is."""
+        return self.find(text)
+
     def open_from(self, text: str, start: int = 0) -> int | None:
         """From which character on something may have begun that the scorer would score above 0 once it is complete.
 

@@ -132,6 +132,7 @@ class Cascade:
         known: Sequence[Mapping[str, Score]] = (),
         *,
         places: Sequence[Place] | None = None,
+        fully: bool = False,
     ) -> list[Judgement]:
         """Judge each passage. After a veto no further judge is asked about it, and a judge that is asked in doubt is
         not asked where the other one is sure.
@@ -139,11 +140,12 @@ class Cascade:
         Args:
             known: of each passage, by judge, scores that stand for asking.
             places: of the passages. Without them every judge is asked, in doubt or not.
+            fully: go on after a veto.
 
         Raises:
             ScorerError: a judge failed and its rule says ``raise``.
         """
-        return await self._ask(passages, self._order, known, places)
+        return await self._ask(passages, self._order, known, places, fully=fully)
 
     async def judge_fully(self, passage: Passage) -> Judgement:
         """Ask every judge, whatever another vetoes. Raises as `judge` does."""
@@ -165,6 +167,8 @@ class Cascade:
         judges: Sequence[Judge],
         known: Sequence[Mapping[str, Score]] = (),
         places: Sequence[Place] | None = None,
+        *,
+        fully: bool = False,
     ) -> list[Judgement]:
         known = known or [{}] * len(passages)
         scores: list[list[Score]] = [[] for _ in passages]
@@ -190,7 +194,7 @@ class Cascade:
                     given.setdefault(index, []).append(score)
             for index, of_forms in given.items():
                 scores[index].append(replace(_worst(of_forms), asked=asked[index]))
-            alive = [index for index in alive if self._combined(scores[index], unasked[index]).veto is None]
+            alive = [i for i in alive if fully or self._combined(scores[i], unasked[i]).veto is None]
         return [self._combined(*pair) for pair in zip(scores, unasked, strict=True)]
 
     def _combined(self, scores: Sequence[Score], unasked: Sequence[Unasked]) -> Judgement:

@@ -101,6 +101,9 @@ class _Borrowed(Scorer):
     def find(self, text: str) -> Sequence[Find]:
         return self._scorer.find(text)
 
+    def find_above(self, text: str, above: float) -> Sequence[Find]:
+        return self._scorer.find_above(text, above)
+
     async def forget(self, call_id: str) -> None:
         await self._scorer.forget(call_id)
 

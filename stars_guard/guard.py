@@ -41,7 +41,7 @@ __all__ = ["Blocking", "CallOptions", "Guard"]
 
 
 class Guard:
-    """Draws answers under a policy. Safe for any number of threads and tasks.
+    """Generates answers under a policy. Safe for any number of threads and tasks.
 
     Close a guard that you no longer need, by ``async with Guard(...)``, `aclose` or ``with guard.blocking``. It then
     frees its judges, its engine and its store, as far as no other guard uses them. What you passed in ready is yours.
@@ -118,7 +118,7 @@ class Guard:
         await portal.acall(self._load)
 
     async def generate(self, messages: Sequence[Message], options: CallOptions | None = None) -> Finished:
-        """Draw one answer.
+        """Generate one answer.
 
         Raises:
             InputError: the call cannot be served, or the guard is closed.
@@ -136,7 +136,7 @@ class Guard:
         The next step is not begun before you ask for the next event. Leaving the stream cancels the call.
 
         Args:
-            engine: draws this answer in the place of the guard's model, such as a `SuppliedBackend`.
+            engine: generates this answer in the place of the guard's model, such as a `SuppliedBackend`.
         """
         async with aclosing(portal.astream(partial(self._events, Request.of(messages, options, engine)))) as events:
             async for event in events:
@@ -145,7 +145,7 @@ class Guard:
     async def batch(
         self, prompts: Sequence[Sequence[Message]], options: CallOptions | None = None, *, concurrency: int = 32
     ) -> list[Finished]:
-        """Draw many answers in lockstep, at most ``concurrency`` at once, in the order of the prompts.
+        """Generate many answers in lockstep, at most ``concurrency`` at once, in the order of the prompts.
 
         Raises as `generate` does: the first error cancels the other answers.
         """

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from stars_guard.audit import CallRecord, Text
 from stars_guard.audit.record import Attempt, Review, Segment
 from stars_guard.auditing._agreement import DoesNotHold, close, holds, same
-from stars_guard.auditing._beside import redo_shadows
 from stars_guard.auditing._asking import asking, is_asked_at, scored_fully
+from stars_guard.auditing._beside import redo_shadows
 from stars_guard.auditing._going_back import GoingBack
 from stars_guard.auditing._standing import Stood
 from stars_guard.auditing.findings import Problem

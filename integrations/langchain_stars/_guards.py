@@ -169,7 +169,7 @@ class OpenGuards:
         return opened.guard
 
     def policy_in_use(self, recipe: GuardRecipe) -> Policy:
-        """The policy of the last call, which may be older than its files; of the next call where there was none.
+        """The policy of the last call, which may be older than its files; of the next call before the first.
 
         It waits for nothing that is being loaded.
         """

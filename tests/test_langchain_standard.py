@@ -18,8 +18,8 @@ from langchain_stars import ChatStars
 from stars_guard.engines.embedded_models import generator_dir
 from stars_guard.policy import load_policy
 
-# The shipped policy, its judges and numbers; one attempt, since greedy ones are alike.
-POLICY = load_policy({"extends": "default", "name": "brief", "decoding": {"attempts": 1, "parallel": 1}})
+# The shipped policy, its judges and numbers; two attempts, since greedy ones are alike.
+POLICY = load_policy({"extends": "default", "name": "brief", "decoding": {"attempts": 2, "parallel": 1}})
 
 
 class _Properties:

@@ -452,6 +452,34 @@ def test_what_if_decides_as_a_call_under_the_other_policy(
             accepted += segment.kept_attempt.text.text or ""
 
 
+def test_a_shadow_decides_as_its_policy_would() -> None:
+    """A shadow's judges are all asked, and its reward and vetoes are those of a call under its policy."""
+    for seed in range(6):
+        for kind, other in (("guard", "reward"), ("reward", "both")):
+            shadow = {**policy(judges=list(KINDS[other]), max_tokens=16, r_star=-0.7), "name": "shadow"}
+            live = policy(judges=list(KINDS[kind]), max_tokens=16, r_star=-0.7)
+            store = MemoryStore()
+            made = {**live, "shadow": [{"policy": shadow, "wait": 20.0}]}
+            with Guard(made, model=ScriptedBackend(words(18)), audit=store, allow_python=True).blocking as guard:
+                guard.generate(USER, CallOptions(seed=seed))
+            (record,) = store.records
+            assert redo(record) is None
+            (entry,) = record.shadows
+            assert entry.error is None
+            bare = record.model_copy(update={"shadows": ()})
+            wanted = portal.call(lambda: what_if(bare, load_policy(shadow), allow_python=True))  # noqa: B023
+            rows = {(row.segment, row.attempt): row for row in entry.candidates}
+            for row in wanted.candidates:
+                found = rows[row.segment, row.attempt]
+                assert found.verdict in (row.after, "unknown")
+                if found.verdict != "unknown":
+                    assert found.veto == row.veto
+                    # after a veto, who else was asked is not the same
+                    assert row.veto is not None or found.reward == pytest.approx(row.reward)
+            known = [row.verdict for row in rows.values()]
+            assert known.count("unknown") <= len(known) / 4
+
+
 # --- who shows it
 
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 
 from stars_guard.auditing._agreement import holds, same
 from stars_guard.core.doubt import Unasked
-from stars_guard.core.judging import Judgement, Rule
+from stars_guard.core.judging import Judgement, Rule, Score
 from stars_guard.decoding.randomness import Place
 
-__all__ = ["asking", "is_asked_at", "scored_fully"]
+__all__ = ["asking", "is_asked_at", "scored_fully", "without_sure"]
 
 
 def is_asked_at(identity: Mapping[str, str], *, index: int, last: bool, whole: bool) -> bool:
@@ -75,6 +75,25 @@ def scored_fully(rules: Sequence[Rule], judgement: Judgement, due: Mapping[str, 
     for rule in rules:
         missing = rule.doubt is not None and rule.judge not in scored and due[rule.judge]
         holds(not missing or judgement.veto is not None, f"judge {rule.judge!r} is missing, and nothing says why")
+
+
+def without_sure(
+    rules: Sequence[Rule], scores: Sequence[Score], place: Place, *, whole: bool
+) -> tuple[list[Score], list[Unasked]]:
+    """The scores that count where every judge was asked, and the judges that would not have been asked in doubt alone.
+
+    Args:
+        scores: of all judges.
+        whole: as in `asking`.
+    """
+    values = {score.judge: score.value for score in scores}
+    unasked: dict[str, Unasked] = {}
+    for rule in rules:
+        name, doubt = rule.judge, rule.doubt
+        if doubt is not None and name in values:
+            why = doubt.of(name, values.get(doubt.when), u=place.share(name), whole=whole)
+            unasked |= {name: why} if isinstance(why, Unasked) else {}
+    return [score for score in scores if score.judge not in unasked], list(unasked.values())
 
 
 def _once(judgement: Judgement) -> None:

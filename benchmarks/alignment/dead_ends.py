@@ -2,8 +2,10 @@
 
 Each is added to the default policy alone, and then with others. The choice is made on the tuning prompts. The held-out
 ones are for what was chosen. A run that was stopped goes on where it was, and the report is about the variants that are
-whole. The published answers of the plain model and of the default policy before the choice can be put into the folder
-first, so that they need not be generated again: they are in ``benchmarks/results/alignment-full.tar.xz``.
+whole. Answers that were under way when it was stopped are generated anew, which favours those that take less: let it
+run to its end where you can. The published answers of the plain model and of the default policy before the choice can
+be put into the folder first, so that they need not be generated again: they are in
+``benchmarks/results/alignment-full.tar.xz``.
 """
 
 from __future__ import annotations

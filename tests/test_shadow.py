@@ -218,7 +218,7 @@ def test_a_judge_that_hangs_takes_no_more_calls_than_it_may() -> None:
         for seed in range(4):
             guard.generate(USER, CallOptions(seed=seed))
     assert [record.shadows[0].error for record in store.records] == ["not in time"] * 2 + ["busy"] * 2
-    assert {row.verdict for record in store.records for row in record.shadows[0].candidates} == {"unknown"}
+    assert {row.verdict for record in store.records for row in record.shadows[0].candidates} <= {"unknown"}
 
 
 def test_a_cancelled_call_waits_for_no_shadow() -> None:

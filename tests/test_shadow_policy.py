@@ -117,6 +117,14 @@ def test_python_judges_of_a_shadow_need_leave(house: Path) -> None:
         guard.blocking.replaced(live)
 
 
+def test_doctor_looks_at_the_judges_of_shadows(house: Path) -> None:
+    (house / "next" / "next.yaml").write_text(
+        NEXT + "  - {name: code, type: python, call: 'not_there_at_all:f', reject_above: 0}\n"
+    )
+    done = CliRunner().invoke(app, ["doctor", "--policy", str(house / "live.yaml"), "--model", "./no"])
+    assert "judge code" in done.output
+
+
 def test_shadows_are_no_loosening(house: Path) -> None:
     live = load_policy(house / "live.yaml")
     assert list(loosened(live, live.without_shadows)) == []

@@ -56,7 +56,7 @@ def diagnose(console: Console, policy: str, model: str, base_url: str | None) ->
         loaded, problems = _policy(policy)
         findings += problems
         findings += _server(base_url, model) if base_url else _model("generator", model)
-        for judge in loaded.every_judge if loaded else ():
+        for judge in (*loaded.every_judge, *loaded.shadow_judges) if loaded else ():
             what = f"judge {judge.name}"
             if isinstance(judge, ServedModelOptions) and judge.base_url is not None:
                 findings += _server(judge.base_url, judge.model, what, judge.api_key_env)
@@ -181,7 +181,7 @@ def _policy(source: str) -> tuple[Policy | None, list[_Finding]]:
     found = [_Finding("policy", "ok", f"{policy.name} ({policy.sha256[:12]}), mode {policy.mode}")]
     if policy.mode != "enforce":
         found.append(_Finding("policy", "note", f"mode {policy.mode} lets everything through", "mode: enforce"))
-    for judge in policy.every_judge:
+    for judge in (*policy.every_judge, *policy.shadow_judges):
         key = judge.api_key_env if isinstance(judge, ServedModelOptions) else None
         if key and key not in os.environ:
             found.append(_Finding(f"judge {judge.name}", "wrong", f"the environment has no {key}", f"export {key}=..."))

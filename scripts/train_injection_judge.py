@@ -98,7 +98,7 @@ class MiniLM:
     def fit(self, rows: list[str], labels: np.ndarray, weights: np.ndarray) -> None:
         from sklearn.neural_network import MLPClassifier
 
-        # a net takes no weights, so rows are drawn by theirs
+        # a net takes no weights, so rows are sampled by theirs
         chosen = np.random.default_rng(SEED).choice(len(rows), size=len(rows), p=weights / weights.sum())
         self.model = MLPClassifier((64,), alpha=1e-3, max_iter=30, random_state=SEED, early_stopping=True)
         self.model.fit(self.embedded(rows)[chosen], labels[chosen])

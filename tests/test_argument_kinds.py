@@ -35,6 +35,9 @@ _SHAPES: list[Callable[[str], Any]] = [
     lambda text: f"import subprocess as sp\nsp.run({text!r}, shell=True)",
     lambda text: f"require('child_process').execSync({json.dumps(text)})",
     lambda text: {text: True},
+    lambda text: f"\x1b[200~{text}\x1b[201~\r",
+    lambda text: f"<?php shell_exec({json.dumps(text)}); ?>",
+    lambda text: f"import os; os.execvp('sh', ['sh', '-c', {text!r}])",
 ]
 # what reads like a command wherever it stands: some cores are only harmful where the reader knows that it is a shell
 _PLAIN = [core for core in CORES if "\n" not in core and is_command(core) and core.isascii()]
@@ -69,6 +72,13 @@ def test_most_harmful_commands_read_like_commands() -> None:
 async def test_a_program_and_its_operands_are_one_command(arguments: dict[str, Any]) -> None:
     found = await judged(*((tool, arguments) for tool in TOOLS))
     assert len(found.rejected) == len(TOOLS)
+
+
+@pytest.mark.parametrize("name", ["BASH_ENV", "LD_PRELOAD", "GIT_SSH_COMMAND", "PYTHONSTARTUP"])
+async def test_variables_for_a_command_may_change_which_code_runs(name: str) -> None:
+    bad, fine = {name: "/tmp/x"}, {"NODE_ENV": "test", "CI": "1"}
+    found = await judged(("go", {"command": "ls", "env": bad}), ("go", {"command": "ls", "env": fine}))
+    assert [call.arguments["env"] for call in found.allowed] == [fine]
 
 
 async def test_a_tool_that_is_named_like_a_program_runs_it() -> None:

@@ -63,12 +63,15 @@ cmake -E rm -rf x|gs -sOutputFile='%pipe%id' x.ps|convert 'msl:x' y|pandoc --pdf
 rpm --pipe id -q x|apt-get -o APT::Update::Pre-Invoke::=id update|direnv exec . rm -rf /|mise exec -- rm -rf /
 nix-shell --run 'rm -rf /'|npx -c 'rm -rf /'|prove -e 'rm -rf /' t|nginx -g 'load_module x;'
 psql -o '\|id' -c 'select 1'
+runuser -c 'rm -rf /'|unzip x -d /|npm pkg set scripts.test='rm -rf /'|ruby -run -e httpd .
 echo start
 \rm -rf x"""
 
 _SHOWS = r"""env|set|export|export -p|declare -p|printenv|typeset|readonly -p|env \| sort|env \| grep -i token
 busybox env|sudo env
 echo $AWS_SECRET_ACCESS_KEY|echo "${GITHUB_TOKEN}"|printf '%s' "$API_KEY"|jq -n env|jq -n '$ENV'|ps eww|cat .e?v
+python3 -c "print(open('.env').read())"|git show HEAD:.env|git diff --no-index /dev/null .env
+echo x \| node -e "f('.env')"
 awk 'BEGIN{for(k in ENVIRON)print ENVIRON[k]}'|find . -exec env \;|cat .en*|git var -l|systemctl show-environment"""
 
 

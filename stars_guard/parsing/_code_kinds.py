@@ -6,7 +6,7 @@ import re
 
 from stars_guard.parsing._running_kinds import script_file
 from stars_guard.parsing._shell_output import output_of
-from stars_guard.parsing.code_calls import risks_in
+from stars_guard.parsing.code_calls import risks_in, strings_in
 from stars_guard.parsing.shell_arguments import like
 from stars_guard.parsing.shell_findings import FINE, Case, Finding, worst
 from stars_guard.parsing.shell_words import UNKNOWN, Word
@@ -29,6 +29,8 @@ def interpreter(case: Case) -> Finding:
     codes = case.given.of(*flags)
     if case.name == "php" and case.given.has("-S"):
         return _serves(case, [value.text for value in case.given.of("-S")] or case.given.texts)
+    if case.name == "ruby" and case.given.has("-run", "-rsocket", "-ropen-uri", "-rnet/http"):
+        return case.ask("talks to the network")
     if codes:
         return worst([_code(case, word.text, language) for word in codes])
     if language == "js" and case.given.texts[:1] in (["eval"], ["-"]):
@@ -105,6 +107,8 @@ def _code(case: Case, code: str, language: str) -> Finding:
     if UNKNOWN in code:
         harmless = not re.search(r"system|exec|eval|spawn|unlink|rmtree|remove|popen", code)
         return FINE if harmless and code.strip(UNKNOWN) and len(code) > 20 else case.ask("runs code that is not known")
+    if any(case.table.is_secret(text) for text in strings_in(code) if " " not in text):
+        return case.ask("reads secrets")
     why = risks_in(code, language)
     return case.ask(why) if why else FINE
 

@@ -92,7 +92,7 @@ def wrapper(case: Case) -> Finding:
 
 def elevated(case: Case) -> Finding:
     """``sudo``: as a wrapper, and a shell for another user is asked about."""
-    if case.name == "su":
+    if case.name in ("su", "runuser"):
         texts = [word.text for word in case.command.words[1:]]
         command = texts[texts.index("-c") + 1] if "-c" in texts[:-1] else None
         return worst([case.ask("becomes another user"), case.verdicts.nested(command) if command else FINE])

@@ -298,6 +298,9 @@ def git(case: Case) -> Finding:
     if not all(map(_is_plain_setting, _settings(case))):
         return case.ask("changes which code runs")
     verb, rest = (texts[0], texts[1:]) if texts else ("", [])
+    shown = rest if given.has("--no-index") else [text.partition(":")[2] for text in rest]
+    if any(map(case.table.is_secret, filter(None, shown))):
+        return case.ask("reads secrets")
     if verb == "push":
         refs = [ref.rpartition(":")[2].lstrip("+") for ref in rest[1:]]
         forced = given.has("-f", "--force", "--force-with-lease", "--force-if-includes") or any(

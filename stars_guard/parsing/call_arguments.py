@@ -86,6 +86,8 @@ def _texts(value: Any, name: str, path: str) -> Iterator[tuple[str, str, str]]:
             for key, item in value.items():
                 if not _PLAIN_KEY.fullmatch(str(key)):
                     yield name, path, str(key)
+                if name in _ENVIRONMENTS and isinstance(item, str):
+                    yield "command", f"{path}.command", f"{key}={shlex.quote(item)} true"
                 yield from _texts(item, str(key).partition("[")[0], f"{path}.{key}".lstrip("."))
             yield from _with_its_operands(value, path)
         case list() | tuple():
@@ -102,6 +104,9 @@ def _texts(value: Any, name: str, path: str) -> Iterator[tuple[str, str, str]]:
         case _:
             yield name, path, str(value)
 
+
+_ENVIRONMENTS = frozenset({"env", "environment", "envs", "env_vars", "environment_variables"})
+"""What sets variables for a command, some of which change which code runs."""
 
 _WORD_BY_WORD = frozenset({"argv", "args", "cmd", "command", "command_line"})
 """Lists under these names are one command, and no command a word, where the first item can be a program's name."""

@@ -185,7 +185,9 @@ def called_programs(text: str) -> Iterator[str]:
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and node.args and _runs_a_program(node.func):
-            yield _line(node.args[0])
+            lists = [argument for argument in node.args if isinstance(argument, ast.List | ast.Tuple)]
+            words = ast.List(elts=node.args[1:])  # execl("rm", "rm", "-rf", "/")
+            yield _line(lists[0] if lists else words if len(node.args) > 2 else node.args[0])
 
 
 def _runs_a_program(function: ast.expr) -> bool:

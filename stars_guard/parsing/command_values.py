@@ -30,7 +30,10 @@ _VERBS = frozenset(word_list("command_values.verbs"))
 _LONGEST = 20_000
 _MOST_LINES = 200
 
-_KEYS = re.compile(r"<(?:enter|cr|return|nl|c-[a-z])>|\{enter\}|\\r\\n|\\[rn]|[\x00-\x08\x0b-\x1f]", re.IGNORECASE)
+_KEYS = re.compile(
+    r"\x1b\[[0-9;?]*[A-Za-z~]|<(?:enter|cr|return|nl|c-[a-z])>|\{enter\}|\\r\\n|\\[rn]|[\x00-\x08\x0b-\x1f]",
+    re.IGNORECASE,
+)
 """How keys are written that end a line, in texts for a terminal."""
 
 _FENCE = re.compile(r"```(?:\w+)?\n?(.*?)```", re.DOTALL)
@@ -55,6 +58,8 @@ def commands_in(argument: Argument) -> Iterator[str]:
     if is_code(text):
         yield from _in_code(text)
         return
+    if "(" in text:
+        yield from called_programs(text)
     yield from (match[1] or match[2] for match in _MAGIC.finditer(text))
     plain = _PROMPT.sub("", "\n".join(_FENCE.findall(text)) or text)
     for form in dict.fromkeys((text, plain, _KEYS.sub("\n", plain))):

@@ -244,7 +244,8 @@ _SIGNS = re.compile(r"/[^\w.~*]+")
 
 
 _OPENS = re.compile(
-    r"\b(?:list\w*|walk|scandir|glob\w*|Path|open\w*|chdir|\w*tree|iterdir|readdir\w*|run|system|copy\w*)\W{1,4}/\W"
+    r"\b(?:list\w*|walk|scandir|glob\w*|Path|open\w*|chdir|\w*tree|iterdir|readdir\w*|run|system|copy\w*|resolve)\W{1,4}/\W"
+    r"|\bjoin\W{1,4}/[\"'`]\s*,"
 )
 
 

@@ -193,7 +193,7 @@ zzz: 1
         "p.yaml:10: decoding.max_tokens: should be a valid integer",
         "p.yaml:16: judges[0].patterns[0].regex: not a valid RE2 expression: missing ): (a",
         "p.yaml:17: judges[0].patterns[0].flag: unknown key; did you mean `flags`?",
-        "p.yaml:18: judges[1]: unknown type 'sequence_clasifier'; installed: guard_model, http, paths, patterns, pii, probe, python, sequence_classifier, shell, sql, urls, vllm_pooling; did you mean `sequence_classifier`?",  # noqa: E501
+        "p.yaml:18: judges[1]: unknown type 'sequence_clasifier'; installed: guard_model, hidden_text, http, injection, paths, patterns, pii, probe, python, sequence_classifier, shell, sql, urls, vllm_pooling; did you mean `sequence_classifier`?",  # noqa: E501
         "p.yaml:20: judges[2].model: this key is required",
         "p.yaml:22: judges[2].modle: unknown key; did you mean `model`?",
         "p.yaml:23: judges[2].template: only {prompt} and {answer} can be filled in; write {{ and }} for plain braces",

@@ -26,6 +26,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricReader
 from stars_guard.audit import AuditStore, CallRecord, blamed, open_store
 from stars_guard.audit.writing import Writing
 from stars_guard.calling import metrics
+from stars_guard.core.doubt import Doubt
 from stars_guard.core.judging import Rule
 from stars_guard.core.segments import Passage
 from stars_guard.core.tool_call_events import Approval
@@ -328,6 +329,8 @@ def test_dashboard_and_alerts_ask_for_what_prometheus_has(tmp_path: Path) -> Non
         )
         ours.blocking.generate(USER)
         decide(Guard(AGENT, audit="memory://"))
+        doubting = Rule(judge="second", weight=1.0, doubt=Doubt(when="sentiment", above=0.5))
+        guard(rewarding(), Judge(doubting, FunctionScorer(lambda _: 1.0))).blocking.generate(USER)
         samples = [sample for family in registry.collect() for sample in family.samples]
     names = {sample.name for sample in samples}
     labels = {label for sample in samples for label in sample.labels}

@@ -198,7 +198,7 @@ zzz: 1
         "p.yaml:22: judges[2].modle: unknown key; did you mean `model`?",
         "p.yaml:23: judges[2].template: only {prompt} and {answer} can be filled in; write {{ and }} for plain braces",
         "p.yaml:24: judges[3]: give the judge a weight (it rewards), reject_above (it vetoes), or both",
-        "p.yaml:27: judges[4]: `type` is required: guard_model, http, paths, patterns, pii, probe, python, sequence_classifier, shell, sql, urls, vllm_pooling",  # noqa: E501
+        "p.yaml:27: judges[4]: `type` is required: guard_model, hidden_text, http, injection, paths, patterns, pii, probe, python, sequence_classifier, shell, sql, urls, vllm_pooling",  # noqa: E501
         "p.yaml:28: audit: should be a mapping of keys to values",
         "p.yaml:29: zzz: unknown key; valid here: apiVersion, name, description, mode, decoding, sampling, judges, rails, refusal, audit, shadow, extends, override",  # noqa: E501
     ]

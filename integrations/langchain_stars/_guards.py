@@ -169,7 +169,7 @@ class OpenGuards:
         return opened.guard
 
     def policy_in_use(self, recipe: GuardRecipe) -> Policy:
-        """The policy of the last call, which may be older than its files; if there was none yet, of the next call.
+        """The policy of the last call, which may be older than its files, or of the next call if there was no call yet.
 
         It waits for nothing that is being loaded.
         """

@@ -16,6 +16,7 @@ from stars_guard.parsing.program_table import program_table
 from stars_guard.parsing.shell_arguments import base_name, like
 from stars_guard.parsing.shell_commands import Command, Unparsable
 from stars_guard.parsing.shell_script import read_script
+from stars_guard.parsing.sql_statements import is_sql
 from stars_guard.parsing.word_lists import word_list
 
 __all__ = ["commands_in", "is_command", "is_said_beside"]
@@ -79,7 +80,7 @@ def _in_code(text: str) -> Iterator[str]:
 
 
 def _commands(text: str, *, runs: bool) -> Iterator[str]:
-    if is_command(text, runs=runs) or (runs and _is_script(text)):
+    if is_command(text, runs=runs) or (runs and _is_script(text) and not is_sql(text.partition(";")[0])):
         yield text
     elif "\n" in text.strip():
         # a terminal runs each line, whatever the others are

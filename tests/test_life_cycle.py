@@ -312,6 +312,14 @@ async def test_a_part_that_fails_to_close_does_not_keep_the_others_open() -> Non
     assert [part.closed for part in parts] == [1, 1, 1]
 
 
+def test_a_part_of_a_loop_that_has_ended_is_closed_from_another() -> None:
+    sharing: Shared[Part] = Shared()
+    part = Part()
+    asyncio.run(sharing.lease("key", partial(_given, part)))
+    asyncio.run(sharing.withdraw_all())
+    assert part.closed == 1
+
+
 async def _given(part: Part) -> Part:
     return part
 

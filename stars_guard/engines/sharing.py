@@ -111,8 +111,11 @@ class Shared(Generic[P]):
         if made.withdrawn:
             return
         made.withdrawn = True
-        made.task.cancel()
-        await asyncio.wait([made.task])
+        if not made.task.done():
+            if made.task.get_loop().is_closed():  # the program ended the loop while the part was being made
+                return
+            made.task.cancel()
+            await asyncio.wait([made.task])
         if not _failed(made.task):
             await made.task.result().aclose()
 

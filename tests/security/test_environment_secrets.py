@@ -34,10 +34,11 @@ SECRETS = [
 VETO = {"reject_above": 0.5}
 PARSING: list[dict[str, Any]] = [
     {"name": "shell", "type": "shell", "arguments": ["cmd"], "allow": ["ls"], "ask": ["git push"], "forbid": ["rm"],
-     "only": ["ls"], "unknown": "ask", "scripts": ["./*"], "hosts": ["host.test"],
+     "only": ["ls"], "unknown": "ask", "scripts": ["./*"], "hosts": ["host.test"], "by_value": True, "tools": ["sh"],
      "ask_above": 0.2, **VETO},
     {"name": "sql", "type": "sql", "arguments": ["sql"], "dialect": "sqlite", "allow": ["select"], "forbid": ["drop"],
-     "otherwise": "ask", "tables": ["t"], "deny_tables": ["u"], "all_rows": "ask", "several": "ask", **VETO},
+     "otherwise": "ask", "tables": ["t"], "deny_tables": ["u"], "all_rows": "ask", "several": "ask",
+     "functions": ["f"], **VETO},
     {"name": "urls", "type": "urls", "arguments": ["*"], "schemes": ["https"], "allow": ["host.test"],
      "deny": ["other.test"], "local": "ask", "private": "ask", "longest_value": 99, "entropy": 4.0, **VETO},
     {"name": "paths", "type": "paths", "roots": ["/srv"], "read_roots": ["/usr"], "outside": "ask",
@@ -70,6 +71,7 @@ WHOLE: dict[str, Any] = {
                  "recovery": {"after": 1, "instruction": "Be kind.", "attempts": 1}, "entropy_threshold": 1.0},
     "sampling": {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0},
     "refusal": {"message": "no", "detect": False},
+    "shadow": [{"policy": "default", "share": 0.5, "wait": 0.5, "at_once": 4}],
     "audit": {"url": "memory://", "content": {"prompt": "full", "accepted": "full", "rejected": "full"},
               "encrypt": False, "durability": "batch", "on_error": "drop"},
     "judges": [
@@ -91,7 +93,10 @@ WHOLE: dict[str, Any] = {
          "harmful": ["y"], "safe": ["n"], "engine": {"dtype": "auto"}, **VETO},
         {"name": "preset", "type": "guard_model", "model": "./none", "revision": "r", "preset": "llama-guard-3",
          "categories": ["S1"], "controversial": "safe", "base_url": "http://127.0.0.1:1", "api_key_env": "NO_SUCH",
-         "max_length": 64, "max_windows": 4, "batch_size": 1, **VETO},
+         "max_length": 64, "max_windows": 4, "batch_size": 1,
+         "ask": {"when": "pii", "above": 0.1, "below": 0.5, "sample": 0.1}, **VETO},
+        {"name": "injection", "type": "injection", "model": "embedded", **VETO},
+        {"name": "hidden", "type": "hidden_text", "kinds": ["invisible"], **VETO},
         {"name": "reward", "type": "sequence_classifier", "model": "./none", "weight": 1.0},
     ],
     "rails": {

@@ -108,6 +108,9 @@ class SlowStore(AuditStore):
         await self.inner.aclose()
 
 
+RAILS = {"input": {"judges": [{"name": "p", "type": "patterns", "patterns": [{"name": "p", "regex": "bomb"}]}]}}
+
+
 class Case:
     """A guard that stops at a moment."""
 
@@ -116,11 +119,9 @@ class Case:
         self.backend = Backend(self.gate)
         self.store = SlowStore(store, self.gate)
         scorer = GatedScorer(self.gate)
-        self.guard = Guard(
-            policy(), model=self.backend, judges=[Judge(Rule(judge="one", weight=1.0), scorer)], audit=self.store
-        )
-        # the judges of a stage come from the policy: this one has none, so they are put in its place
-        self.guard._checker._rails["input"] = type("Rail", (), {"judges": [1]})()
+        judge = Judge(Rule(judge="one", weight=1.0), scorer)
+        self.guard = Guard({**policy(), "rails": RAILS}, model=self.backend, judges=[judge], audit=self.store)
+        # the judges of a stage come from the policy, so this one is put in the place of its judge
         self.guard._loaded._cascades["input"] = self.guard._loaded._judges  # type: ignore[assignment]
 
     async def run(self, door: str) -> object:
@@ -187,7 +188,8 @@ async def cancelled_when(case: Case, door: str) -> None:
     loop, reached = asyncio.get_running_loop(), asyncio.Event()
     case.gate.on_reaching = lambda: loop.call_soon_threadsafe(reached.set)
     task = asyncio.create_task(case.run(door))
-    await reached.wait()
+    async with asyncio.timeout(60):
+        await reached.wait()
     task.cancel("by the test")
     with pytest.raises(asyncio.CancelledError):
         await task

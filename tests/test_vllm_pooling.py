@@ -79,7 +79,7 @@ def test_one_more_segment_is_not_a_new_reading(scorer: VllmPoolingScorer, reques
             judge(count)
             cached.append(server.metric("vllm:prefix_cache_hits_total") - before)
     else:
-        engine = scorer._classifier._engine._engine  # type: ignore[attr-defined]
+        engine = portal.call(scorer._classifier._engine._engine.ready)  # type: ignore[attr-defined]
         real = engine.encode
 
         async def watching(*args: Any, **kwargs: Any) -> Any:

@@ -103,7 +103,7 @@ policy = {"apiVersion": "stars-guard/v1", "name": "killed", "mode": "off", "deco
 guard = Guard(policy, model=sys.argv[1], backend="vllm", audit=MemoryStore())
 stream = guard.blocking.stream([Message("user", "Tell me a long story.")])
 next(event for event in stream if isinstance(event, Released))
-print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+print("engines:", *(child.pid for child in multiprocessing.active_children()), flush=True)
 time.sleep(300)
 """
 
@@ -137,7 +137,7 @@ while True:
         time.sleep(0.2)
 assert abs(first - again) < 1e-3, (first, again)
 assert failed < 100, failed
-print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+print("engines:", *(child.pid for child in multiprocessing.active_children()), flush=True)
 time.sleep(300)
 """
 
@@ -181,7 +181,9 @@ def test_a_program_that_is_killed_leaves_no_engine(what: str, embedded_model: Pa
     command = [sys.executable, "-c", source, str(model)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as program:
         assert program.stdout is not None
-        engines = [psutil.Process(int(pid)) for pid in program.stdout.readline().split()]
+        # vLLM says there too that its engine has died
+        said = next((line for line in program.stdout if line.startswith("engines:")), "")
+        engines = [psutil.Process(int(pid)) for pid in said.split()[1:]]
         assert engines
         # and their workers
         engines += [child for engine in engines for child in engine.children(recursive=True)]

@@ -246,11 +246,13 @@ class TokenBackend(LoadableBackend[O]):
             try:
                 self.measured = StepCosts.measured(await step_times(self))
             except StarsGuardError as exc:
-                logger.info("the steps of %s cannot be measured: %s", self.identity["model"], exc.message)
+                logger.info(
+                    "the steps of %s cannot be measured: %s", self.identity.get("model", "the engine"), exc.message
+                )
             self._was_measured = True
         if self.measured is not None:
             costs = ", ".join(f"{rows}: {cost:.2f}" for rows, cost in self.measured.points)
-            logger.info("what a step of %s costs by its rows: %s", self.identity["model"], costs)
+            logger.info("what a step of %s costs by its rows: %s", self.identity.get("model", "the engine"), costs)
 
     async def open(self, request: OpenRequest) -> Session:
         if self._closed:

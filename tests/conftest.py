@@ -10,6 +10,7 @@ import inspect
 import itertools
 import os
 import random
+import signal
 import subprocess
 import sys
 import traceback
@@ -84,6 +85,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # a shell that starts us in the background has Ctrl-C ignored, which tests send to this process
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--engines") or config.getoption("--light"):
         # syrupy takes the snapshots of modules that are left out for unused, and would let the run fail for them
         config.option.warn_unused_snapshots = True

@@ -243,16 +243,15 @@ class TokenBackend(LoadableBackend[O]):
             # beside other calls the figures would be theirs too; a later call asks again
             if self._was_measured or self.active_calls:
                 return
+            name = self.identity.get("model", "the engine")
             try:
                 self.measured = StepCosts.measured(await step_times(self))
             except StarsGuardError as exc:
-                logger.info(
-                    "the steps of %s cannot be measured: %s", self.identity.get("model", "the engine"), exc.message
-                )
+                logger.info("the steps of %s cannot be measured: %s", name, exc.message)
             self._was_measured = True
-        if self.measured is not None:
-            costs = ", ".join(f"{rows}: {cost:.2f}" for rows, cost in self.measured.points)
-            logger.info("what a step of %s costs by its rows: %s", self.identity.get("model", "the engine"), costs)
+            if self.measured is not None:
+                costs = ", ".join(f"{rows}: {cost:.2f}" for rows, cost in self.measured.points)
+                logger.info("what a step of %s costs by its rows: %s", name, costs)
 
     async def open(self, request: OpenRequest) -> Session:
         if self._closed:

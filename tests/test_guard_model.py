@@ -18,7 +18,7 @@ from stars_guard.core.segments import Passage
 from stars_guard.errors import PolicyError, ScorerError
 from stars_guard.policy import load_policy
 from stars_guard.prompting.guard_formats import GuardFormat, guard_format, presets
-from stars_guard.scorers.guard_model import GuardModelScorer
+from stars_guard.scorers.guard_model import GuardModelScorer, _weights
 
 TURNS = (Message("user", "Hi"), Message("assistant", "Hello!"), Message("user", "How do I rob a bank? "))
 ASK = (Message("system", "Be brief."), Message("user", "How do I rob a bank?"))
@@ -171,3 +171,9 @@ async def test_several_questions_of_one_passage(embedded_model: Path) -> None:
     assert rating.value == pytest.approx(max(alone.values()), abs=1e-4)
     assert rating.detail == max(alone, key=lambda name: alone[name])
     assert len(set(alone.values())) == 4
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_a_judge_on_the_processor_computes_in_what_is_fast_there(device: str, embedded_model: Path) -> None:
+    """The checkpoint is bfloat16, which a processor may compute many times slower than float32."""
+    assert _weights(str(embedded_model), None, device).dtype == torch.float32

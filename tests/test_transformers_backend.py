@@ -350,6 +350,11 @@ def test_detokenised_text_is_whole_characters(engine: TransformersBackend, token
     assert all("\ufffd" not in piece for piece in pieces)
 
 
+def test_the_identity_says_in_which_numbers_it_computes(engine: TransformersBackend) -> None:
+    assert (engine.identity["dtype"] == "float32") is engine.reproducible
+    assert f"torch.{engine.identity['dtype']}" == str(engine.slots.model.dtype)
+
+
 def test_every_token_that_a_file_says_ends_an_answer_ends_it(embedded_model: Path, tmp_path: Path) -> None:
     for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((embedded_model / name).read_bytes())

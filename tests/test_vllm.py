@@ -25,7 +25,7 @@ from vllm_servers import Relay, Server
 from langchain_stars import ChatStars
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.base import Backend, OpenRequest
-from stars_guard.backends.vllm_engine import VllmEngineBackend, entropy_of
+from stars_guard.backends.vllm_engine import VllmEngineBackend, _warm_up, entropy_of
 from stars_guard.backends.vllm_server import VllmServerBackend, VllmServerOptions
 from stars_guard.calling import portal
 from stars_guard.calling.backend_loading import load_backend
@@ -406,6 +406,16 @@ def test_the_key_is_sent_and_never_shown(embedded_model: Path) -> None:
     assert made._client.headers["authorization"] == "Bearer sk-secret"
     assert made.replicas[0].url == "https://x.test"
     assert "sk-secret" not in repr(made.options)
+
+
+def test_the_identity_says_in_which_numbers_it_computes(vllm_engine: VllmEngineBackend) -> None:
+    assert f"torch.{vllm_engine.identity['dtype']}" == str(vllm_engine.engine.model_config.dtype)
+
+
+def test_an_engine_says_that_it_warms_up(vllm_engine: VllmEngineBackend, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "stars_guard")
+    portal.call(lambda: _warm_up(vllm_engine.engine, "a/model", 60.0))
+    assert "'a/model' is warming up" in caplog.text
 
 
 def test_auto_takes_vllm_and_says_so(caplog: pytest.LogCaptureFixture, vllm_engine: Backend) -> None:

@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from importlib.resources import files
 
-from ruamel.yaml import YAML
-
+from stars_guard.parsing._tables import read_table
 from stars_guard.parsing.shell_words import UNKNOWN, Word
 
 __all__ = ["KnownOptions", "known_options"]
@@ -95,10 +93,9 @@ def _waits(text: str, values: frozenset[str]) -> bool:
 
 @lru_cache(1)
 def _table() -> Mapping[str, KnownOptions]:
-    text = files(__package__).joinpath("known_options.yaml").read_text(encoding="utf-8")
     return {
         name: _read(row["options"], row.get("clusters", True))
-        for row in YAML(typ="safe", pure=True).load(text)
+        for row in read_table("known_options.yaml")
         for name in row["names"]
     }
 

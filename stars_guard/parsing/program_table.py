@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
-from importlib.resources import files
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-from ruamel.yaml import YAML
 
 from stars_guard.core.vocabulary import CallLevel
+from stars_guard.parsing._tables import read_table
 from stars_guard.parsing.shell_arguments import Arguments, like
 
 __all__ = ["LEVELS", "Entry", "Level", "Rule", "Table", "options_of", "program_table"]
@@ -178,5 +177,4 @@ def _could_be(glob: str, names: Sequence[str]) -> bool:
 @lru_cache(1)
 def program_table() -> Table:
     """The table that comes with stars-guard."""
-    text = files(__package__).joinpath("programs.yaml").read_text(encoding="utf-8")
-    return Table.model_validate(YAML(typ="safe", pure=True).load(text))
+    return Table.model_validate(read_table("programs.yaml"))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.resources import files
 
-from ruamel.yaml import YAML
+from stars_guard.parsing._tables import read_table
 
 __all__ = ["word_list"]
 
 
 @lru_cache(1)
 def _lists() -> dict[str, list[str]]:
-    text = files(__package__).joinpath("word_lists.yaml").read_text(encoding="utf-8")
-    loaded: dict[str, list[str]] = YAML(typ="safe", pure=True).load(text)
+    loaded: dict[str, list[str]] = read_table("word_lists.yaml")
     return loaded
 
 

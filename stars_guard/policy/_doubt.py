@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from stars_guard.core.nearest import did_you_mean
 from stars_guard.scorers.options import Ask, JudgeOptions
 
 __all__ = ["check_doubt"]
@@ -34,8 +34,8 @@ def _problems(judge: JudgeOptions, index: int, judges: Sequence[JudgeOptions]) -
     assert ask is not None  # noqa: S101
     places = {other.name: place for place, other in enumerate(judges)}
     if ask.when not in places:
-        near = difflib.get_close_matches(ask.when, [name for name in places if name != judge.name], 1)
-        yield "when", f"there is no judge {ask.when!r} beside it" + (f"; did you mean `{near[0]}`?" if near else "")
+        meant = did_you_mean(ask.when, (name for name in places if name != judge.name))
+        yield "when", f"there is no judge {ask.when!r} beside it" + (f"; {meant}" if meant else "")
         return
     other = judges[places[ask.when]]
     if places[ask.when] >= index:

@@ -19,9 +19,11 @@ from conftest import USER, policy, rewarding, settled, words
 from stars_guard.audit import MemoryStore, open_store
 from stars_guard.audit.chained_store import ChainedStore
 from stars_guard.calling import loaded, portal
+from stars_guard.calling.judge_loading import load_rail
 from stars_guard.core.events import Kept
 from stars_guard.core.judging import Rule
 from stars_guard.core.segments import Passage
+from stars_guard.core.vocabulary import Rail
 from stars_guard.engines.sharing import Lease, Shared
 from stars_guard.errors import InputError, PolicyError
 from stars_guard.guard import Guard
@@ -75,7 +77,7 @@ class Loaders:
         self.models: list[Part] = []
         self.sharing: Shared[Any] = Shared()
         monkeypatch.setattr(loaded, "lease_backend", self._lease_backend)
-        monkeypatch.setattr(loaded, "load_cascade", self._load_cascade)
+        monkeypatch.setattr(loaded, "load_rail", self._load_rail)
 
     async def _lease_backend(self, model: str, *more: Any) -> Lease[ClosingBackend]:
         async def engine() -> ClosingBackend:
@@ -84,7 +86,9 @@ class Loaders:
 
         return await self.sharing.lease(("engine", model), engine)
 
-    async def _load_cascade(self, policy: Policy, **more: Any) -> Cascade:
+    async def _load_rail(self, policy: Policy, rail: Rail, **more: Any) -> Cascade:
+        if rail != "answer":
+            return await load_rail(policy, rail, **more)
         rules = [Rule(judge=spec.name, weight=1.0) for spec in policy.judges]
         async with AsyncExitStack() as opened:
             judges = [Judge(rule, await self._scorer(rule.judge, opened)) for rule in rules]

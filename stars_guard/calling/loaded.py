@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from stars_guard.audit import AuditStore, Writing, shared_store
 from stars_guard.backends.base import Backend
 from stars_guard.calling.backend_loading import lease_backend
-from stars_guard.calling.judge_loading import load_cascade, load_judges
+from stars_guard.calling.judge_loading import load_rail
 from stars_guard.calling.portal import begin, to_the_end
 from stars_guard.calling.shadow_calls import Shadows
 from stars_guard.calling.shadowing import ShadowPolicy
@@ -144,14 +144,8 @@ class Loaded:
             return self._judges
         async with self._loading:
             if rail not in self._cascades:
-                self._cascades[rail] = await self._load(rail)
+                self._cascades[rail] = await load_rail(self._policy, rail, allow_python=self._given.allow_python)
             return self._cascades[rail]
-
-    async def _load(self, rail: Rail) -> Cascade:
-        if rail == "answer":
-            return await load_cascade(self._policy, allow_python=self._given.allow_python)
-        judges = dict(self._policy.rails.items())[rail].judges
-        return await load_judges(judges, allow_python=self._given.allow_python)
 
     async def aclose(self) -> None:
         """Wait for the calls that run, and free everything. May be called again."""

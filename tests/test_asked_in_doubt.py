@@ -546,6 +546,17 @@ def state(so_far: tuple[str, ...]) -> list[float]:
     return [1 - WORTH[so_far[-1].strip()] if so_far else 0.5, 1.0]
 
 
+def asked_for(store: MemoryStore) -> Counter[str]:
+    """How often the judge was asked, by the reason. Each record can be done again."""
+    asked: Counter[str] = Counter()
+    for record in store.records:
+        assert redo(record) is None
+        for _, attempt in attempts_of(record):
+            asked.update(score.asked or "" for score in attempt.scores if score.judge == "guard")
+            asked.update("no" for _ in attempt.unasked)
+    return asked
+
+
 def test_a_probe_spares_the_judge(tmp_path: Path) -> None:
     a_probe(tmp_path / "p.safetensors", [[1.0, 0.0]])
     probe = {"name": "inside", "type": "probe", "probe": str(tmp_path / "p.safetensors"), "reject_above": 1.4}
@@ -556,12 +567,7 @@ def test_a_probe_spares_the_judge(tmp_path: Path) -> None:
     portal_guard = Guard(made, model=model, audit=store, allow_python=True).blocking
     for seed in range(10):
         portal_guard.generate(USER, CallOptions(seed=seed))
-    asked: Counter[str] = Counter()
-    for record in store.records:
-        assert redo(record) is None
-        for _, attempt in attempts_of(record):
-            asked.update(score.asked or "" for score in attempt.scores if score.judge == "guard")
-            asked.update("no" for _ in attempt.unasked)
+    asked = asked_for(store)
     assert min(asked[why] for why in ("doubt", "sample", "no")) > 3
     # what the generator's states were is not on record, and the scores are
     record = store.records[0]
@@ -582,12 +588,7 @@ def test_a_probe_on_a_real_model_spares_the_judge(embedded_model: Path, tmp_path
     with Guard(made, model=str(where), backend="transformers", audit=store, allow_python=True).blocking as made_guard:
         for seed in range(6):
             made_guard.generate(USER, CallOptions(seed=seed))
-    asked: Counter[str] = Counter()
-    for record in store.records:
-        assert redo(record) is None
-        for _, attempt in attempts_of(record):
-            asked.update(score.asked or "" for score in attempt.scores if score.judge == "guard")
-            asked.update("no" for _ in attempt.unasked)
+    asked = asked_for(store)
     assert asked["no"]
     assert asked["doubt"] + asked["sample"]
 

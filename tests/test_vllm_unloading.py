@@ -91,7 +91,7 @@ def test_a_start_that_takes_too_long_is_ended(embedded_model: Path) -> None:
     assert left == "processes left: 0"
 
 
-KILLED = """
+GENERATING = """
 import multiprocessing, sys, time
 from stars_guard.audit import MemoryStore
 from stars_guard.core.events import Released
@@ -103,6 +103,11 @@ policy = {"apiVersion": "stars-guard/v1", "name": "killed", "mode": "off", "deco
 guard = Guard(policy, model=sys.argv[1], backend="vllm", audit=MemoryStore())
 stream = guard.blocking.stream([Message("user", "Tell me a long story.")])
 next(event for event in stream if isinstance(event, Released))
+"""
+"""A program whose engine generates."""
+
+KILLED = f"""
+{GENERATING}
 print("engines:", *(child.pid for child in multiprocessing.active_children()), flush=True)
 time.sleep(300)
 """
@@ -141,21 +146,12 @@ print("engines:", *(child.pid for child in multiprocessing.active_children()), f
 time.sleep(300)
 """
 
-CLOSED = """
-import sys
-from stars_guard.audit import MemoryStore
+CLOSED = f"""
+{GENERATING}
 from stars_guard.calling import portal
 from stars_guard.calling.backend_loading import unload_backends
-from stars_guard.core.events import Released
-from stars_guard.core.messages import Message
 from stars_guard.errors import BackendUnavailable
-from stars_guard.guard import Guard
 
-decoding = {"max_tokens": 2000, "segment_tokens": 8}
-policy = {"apiVersion": "stars-guard/v1", "name": "closed", "mode": "off", "decoding": decoding}
-guard = Guard(policy, model=sys.argv[1], backend="vllm", audit=MemoryStore())
-stream = guard.blocking.stream([Message("user", "Tell me a long story.")])
-next(event for event in stream if isinstance(event, Released))
 portal.call(unload_backends)
 try:
     list(stream)

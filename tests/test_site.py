@@ -79,6 +79,15 @@ def test_a_page_that_nobody_placed_is_placed(tmp_path: Path) -> None:
     assert nav == [{"First": [{"Old": "old.md"}]}, {"More": [{"A new page": "new.md"}]}]
 
 
+def test_every_page_of_ours_has_its_place(site: Path) -> None:
+    """Each in a group, and none in the group for pages that nobody has placed."""
+    front = (site / "index.html").read_text(encoding="utf-8")
+    tabs = re.findall(r'md-tabs__link">\s*(.*?)\s*</a>', front)
+    assert tabs == ["Get started", "LangChain", "Policies", "Run", "Extend", "Reference", "Project"]
+    placed = re.findall(r'<a href="([\w/-]+\.html)" class="md-nav__link', front)
+    assert {path.stem for path in (REPOSITORY / "docs").glob("*.md")} - {"index"} <= {Path(at).stem for at in placed}
+
+
 def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
     config = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
     plain = re.sub(r"(?s)^hooks:.*?\n|^plugins:.*?(?=^\S)|^nav:.*", "", config, flags=re.MULTILINE)

@@ -59,7 +59,7 @@ docs: setup ## the site of the docs, into site/; a broken link is an error
 # are too small for more threads. Where memory is short, WORKERS=1 runs one after the other.
 WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
-# the programs that tests start would be compiled anew each time
+# the programs that tests start would be compiled again each time
 unexport PYTHONDONTWRITEBYTECODE
 
 test: check system ## all checks and all tests

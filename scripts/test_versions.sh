@@ -32,7 +32,7 @@ for version in "$@"; do
   "$uv" pip compile -q pyproject.toml --resolution "$resolution" --python-version "$version" -o "$home/base.txt"
   "$uv" pip install -q --python "$home/bin/python" -r "$home/base.txt" --group light
   "$uv" pip install -q --python "$home/bin/python" --no-deps -e .
-  # old packages on a newer Python or beside newer ones warn of what is deprecated, which is none of our doing
+  # old packages on a newer Python or beside newer ones warn of what is deprecated, which isn't our doing
   warnings=()
   [ "$resolution" = highest ] || warnings=(-W default)
   "$home/bin/python" -m pytest -q --light -p no:cacheprovider ${warnings[@]+"${warnings[@]}"}

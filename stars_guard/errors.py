@@ -88,7 +88,7 @@ class PolicyError(StarsGuardError):
 
 
 class BackendError(StarsGuardError):
-    """The model that writes failed: not found, not loadable, or an error while drawing."""
+    """The model that writes failed: not found, not loadable, or an error while it generates."""
 
 
 class BackendUnavailable(BackendError):

@@ -27,7 +27,7 @@ from stars_guard.guard import Guard
 __all__ = ["with_calls", "without_rejected_calls"]
 
 _PLAIN_ID = re.compile("call[-_][A-Za-z0-9]{1,8}")
-"""An id that says nothing, so that it need not be judged."""
+"""An id that says nothing, so that nobody has to judge it."""
 
 
 async def without_rejected_calls(

@@ -39,7 +39,7 @@ class Database:
     written then goes to a file that has no name any more, so that it is lost.
 
     Attributes:
-        path: of the file; None where it is none.
+        path: of the file; None where the log is no file.
     """
 
     def __init__(self, url: URL) -> None:

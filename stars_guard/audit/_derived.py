@@ -186,7 +186,7 @@ def pages_of(connection: Connection) -> str | None:
 
 
 def _record(entry: Entry) -> CallRecord | None:
-    """The record of an entry. One that cannot be read has a problem of its own, which is told by who reads it."""
+    """The record of an entry. One that cannot be read has a problem of its own, which its reader reports."""
     try:
         return entry.record() if entry.kind == "record" else None
     except AuditError:
@@ -206,7 +206,7 @@ def _ordered(value: Any) -> Any:
 
 
 def rebuild(connection: Connection) -> int:
-    """Make all derived rows anew, in the order in which calls ended. Returns how many calls there are.
+    """Make all derived rows again, in the order in which calls ended. Returns how many calls there are.
 
     Raises:
         AuditError: an entry cannot be read.

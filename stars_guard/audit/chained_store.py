@@ -83,7 +83,7 @@ class ChainedStore(AuditStore):
         yield from self.entries()
 
     def rebuild(self) -> int:
-        """Make anew what lists, searches and counts read, from the entries. Returns how many calls there are.
+        """Make again, from the entries, what lists, searches and counts read. Returns how many calls there are.
 
         Raises:
             AuditError: the log cannot be changed, or an entry cannot be read.

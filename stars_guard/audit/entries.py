@@ -137,7 +137,7 @@ class Purge(BaseModel):
             where: the place in the log, for the error.
 
         Raises:
-            AuditError: it is not a purge that this version reads, or its times are none.
+            AuditError: it is not a purge that this version reads, or its times can't be read.
         """
         try:
             found = cls.model_validate_json(payload)
@@ -248,7 +248,7 @@ class Entry:
         """The record.
 
         Raises:
-            AuditError: this version of stars-guard does not read it, or its times are none.
+            AuditError: this version of stars-guard does not read it, or its times can't be read.
         """
         record = read_record(self.payload, self.where)
         _check_times(self.where, record.started_at, record.ended_at)
@@ -357,13 +357,13 @@ def read_line(line: bytes, where: str, *, ended: bool) -> Entry | Unsealed | Bro
 
 
 def _check_times(where: str, *times: str) -> None:
-    """Times as all records have them, so that whoever counts and lists them needs not ask.
+    """Times as all records have them, so that whoever counts and lists them can rely on it.
 
     Args:
         where: the place in the log, for the error.
 
     Raises:
-        AuditError: one of them is none.
+        AuditError: one of them isn't a time.
     """
     for each in times:
         try:

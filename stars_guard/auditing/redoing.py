@@ -1,6 +1,6 @@
 """Does every decision of a record follow from what is on record?
 
-From scores, rules, settings and the seed on record come reward, threshold, probability, the number drawn, the verdict,
+From scores, rules, settings and the seed on record come reward, threshold, probability, the random number, the verdict,
 what was kept and the totals. Taken as given are the scores themselves, the reward of the prompt, and the lengths of
 candidates.
 """
@@ -120,12 +120,12 @@ class _Redo:
         _numbers(segment)
         if segment.ended is not None:
             holds(segment.kept is None and last, "the answer ended before it, and yet went on")
-            holds(not taken, "the answer ended before it, though a proposal was accepted")
+            holds(not taken, "the answer ended before it, though a candidate was accepted")
             self._exhausted(segment)
             return
         kept = segment.kept_attempt
         if kept is None:
-            raise DoesNotHold("the proposal that was kept is not on record")
+            raise DoesNotHold("the candidate that was kept is not on record")
         self._chosen(segment, kept)
         stood = Stood(
             index=segment.index,
@@ -173,7 +173,7 @@ class _Redo:
 
     def _sampled(self, segment: int, attempt: Attempt, judgement: Judgement, *, taken: bool) -> None:
         if taken:
-            same("verdict after an accepted proposal", attempt.verdict, "surplus")
+            same("verdict after an accepted candidate", attempt.verdict, "surplus")
             _none(attempt)
             return
         assert self._settings is not None  # noqa: S101
@@ -194,7 +194,7 @@ class _Redo:
         same("reason", attempt.reason, again.reason)
 
     def _chosen(self, segment: Segment, kept: Attempt) -> None:
-        """Why this proposal is the one that was kept."""
+        """Why this candidate is the one that was kept."""
         settings = self._settings
         free = [attempt for attempt in segment.attempts if attempt.veto is None]
         match segment.how:
@@ -208,7 +208,7 @@ class _Redo:
                 holds(monitor, "what was rejected was let through, and the mode is not monitor")
                 same("verdict of what was let through", kept.verdict, "rejected")
                 if self._decides == "best":
-                    holds(not free, "a vetoed proposal was let through, though another was not vetoed")
+                    holds(not free, "a vetoed candidate was let through, though another was not vetoed")
                     self._is_best(kept, segment.attempts)
                     self._spent(segment, later=True)
             case "best":
@@ -219,11 +219,11 @@ class _Redo:
                     self._back.no_way_back(segment)
                     self._spent(segment, later=True)
             case None:
-                raise DoesNotHold("it is not said why the proposal was kept")
+                raise DoesNotHold("it is not said why the candidate was kept")
 
     def _is_best(self, kept: Attempt, others: Sequence[Attempt]) -> None:
         best = max(others, key=lambda attempt: -math.inf if attempt.reward is None else attempt.reward)
-        same("the proposal of the highest reward", kept.attempt, best.attempt)
+        same("the candidate of the highest reward", kept.attempt, best.attempt)
 
     def _exhausted(self, segment: Segment) -> None:
         assert segment.ended is not None  # noqa: S101
@@ -237,14 +237,14 @@ class _Redo:
         holds(not self._settings.monitor, "the answer ended before it, and the mode is monitor")
         if self._settings.on_exhausted == "best" or self._decides == "best":
             free = [attempt for attempt in segment.attempts if attempt.veto is None and attempt.reward is not None]
-            holds(not free, "there was a best proposal to keep")
+            holds(not free, "there was a best candidate to keep")
         self._spent(segment)
 
     def _spent(self, segment: Segment, *, later: bool = False) -> None:
         """That the attempts had run out, or the tokens.
 
         Args:
-            later: a proposal of each later segment is paid for first.
+            later: a candidate of each later segment is paid for first.
         """
         settings = self._settings
         assert settings is not None  # noqa: S101

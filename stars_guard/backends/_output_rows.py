@@ -35,7 +35,7 @@ class OutputRows:
         return self._installed is not None
 
     def check(self, directions: Sequence[Directions]) -> None:
-        """Whether the values of directions can be had.
+        """Whether the values of directions are supported.
 
         Raises:
             InputError: one is not installed.

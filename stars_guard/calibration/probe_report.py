@@ -36,7 +36,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saving:
-    """The teacher need not be asked where the probe's score is on the good ``side`` of ``limit``.
+    """The teacher doesn't need to be asked where the probe's score is on the good ``side`` of ``limit``.
 
     Attributes:
         miss: share of what the teacher rejects that is then passed, at most.

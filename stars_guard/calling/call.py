@@ -60,7 +60,7 @@ class Call:
         rate: shared by the calls of the policy.
         cost: what a width costs now; see `StepCosts.shared`.
         single: the answer has one tool call at most.
-        shadows: what is told of each candidate beside the judges.
+        shadows: what gets each candidate besides the judges.
 
     Attributes:
         prompt_reward: r(x, ""), once it is known.

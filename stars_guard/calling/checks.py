@@ -302,8 +302,11 @@ class _Check:
 
     @property
     def _is_settled(self) -> bool:
-        """Whether judges need not be asked: they have been, the call is rejected whatever they say, or the mode is off,
-        and the text is on record for shadows alone."""
+        """Whether no judge needs to be asked.
+
+        They have been asked, the call is rejected whatever they say, or the mode is off and the text is on record for
+        shadows alone.
+        """
         ruling = self._given.ruling
         if self._policy.mode == "off":
             return True

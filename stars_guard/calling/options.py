@@ -30,11 +30,12 @@ class CallOptions:
     Attributes:
         max_tokens: the longest answer.
         stop: stop strings, none of them empty. They are not part of the answer.
-        seed: draws the same answer again on a reproducible backend, and is not drawn ahead; None takes a fresh one.
+        seed: gives the same answer again on a reproducible backend, and turns generating ahead off. None takes a
+            fresh one.
         sampling: replaces single sampling options.
         run_id: the caller's id, kept in the record.
-        tools: what the model may call. A call is drawn and judged whole.
-        grammar: what the answer must look like; it is then drawn and judged as one segment.
+        tools: what the model may call. A call is generated and judged whole.
+        grammar: what the answer must look like; it is then generated and judged as one segment.
         chat_template_kwargs: variables of the model's chat template, such as ``enable_thinking``, over those of the
             backend's options.
         attempts: fewer than the policy's, for texts that are handed in.
@@ -99,7 +100,7 @@ def options_of(given: CallOptions | None) -> CallOptions:
     """The options of a call.
 
     Raises:
-        InputError: these are none.
+        InputError: it is of another type.
     """
     if given is None:
         return CallOptions()

@@ -162,7 +162,7 @@ class Request:
         wanted = policy.decoding.max_tokens if self.options.max_tokens is None else self.options.max_tokens
         attempts = self.options.attempts
         settings = supplied_settings(policy, attempts) if self.is_supplied else settings_of(policy, wanted)
-        # drawn ahead, an answer would depend on the width and so on what else has been drawn
+        # generated ahead, an answer would depend on the width, and so on what else has been generated
         return settings.changed(optimistic=settings.optimistic and self.options.seed is None)
 
 

@@ -43,7 +43,7 @@ class _Background:
     """An event loop, and the thread that runs it."""
 
     def __init__(self) -> None:
-        # made here, so that a caller with an event loop of its own need not wait for the thread to begin
+        # made here, so that a caller with an event loop of its own doesn't wait for the thread to begin
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._closing = asyncio.Event()
         self.loop = self._runner.get_loop()
@@ -81,7 +81,7 @@ def _close() -> None:
 
 
 def _after_fork() -> None:
-    """The thread has stayed in the parent process, so this process begins anew."""
+    """The thread has stayed in the parent process, so this process begins with another one."""
     global _background, _lock
     _background, _lock = None, threading.Lock()
 
@@ -203,7 +203,7 @@ class _Pump(Errand[None], Generic[T]):
         super().__init__(self._take)
 
     def ask(self) -> futures.Future[T]:
-        """The next item. It never comes if the generator ends, which is told by `outcome`."""
+        """The next item. It never comes if the generator ends, which `outcome` says."""
         item: futures.Future[T] = _future()
         with suppress(RuntimeError):  # the loop is closed, and the outcome is there
             self._background.loop.call_soon_threadsafe(self._asked.put_nowait, item)

@@ -42,7 +42,7 @@ class Counted(Protocol):
 class Recording:
     """Records what happens inside ``async with``, and writes the record when that is left.
 
-    Leaving without an error writes what `finish` was told. A call that is cancelled, or whose reader has gone, is
+    Leaving without an error writes what `finish` was given. A call that is cancelled, or whose reader has gone, is
     recorded as ``cancelled``, and one that raises as ``failed`` with the kind of error. The record is written to the
     end even if the call is cancelled meanwhile.
 

@@ -51,7 +51,7 @@ def concealed(text: str) -> str:
 
 
 def fingerprinted(text: str) -> str:
-    """As `concealed`, with the start of each value's SHA-256, so that two values under one name can be told apart."""
+    """As `concealed`, with the start of each value's SHA-256, so that two values of one name look different."""
     pattern = _pattern
     if pattern is None:
         return text

@@ -26,7 +26,7 @@ def number(name: str, value: object, low: float, high: float) -> float:
         name: what it is, as the message says it.
 
     Raises:
-        InputError: it is none (True and False are none either), or it is not in the range.
+        InputError: it is no such number (neither are True and False), or it is not in the range.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise InputError(f"{name} is {_kind(value, 'a number')}", hint=f"use a number from {low} to {high}")

@@ -54,7 +54,7 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The decision on one proposal.
+    """The decision on one candidate.
 
     Attributes:
         segment: number of the segment in the call, from 0. The segment that follows a rewind has the next number.
@@ -65,7 +65,7 @@ class Decision:
             and this one not looked at.
         reason: in words, without user text.
         threshold: tau at the candidate's end; None where the method has none.
-        probability: the chance of acceptance that the rule gave; None where nothing was drawn against.
+        probability: the chance of acceptance that the rule gave; None where chance decided nothing.
         u: the uniform number that the probability was held against.
         recovery: whether it was generated under the policy's recovery instruction.
     """
@@ -105,7 +105,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """No proposal of the segment was kept, and the answer ends before it."""
+    """No candidate of the segment was kept, and the answer ends before it."""
 
     segment: int
     action: Action
@@ -157,8 +157,10 @@ class Reviewed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overrun:
-    """Tokens that a proposal had drawn past its boundary were thrown away, or that came before the first one, because a
-    judge of the empty answer needed them."""
+    """Tokens were thrown away that were generated past a candidate's boundary.
+
+    Or they came before the first candidate, because a judge of the empty answer needed them.
+    """
 
     segment: int
     attempt: int
@@ -193,7 +195,7 @@ class Reasoned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Called:
-    """Tool calls that the caller may make, or that are none. Never sent before the segment was kept.
+    """Tool calls that the caller may make, or text that starts like one. Never sent before the segment was kept.
 
     Attributes:
         text: what the model wrote, markers and all.
@@ -214,7 +216,7 @@ class Totals:
     Attributes:
         rewound: tokens that were kept once and taken back; ``rewinds`` is how often the answer went back.
         segments: how many are in the answer.
-        proposals: how many were drawn; ``rejections`` of them were decided against.
+        proposals: how many candidates were generated; ``rejections`` of them were decided against.
         prompt: tokens of the prompt.
         scorer_passages: passages that were given to a scorer, summed over judges.
     """
@@ -243,7 +245,7 @@ class Finished:
         finish: why the answer ended.
         reason: what to tell the reader about a refusal or an early end; empty otherwise.
         call_id: also the audit record's id.
-        seed: draws the same call again on a backend that can.
+        seed: gives the same call again on a backend that can.
         tool_calls: those that were released; ``invalid_tool_calls`` those that cannot be made.
         reasoning: what the model wrote before its answer, if it is one that reasons.
         refusal: the policy's text for the reader where the answer was refused; empty otherwise.

@@ -17,13 +17,14 @@ __all__ = ["Grammar", "json_format"]
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """A grammar that the answer is drawn under: tokens that it does not allow have no chance.
+    """A grammar that the answer is generated under: tokens that it does not allow have no chance.
 
     Make it with `json_schema`, `regex` or `ebnf`.
 
     Attributes:
-        tag: a structural tag of xgrammar, as JSON; one form for all engines, so that they draw from the same law.
-        whole: whether it describes the answer as a whole, which is then drawn and judged as one segment; else text
+        tag: a structural tag of xgrammar, as JSON. All engines take this form, so their output distribution is the
+            same.
+        whole: whether it describes the answer as a whole, which is then generated and judged as one segment; else text
             between whose parts the answer may be cut.
     """
 

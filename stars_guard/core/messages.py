@@ -41,8 +41,10 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvalidCall:
-    """What began like a call and is none. ``arguments`` is the text as written, markers and all; ``error`` holds none
-    of it."""
+    """Text that starts like a tool call but can't be parsed.
+
+    ``arguments`` is the text as written, markers and all. ``error`` holds none of it.
+    """
 
     id: str
     name: str | None

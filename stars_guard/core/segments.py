@@ -13,13 +13,13 @@ __all__ = ["Candidate", "Passage", "Token"]
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One drawn token.
+    """One generated token.
 
     Attributes:
         id: the token's id in the model's vocabulary.
         text: what it adds to the answer. Empty while a character is still incomplete; the token that completes
             the character carries all of it.
-        entropy: Shannon entropy in nats of the distribution that the token was drawn from, where asked for.
+        entropy: Shannon entropy in nats of the distribution that the token was sampled from, where asked for.
         last: whether it is the model's end of sequence; its text is then empty.
         projections: values of the directions that the call asked for, on the state that the token was generated from.
             So they are about the text before the token.

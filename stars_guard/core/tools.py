@@ -50,10 +50,10 @@ class Toolset:
 
     Attributes:
         tools: with different names.
-        forced: names of which one must be called; empty leaves it to the model. The answer is then drawn under a
+        forced: names of which one must be called; empty leaves it to the model. The answer is then generated under a
             grammar, and is one call and nothing else.
         parallel: whether the model may write several calls; else the answer ends after the first.
-        strict: calls that the model chooses to write are drawn under their tools' schemas.
+        strict: calls that the model chooses to write are generated under their tools' schemas.
     """
 
     tools: tuple[Tool, ...]

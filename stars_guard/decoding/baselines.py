@@ -58,13 +58,13 @@ class BestOfK(Decoder, method="blockwise_best_of_k"):
             before, self._best = self._best, _better(self._best, tried)
             if before is not None:
                 loser = tried if self._best is before else before
-                decisions.append(self._lose(loser, "another proposal has a higher reward"))
+                decisions.append(self._lose(loser, "another candidate has a higher reward"))
         chosen = self._chosen
         if (self.ledger.spare if chosen else self.ledger.affordable)(plan.limit) >= 1:
             retain = frozenset({chosen.attempt} if chosen else ())
             return Outcome(decisions=tuple(decisions), retain=retain)
         if self._best is not None:
-            reason = f"the highest reward of {self.ledger.attempt} proposals"
+            reason = f"the highest reward of {self.ledger.attempt} candidates"
             decisions.append(self._decision(self._best, "accepted", reason))
         end = self._end(chosen)
         self._best = self._best_vetoed = None
@@ -77,7 +77,7 @@ class BestOfK(Decoder, method="blockwise_best_of_k"):
 
     def _end(self, chosen: Tried | None) -> Kept | Ended:
         if chosen is None:
-            return self.ledger.exhaust(f"all {self.ledger.attempt} proposals were vetoed")
+            return self.ledger.exhaust(f"all {self.ledger.attempt} candidates were vetoed")
         if chosen is self._best:
             return self._kept(chosen, "best")
         return self._kept(chosen, "monitored", was_rejected=True)

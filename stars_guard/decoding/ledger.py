@@ -51,7 +51,8 @@ def may_go_back(settings: Settings, *, rewinds: int, limit: int, generated: int,
 
 
 class Ledger:
-    """Shared bookkeeping. ``totals`` holds the invariant drawn == kept + rejected + surplus + overrun + rewound.
+    """Shared bookkeeping. In ``totals``, these sums are equal:
+    ``drawn == kept + rejected + surplus + overrun + rewound``.
 
     Attributes:
         standing: the segments that are in the answer.

@@ -1,7 +1,7 @@
 """All randomness of a call, from one seed.
 
-Each number depends on (seed, segment, attempt, purpose) alone and not on what was drawn before. So the same call
-gives the same answer whatever the number of parallel proposals, and a decision can be redone from the record.
+Each number depends on (seed, segment, attempt, purpose) alone and not on what was generated before. So the same call
+gives the same answer whatever the number of parallel candidates, and a decision can be redone from the record.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ def _digest(seed: int, segment: int, attempt: int, purpose: str) -> int:
 
 
 def derive_seed(seed: int, segment: int, attempt: int) -> int:
-    """The 63-bit seed with which a proposal's tokens are drawn."""
+    """The 63-bit seed with which a candidate's tokens are sampled."""
     return _digest(seed, segment, attempt, "draw") >> 1
 
 
 def uniform(seed: int, segment: int, attempt: int) -> float:
-    """The number in [0, 1) against which a proposal's probability of acceptance is held."""
+    """The number in [0, 1) against which a candidate's probability of acceptance is held."""
     return _fraction(_digest(seed, segment, attempt, "accept"))
 
 

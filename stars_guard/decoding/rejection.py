@@ -71,7 +71,7 @@ class RejectionSampler(Decoder, method="stars"):
         for tried in tries:
             if accepted is not None or back is not None:
                 self.ledger.pass_over(tried.candidate)
-                why = "an earlier proposal was accepted" if accepted is not None else "the answer went back before it"
+                why = "an earlier candidate was accepted" if accepted is not None else "the answer went back before it"
                 decisions.append(self._decision(tried, "surplus", why))
                 continue
             decision = self._decide_one(tried)
@@ -137,7 +137,7 @@ class RejectionSampler(Decoder, method="stars"):
             self._best = tried
 
     def _end(self, accepted: Tried | None, first: Tried, limit: int) -> Kept | Ended | Rewound | None:
-        """The end of the segment, or None when another candidate can be had and paid for."""
+        """The end of the segment, or None when another candidate may follow and can be paid for."""
         if accepted is not None:
             return self._keep(accepted, "accepted")
         if self.settings.monitor:

@@ -56,7 +56,7 @@ class UpTo(_Part):
 
 
 class Recovery(_Part):
-    """Another proposal for segments that fail: the same model and the same answer so far, with an instruction."""
+    """Where the candidates of segments that fail come from: the same model and answer so far, with an instruction."""
 
     after: int = Field(4, ge=1, le=ATTEMPTS, description="failed attempts of a segment before it is used")
     instruction: str = Field(min_length=1, repr=False, description="added to the conversation's system message")

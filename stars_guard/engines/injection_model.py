@@ -126,7 +126,7 @@ _KINDS = {
     "@if": "if when before after while once until",
 }
 _KIND = {word: kind for kind, words in _KINDS.items() for word in words.split()}
-"""Kinds of words that say who is spoken to, and what shall become of earlier instructions. Any two of them that are
+"""Kinds of words that say who is spoken to, and what should become of earlier instructions. Any two of them that are
 read together are one feature, in whichever words they come."""
 
 

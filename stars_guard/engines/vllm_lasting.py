@@ -1,4 +1,4 @@
-"""A judge's vLLM engine in this process, which is started anew after it has died."""
+"""A judge's vLLM engine in this process, which is started again after it has died."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def _constant(node: ast.expr) -> str | None:
 
 
 def is_code(text: str) -> bool:
-    """Whether a text is code in Python rather than a command: ``ls -la`` could be both, and is none."""
+    """Whether a text is code in Python rather than a command: ``ls -la`` could be both, and counts as a command."""
     try:
         tree = ast.parse(_without_magic(text))
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -68,7 +68,7 @@ def commands_in(argument: Argument) -> Iterator[str]:
 
 
 def is_said_beside(argument: Argument) -> bool:
-    """Whether an argument of a tool that runs commands is none itself: a folder, an id, a reason for people."""
+    """Whether an argument of a tool that runs commands is no command itself: a folder, an id, a reason for people."""
     named = argument.is_in(_EXPLAINS) or argument.is_in(_SETTINGS)
     return named and not is_command(argument.text, runs=True)
 

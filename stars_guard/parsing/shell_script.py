@@ -387,7 +387,7 @@ class _Reader:
             self._substitutions(child, depth)
 
     def _printed(self, node: Node) -> str | None:
-        """What a substitution's commands print, where that can be told from their words."""
+        """What a substitution's commands print, where that follows from their words."""
         reader = _Reader(self.scope.copy())
         for child in node.named_children:
             reader.walk(child, _DEEPEST // 2)

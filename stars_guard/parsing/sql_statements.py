@@ -30,7 +30,7 @@ class Statement:
 
     Attributes:
         kind: in lower case: ``select``, ``insert``, ``update``, ``delete``, ``create``, ``drop``, ``alter``,
-            ``truncate``, ``merge``, ``grant``, ``set`` or, for what is none of them, its first word. ``create``,
+            ``truncate``, ``merge``, ``grant``, ``set`` or, for all others, its first word. ``create``,
             ``set`` and ``pragma`` alone are the harmless ones: of tables, views and indexes, and of a few settings.
             Others have a second word: ``create function``, ``set role``.
         tables: the names of all tables in it, in lower case, with their schema where it is given.
@@ -212,7 +212,7 @@ _PURE = word_list("sql_statements.pure")
 
 
 def _unknown_function(node: exp.Expr) -> str:
-    """The name of a function that may do more than compute; empty for others and for what is none."""
+    """The name of a function that may do more than compute; empty for all others."""
     if not isinstance(node, exp.Anonymous | exp.AnonymousAggFunc | exp.UserDefinedFunction) or isinstance(
         node.parent, exp.Pragma
     ):

@@ -110,7 +110,7 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule]] = {
         # a shadow decides nothing
         "shadow": _free,
     },
-    # what is generated is judged as ever
+    # what is generated is judged as before
     SamplingSpec: dict.fromkeys(SamplingSpec.model_fields, _free),
     # in which words an answer is refused
     Refusal: {"message": _free, "detect": _free},

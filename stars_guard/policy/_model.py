@@ -26,7 +26,7 @@ __all__ = ["Audit", "Policy", "Refusal", "SamplingSpec", "Shadow"]
 
 
 class SamplingSpec(Strict):
-    """How the next token is drawn."""
+    """How the next token is sampled."""
 
     temperature: float = Field(1.0, ge=0, le=100)
     top_p: float = Field(1.0, gt=0, le=1)
@@ -144,7 +144,9 @@ class Policy(Strict):
     api_version: Literal["stars-guard/v1"] = Field(alias="apiVersion")
     name: str = Field(min_length=1)
     description: str = ""
-    mode: Mode = Field("enforce", description="monitor: judge and log, let everything through; off: draw plainly")
+    mode: Mode = Field(
+        "enforce", description="monitor: judge and log, let everything through; off: generate without judging"
+    )
     decoding: Decoding = Decoding()
     sampling: SamplingSpec = SamplingSpec()
     judges: tuple[JudgeSpec, ...] = Field((), strict=False)

@@ -37,7 +37,7 @@ def decoder(tokenizer: Any, shown: Mapping[int, str] | None = None) -> Callable[
 
 @dataclass(frozen=True, slots=True)
 class Detokenizer:
-    """State of an incremental detokeniser. Immutable, so that each proposal goes on from the same prefix.
+    """State of an incremental detokeniser. Immutable, so that each candidate goes on from the same prefix.
 
     It decodes a window of the newest tokens. The window begins where a character has ended and text was given out,
     because decoders have their own ways with the first token of a text and with unfinished runs of bytes.

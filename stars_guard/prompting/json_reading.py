@@ -29,7 +29,7 @@ _FENCE = re.compile(r"```(?:[jJ][sS][oO][nN])?(.*?)(?:```|\Z)", re.DOTALL)
 class Unescaper:
     """The JSON strings of a text that grows, with every escape in them decoded.
 
-    Strings need not be complete, and where they begin does not matter: escapes are decoded from the first quotation
+    Strings may be incomplete, and where they begin does not matter: escapes are decoded from the first quotation
     mark on. What was read once is not read again.
     """
 

@@ -74,7 +74,7 @@ def plain_values(args: Mapping[str, Any]) -> dict[str, Any]:
 
     def key(name: Any) -> str:
         if not isinstance(name, str) or isinstance(found := text(name), Unreadable):
-            raise TooLarge  # a mapping with such a key is none of JSON's, and nothing can be said about its fields
+            raise TooLarge  # a mapping with such a key isn't one of JSON's, and nothing can be said about its fields
         return str(found)
 
     return {key(name): copy(item, 1) for name, item in args.items()}

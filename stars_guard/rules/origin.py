@@ -174,7 +174,7 @@ class Origins:
         """
         found = {path: self._of(leaf) for path, leaf in islice(_leaves(arguments, ""), _MOST_VALUES)}
         for path, key in islice(_chosen_keys(arguments, "", {*self._names, *arguments}), _MOST_VALUES):
-            if (origin := self._of(key)).origin != "model":  # else it's most often a name that no schema told us
+            if (origin := self._of(key)).origin != "model":  # else it's most often a name that no schema has named
                 found[path] = max(found.get(path, _BEST), origin, key=_badness)
         return found
 

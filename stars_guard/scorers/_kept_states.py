@@ -1,4 +1,4 @@
-"""Keys and values that a decoder has computed for one call, kept so that they need not be computed again.
+"""Keys and values that a decoder has computed for one call, kept so that they aren't computed again.
 
 A call has a trunk, which all of its passages have in common, and a tail for each passage that was read last. When one
 of them becomes part of the answer, the next passages begin with it, and its tail is put on the trunk.

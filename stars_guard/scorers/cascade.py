@@ -29,7 +29,7 @@ class Judge:
     """A scorer, what it gets to see and when, and what the policy makes of its score.
 
     Attributes:
-        timeout: seconds; None waits for ever.
+        timeout: seconds; None waits without limit.
         tail: characters of the answer's end that are seen, the whole segment at least; None shows all.
         every: asked at each k-th segment; 0 never, except at the last. All are asked about a whole tool call.
         final: asked at the last segment too, and then sees the whole answer.

@@ -204,7 +204,7 @@ class GuardModelScorer(Scorer):
             engine: vLLM's engine arguments; given, vLLM runs in this process.
 
         Raises:
-            ScorerError: there is no such model, labels that cannot be told apart, or the engine did not start.
+            ScorerError: there is no such model, labels that begin with the same token, or the engine did not start.
             MissingExtra: torch, transformers or vLLM is not installed.
         """
         questions = Questions(form, categories, controversial=controversial)

@@ -95,7 +95,7 @@ class SequenceClassifier(Classifier):
             self._prefixes = Prefixes(model.base_model, limit=cache_tokens, batch_size=batch_size)
         kept = self._prefixes is not None
         logger.info(
-            "%s: %s", concealed(identity["model"]), "keeps what it has read" if kept else "reads each passage anew"
+            "%s: %s", concealed(identity["model"]), "keeps what it has read" if kept else "reads each passage whole"
         )
         limits = [max_length or (LONGEST_KEPT if kept else LONGEST), int(tokenizer.model_max_length)]
         limits.append(places(text) or limits[0])

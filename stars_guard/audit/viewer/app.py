@@ -284,7 +284,7 @@ class _Door:
             address = urlsplit(f"//{request.headers.get('host', '')}")
             host, _ = address.hostname or "", address.port
         except ValueError:
-            return PlainTextResponse("the Host header is none", 400)
+            return PlainTextResponse("the Host header names no host", 400)
         if self._token is None:
             if is_loopback(host):
                 return None

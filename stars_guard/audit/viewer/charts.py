@@ -1,6 +1,6 @@
-"""From counts to drawings: where each bar, tick and label of a plot goes. Templates make SVG of it.
+"""From counts to pictures: where each bar, tick and label of a plot goes. Templates make SVG of it.
 
-Lengths are in units of the drawing, which is WIDTH wide and scales with the page.
+Lengths are in units of the picture, which is WIDTH wide and scales with the page.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """A rectangle. ``kind`` is its class in the style sheet, ``title`` what is told on hovering."""
+    """A rectangle. ``kind`` is its class in the style sheet, ``title`` what is shown on hovering."""
 
     kind: str
     x: float

@@ -27,7 +27,7 @@ def serve(
         host: a name or address of this machine. One that is not loopback needs a token.
         port: 0 takes a free one.
         token: None makes one where one is needed.
-        say: is told the page's address.
+        say: gets the page's address.
 
     Raises:
         InputError: the address cannot be used, or the token is too short.

@@ -29,7 +29,7 @@ class GuardFormat:
             messages), ``prompt`` (all user messages before it), ``question`` (the last one), ``answer`` (the judged
             text), ``segment``, ``role`` (who wrote the judged text), ``categories`` (those that are asked),
             ``category`` and ``definition`` (of the one that is asked).
-        harmful: labels that the model may write next; ``safe`` and ``controversial`` likewise.
+        harmful: labels that the model may write next; ``safe`` and ``controversial`` too.
         categories: by the name that the model's makers use: what the question says of it.
         default: categories that are asked where none are picked.
         each: whether each category is a question of its own.

@@ -101,7 +101,7 @@ class ParrotSession(Session):
 
 
 class ParrotBackend(LoadableBackend[ParrotOptions]):
-    """Repeats what it was told."""
+    """Repeats what it reads."""
 
     options_model = ParrotOptions
     reproducible = True

@@ -287,7 +287,8 @@ class CallRecord(Part):
     @property
     def method(self) -> str:
         """The decoding method."""
-        return str(self.decoding.get("method", ""))
+        said = self.decoding.get("method", "")
+        return str(said.get("type", "") if isinstance(said, dict) else said)
 
     @property
     def max_tokens(self) -> int:

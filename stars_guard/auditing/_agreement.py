@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["DoesNotHold", "close", "holds", "same"]
+__all__ = ["CannotRedo", "DoesNotHold", "close", "holds", "same"]
 
 
 class DoesNotHold(Exception):
     """Something on record does not follow from the rest. The text says what."""
+
+
+class CannotRedo(Exception):
+    """A part that decided isn't installed here, or failed. The text says which."""
 
 
 def holds(condition: bool, otherwise: str) -> None:

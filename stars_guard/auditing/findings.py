@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Problem", "Report"]
+__all__ = ["NotRedone", "Problem", "Report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,17 @@ class Problem:
         return f"{self.where}: {self.text}" if self.where else self.text
 
 
+@dataclass(frozen=True, slots=True)
+class NotRedone(Problem):
+    """What could not be redone here, because a part that decided isn't installed or failed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What was found.
 
     Attributes:
-        problem: the first thing that does not hold, or None.
+        problem: the first thing that does not hold or could not be redone, or None.
         records: sealed records that hold, up to the problem; ``attempts`` decisions in them were redone.
         unsealed: records that no chain seals, of the time before there was one: only their decisions were redone.
         unsigned: entries that nobody signed with a key.
@@ -35,6 +40,7 @@ class Report:
         torn: beginnings of lines that a crash has left.
         differing: calls of which lists, searches and counts show something else than their records say, and what:
             the first of them. ``differences`` is how many there are.
+        not_redone: the first records whose decisions could not be redone here, and why; ``left`` is how many there are.
     """
 
     problem: Problem | None
@@ -47,3 +53,5 @@ class Report:
     torn: int = 0
     differing: tuple[Problem, ...] = ()
     differences: int = 0
+    not_redone: tuple[NotRedone, ...] = ()
+    left: int = 0

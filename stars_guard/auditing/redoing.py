@@ -8,39 +8,41 @@ candidates.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-
-from pydantic import ValidationError
+from collections.abc import Sequence
 
 from stars_guard.audit import CallRecord, Text
 from stars_guard.audit.record import Attempt, Review, Segment
-from stars_guard.auditing._agreement import DoesNotHold, close, holds, same
+from stars_guard.auditing._agreement import CannotRedo, DoesNotHold, close, holds, same
 from stars_guard.auditing._asking import asking, is_asked_at, scored_fully
 from stars_guard.auditing._beside import redo_shadows
 from stars_guard.auditing._going_back import GoingBack
+from stars_guard.auditing._settings import settings_on_record
 from stars_guard.auditing._standing import Stood
-from stars_guard.auditing.findings import Problem
+from stars_guard.auditing.findings import NotRedone, Problem
 from stars_guard.calling.answer_before import delivered
 from stars_guard.calling.rulings import action_of, approval_of, ruled_of
 from stars_guard.core.doubt import Unasked
 from stars_guard.core.judging import Judgement, Score, combine
 from stars_guard.core.vocabulary import RuleAction
-from stars_guard.decoding import Settings, decoder_of
+from stars_guard.decoding import decoder_of
 from stars_guard.decoding.ledger import affordable, spare
 from stars_guard.decoding.randomness import Place
 from stars_guard.decoding.verdict import decide
-from stars_guard.errors import ScorerError
+from stars_guard.errors import PolicyError, ScorerError
 
 __all__ = ["redo"]
 
 
 def redo(record: CallRecord) -> Problem | None:
-    """Do every decision of a record again; the first that does not follow from what is on record."""
+    """Do every decision of a record again; the first that does not follow from what is on record, or that cannot be
+    redone here."""
     place = [f"call {record.call_id}"]
     try:
         _Redo(record, place).all()
     except DoesNotHold as exc:
         return Problem(", ".join(place), str(exc))
+    except CannotRedo as exc:
+        return NotRedone(", ".join(place), str(exc))
     return None
 
 
@@ -51,7 +53,7 @@ class _Redo:
         self._rules = [entry.rule for entry in record.rules]
         self._open = record.finish in ("failed", "cancelled")
         self._prefix_reward = record.prompt_reward
-        self._settings = _settings(record.decoding)
+        self._settings = settings_on_record(record.decoding)
         self._back = GoingBack(record, self._settings)
 
     @property
@@ -177,16 +179,19 @@ class _Redo:
             _none(attempt)
             return
         assert self._settings is not None  # noqa: S101
-        again = decide(
-            self._settings,
-            seed=self._record.seed,
-            segment=segment,
-            attempt=attempt.attempt,
-            tokens=self._kept + attempt.tokens,
-            prompt_reward=self._record.prompt_reward,
-            prefix_reward=self._prefix_reward,
-            judgement=judgement,
-        )
+        try:
+            again = decide(
+                self._settings,
+                seed=self._record.seed,
+                segment=segment,
+                attempt=attempt.attempt,
+                tokens=self._kept + attempt.tokens,
+                prompt_reward=self._record.prompt_reward,
+                prefix_reward=self._prefix_reward,
+                judgement=judgement,
+            )
+        except PolicyError as exc:
+            raise CannotRedo(exc.message) from exc
         close("threshold", attempt.threshold, again.threshold)
         close("probability", attempt.probability, again.probability)
         same("u", attempt.u, again.u)
@@ -336,22 +341,6 @@ class _Redo:
         counts["drawn"] = sum(counts[name] for name in ("kept", "rejected", "surplus", "overrun", "rewound"))
         for name, number in counts.items():
             same(f"total of {name}", record.totals.get(name, 0), number)
-
-
-def _settings(decoding: Mapping[str, object]) -> Settings | None:
-    """The decoder's settings on record; None where nothing was generated."""
-    if not decoding:
-        return None
-    values = {name: value for name, value in decoding.items() if name in Settings.model_fields}
-    if values.get("entropy_threshold") is None:
-        # as records once said that the method does not cut there
-        values.pop("entropy_threshold", None)
-    try:
-        # not strictly: a number that no double holds is a string on record, and a whole one may be a float
-        return Settings.model_validate(values, strict=False)
-    except ValidationError as exc:
-        where = sorted({".".join(map(str, error["loc"])) for error in exc.errors()})
-        raise DoesNotHold(f"its settings cannot be: {', '.join(where)}") from None
 
 
 def _numbers(segment: Segment) -> None:

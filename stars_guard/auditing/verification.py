@@ -11,14 +11,14 @@ from stars_guard.audit.chain import Chains
 from stars_guard.audit.chained_store import ChainedStore
 from stars_guard.audit.entries import Broken, Differs, Entry, Head, Unsealed
 from stars_guard.audit.keys import audit_keys
-from stars_guard.auditing.findings import Problem, Report
+from stars_guard.auditing.findings import NotRedone, Problem, Report
 from stars_guard.auditing.redoing import redo
 from stars_guard.errors import AuditError
 
 __all__ = ["Problem", "Report", "redo", "verify"]
 
 _MOST = 100
-"""Calls that differ, and that a report names."""
+"""Calls that differ, or records that could not be redone, that a report names."""
 
 
 def verify(
@@ -31,7 +31,8 @@ def verify(
 ) -> Report:
     """Check the chains of a log and redo every decision, up to the first thing that does not hold.
 
-    What lists, searches and counts read is compared with the records too. All calls that differ are counted.
+    What lists, searches and counts read is compared with the records too. All calls that differ are counted, and so are
+    records whose decisions cannot be redone here, because a part that decided isn't installed.
 
     Args:
         heads: exported earlier and kept elsewhere.
@@ -43,8 +44,9 @@ def verify(
         AuditError: the log cannot be read.
     """
     chains = Chains(audit_keys(), heads, allow_unsigned=unsigned, allow_unsealed=unsealed)
-    records = attempts = torn = differences = 0
+    records = attempts = torn = differences = left = 0
     differing: list[Problem] = []
+    not_redone: list[NotRedone] = []
     problem: Problem | None = None
     for found in store.checked():
         match found:
@@ -69,13 +71,19 @@ def verify(
                 problem = Problem("", str(error))
             case Broken():
                 problem = Problem(found.where, "this is no entry of an audit log")
+        if isinstance(problem, NotRedone):
+            # what other records say can still be checked
+            left += 1
+            if len(not_redone) < _MOST:
+                not_redone.append(problem)
+            problem = None
         if problem is not None:
             break
         progress()
     if problem is None and (wrong := chains.finish()):
         problem = Problem("", wrong)
     return Report(
-        problem=problem or (differing[0] if differing else None),
+        problem=problem or next(iter([*differing, *not_redone]), None),
         records=records,
         attempts=attempts,
         writers=chains.writers,
@@ -85,6 +93,8 @@ def verify(
         torn=torn,
         differing=tuple(differing),
         differences=differences,
+        not_redone=tuple(not_redone),
+        left=left,
     )
 
 
@@ -95,5 +105,5 @@ def _redo_entry(entry: Entry, where: str) -> tuple[Problem | None, int]:
         return Problem("", str(exc)), 0
     problem = redo(record)
     if problem is not None:
-        return Problem(f"{where}, {problem.where}", problem.text), 0
+        return type(problem)(f"{where}, {problem.where}", problem.text), 0
     return None, sum(len(segment.attempts) for segment in record.segments)

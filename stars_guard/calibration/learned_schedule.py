@@ -24,7 +24,7 @@ from statistics import NormalDist
 from typing import Any
 
 from stars_guard.calibration.thresholds import SHARPNESS, Answer, fit, mean_acceptance, solve
-from stars_guard.decoding import Settings, Threshold
+from stars_guard.decoding import PartOptions, Settings, Threshold
 
 __all__ = ["learn", "propose"]
 
@@ -88,7 +88,7 @@ def learn(answers: Sequence[Answer], settings: Settings, acceptance: float) -> S
 
 
 def propose(
-    answers: Sequence[Answer], settings: Settings, acceptance: float, schedule: str
+    answers: Sequence[Answer], settings: Settings, acceptance: float, schedule: str | PartOptions
 ) -> tuple[Settings, dict[str, Any]]:
     """The settings that `learn` finds for the schedule ``learned``, and `fit` for the others.
 

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from stars_guard.decoding import ACCEPTANCE, Settings
-from stars_guard.decoding.verdict import threshold
+from stars_guard.decoding import Settings
+from stars_guard.decoding.verdict import chance, threshold
 
 __all__ = ["Answer", "Prediction", "SegmentRewards", "fit", "mean_acceptance", "predict", "rewards_by_segment", "solve"]
 
@@ -180,9 +180,8 @@ def predict(answers: Sequence[Answer], settings: Settings) -> list[Prediction]:
 
 def _each(answers: Sequence[Answer], settings: Settings) -> Iterator[tuple[int, float, float]]:
     """Index, threshold and chance of acceptance of every segment."""
-    accept = ACCEPTANCE[settings.acceptance]
     for answer in answers:
         for index, (tokens, reward) in enumerate(zip(answer.tokens, answer.rewards, strict=True)):
             at = {"prompt_reward": answer.prompt_reward, "prefix_reward": answer.before(index)}
             tau = threshold(settings, tokens=tokens, **at)
-            yield index, tau, accept(reward=reward, tau=tau, beta=settings.beta)
+            yield index, tau, chance(settings, reward=reward, tau=tau)

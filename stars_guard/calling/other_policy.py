@@ -8,6 +8,7 @@ there, so later candidates are only decided one by one, each after the text on r
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -26,7 +27,7 @@ from stars_guard.core.messages import Message
 from stars_guard.core.segments import Candidate, Passage
 from stars_guard.core.tool_call_events import Ruled
 from stars_guard.core.vocabulary import KeptHow, RuleAction
-from stars_guard.decoding import METHODS, SCHEDULES, Decoder, Done, Settings, decoder_of, make_decoder
+from stars_guard.decoding import METHODS, SCHEDULES, Decoder, Done, Settings, decoder_of, make_decoder, name_of
 from stars_guard.decoding.randomness import Place
 from stars_guard.decoding.verdict import decide
 from stars_guard.errors import AuditError, PolicyError
@@ -69,7 +70,7 @@ def check_decides(record: CallRecord, policy: Policy) -> None:
     method = _settings(record, policy).method if record.stage == "answer" else ""
     if method and decoder_of(method).decides == "best":
         raise PolicyError(
-            f"policy {policy.name!r} has the method {method}, which compares candidates with each other",
+            f"policy {policy.name!r} has the method {name_of(method)}, which compares candidates with each other",
             hint="only stars and cards decide on each candidate",
         )
 
@@ -169,7 +170,9 @@ class _OtherPolicy:
         same = weights == {judge.rule.judge: judge.rule.weight for judge in rewarding}
         if self._shadow is not None and self._shadow.prompt_reward is not None:
             return self._shadow.prompt_reward
-        if _has_prompt_reward(self._record) and same and all(is_on_record(judge, self._record) for judge in rewarding):
+        same = same and all(is_on_record(judge, self._record) for judge in rewarding)
+        # looks for the parts on record, which may be those of a package that isn't installed
+        if same and await asyncio.to_thread(_has_prompt_reward, self._record):
             return self._record.prompt_reward
         if self._messages is None or not self._ask:
             return None
@@ -371,6 +374,8 @@ class _OtherPolicy:
 
 def _has_prompt_reward(record: CallRecord) -> bool:
     """Whether the prompt's reward was asked for; it is None on record where it was not known."""
-    schedule = SCHEDULES.get(str(record.decoding.get("schedule")))
-    asks = record.method in METHODS and decoder_of(record.method).decides == "each"
+    said = record.decoding.get("schedule")
+    schedule = SCHEDULES.find(said.get("type") if isinstance(said, dict) else said)
+    method = METHODS.find(record.method)
+    asks = method is not None and method.decides == "each"
     return asks and schedule is not None and schedule.needs_prompt_reward

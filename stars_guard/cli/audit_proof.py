@@ -49,6 +49,17 @@ def verify_log(console: Console, store: AuditStore, heads: Path | None, *, unsig
             highlight=False,
             soft_wrap=True,
         )
+    for each in report.not_redone:
+        console.print(f"not redone: {each}", style="red", markup=False, highlight=False, soft_wrap=True)
+    if report.left:
+        console.print(
+            f"the decisions of {report.left} records could not be redone here (install the packages that the log's own "
+            "machine has, and verify again)",
+            style="red",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     if report.problem is not None:
         console.print(f"does not hold: {report.problem}", style="red", markup=False, highlight=False, soft_wrap=True)
     return report.problem is None

@@ -19,7 +19,7 @@ from stars_guard.cli._concurrently import concurrently
 from stars_guard.cli._counting import counting
 from stars_guard.cli._tables import Column, show_table
 from stars_guard.cli.run import Job, read_prompts
-from stars_guard.decoding import Settings
+from stars_guard.decoding import Settings, name_of
 from stars_guard.errors import InputError, MissingExtra, PolicyError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import Policy, load_policy
@@ -78,7 +78,7 @@ def calibrate(console: Console, policy: str, guard_of: GuardOf, plan: Plan) -> N
     loaded = load_policy(policy)
     _check(loaded, policy, plan)
     settings = settings_of(loaded, plan.max_tokens or loaded.decoding.max_tokens)
-    schedule = plan.schedule or settings.schedule
+    schedule = settings.schedule if plan.schedule in (None, name_of(settings.schedule)) else str(plan.schedule)
 
     def proposed(answers: Sequence[Answer]) -> tuple[Settings, dict[str, Any]]:
         try:

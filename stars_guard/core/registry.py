@@ -6,7 +6,7 @@ first asked for, so that a judge that needs torch costs nothing where no policy 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
@@ -39,6 +39,10 @@ class Registry(Generic[P]):
         """Every name that is registered, sorted."""
         return sorted(self._points())
 
+    def own_names(self) -> list[str]:
+        """The names of those that come with stars-guard, sorted."""
+        return sorted(name for name, points in self._points().items() if any(_is_ours(point) for point in points))
+
     def __contains__(self, name: object) -> bool:
         return name in self._points()
 
@@ -53,8 +57,15 @@ class Registry(Generic[P]):
                 cannot be loaded.
         """
         if name not in self._loaded:
-            self._loaded[name] = self._load(name)
+            self._loaded[name] = self._load(name, self._points())
         return self._loaded[name]
+
+    def find(self, name: object) -> P | None:
+        """The part of that name, or None where there is none that can be used."""
+        try:
+            return self.get(name) if isinstance(name, str) else None
+        except self._error:
+            return None
 
     def _points(self) -> dict[str, list[EntryPoint]]:
         found: dict[str, list[EntryPoint]] = {}
@@ -65,8 +76,13 @@ class Registry(Generic[P]):
                 known.append(point)
         return found
 
-    def _load(self, name: str) -> P:
+    def _load_own(self) -> None:
+        """Load all that come with stars-guard, for those that are light and have to be there at once."""
         points = self._points()
+        own = [name for name, (first, *others) in points.items() if _is_ours(first) and not others]
+        self._loaded |= {name: self._load(name, points) for name in own}
+
+    def _load(self, name: str, points: Mapping[str, Sequence[EntryPoint]]) -> P:
         if name not in points:
             if not any(_is_ours(point) for known in points.values() for point in known):
                 raise self._error(

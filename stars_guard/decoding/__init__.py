@@ -1,22 +1,25 @@
 """The pure core: what to generate next, and what to make of it."""
 
-from stars_guard.decoding.acceptance import ACCEPTANCE
+from stars_guard.decoding.acceptance import ACCEPTANCE, AcceptanceRule
 from stars_guard.decoding.answer_text import AnswerText, Piece
 from stars_guard.decoding.baselines import BestOfK, BestOfN, Vanilla
 from stars_guard.decoding.cutting import SegmentCutter
 from stars_guard.decoding.decoder import Decoder, decoder_of, make_decoder
 from stars_guard.decoding.methods import METHODS
+from stars_guard.decoding.parts import PartOptions, Parts, name_of
 from stars_guard.decoding.protocol import Done, Generate, Judged, Outcome
 from stars_guard.decoding.rejection import Cards, RejectionSampler
-from stars_guard.decoding.schedules import SCHEDULES, Schedule, Threshold
-from stars_guard.decoding.settings import Decoding, Recovery, Settings, UpTo
+from stars_guard.decoding.schedules import SCHEDULES, Numbers, Progress, Schedule, Threshold
+from stars_guard.decoding.settings import PARTS, Decoding, Recovery, Settings, UpTo
 from stars_guard.decoding.width import AcceptanceRate, best_width
 
 __all__ = [
     "ACCEPTANCE",
     "METHODS",
+    "PARTS",
     "SCHEDULES",
     "AcceptanceRate",
+    "AcceptanceRule",
     "AnswerText",
     "BestOfK",
     "BestOfN",
@@ -26,8 +29,12 @@ __all__ = [
     "Done",
     "Generate",
     "Judged",
+    "Numbers",
     "Outcome",
+    "PartOptions",
+    "Parts",
     "Piece",
+    "Progress",
     "Recovery",
     "RejectionSampler",
     "Schedule",
@@ -39,4 +46,5 @@ __all__ = [
     "best_width",
     "decoder_of",
     "make_decoder",
+    "name_of",
 ]

@@ -16,7 +16,7 @@ from stars_guard.decoding.width import WIDEST, AcceptanceRate
 __all__ = ["BestOfK", "BestOfN", "Vanilla"]
 
 
-class Vanilla(Decoder, method="vanilla"):
+class Vanilla(Decoder):
     """Plain sampling, in pieces of B tokens so that it can be streamed. Nothing is judged."""
 
     decides = "none"
@@ -31,7 +31,7 @@ class Vanilla(Decoder, method="vanilla"):
         return Outcome(decisions=(decision,), end=self._kept(tried, "unjudged"))
 
 
-class BestOfK(Decoder, method="blockwise_best_of_k"):
+class BestOfK(Decoder):
     """Generate k candidates for each segment, and keep the one of the highest reward that is not vetoed."""
 
     decides = "best"
@@ -87,7 +87,7 @@ class BestOfK(Decoder, method="blockwise_best_of_k"):
         return self._decision(loser, "rejected", reason)
 
 
-class BestOfN(BestOfK, method="best_of_n"):
+class BestOfN(BestOfK):
     """The same over whole answers."""
 
     whole = None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from stars_guard.core.events import Decision, Kept, Totals
 from stars_guard.core.judging import Judgement
@@ -12,7 +12,8 @@ from stars_guard.core.segments import Candidate
 from stars_guard.core.step_costs import WidthCost
 from stars_guard.core.vocabulary import KeptHow, Verdict
 from stars_guard.decoding.ledger import Ledger
-from stars_guard.decoding.methods import METHODS
+from stars_guard.decoding.methods import Method, method_of
+from stars_guard.decoding.parts import PartOptions
 from stars_guard.decoding.protocol import Done, Generate, Judged, Outcome
 from stars_guard.decoding.randomness import derive_seed
 from stars_guard.decoding.settings import Settings
@@ -36,28 +37,13 @@ class Tried(NamedTuple):
         return float("-inf") if self.judgement.reward is None else self.judgement.reward
 
 
-class Decoder(ABC):
-    """A decoding method, for one call. A subclass names itself: ``class Mine(Decoder, method="mine")``.
+class Decoder(Method):
+    """A decoding method, for one call. A package names its own in the entry points ``stars_guard.methods``.
 
     Args:
         seed: everything random in the call follows from it.
         rate: what other calls of the policy have seen of acceptance, for ``parallel: auto``; this call adds to it.
-
-    Attributes:
-        decides: how a segment is chosen, so that an auditor can redo it: ``each`` candidate is held against the
-            threshold, the ``best`` of all is kept, or ``none`` is judged.
-        needs_entropy: whether tokens must carry their entropy.
-        whole: the method that does the same where the answer is one segment; None for this one.
     """
-
-    decides: ClassVar[Literal["each", "best", "none"]]
-    needs_entropy: ClassVar[bool] = False
-    whole: ClassVar[str | None] = None
-
-    def __init_subclass__(cls, *, method: str | None = None) -> None:
-        super().__init_subclass__()
-        if method is not None:
-            METHODS[method] = cls
 
     def __init__(self, settings: Settings, seed: int, rate: AcceptanceRate | None = None) -> None:
         self.settings = settings
@@ -174,9 +160,9 @@ class Decoder(ABC):
         return self.ledger.keep(tried.candidate, kept, was_rejected=was_rejected, reward_before=reward_before)
 
 
-def decoder_of(method: str) -> type[Decoder]:
-    """The class of a method."""
-    return cast("type[Decoder]", METHODS[method])
+def decoder_of(said: str | PartOptions) -> type[Decoder]:
+    """The method that a policy names. Raises what `Parts.get` does."""
+    return cast("type[Decoder]", method_of(said))
 
 
 def make_decoder(settings: Settings, seed: int, rate: AcceptanceRate | None = None) -> Decoder:

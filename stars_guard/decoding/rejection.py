@@ -20,7 +20,7 @@ from stars_guard.decoding.decoder import Decoder, Tried
 from stars_guard.decoding.ledger import may_go_back
 from stars_guard.decoding.protocol import Judged, Outcome
 from stars_guard.decoding.rewinding import Back, reason_to_go_back
-from stars_guard.decoding.schedules import SCHEDULES
+from stars_guard.decoding.schedules import schedule_of
 from stars_guard.decoding.settings import Settings
 from stars_guard.decoding.verdict import decide
 from stars_guard.decoding.width import AcceptanceRate, best_width
@@ -28,7 +28,7 @@ from stars_guard.decoding.width import AcceptanceRate, best_width
 __all__ = ["Cards", "RejectionSampler"]
 
 
-class RejectionSampler(Decoder, method="stars"):
+class RejectionSampler(Decoder):
     """STARS: a segment ends after B tokens."""
 
     decides = "each"
@@ -41,7 +41,7 @@ class RejectionSampler(Decoder, method="stars"):
 
     @property
     def needs_prompt_reward(self) -> bool:
-        return SCHEDULES[self.settings.schedule].needs_prompt_reward
+        return schedule_of(self.settings.schedule).needs_prompt_reward
 
     def begin(self, prompt_reward: float | None) -> None:
         super().begin(prompt_reward)
@@ -156,7 +156,7 @@ class RejectionSampler(Decoder, method="stars"):
         return reason_to_go_back("exhausted", attempts=self.ledger.attempt, veto=self._last_veto)
 
 
-class Cards(RejectionSampler, method="cards"):
+class Cards(RejectionSampler):
     """CARDS: a segment also ends where the model is uncertain."""
 
     needs_entropy = True

@@ -1,17 +1,32 @@
 """Threshold schedules: how the reward that a candidate should reach changes along the answer.
 
-To add a schedule, write its function and enter it in `SCHEDULES`. Policy, schema and record take the names from there.
+To add a schedule, derive a class from `Schedule` and name it in the entry points ``stars_guard.schedules`` of its
+package. Ours are named in the same way. Policy, schema and record take the names from there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["SCHEDULES", "Numbers", "Progress", "Schedule", "Threshold", "constant", "learned", "linear"]
+from stars_guard.decoding.parts import PartOptions, Parts
+
+__all__ = [
+    "SCHEDULES",
+    "Constant",
+    "Learned",
+    "Linear",
+    "Numbers",
+    "Progress",
+    "Schedule",
+    "Threshold",
+    "schedule_of",
+]
 
 
 class Threshold(BaseModel):
@@ -60,53 +75,72 @@ class Progress:
     prefix_reward: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """One schedule.
+class Schedule(PartOptions):
+    """A schedule with its options, which are its fields.
 
     Attributes:
-        threshold: gives tau(n).
         needs_prompt_reward: whether the threshold depends on r(x, ""), which is then asked for before the answer.
-        problem: says what the settings lack for this schedule, or None.
     """
 
-    threshold: Callable[[Numbers, Progress], float]
-    needs_prompt_reward: bool = True
-    problem: Callable[[Numbers], str | None] = lambda numbers: None
+    needs_prompt_reward: ClassVar[bool] = True
+
+    @abstractmethod
+    def threshold(self, numbers: Numbers, at: Progress) -> float:
+        """tau(n), a finite number in the reward model's own unit. The same arguments must always give the same
+        threshold, because the audit redoes it. A reward in ``at`` that is None wants the strictest threshold."""
+
+    def problem(self, numbers: Numbers) -> str | None:
+        """What the policy's other numbers lack for this schedule, or None."""
+        return None
 
 
-def linear(numbers: Numbers, at: Progress) -> float:
+class Linear(Schedule):
     """The CARDS-style schedule: r0 = (1 - alpha) r(x, "") + alpha r*, tau(n) = min(r*, r0 + n (r* - r0) / T)
     (arXiv 2406.16306, section 4, as in its code). Without r(x, "") it is r*, the strictest."""
-    if at.prompt_reward is None:
-        return numbers.r_star
-    r0 = (1.0 - numbers.alpha) * at.prompt_reward + numbers.alpha * numbers.r_star
-    return min(numbers.r_star, r0 + at.tokens * (numbers.r_star - r0) / numbers.max_tokens)
+
+    def threshold(self, numbers: Numbers, at: Progress) -> float:
+        if at.prompt_reward is None:
+            return numbers.r_star
+        r0 = (1.0 - numbers.alpha) * at.prompt_reward + numbers.alpha * numbers.r_star
+        return min(numbers.r_star, r0 + at.tokens * (numbers.r_star - r0) / numbers.max_tokens)
 
 
-def constant(numbers: Numbers, at: Progress) -> float:
+class Constant(Schedule):
     """r* everywhere."""
-    return numbers.r_star
+
+    needs_prompt_reward: ClassVar[bool] = False
+
+    def threshold(self, numbers: Numbers, at: Progress) -> float:
+        return numbers.r_star
 
 
-def learned(numbers: Numbers, at: Progress) -> float:
+class Learned(Schedule):
     """tau(n) = min(r*, base + carry r(x, y)) of the first step that reaches n tokens, or else of the last. Without
     r(x, y) it is r*."""
-    if at.prefix_reward is None:
-        return numbers.r_star
-    steps = numbers.thresholds
-    step = next((step for step in steps if step.tokens >= at.tokens), steps[-1])
-    return min(numbers.r_star, step.base + step.carry * at.prefix_reward)
+
+    def threshold(self, numbers: Numbers, at: Progress) -> float:
+        if at.prefix_reward is None:
+            return numbers.r_star
+        steps = numbers.thresholds
+        step = next((step for step in steps if step.tokens >= at.tokens), steps[-1])
+        return min(numbers.r_star, step.base + step.carry * at.prefix_reward)
+
+    def problem(self, numbers: Numbers) -> str | None:
+        if numbers.thresholds:
+            return None
+        return "schedule learned needs thresholds: `stars-guard calibrate --schedule learned` finds them"
 
 
-def _thresholds_missing(numbers: Numbers) -> str | None:
-    if numbers.thresholds:
-        return None
-    return "schedule learned needs thresholds: `stars-guard calibrate --schedule learned` finds them"
+def _problem(part: Any) -> str | None:
+    if not (isinstance(part, type) and issubclass(part, Schedule)):
+        return "it is not a subclass of stars_guard.decoding.Schedule"
+    return "it has no method threshold" if inspect.isabstract(part) else None
 
 
-SCHEDULES: dict[str, Schedule] = {
-    "linear": Schedule(threshold=linear),
-    "constant": Schedule(threshold=constant, needs_prompt_reward=False),
-    "learned": Schedule(threshold=learned, problem=_thresholds_missing),
-}
+SCHEDULES: Parts[type[Schedule]] = Parts("schedule", _problem)
+"""Every schedule that is installed."""
+
+
+def schedule_of(said: str | PartOptions) -> Schedule:
+    """The schedule that a policy names. Raises what `Parts.get` does."""
+    return cast("Schedule", SCHEDULES.made(said))

@@ -6,39 +6,23 @@ Rewards, thresholds and beta are in the reward model's own unit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
-from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stars_guard.core.vocabulary import OnExhausted
 from stars_guard.decoding.acceptance import ACCEPTANCE
-from stars_guard.decoding.methods import METHODS
-from stars_guard.decoding.schedules import SCHEDULES, Threshold
+from stars_guard.decoding.methods import METHODS, method_of
+from stars_guard.decoding.parts import Named, PartOptions, Parts, name_of
+from stars_guard.decoding.schedules import SCHEDULES, Threshold, schedule_of
 
-__all__ = ["Decoding", "Recovery", "Settings", "UpTo"]
+__all__ = ["PARTS", "Decoding", "Recovery", "Settings", "UpTo"]
 
 ATTEMPTS = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class _NameIn:
-    """The name of a part that a table holds, when it is validated. What is wrong reads as pydantic's `Literal`."""
-
-    table: Mapping[str, object]
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self._known, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {**handler(schema), "enum": sorted(self.table)}
-
-    def _known(self, value: object) -> object:
-        if isinstance(value, str) and value in self.table:
-            return value
-        *names, last = (repr(name) for name in sorted(self.table))
-        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(names)} or {last}"})
+PARTS: Mapping[str, Parts[Any]] = {"method": METHODS, "schedule": SCHEDULES, "acceptance": ACCEPTANCE}
+"""The parts that `Decoding` names, by its field."""
 
 
 class _Part(BaseModel):
@@ -73,7 +57,7 @@ class Decoding(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True, hide_input_in_errors=True)
 
-    method: Annotated[str, _NameIn(METHODS)] = "stars"
+    method: Annotated[str | PartOptions, Named(METHODS)] = "stars"
     segment_tokens: int = Field(16, ge=1, le=4096, description="B: tokens in a segment; in CARDS in the longest one")
     max_tokens: int = Field(512, ge=1, description="T: the longest answer in tokens")
     attempts: _Attempts | Annotated[tuple[UpTo, ...], Field(strict=False, min_length=1)] = Field(
@@ -84,11 +68,11 @@ class Decoding(BaseModel):
     alpha: float = Field(0.5, ge=0, le=1, description="where the threshold starts between r(x, '') and r_star")
     beta: float = Field(0.3, gt=0, description="width of the acceptance rule, in units of the reward")
     r_star: float = Field(1.0, description="the reward that an answer should reach")
-    schedule: Annotated[str, _NameIn(SCHEDULES)] = "linear"
+    schedule: Annotated[str | PartOptions, Named(SCHEDULES)] = "linear"
     thresholds: tuple[Threshold, ...] = Field(
         (), strict=False, description="of the schedule learned; `stars-guard calibrate --schedule learned` writes them"
     )
-    acceptance: Annotated[str, _NameIn(ACCEPTANCE)] = "gibbs"
+    acceptance: Annotated[str | PartOptions, Named(ACCEPTANCE)] = "gibbs"
     parallel: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
         "auto", description="candidates that are generated at once"
     )
@@ -124,8 +108,14 @@ class Decoding(BaseModel):
     )
 
     @model_validator(mode="after")
+    def _parts_are_there(self) -> Self:
+        for key, parts in PARTS.items():
+            parts.made(getattr(self, key))
+        return self
+
+    @model_validator(mode="after")
     def _thresholds_fit(self) -> Self:
-        if problem := SCHEDULES[self.schedule].problem(self):
+        if problem := schedule_of(self.schedule).problem(self):
             raise ValueError(problem)
         _in_order("thresholds", self.thresholds)
         if not isinstance(self.attempts, int):
@@ -134,14 +124,14 @@ class Decoding(BaseModel):
 
     @model_validator(mode="after")
     def _method_fits(self) -> Self:
-        if METHODS[self.method].decides == "each":  # type: ignore[attr-defined]  # each is a Decoder
+        if method_of(self.method).decides == "each":
             steps = [self.attempts] if isinstance(self.attempts, int) else [step.attempts for step in self.attempts]
             if self.recovery is not None and self.recovery.after >= max(steps):
                 raise ValueError(f"recovery.after must be less than attempts, which are {max(steps)}")
             return self
         for name, value in (("rewinds", self.rewinds), ("recovery", self.recovery)):
             if value:
-                raise ValueError(f"{name} isn't supported by the method {self.method}: use stars or cards")
+                raise ValueError(f"{name} isn't supported by the method {name_of(self.method)}: use stars or cards")
         return self
 
     def attempts_at(self, kept: int) -> int:
@@ -170,7 +160,7 @@ class Settings(Decoding):
     def weighs_width(self) -> bool:
         """Whether the number of candidates generated at once depends on what they cost."""
         is_free = self.parallel == "auto" and not self.monitor and self.budget_tokens is None
-        return is_free and METHODS[self.method].decides == "each"  # type: ignore[attr-defined]
+        return is_free and method_of(self.method).decides == "each"
 
     def changed(self, **changes: Any) -> Self:
         """The same with other values.

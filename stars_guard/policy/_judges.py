@@ -39,16 +39,12 @@ def judge_types() -> list[str]:
 
 def own_judge_types() -> list[str]:
     """The types that come with stars-guard, sorted."""
-    found = {name: find_options(name) for name in judge_types()}
-    return [name for name, options in found.items() if options and options.__module__.startswith("stars_guard.")]
+    return JUDGES.own_names()
 
 
 def find_options(kind: object) -> type[JudgeOptions] | None:
     """The options class of a type, or None where there is none that can be used."""
-    try:
-        return JUDGES.get(kind) if isinstance(kind, str) else None
-    except PolicyError:
-        return None
+    return JUDGES.find(kind)
 
 
 def _read(value: Any) -> JudgeOptions:

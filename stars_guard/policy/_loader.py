@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from stars_guard.core.nearest import did_you_mean
-from stars_guard.decoding import decoder_of
 from stars_guard.decoding.methods import METHODS
 from stars_guard.errors import PolicyError
 from stars_guard.policy._files import FileState, look_at
@@ -233,8 +232,9 @@ def _without_what_a_method_lacks(merged: Node, layer: Node) -> Node:
     ours, both = layer.value.get("decoding"), merged.value.get("decoding")
     if ours is None or not isinstance(ours.value, dict) or "method" not in ours.value:
         return merged
-    name = ours.value["method"].value
-    if not isinstance(name, str) or name not in METHODS or decoder_of(name).decides == "each":
+    said = plain(ours.value["method"])
+    method = METHODS.find(said.get("type") if isinstance(said, dict) else said)
+    if method is None or method.decides == "each":
         return merged
     for key in {"rewinds", "recovery"} - ours.value.keys():
         both = _without(both, key)

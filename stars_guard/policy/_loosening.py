@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stars_guard.decoding import Decoding, UpTo, decoder_of
+from stars_guard.decoding import Decoding, UpTo, decoder_of, name_of
 from stars_guard.policy._approval import Approval
 from stars_guard.policy._model import Audit, AuditContent, Policy, Refusal, SamplingSpec
 from stars_guard.policy._rails import Rail, ToolCallRail, ToolResultRail
@@ -91,6 +91,15 @@ def _reward(rule: Callable[[Any, Any, Decoding], bool]) -> Rule:
     return lambda old, new, sides: sides.rewards and rule(old, new, sides.after.decoding)
 
 
+OWN = frozenset({"linear", "constant", "learned", "gibbs", "hard"})
+"""The schedules and acceptance rules of which we know what a number makes of them. Those of other packages may ask for
+less where ours ask for more."""
+
+
+def _is_own(decoding: Decoding) -> bool:
+    return {name_of(decoding.schedule), name_of(decoding.acceptance)} <= OWN
+
+
 def _is_single(attempts: int | Sequence[UpTo]) -> bool:
     """Whether a segment may have one candidate alone."""
     return attempts == 1 if isinstance(attempts, int) else any(step.attempts == 1 for step in attempts)
@@ -118,16 +127,16 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule]] = {
         "method": lambda old, new, sides: decoder_of(old).decides != "none",
         "segment_tokens": _segment_tokens,
         # a longer answer stretches the linear threshold, and nothing else
-        "max_tokens": _reward(lambda old, new, now: new > old and now.schedule == "linear"),
+        "max_tokens": _reward(lambda old, new, now: not _is_own(now) or (new > old and now.schedule == "linear")),
         # the best of one candidate is any candidate
         "attempts": lambda old, new, sides: sides.rewards and sides.takes_the_best and _is_single(new),
-        "alpha": _reward(lambda old, new, now: new < old),
-        "beta": _reward(lambda old, new, now: new > old and now.acceptance != "hard"),
-        "r_star": _reward(lambda old, new, now: new < old),
-        # no schedule asks for more than r_star, which is what the constant one asks for
-        "schedule": _reward(lambda old, new, now: new != "constant"),
-        "thresholds": _reward(lambda old, new, now: now.schedule == "learned"),
-        "acceptance": _reward(lambda old, new, now: new != "hard"),
+        "alpha": _reward(lambda old, new, now: not _is_own(now) or new < old),
+        "beta": _reward(lambda old, new, now: not _is_own(now) or (new > old and now.acceptance != "hard")),
+        "r_star": _reward(lambda old, new, now: not _is_own(now) or new < old),
+        # of ours, no schedule asks for more than r_star, which is what the constant one asks for
+        "schedule": _reward(lambda old, new, now: new != "constant" or name_of(old) not in OWN),
+        "thresholds": _reward(lambda old, new, now: not _is_own(now) or now.schedule == "learned"),
+        "acceptance": _reward(lambda old, new, now: new != "hard" or name_of(old) not in OWN),
         "parallel": _free,
         "optimistic": _free,
         "budget_tokens": lambda old, new, sides: sides.rewards and sides.takes_the_best and (new or inf) < (old or inf),
@@ -136,7 +145,7 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule]] = {
         "rewinds": _free,
         "recovery": _free,
         "hold_tokens": lambda old, new, sides: new < old,
-        "entropy_threshold": lambda old, new, sides: sides.after.decoding.method == "cards",
+        "entropy_threshold": lambda old, new, sides: decoder_of(sides.after.decoding.method).needs_entropy,
     },
     Audit: {
         # where the log is decides whether there is one

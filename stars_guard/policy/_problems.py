@@ -8,6 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from stars_guard.core.nearest import did_you_mean
+from stars_guard.decoding import PARTS, PartOptions
 from stars_guard.policy._judges import find_options
 from stars_guard.policy._model import Policy
 from stars_guard.policy.tree import Loc, Node, Place, key_of, locate, without_values
@@ -124,16 +125,28 @@ def _model_at(tree: Node, loc: Loc) -> type[BaseModel]:
         field = model.model_fields.get(str(part))
         inner = list(_models_in(field.annotation)) if field else []
         if len(inner) == 1:
-            model = inner[0]
+            model = _part_at(tree, loc[:end]) if inner[0] is PartOptions else inner[0]
     return model
+
+
+def _part_at(tree: Node, loc: Loc) -> type[BaseModel]:
+    """The options of the method, schedule or acceptance rule at a path of the tree."""
+    parts = PARTS[str(loc[-1])]
+    name = _type_at(tree, loc)
+    return PartOptions if parts.find(name) is None else parts.options_of(name)
 
 
 def _options_at(tree: Node, loc: Loc) -> type[BaseModel]:
     """The options of the judge at a path of the tree."""
+    return find_options(_type_at(tree, loc)) or JudgeOptions
+
+
+def _type_at(tree: Node, loc: Loc) -> str:
+    """What a mapping at a path of the tree says as its ``type``."""
     node = tree
     for part in loc:
         node = node.value[part]
-    return find_options(str(node.value["type"].value)) or JudgeOptions
+    return str(node.value["type"].value)
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -13,7 +13,8 @@ __all__ = ["NAMED", "judge_key", "loosened", "merge", "shown_changes"]
 
 
 def merge(parent: Node, child: Node, named: Collection[str] = NAMED) -> Node:
-    """The child on top of the parent: mappings key by key, judges and rules by name, all else replaced.
+    """The child on top of the parent: mappings key by key, judges and rules by name, all else replaced. The
+    options of a schedule and its like are replaced where the child names another one.
 
     Args:
         named: keys of lists whose items are merged by their ``name``. Each type of judge says which it has.
@@ -26,9 +27,17 @@ def merge(parent: Node, child: Node, named: Collection[str] = NAMED) -> Node:
             both[key] = node
         elif key in named and isinstance(node.value, list) and isinstance(both[key].value, list):
             both[key] = _merge_by_name(both[key], node)
+        elif _is_another(both[key], node):
+            both[key] = node
         else:
             both[key] = merge(both[key], node, named)
     return Node(both, child.place)
+
+
+def _is_another(parent: Node, child: Node) -> bool:
+    """Whether a mapping names another part than the parent's does, whose options mean nothing to it."""
+    types = _word(parent, "type"), _word(child, "type")
+    return None not in types and types[0] != types[1]
 
 
 def _merge_by_name(parent: Node, child: Node) -> Node:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from stars_guard.core.doubt import Doubt
 from stars_guard.core.flat import flat
-from stars_guard.core.judging import Rule
+from stars_guard.core.judging import Rule, Score
 from stars_guard.core.vocabulary import AskedWhy, OnError, RuleAction, RuledBy, Side
 
 __all__ = ["DoubtEntry", "Part", "RuleEntry", "Ruling", "ScoreEntry", "UnaskedEntry"]
@@ -61,6 +61,11 @@ class ScoreEntry(Part):
     batch: int = 1
     cached: int | None = None
     asked: AskedWhy | None = None
+
+    @classmethod
+    def of(cls, score: Score) -> Self:
+        """As the record holds a score."""
+        return cls(**flat(score))
 
 
 class UnaskedEntry(Part):

@@ -179,7 +179,7 @@ class Recorder:
         if self._review is None:
             return None
         found = self._review.judgement
-        scores = tuple(ScoreEntry(**flat(score)) for score in found.scores)
+        scores = tuple(map(ScoreEntry.of, found.scores))
         return Review(scores=scores, reward=found.reward, veto=found.veto, verdict=self._review.verdict)
 
     def _segments(self) -> tuple[Segment, ...]:
@@ -231,7 +231,7 @@ class Recorder:
             stop_overlap=decision.candidate.stop_overlap,
             match_before=decision.judgement.match_before,
             recovery=decision.recovery,
-            scores=tuple(ScoreEntry(**flat(score)) for score in decision.judgement.scores),
+            scores=tuple(map(ScoreEntry.of, decision.judgement.scores)),
             unasked=tuple(UnaskedEntry(**flat(one)) for one in decision.judgement.unasked),
             reward=decision.judgement.reward,
             veto=decision.judgement.veto,

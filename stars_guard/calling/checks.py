@@ -107,6 +107,9 @@ class Checker:
         self._rails = dict(policy.rails.items())
         self._rules = policy.rails.tool_call.compiled()
         self._digest = policy.sha256
+        self._by_chance = {
+            stage for stage, rail in self._rails.items() if any(judge.in_doubt is not None for judge in rail.judges)
+        }
 
     async def check(
         self,
@@ -160,8 +163,7 @@ class Checker:
 
     async def _run(self, given: _Given, call_id: str) -> Checked:
         stage = given.stage
-        by_chance = any(judge.in_doubt is not None for judge in self._rails[stage].judges)
-        seed = secrets.randbits(63) if by_chance else 0
+        seed = secrets.randbits(63) if stage in self._by_chance else 0
         recording = Recording(
             self._policy,
             self._loaded.store,

@@ -265,4 +265,4 @@ class _HiddenStates(Exception):
 
 
 def _entries(scores: Sequence[Score]) -> tuple[ScoreEntry, ...]:
-    return tuple(ScoreEntry(**flat(score)) for score in scores)
+    return tuple(map(ScoreEntry.of, scores))

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stars_guard.decoding import Decoding, UpTo, decoder_of, name_of
+from stars_guard.decoding import Decoding, PartOptions, UpTo, decoder_of, name_of
 from stars_guard.policy._approval import Approval
 from stars_guard.policy._model import Audit, AuditContent, Policy, Refusal, SamplingSpec
 from stars_guard.policy._rails import Rail, ToolCallRail, ToolResultRail
@@ -147,6 +147,8 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule]] = {
         "hold_tokens": lambda old, new, sides: new < old,
         "entropy_threshold": lambda old, new, sides: decoder_of(sides.after.decoding.method).needs_entropy,
     },
+    # of another package, which alone knows what its options let through
+    PartOptions: {"type": _fixed},
     Audit: {
         # where the log is decides whether there is one
         "url": _fixed,

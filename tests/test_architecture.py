@@ -29,6 +29,7 @@ PURE = {
     "decoding": STANDARD
     | {
         "bisect",
+        "inspect",
         "itertools",
         "pydantic",
         "pydantic_core",

@@ -221,6 +221,7 @@ class _Redo:
                 self._is_best(kept, free)
                 if settings is not None and self._decides == "each":
                     same("what happens when attempts run out", settings.on_exhausted, "best")
+                    holds(settings.may_be_best(kept.reward), "the best candidate was not good enough to be kept")
                     self._back.no_way_back(segment)
                     self._spent(segment, later=True)
             case None:
@@ -241,8 +242,8 @@ class _Redo:
         same("what happens when attempts run out", segment.ended.action, "refuse" if said == "best" else said)
         holds(not self._settings.monitor, "the answer ended before it, and the mode is monitor")
         if self._settings.on_exhausted == "best" or self._decides == "best":
-            free = [attempt for attempt in segment.attempts if attempt.veto is None and attempt.reward is not None]
-            holds(not free, "there was a best candidate to keep")
+            free = (attempt for attempt in segment.attempts if attempt.veto is None)
+            holds(not any(self._settings.may_be_best(one.reward) for one in free), "there was a best candidate to keep")
         self._spent(segment)
 
     def _spent(self, segment: Segment, *, later: bool = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stars_guard.audit import Content
 from stars_guard.backends.supplied import MOST_TOKENS
-from stars_guard.decoding import Settings, decoder_of
+from stars_guard.decoding import STEPWISE, Settings, decoder_of
 from stars_guard.policy import Policy
 
 __all__ = ["as_one_segment", "content_of", "settings_of", "supplied_settings"]
@@ -22,7 +22,7 @@ def content_of(policy: Policy) -> Content:
 def settings_of(policy: Policy, max_tokens: int) -> Settings:
     """The decoder's settings under the policy's mode, for answers of at most ``max_tokens``."""
     settings = Settings(**dict(policy.decoding)).changed(max_tokens=max_tokens, monitor=policy.mode == "monitor")
-    return settings.changed(method="vanilla", rewinds=0, recovery=None) if policy.mode == "off" else settings
+    return settings.changed(method="vanilla", **STEPWISE) if policy.mode == "off" else settings
 
 
 def as_one_segment(settings: Settings) -> Settings:

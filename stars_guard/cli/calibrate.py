@@ -19,7 +19,7 @@ from stars_guard.cli._concurrently import concurrently
 from stars_guard.cli._counting import counting
 from stars_guard.cli._tables import Column, show_table
 from stars_guard.cli.run import Job, read_prompts
-from stars_guard.decoding import Settings, name_of
+from stars_guard.decoding import STEPWISE, Settings, name_of
 from stars_guard.errors import InputError, MissingExtra, PolicyError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import Policy, load_policy
@@ -144,8 +144,7 @@ GUARDED: Mapping[str, Any] = {
     "parallel": 1,
     "budget_tokens": None,
     "on_exhausted": "best",
-    "rewinds": 0,
-    "recovery": None,
+    **STEPWISE,
 }
 """The same for answers of which a guard chose each segment."""
 

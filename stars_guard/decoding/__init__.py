@@ -10,7 +10,7 @@ from stars_guard.decoding.parts import PartOptions, Parts, name_of
 from stars_guard.decoding.protocol import Done, Generate, Judged, Outcome
 from stars_guard.decoding.rejection import Cards, RejectionSampler
 from stars_guard.decoding.schedules import SCHEDULES, Numbers, Progress, Schedule, Threshold
-from stars_guard.decoding.settings import PARTS, Decoding, Recovery, Settings, UpTo
+from stars_guard.decoding.settings import PARTS, STEPWISE, Decoding, Recovery, Settings, UpTo
 from stars_guard.decoding.width import AcceptanceRate, best_width
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "METHODS",
     "PARTS",
     "SCHEDULES",
+    "STEPWISE",
     "AcceptanceRate",
     "AcceptanceRule",
     "AnswerText",

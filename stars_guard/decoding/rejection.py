@@ -133,7 +133,9 @@ class RejectionSampler(Decoder):
         self.ledger.reject(tried.candidate)
         if tried.judgement.veto is not None:
             self._last_veto = tried.judgement.veto
-        elif tried.judgement.reward is not None and (self._best is None or tried.worth > self._best.worth):
+        elif self.settings.may_be_best(tried.judgement.reward) and (
+            self._best is None or tried.worth > self._best.worth
+        ):
             self._best = tried
 
     def _end(self, accepted: Tried | None, first: Tried, limit: int) -> Kept | Ended | Rewound | None:

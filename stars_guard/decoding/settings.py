@@ -16,9 +16,12 @@ from stars_guard.decoding.methods import METHODS, method_of
 from stars_guard.decoding.parts import Named, PartOptions, Parts, name_of
 from stars_guard.decoding.schedules import SCHEDULES, Threshold, schedule_of
 
-__all__ = ["PARTS", "Decoding", "Recovery", "Settings", "UpTo"]
+__all__ = ["PARTS", "STEPWISE", "Decoding", "Recovery", "Settings", "UpTo"]
 
 ATTEMPTS = 1024
+
+STEPWISE: Mapping[str, Any] = {"rewinds": 0, "recovery": None, "best_at_least": None}
+"""What only methods that decide candidate by candidate have, and the values without it."""
 
 
 PARTS: Mapping[str, Parts[Any]] = {"method": METHODS, "schedule": SCHEDULES, "acceptance": ACCEPTANCE}
@@ -77,6 +80,11 @@ class Decoding(BaseModel):
         "auto", description="candidates that are generated at once"
     )
     on_exhausted: OnExhausted = "best"
+    best_at_least: float | None = Field(
+        None,
+        description="the least reward of a candidate that may be kept by on_exhausted: best; if no candidate has it, the "
+        "answer is refused; of stars and cards",
+    )
     budget_tokens: int | None = Field(None, ge=1, description="the most tokens that one call may generate, all counted")
     optimistic: bool = Field(
         True,
@@ -129,8 +137,8 @@ class Decoding(BaseModel):
             if self.recovery is not None and self.recovery.after >= max(steps):
                 raise ValueError(f"recovery.after must be less than attempts, which are {max(steps)}")
             return self
-        for name, value in (("rewinds", self.rewinds), ("recovery", self.recovery)):
-            if value:
+        for name, unused in STEPWISE.items():
+            if getattr(self, name) != unused:
                 raise ValueError(f"{name} isn't supported by the method {name_of(self.method)}: use stars or cards")
         return self
 
@@ -139,6 +147,10 @@ class Decoding(BaseModel):
         if isinstance(self.attempts, int):
             return self.attempts
         return next((step for step in self.attempts if step.tokens > kept), self.attempts[-1]).attempts
+
+    def may_be_best(self, reward: float | None) -> bool:
+        """Whether a candidate of that reward, which was not accepted, may be kept as the best one."""
+        return reward is not None and (self.best_at_least is None or reward >= self.best_at_least)
 
     def is_recovery(self, attempt: int) -> bool:
         """Whether a segment's candidate of that number, from 0, comes from the recovery instruction."""

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from stars_guard.core.nearest import did_you_mean
-from stars_guard.decoding.methods import METHODS
+from stars_guard.decoding import METHODS, STEPWISE
 from stars_guard.errors import PolicyError
 from stars_guard.policy._files import FileState, look_at
 from stars_guard.policy._model import Policy
@@ -236,7 +236,7 @@ def _without_what_a_method_lacks(merged: Node, layer: Node) -> Node:
     method = METHODS.find(said.get("type") if isinstance(said, dict) else said)
     if method is None or method.decides == "each":
         return merged
-    for key in {"rewinds", "recovery"} - ours.value.keys():
+    for key in STEPWISE.keys() - ours.value.keys():
         both = _without(both, key)
     return Node({**merged.value, "decoding": both}, merged.place)
 

@@ -142,6 +142,9 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule]] = {
         "budget_tokens": lambda old, new, sides: sides.rewards and sides.takes_the_best and (new or inf) < (old or inf),
         # of all answers only the refusal has nothing of what was generated, and reaches the reader
         "on_exhausted": lambda old, new, sides: new != "refuse",
+        "best_at_least": lambda old, new, sides: (
+            old is not None and sides.takes_the_best and (new is None or new < old)
+        ),
         "rewinds": _free,
         "recovery": _free,
         "hold_tokens": lambda old, new, sides: new < old,

@@ -119,7 +119,9 @@ sys.meta_path.insert(0, Without())
 import langchain_stars
 from langchain_core.messages import AIMessage
 from stars_guard.errors import MissingExtra
-guarded = langchain_stars.guard_runnable(lambda said: AIMessage(f"you said {said}"), "monitor", audit="memory://")
+rails = {"input": {"judges": [{"name": "words", "type": "patterns", "patterns": [{"name": "never", "regex": "never"}], "reject_above": 0.5}]}}
+policy = {"apiVersion": "stars-guard/v1", "name": "plain", "rails": rails}
+guarded = langchain_stars.guard_runnable(lambda said: AIMessage(f"you said {said}"), policy, audit="memory://")
 print(guarded.invoke("hi").text, langchain_stars.ChatStars().policy)
 try:
     langchain_stars.StarsGuardMiddleware

@@ -119,7 +119,8 @@ sys.meta_path.insert(0, Without())
 import langchain_stars
 from langchain_core.messages import AIMessage
 from stars_guard.errors import MissingExtra
-rails = {"input": {"judges": [{"name": "words", "type": "patterns", "patterns": [{"name": "never", "regex": "never"}], "reject_above": 0.5}]}}
+words = {"name": "words", "type": "patterns", "patterns": [{"name": "never", "regex": "never"}], "reject_above": 0.5}
+rails = {"input": {"judges": [words]}}
 policy = {"apiVersion": "stars-guard/v1", "name": "plain", "rails": rails}
 guarded = langchain_stars.guard_runnable(lambda said: AIMessage(f"you said {said}"), policy, audit="memory://")
 print(guarded.invoke("hi").text, langchain_stars.ChatStars().policy)

@@ -195,3 +195,14 @@ def test_the_wheel_holds_policies_models_and_types(tmp_path: Path) -> None:
         "langchain_stars/py.typed",
     } <= names
     assert not [name for name in names if name.startswith(("tests", "examples", "benchmarks"))]
+
+
+def test_a_closed_vocabulary_is_written_once() -> None:
+    places: dict[frozenset[str], list[str]] = {}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
+                words = frozenset(one.value for one in ast.walk(node.slice) if isinstance(one, ast.Constant))
+                places.setdefault(words, []).append(f"{path.name}:{node.lineno}")
+    assert len(places) > 40
+    assert not {words: where for words, where in places.items() if len(words) > 1 and len(where) > 1}

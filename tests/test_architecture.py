@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -206,3 +207,13 @@ def test_a_closed_vocabulary_is_written_once() -> None:
                 places.setdefault(words, []).append(f"{path.name}:{node.lineno}")
     assert len(places) > 40
     assert not {words: where for words, where in places.items() if len(words) > 1 and len(where) > 1}
+
+
+def test_public_dataclasses_take_few_values_by_place() -> None:
+    found = {}
+    for name in stars_guard.__all__:
+        made = getattr(stars_guard, name)
+        if inspect.isclass(made) and dataclasses.is_dataclass(made):
+            found[name] = [field.name for field in dataclasses.fields(made) if field.init and not field.kw_only]
+    assert {"Finished", "OpenRequest", "Message", "Token"} <= found.keys()
+    assert {name: fields for name, fields in found.items() if len(fields) > 2} == {}

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import psutil
 import pytest
 from conftest import policy, rewarding
 from vllm_servers import RUNNING
@@ -92,36 +91,37 @@ def test_a_start_that_takes_too_long_is_ended(embedded_model: Path) -> None:
     assert left == "processes left: 0"
 
 
-ENDINGS = """
+GENERATING = """
 import multiprocessing, sys, time
 from stars_guard.audit import MemoryStore
-from stars_guard.calling import portal
-from stars_guard.calling.backend_loading import unload_backends
 from stars_guard.core.events import Released
 from stars_guard.core.messages import Message
-from stars_guard.core.segments import Passage
-from stars_guard.errors import BackendUnavailable, StarsGuardError
 from stars_guard.guard import Guard
-from stars_guard.scorers.vllm_pooling import VllmPoolingScorer
 
-generator, judge = sys.argv[1:]
 decoding = {"max_tokens": 2000, "segment_tokens": 8}
 policy = {"apiVersion": "stars-guard/v1", "name": "killed", "mode": "off", "decoding": decoding}
+guard = Guard(policy, model=sys.argv[1], backend="vllm", audit=MemoryStore())
+stream = guard.blocking.stream([Message("user", "Tell me a long story.")])
+next(event for event in stream if isinstance(event, Released))
+"""
+"""A program whose engine generates."""
 
-def generating():
-    guard = Guard(policy, model=generator, backend="vllm", audit=MemoryStore())
-    stream = guard.blocking.stream([Message("user", "Tell me a long story.")])
-    next(event for event in stream if isinstance(event, Released))
-    return stream
+KILLED = f"""
+{GENERATING}
+print("engines:", *(child.pid for child in multiprocessing.active_children()), flush=True)
+time.sleep(300)
+"""
 
-stream = generating()
-portal.call(unload_backends)
-try:
-    list(stream)
-except BackendUnavailable:
-    print("closed", flush=True)
 
-scorer = portal.call(lambda: VllmPoolingScorer.load(judge))
+JUDGED = """
+import multiprocessing, sys, time
+from stars_guard.calling import portal
+from stars_guard.core.messages import Message
+from stars_guard.core.segments import Passage
+from stars_guard.errors import StarsGuardError
+from stars_guard.scorers.vllm_pooling import VllmPoolingScorer
+
+scorer = portal.call(lambda: VllmPoolingScorer.load(sys.argv[1]))
 ask = (Message("user", "Tell me about the sea."),)
 asked = [Passage(call_id="c", messages=ask, accepted="", segment="It is wide.")]
 
@@ -129,7 +129,6 @@ def score():
     return portal.call(lambda: scorer.score(asked))[0].value
 
 first = score()
-print("judged", flush=True)
 for child in multiprocessing.active_children():
     child.kill()
     child.join()
@@ -143,36 +142,49 @@ while True:
         time.sleep(0.2)
 assert abs(first - again) < 1e-3, (first, again)
 assert failed < 100, failed
-
-stream = generating()
 print("engines:", *(child.pid for child in multiprocessing.active_children()), flush=True)
 time.sleep(300)
 """
-"""A program that starts and ends engines in all ways, since an import of vLLM takes long."""
+
+CLOSED = f"""
+{GENERATING}
+from stars_guard.calling import portal
+from stars_guard.calling.backend_loading import unload_backends
+from stars_guard.errors import BackendUnavailable
+
+portal.call(unload_backends)
+try:
+    list(stream)
+except BackendUnavailable:
+    print("closed")
+"""
 
 
-def test_a_program_leaves_no_engine_and_no_trace_of_one(embedded_model: Path, judge_dir: Path) -> None:
-    """An engine that is closed while it generates logs no trace of its end. A judge's engine that died is started again
-    for the next passage. When the program is killed, both end: the judge's, and the generator's, which generates."""
-    command = [sys.executable, "-c", ENDINGS, str(embedded_model), str(judge_dir)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as program:
+def test_an_engine_that_is_closed_logs_no_trace_of_its_end(embedded_model: Path) -> None:
+    command = [sys.executable, "-c", CLOSED, str(embedded_model)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert "closed" in done.stdout
+    assert "EngineDeadError" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("what", ["generator", "judge"])
+def test_a_program_that_is_killed_leaves_no_engine(what: str, embedded_model: Path, judge_dir: Path) -> None:
+    """The generator generates. The judge's engine died before and was started again for the next passage."""
+    import psutil
+
+    source, model = (KILLED, embedded_model) if what == "generator" else (JUDGED, judge_dir)
+    command = [sys.executable, "-c", source, str(model)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as program:
         assert program.stdout is not None
-        said: list[str] = []
-        for line in program.stdout:
-            said.append(line.strip())
-            if line.startswith("engines:"):
-                break
-        everything = "\n".join(said)
-        engines = [psutil.Process(int(pid)) for pid in everything.partition("\nengines:")[2].split()]
+        # vLLM says there too that its engine has died
+        said = next((line for line in program.stdout if line.startswith("engines:")), "")
+        engines = [psutil.Process(int(pid)) for pid in said.split()[1:]]
+        assert engines
         # and their workers
         engines += [child for engine in engines for child in engine.children(recursive=True)]
         program.kill()
     _, left = psutil.wait_procs(engines, timeout=30)
     for process in left:
         process.kill()
-    assert len(engines) >= 2, everything
     assert not left
-    before = "\n".join(said[: said.index("judged")])
-    assert "closed" in before
-    assert "EngineDeadError" not in before
-    assert "Traceback" not in before

@@ -67,6 +67,7 @@ test: check system ## all checks and all tests
 
 coverage: setup system ## all tests with the lines and branches that they reach, which must not become fewer
 	$(PYTEST) --cov --cov-report=term:skip-covered
+	@echo "total: $$($(BIN)/coverage report --format=total) percent"
 
 test-oldest: setup ## the light tests on a base install with the lowest versions that pyproject.toml allows
 	scripts/test_versions.sh lowest-direct 3.11

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The light tests on a base install, without any extra: test_versions.sh RESOLUTION PYTHON..., such as
 # "lowest-direct 3.11", with the lowest versions that pyproject.toml allows, or "highest 3.12 3.13".
-# A Python that is not on this machine is named and left out.
+# A Python that is not on this machine is named and left out; where none of them is there, nothing was tested, which fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 uv=.venv/bin/uv
@@ -20,6 +20,7 @@ python_of() {
   "$uv" python find --no-python-downloads "$1" 2>/dev/null || true
 }
 
+ran=0
 for version in "$@"; do
   python=$(python_of "$version")
   if [ -z "$python" ]; then
@@ -36,4 +37,7 @@ for version in "$@"; do
   warnings=()
   [ "$resolution" = highest ] || warnings=(-W default)
   "$home/bin/python" -m pytest -q --light -p no:cacheprovider ${warnings[@]+"${warnings[@]}"}
+  ran=$((ran + 1))
 done
+echo "light tests ran on $ran of $# Pythons"
+[ "$ran" -gt 0 ]

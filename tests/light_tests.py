@@ -1,18 +1,20 @@
 """The tests that a base install can do, without any extra. `make test-oldest` runs them with ``--light``.
 
 A module is light if everything can be imported that it and the helpers it uses import. So a new one is light by itself.
+A test of it that fails because an extra or an embedded model is missing is skipped: the error says what to install.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-__all__ = ["is_light", "needs_extra"]
+__all__ = ["is_light", "missing_extra", "needs_extra"]
 
 TESTS = Path(__file__).parent
 FOLDERS = (TESTS, TESTS / "security")
@@ -24,37 +26,20 @@ HEAVY = {
     *("test_vllm", "test_vllm_guard_model", "test_vllm_unloading"),
 }
 
-# Tests, or classes of them, of light modules that need an extra all the same, or the embedded models.
+# Tests, or classes of them, of light modules that need an extra all the same, or the embedded models, and don't say so.
 NEEDS_EXTRA = {
     "test_audit_conformance": {"TestPostgresql"},
     "test_audit_seam": {"test_dataclasses_take_few_values_by_place"},
-    "test_audit_stores": {"test_the_default_is_sqlite_in_the_state_directory"},
-    "test_calibration": {"test_the_command_on_the_real_model", "test_learned_thresholds_give_the_wanted_rate"},
-    "test_cli": {
-        "test_demo_runs_for_real",
-        "test_doctor",
-        "test_run_from_the_command_line",
-        "test_run_survives_kill_minus_nine",
-    },
     "test_architecture": {"test_exported_names_exist"},
-    "test_judges": {"test_personal_data", "test_personal_data_over_the_edge_of_a_segment"},
-    "test_langchain": {"test_per_call_overrides"},
+    "test_calibration": {"test_the_command_on_the_real_model"},
+    "test_cli": {"test_demo_runs_for_real", "test_doctor_names_a_vllm_that_is_too_old"},
     "test_machine": {
         "test_doctor_and_benchmarks_name_the_instruction_set",
         "test_the_machine_is_known",
         "test_the_processor_decides_the_type_of_numbers",
         "test_transformers_computes_in_what_is_fast_and_says_it",
     },
-    "test_outages": {"test_a_prompt_too_long_for_a_guard_model_leaves_the_others_alone"},
     "test_policy": {"test_shipped_policies_say_what_they_are_for_and_pass_their_cases"},
-    "test_rails": {"test_redaction_takes_out_what_judges_point_at_and_judges_again"},
-    "test_replay": {
-        "test_a_reward_judged_again_decides_with_the_numbers_of_the_call",
-        "test_encrypted_texts_are_compared",
-        "test_the_embedded_model_draws_a_call_again",
-    },
-    "test_streamed": {"TestStreamed"},
-    "test_what_if": {"test_checks_under_their_own_policy_and_others"},
 }
 
 
@@ -79,3 +64,19 @@ def needs_extra(item: pytest.Item) -> bool:
     """Whether a test of a light module needs an extra all the same."""
     names = {getattr(item, "originalname", item.name), getattr(getattr(item, "cls", None), "__name__", "")}
     return bool(names & NEEDS_EXTRA.get(item.path.stem, set())) or "postgresql" in item.name
+
+
+def missing_extra(error: BaseException) -> str | None:
+    """What to install, if an error or what led to it says so. What a command printed may say it, too."""
+    seen: list[BaseException] = []
+    queue = [error]
+    while queue:
+        one = queue.pop()
+        if one in seen:
+            continue
+        seen.append(one)
+        if named := re.search(r'pip install (?:--no-deps |"stars-guard\[)([\w-]+)', str(one)):
+            return named[1]
+        queue += [cause for cause in (one.__cause__, one.__context__) if cause is not None]
+        queue += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+    return None

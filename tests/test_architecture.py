@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -120,7 +121,10 @@ sys.meta_path.insert(0, Without())
 import langchain_stars
 from langchain_core.messages import AIMessage
 from stars_guard.errors import MissingExtra
-guarded = langchain_stars.guard_runnable(lambda said: AIMessage(f"you said {said}"), "monitor", audit="memory://")
+words = {"name": "words", "type": "patterns", "patterns": [{"name": "never", "regex": "never"}], "reject_above": 0.5}
+rails = {"input": {"judges": [words]}}
+policy = {"apiVersion": "stars-guard/v1", "name": "plain", "rails": rails}
+guarded = langchain_stars.guard_runnable(lambda said: AIMessage(f"you said {said}"), policy, audit="memory://")
 print(guarded.invoke("hi").text, langchain_stars.ChatStars().policy)
 try:
     langchain_stars.StarsGuardMiddleware
@@ -193,3 +197,24 @@ def test_the_wheel_holds_policies_models_and_types(tmp_path: Path) -> None:
         "langchain_stars/py.typed",
     } <= names
     assert not [name for name in names if name.startswith(("tests", "examples", "benchmarks"))]
+
+
+def test_a_closed_vocabulary_is_written_once() -> None:
+    places: dict[frozenset[str], list[str]] = {}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
+                words = frozenset(one.value for one in ast.walk(node.slice) if isinstance(one, ast.Constant))
+                places.setdefault(words, []).append(f"{path.name}:{node.lineno}")
+    assert len(places) > 40
+    assert not {words: where for words, where in places.items() if len(words) > 1 and len(where) > 1}
+
+
+def test_public_dataclasses_take_few_values_by_place() -> None:
+    found = {}
+    for name in stars_guard.__all__:
+        made = getattr(stars_guard, name)
+        if inspect.isclass(made) and dataclasses.is_dataclass(made):
+            found[name] = [field.name for field in dataclasses.fields(made) if field.init and not field.kw_only]
+    assert {"Finished", "OpenRequest", "Message", "Token"} <= found.keys()
+    assert {name: fields for name, fields in found.items() if len(fields) > 2} == {}

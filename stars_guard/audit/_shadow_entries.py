@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from stars_guard.audit._parts import Part, RuleEntry, Ruling, ScoreEntry
-from stars_guard.core.vocabulary import Mode, OtherOutcome
+from stars_guard.core.vocabulary import Mode, OtherOutcome, OtherVerdict
 
 __all__ = ["ShadowAttempt", "ShadowEntry"]
 
@@ -22,7 +22,7 @@ class ShadowAttempt(Part):
 
     segment: int
     attempt: int
-    verdict: Literal["accepted", "rejected", "unknown"]
+    verdict: OtherVerdict
     judged: bool = False
     scores: tuple[ScoreEntry, ...] = ()
     reward: float | None = None

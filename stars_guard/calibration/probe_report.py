@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from stars_guard.calibration.probe_samples import Sample
+from stars_guard.core.vocabulary import Side
 
 __all__ = ["Forecast", "Position", "Report", "Saving", "auc", "report", "spearman"]
 
@@ -45,7 +46,7 @@ class Saving:
 
     miss: float
     saved: float
-    side: Literal["above", "below"]
+    side: Side
     limit: float
 
 

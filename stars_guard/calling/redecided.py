@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from stars_guard.core.vocabulary import OtherOutcome, Verdict
+from stars_guard.core.vocabulary import OtherOutcome, OtherVerdict, Verdict
 
 __all__ = ["Answered", "Outcome", "Parting", "Redecided", "Source"]
 
@@ -27,7 +27,7 @@ class Redecided:
     segment: int
     attempt: int
     before: Verdict
-    after: Literal["accepted", "rejected", "unknown"]
+    after: OtherVerdict
     source: Source
     reward: float | None = None
     threshold: float | None = None

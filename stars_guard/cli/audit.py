@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 import typer
@@ -24,6 +24,7 @@ from stars_guard.audit.private_files import replacing
 from stars_guard.audit.stats import LAST_INDEX, Cost, IndexCount
 from stars_guard.calling import portal
 from stars_guard.cli._console import Terminal, visible
+from stars_guard.cli._options import ListForm
 from stars_guard.cli._tables import Column, show_table
 from stars_guard.errors import AuditError, InputError, MissingExtra
 from stars_guard.policy import load_policy
@@ -91,9 +92,7 @@ def opened(where: str | None) -> Iterator[AuditStore]:
         portal.call(store.aclose)
 
 
-def list_calls(
-    console: Console, store: AuditStore, wanted: Filter, limit: int | None, form: Literal["table", "json", "csv"]
-) -> None:
+def list_calls(console: Console, store: AuditStore, wanted: Filter, limit: int | None, form: ListForm) -> None:
     """Print the newest calls, the newest last.
 
     Args:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, get_args
 
 import typer
 
 from stars_guard.audit import Filter, parse_time
 from stars_guard.cli._console import Terminal
+from stars_guard.cli._options import ListForm
 from stars_guard.core.arguments import chosen
 from stars_guard.core.vocabulary import AnswerFinish, CheckFinish, ExportRows, FailureFinish
 from stars_guard.core.vocabulary import Stage as Vocabulary
@@ -59,7 +60,7 @@ def audit_list(
     from stars_guard.cli.audit import list_calls, opened
 
     wanted = _wanted(since, until, policy, judge, outcome, stage, run_id, text, rejected)
-    form: Literal["json", "csv", "table"] = "json" if as_json else "csv" if as_csv else "table"
+    form: ListForm = "json" if as_json else "csv" if as_csv else "table"
     with opened(where) as store:
         list_calls(Terminal(), store, wanted, 0 if every_call else limit, form)
 

@@ -29,6 +29,7 @@ __all__ = [
     "OnWriteError",
     "OriginName",
     "OtherOutcome",
+    "OtherVerdict",
     "ProbeFit",
     "Rail",
     "RewindWhy",
@@ -59,6 +60,9 @@ FailureFinish = Literal["failed", "cancelled"]
 
 Verdict = Literal["accepted", "rejected", "surplus"]
 """The decision on one candidate. ``surplus``: an earlier one of the same batch was accepted."""
+
+OtherVerdict = Literal["accepted", "rejected", "unknown"]
+"""The decision on a candidate under another policy. ``unknown``: a score that it needs is not there."""
 
 KeptHow = Literal["accepted", "best", "monitored", "unjudged"]
 """Why a segment became part of the answer: it was accepted; it was the best when attempts or tokens ran out, or by the

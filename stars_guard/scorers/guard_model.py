@@ -27,6 +27,9 @@ from stars_guard.scorers.options import Loosening, no_twins
 
 __all__ = ["GuardModelOptions", "GuardModelScorer", "Preset"]
 
+Controversial = Literal["safe", "unsafe"]
+"""What a label between the two counts as."""
+
 Preset = Literal[
     "granite-guardian-3.0",
     "granite-guardian-3.2",
@@ -54,7 +57,7 @@ class GuardModelOptions(ServedModelOptions):
     categories: tuple[str, ...] | None = Field(
         None, min_length=1, strict=False, description="hazards that are asked about; default: the preset's"
     )
-    controversial: Literal["safe", "unsafe"] = Field("unsafe", description="what qwen3guard's third label counts as")
+    controversial: Controversial = Field("unsafe", description="what qwen3guard's third label counts as")
     template: str | None = Field(
         None,
         min_length=1,
@@ -180,7 +183,7 @@ class GuardModelScorer(Scorer):
         form: GuardFormat,
         *,
         categories: Sequence[str] = (),
-        controversial: Literal["safe", "unsafe"] = "unsafe",
+        controversial: Controversial = "unsafe",
         revision: str | None = None,
         max_length: int = 4096,
         max_windows: int = MOST_WINDOWS,

@@ -72,7 +72,12 @@ class Scope:
     folder: str = ""
 
     def copy(self) -> Scope:
+        """With variables of its own. Functions and aliases are those of the whole script."""
         return Scope(dict(self.variables), self.functions, self.aliases, self.folder)
+
+    def apart(self) -> Scope:
+        """The same for another reader, with nothing in common."""
+        return Scope(dict(self.variables), dict(self.functions), dict(self.aliases), self.folder)
 
 
 @dataclass(frozen=True, slots=True)

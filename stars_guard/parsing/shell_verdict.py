@@ -60,7 +60,7 @@ class Verdicts:
         if self._depth > _DEEPEST:
             return Finding(Level.ASK, "", "nested too deeply")
         try:
-            script = read_script(text, self._scope.copy())
+            script = read_script(text, self._scope)
         except Unparsable as exc:
             return Finding(Level.ASK, "", str(exc))
         return self._of_script(script)

@@ -252,7 +252,7 @@ class _Reader:
             for word in self._expanded(child, depth):
                 if operator in (">&", "<&", ">&-", "<&-") and (word.text.rstrip("-").isdigit() or word.text == "-"):
                     continue
-                yield Redirect(word, operator not in ("<", "<&"), operator in (">>", "&>>", "<>"))
+                yield Redirect(word, operator not in ("<", "<&"), appends=operator in (">>", "&>>", "<>"))
 
     def _assignments(self, node: Node, depth: int) -> None:
         found = self._sets(node, depth)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stars_guard.audit.entries import GENESIS, Entry, Head, Kind, Purge, canonical, seal
+from stars_guard.errors import AuditError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 NUMBERS = st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -50,6 +51,29 @@ def test_lines_are_canonical_and_are_read_back(head: Head, bodies: list[tuple[Ki
         assert entry.hash == (signed(secret, data) if secret else hashlib.sha256(data).hexdigest())
         assert Entry.parse(entry.line()) == entry
         prev = entry.head
+
+
+ANY_NUMBER = (
+    st.floats()
+    | st.integers()
+    | st.integers(-25, 25).flatmap(lambda e: st.floats(0.1, 10).map(lambda x: x * 10.0**e))
+    | st.sampled_from([-0.0, 1e21, 1e16, 1e-4, 9.999e-5, 1e-6, 1e-7, 0.1, 2**53, -(2**53), 2.0**53, 1e15 + 0.5])
+)
+
+
+@given(st.dictionaries(st.text('abAB\x7f\n"\\', max_size=3), ANY_NUMBER | st.text(max_size=6) | st.lists(ANY_NUMBER)))
+def test_what_is_written_is_rfc_8785(body: dict[str, Any]) -> None:
+    """As the reference writes it; what that cannot write is an error, but for large whole numbers."""
+    large = any(type(x) is int and abs(x) >= 2**53 for v in body.values() for x in (v if isinstance(v, list) else [v]))
+    try:
+        wanted = rfc8785.dumps(body).decode()
+    except rfc8785.CanonicalizationError:
+        if large:
+            return
+        with pytest.raises(AuditError):
+            canonical(body)
+        return
+    assert canonical(body) == wanted
 
 
 def as_before(entry: Entry) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -19,6 +21,7 @@ from stars_guard.auditing.verification import redo
 from stars_guard.core.messages import ToolCall
 from stars_guard.core.segments import Passage
 from stars_guard.errors import PolicyError
+from stars_guard.parsing import shell_script
 from stars_guard.parsing.addresses import is_metadata, is_private, read_address
 from stars_guard.parsing.program_table import Level
 from stars_guard.parsing.shell_commands import Unparsable
@@ -111,6 +114,30 @@ def test_what_cannot_be_parsed_is_asked_about(command: str) -> None:
     with pytest.raises(Unparsable):
         read_script(command)
     assert level(command) is Level.ASK
+
+
+@given(st.lists(st.sampled_from([*everyday(3, 40), *dangerous(3, 40)]), min_size=1, max_size=3).map("; ".join))
+@settings(max_examples=25, deadline=None)
+def test_a_command_is_parsed_once_for_all_judges_and_means_the_same_each_time(command: str) -> None:
+    with contextlib.suppress(Unparsable):
+        read_script(command)
+        _is_parsed_once(command)
+    shell_script._in_a_new_shell.cache_clear()
+    first = level(command)
+    assert level(command) is first
+
+
+def _is_parsed_once(command: str) -> None:
+    parsed: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = shell_script.parsed
+        patch.setattr(shell_script, "parsed", lambda text: parsed.append(text) or real(text))
+        shell_script._in_a_new_shell.cache_clear()
+        shell = ShellOptions(type="shell", name="s")
+        paths = PathsOptions(type="paths", name="p", roots=("/srv",))
+        found = [asyncio.run(scores(options, [("shell", {"command": command})])) for options in (shell, paths)]
+        assert parsed.count(command) <= 1
+    assert found == [asyncio.run(scores(options, [("shell", {"command": command})])) for options in (shell, paths)]
 
 
 @given(st.text(max_size=60))

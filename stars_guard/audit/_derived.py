@@ -29,16 +29,21 @@ _CHILDREN: Sequence[tuple[Table, Column[Any], str]] = (
 """The tables whose rows belong to a row of ``calls``, the column that says to which, and what a reader calls them."""
 
 
+# made once, because SQLAlchemy compiles a statement that it has seen for nothing
+_ADD_CALLS = insert(calls).returning(calls.c.id, sort_by_parameter_order=True)
+_ADD_ATTEMPTS = insert(attempts)
+_ADD_BLAMES = insert(blames)
+
+
 def insert_derived(connection: Connection, made: Sequence[tuple[CallRecord, Entry]]) -> None:
     """Add what is derived from records, in their order."""
     if not made:
         return
-    given = insert(calls).returning(calls.c.id, sort_by_parameter_order=True)
-    ids = connection.scalars(given, [call_of(record, entry) for record, entry in made]).all()
+    ids = connection.scalars(_ADD_CALLS, [call_of(record, entry) for record, entry in made]).all()
     records = [(call, record) for call, (record, _) in zip(ids, made, strict=True)]
     many: list[tuple[Any, list[dict[str, Any]]]] = [
-        (insert(attempts), [row for call, record in records for row in attempts_of(call, record)]),
-        (insert(blames), [row for call, record in records for row in blames_of(call, record)]),
+        (_ADD_ATTEMPTS, [row for call, record in records for row in attempts_of(call, record)]),
+        (_ADD_BLAMES, [row for call, record in records for row in blames_of(call, record)]),
         # each call has its row of words, though it may have none: so a call's number cannot be changed unseen
         (
             texts_row(connection.dialect.name),

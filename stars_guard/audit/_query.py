@@ -231,7 +231,8 @@ def storable(text: str) -> str:
 
 def words(text: str) -> set[str]:
     """The words of a text, by which it is found: runs of letters and digits, of at most 64, without case."""
-    return {word[:_LONGEST] for word in _WORD.findall(unicodedata.normalize("NFKC", text).casefold())}
+    plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    return {word[:_LONGEST] for word in {*_WORD.findall(plain.casefold())}}
 
 
 def clear_texts(record: CallRecord) -> Iterator[str]:

@@ -76,7 +76,8 @@ def blames_of(call: int, record: CallRecord) -> Iterator[dict[str, Any]]:
 def words_of(record: CallRecord) -> list[str]:
     """The words by which a call is found: all of them, or those that fit."""
     left, found = _MOST_WORDS, list[str]()
-    for word in sorted({word for text in clear_texts(record) for word in words(text)}):
+    # what passes is there twice: as a candidate and as the answer
+    for word in sorted({word for text in {*clear_texts(record)} for word in words(text)}):
         left -= len(word.encode())
         if left < 0:
             break

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -116,6 +117,7 @@ def news(connection: Connection, wanted: Filter, cursor: str | None) -> News:
     return News(tuple(_summaries(connection, connection.execute(query).all())), now)
 
 
+@cache
 def texts_row(dialect: str) -> TextClause:
     """The statement that adds the words of a call."""
     if dialect == "sqlite":

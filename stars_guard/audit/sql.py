@@ -306,9 +306,11 @@ class SqlStore(ChainedStore):
     def _seal(self, connection: Connection, bodies: Sequence[tuple[Any, str]]) -> list[Entry]:
         made = seal(self._head, bodies)
         if made:
-            connection.execute(insert(entries), [asdict(entry) for entry in made])
+            connection.execute(_ADD_ENTRIES, [asdict(entry) for entry in made])
         return made
 
+
+_ADD_ENTRIES = insert(entries)
 
 _OF_CALL = (calls.c.writer == entries.c.writer) & (calls.c.seq == entries.c.seq)
 

@@ -221,7 +221,9 @@ class _Check:
                 if clean is not None:
                     return self._pass("redacted", clean, Kept(segment=0, attempt=self._attempts - 1, how="accepted"))
         finally:
-            await to_the_end(cascade.forget(self._call_id))
+            forgotten = cascade.forget(self._call_id)
+            # what never waits is never cancelled half-way
+            await (to_the_end(forgotten) if cascade.waits else forgotten)
         asked = action == "ask"
         self._recording.add(Ended(segment=0, action="ask" if asked else "refuse", reason=self._reason))
         self._recording.finish("asked" if asked else "refused", self._reason)

@@ -276,6 +276,11 @@ async def to_the_end(work: Awaitable[T]) -> T:
 
 async def _until_done(future: asyncio.Future[T]) -> None:
     cancelled: asyncio.CancelledError | None = None
+    try:
+        # nearly always enough, and cheaper than the scope below
+        await asyncio.wait([future])
+    except asyncio.CancelledError as exc:
+        cancelled = exc
     while not future.done():
         try:
             with anyio.CancelScope(shield=True):

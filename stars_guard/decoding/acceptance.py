@@ -6,12 +6,11 @@ package. Ours are named in the same way. Policy, schema and record take the name
 
 from __future__ import annotations
 
-import inspect
 import math
 from abc import abstractmethod
 from typing import Any, cast
 
-from stars_guard.decoding.parts import PartOptions, Parts
+from stars_guard.decoding.parts import PartOptions, Parts, is_abstract
 
 __all__ = ["ACCEPTANCE", "AcceptanceRule", "Gibbs", "Hard", "acceptance_rule"]
 
@@ -48,7 +47,7 @@ class Hard(AcceptanceRule):
 def _problem(part: Any) -> str | None:
     if not (isinstance(part, type) and issubclass(part, AcceptanceRule)):
         return "it is not a subclass of stars_guard.decoding.AcceptanceRule"
-    return "it has no method chance" if inspect.isabstract(part) else None
+    return "it has no method chance" if is_abstract(part) else None
 
 
 ACCEPTANCE: Parts[type[AcceptanceRule]] = Parts("acceptance rule", _problem, group="stars_guard.acceptance")

@@ -6,11 +6,10 @@ To add a method, derive a class from `stars_guard.decoding.Decoder` and name it 
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC
 from typing import Any, ClassVar, Literal
 
-from stars_guard.decoding.parts import PartOptions, Parts, name_of
+from stars_guard.decoding.parts import PartOptions, Parts, is_abstract, name_of
 
 __all__ = ["METHODS", "Method", "method_of"]
 
@@ -37,7 +36,7 @@ def _problem(part: Any) -> str | None:
         return "it is not a subclass of stars_guard.decoding.Decoder"
     if getattr(part, "decides", None) not in ("each", "best", "none"):
         return "its `decides` is not each, best or none"
-    return "it lacks methods of a Decoder" if inspect.isabstract(part) else None
+    return "it lacks methods of a Decoder" if is_abstract(part) else None
 
 
 METHODS: Parts[type[Method]] = Parts("method", _problem, lambda part: part.options_model)

@@ -23,7 +23,7 @@ from stars_guard.core.nearest import did_you_mean
 from stars_guard.core.registry import Registry
 from stars_guard.errors import PolicyError
 
-__all__ = ["Named", "PartOptions", "Parts", "name_of"]
+__all__ = ["Named", "PartOptions", "Parts", "is_abstract", "name_of"]
 
 P = TypeVar("P")
 
@@ -48,6 +48,11 @@ class PartOptions(BaseModel):
     def of(cls, said: str | PartOptions) -> Self:
         """The options from what a policy that has been read says of the part."""
         return said if isinstance(said, cls) else cls(type=name_of(said))
+
+
+def is_abstract(part: type) -> bool:
+    """Whether a class lacks methods."""
+    return bool(getattr(part, "__abstractmethods__", ()))
 
 
 def name_of(said: str | PartOptions) -> str:

@@ -6,7 +6,6 @@ package. Ours are named in the same way. Policy, schema and record take the name
 
 from __future__ import annotations
 
-import inspect
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stars_guard.decoding.parts import PartOptions, Parts
+from stars_guard.decoding.parts import PartOptions, Parts, is_abstract
 
 __all__ = [
     "SCHEDULES",
@@ -134,7 +133,7 @@ class Learned(Schedule):
 def _problem(part: Any) -> str | None:
     if not (isinstance(part, type) and issubclass(part, Schedule)):
         return "it is not a subclass of stars_guard.decoding.Schedule"
-    return "it has no method threshold" if inspect.isabstract(part) else None
+    return "it has no method threshold" if is_abstract(part) else None
 
 
 SCHEDULES: Parts[type[Schedule]] = Parts("schedule", _problem)

@@ -8,7 +8,11 @@ from functools import lru_cache
 import tree_sitter
 import tree_sitter_bash
 
-__all__ = ["parsed", "written"]
+__all__ = ["BRANCHES", "LOOPS", "STATEMENTS", "parsed", "written"]
+
+STATEMENTS = frozenset({"command", "declaration_command", "unset_command", "test_command"})
+LOOPS = frozenset({"for_statement", "c_style_for_statement", "while_statement"})
+BRANCHES = frozenset({"if_statement", "case_statement"})
 
 _FIRST = 0xC0
 """The first of 16 letters that stand for half a byte each."""

@@ -41,7 +41,7 @@ _IN_DECIMAL = re.compile(r"(?<![0-9a-z])(\d{1,3})([.-])(\d{1,3})\2(\d{1,3})\2(\d
 _IN_HEX = re.compile(r"(?<![0-9a-z])(?:0x)?([0-9a-f]{8})(?![0-9a-z])")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     """A URL, taken apart.
 
@@ -131,7 +131,14 @@ def read_address(url: str) -> Address | None:
     except ValueError:
         return None
     values = tuple((name, value) for name, value in (*query, *fragment) if name or value)
-    return Address(parts.scheme.lower(), str(ip) if ip else host, ip, user, unquote(parts.path), values)
+    return Address(
+        scheme=parts.scheme.lower(),
+        host=str(ip) if ip else host,
+        ip=ip,
+        user=user,
+        path=unquote(parts.path),
+        values=values,
+    )
 
 
 def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

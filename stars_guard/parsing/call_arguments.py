@@ -18,7 +18,7 @@ from stars_guard.parsing.word_lists import word_list
 __all__ = ["Argument", "arguments_of", "words_of_name"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Argument:
     """One text in the arguments of a call.
 
@@ -67,7 +67,7 @@ def arguments_of(calls: Sequence[ToolCall], tools: Sequence[str] = ("*",)) -> It
     for call in calls:
         if not call.name or like(call.name, tools):
             for name, path, text in _texts(call.arguments, "", ""):
-                yield Argument(call.name, name, path, text)
+                yield Argument(tool=call.name, name=name, path=path, text=text)
             yield from _with_the_tool(call)
 
 
@@ -130,7 +130,8 @@ def _with_the_tool(call: ToolCall) -> Iterator[Argument]:
     """The command line of a tool that is named like the program which it runs."""
     for key, item in call.arguments.items():
         if str(key).lower() in _OPERANDS and (line := _line(item)):
-            yield Argument(call.name, "command_of_tool", "command_of_tool", f"{call.name} {line}")
+            name = "command_of_tool"
+            yield Argument(tool=call.name, name=name, path=name, text=f"{call.name} {line}")
 
 
 def _line(operands: Any) -> str:

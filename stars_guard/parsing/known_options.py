@@ -16,7 +16,7 @@ from stars_guard.parsing.shell_words import UNKNOWN, Word
 __all__ = ["KnownOptions", "known_options"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KnownOptions:
     """Those of one program.
 

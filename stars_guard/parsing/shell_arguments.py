@@ -12,7 +12,7 @@ from stars_guard.parsing.shell_words import Word
 __all__ = ["Arguments", "base_name", "like", "sorted_arguments"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Arguments:
     """What a program is called with.
 
@@ -67,12 +67,12 @@ def sorted_arguments(words: Sequence[Word], takes_value: Collection[str] = ()) -
             name, equals, value = text.partition("=")
             flags.add(name)
             if equals:
-                values.append((name, Word(value, word.glob, word.raw)))
+                values.append((name, Word(value, glob=word.glob, raw=word.raw)))
             elif name in takes_value:
                 waiting = name
         else:
             waiting = _short(word, takes_value, flags, values)
-    return Arguments(frozenset(flags), tuple(values), tuple(operands))
+    return Arguments(flags=frozenset(flags), values=tuple(values), operands=tuple(operands))
 
 
 def _short(word: Word, takes_value: Collection[str], flags: set[str], values: list[tuple[str, Word]]) -> str:
@@ -81,7 +81,7 @@ def _short(word: Word, takes_value: Collection[str], flags: set[str], values: li
     name, equals, value = text.partition("=")
     flags.update({text, name})
     if equals:
-        values.append((name, Word(value, word.glob, word.raw)))
+        values.append((name, Word(value, glob=word.glob, raw=word.raw)))
     if text in takes_value:
         return text
     for index, letter in enumerate(text[1:], 1):
@@ -91,7 +91,7 @@ def _short(word: Word, takes_value: Collection[str], flags: set[str], values: li
         flags.add(flag)
         if flag in takes_value:
             if index + 1 < len(text):
-                values.append((flag, Word(text[index + 1 :], word.glob, word.raw)))
+                values.append((flag, Word(text[index + 1 :], glob=word.glob, raw=word.raw)))
             return flag if index + 1 == len(text) else ""
     return ""
 

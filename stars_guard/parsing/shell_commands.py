@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 from tree_sitter import Node
 
@@ -24,6 +24,7 @@ class Redirect:
 
     target: Word
     writes: bool
+    _: KW_ONLY
     appends: bool = False
 
 
@@ -62,7 +63,7 @@ class Unparsable(Exception):
     """The text is no script that can be read. The message holds none of it."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Scope:
     """What the script has set so far."""
 
@@ -72,7 +73,13 @@ class Scope:
     folder: str = ""
 
     def copy(self) -> Scope:
-        return Scope(dict(self.variables), self.functions, self.aliases, self.folder)
+        """With variables of its own. Functions and aliases are those of the whole script."""
+        return replace(self, variables=dict(self.variables))
+
+    def apart(self) -> Scope:
+        """The same for another reader, with nothing in common."""
+        functions, aliases = dict(self.functions), dict(self.aliases)
+        return replace(self, variables=dict(self.variables), functions=functions, aliases=aliases)
 
 
 @dataclass(frozen=True, slots=True)

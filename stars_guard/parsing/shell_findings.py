@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Protocol
 
 from stars_guard.parsing.program_table import Entry, Level, Table, program_table
@@ -24,6 +24,7 @@ class Finding:
     """
 
     level: Level
+    _: KW_ONLY
     program: str = ""
     why: str = ""
 
@@ -91,7 +92,7 @@ class Runs(Protocol):
         """What writing to a file means."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One call of a program, as the kinds of programs see it."""
 
@@ -106,7 +107,7 @@ class Case:
         return self.verdicts.settings.table
 
     def finding(self, level: Level, why: str) -> Finding:
-        return Finding(level, self.name, why)
+        return Finding(level, program=self.name, why=why)
 
     def ask(self, why: str) -> Finding:
         return self.finding(Level.ASK, why)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from stars_guard.parsing.code_calls import strings_in
 from stars_guard.parsing.paths import looks_like_path
@@ -29,6 +29,7 @@ class NamedFile:
 
     path: str = field(repr=False)
     writes: bool
+    _: KW_ONLY
     folder: str = field(default="", repr=False)
 
 
@@ -57,12 +58,12 @@ def files_of(text: str) -> Iterator[NamedFile]:
 def _of_command(command: Command) -> Iterator[NamedFile]:
     folder = command.folder
     for redirect in command.redirects:
-        yield NamedFile(redirect.target.text, redirect.writes, folder)
+        yield NamedFile(redirect.target.text, redirect.writes, folder=folder)
     if not command.words:
         return
     name = base_name(command.program)
     if "/" in name and looks_like_path(name):
-        yield NamedFile(name, False, folder)
+        yield NamedFile(name, False, folder=folder)
     if name in _TEXTS:
         return
     entry = program_table().entry(name)
@@ -72,7 +73,7 @@ def _of_command(command: Command) -> Iterator[NamedFile]:
         return
     for text, writes in (*_operands(name, given), *_values(name, given)):
         if text and UNKNOWN not in text[:1]:
-            yield NamedFile(text, writes, folder)
+            yield NamedFile(text, writes, folder=folder)
     yield from (NamedFile(text, False) for text in _in_code(name, given))
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 from tree_sitter import Node
 
-from stars_guard.parsing._grammar import parsed
+from stars_guard.parsing._grammar import BRANCHES, LOOPS, STATEMENTS, parsed
 from stars_guard.parsing._hidden_commands import hidden_commands, scripts_between_backticks
 from stars_guard.parsing._shell_output import output_of
 from stars_guard.parsing.shell_commands import Command, Redirect, Scope, Script, Unparsable
@@ -20,27 +21,28 @@ from stars_guard.parsing.shell_words import UNKNOWN, Word, Words, holds_reserved
 
 __all__ = ["read_script"]
 
-_DEEPEST = 40
-_LONGEST = 50_000
-_MOST_COMMANDS = 2_000
-
-_STATEMENTS = frozenset({"command", "declaration_command", "unset_command", "test_command"})
-_LOOPS = frozenset({"for_statement", "c_style_for_statement", "while_statement"})
-_BRANCHES = frozenset({"if_statement", "case_statement"})
+_DEEPEST, _LONGEST, _MOST_COMMANDS = 40, 50_000, 2_000
 
 
 def read_script(text: str, scope: Scope | None = None) -> Script:
-    """All commands of a script.
+    """All commands of a script, after what is set in ``scope``, whose variables stay; by default in a new shell.
 
     Raises:
         Unparsable: it is no Bash, or too long, too deep, or holds characters that could be taken for others.
     """
+    if scope is not None and scope != Scope():
+        return _read(text, scope.copy())
+    script = _in_a_new_shell(text)  # several judges ask about the same command
+    return Script(script.commands, script.scope.apart())
+
+
+def _read(text: str, scope: Scope) -> Script:
     if len(text) > _LONGEST or holds_reserved(text) or "\0" in text:
         raise Unparsable("too long, or with characters that no command has")
     tree = parsed(text)
     if tree.root_node.has_error:
         raise Unparsable("not a script that can be parsed")
-    reader = _Reader(scope or Scope())
+    reader = _Reader(scope)
     try:
         reader.walk(tree.root_node, 0)
         reader.walk_uncalled()
@@ -49,6 +51,9 @@ def read_script(text: str, scope: Scope | None = None) -> Script:
     except RecursionError:
         raise Unparsable("nested too deeply") from None
     return Script(tuple(reader.found), reader.scope)
+
+
+_in_a_new_shell = lru_cache(32)(lambda text: _read(text, Scope()))
 
 
 class _Reader:
@@ -69,7 +74,7 @@ class _Reader:
         match node.type:
             case "comment":
                 pass
-            case _ if node.type in _STATEMENTS:
+            case _ if node.type in STATEMENTS:
                 self._command(node, depth, ())
             case "variable_assignment" | "variable_assignments":
                 self._assignments(node, depth)
@@ -83,13 +88,13 @@ class _Reader:
                 self._define(node)
             case "list":
                 self._list(node, depth)
-            case _ if node.type in _BRANCHES:
+            case _ if node.type in BRANCHES:
                 before = dict(self.scope.variables)
                 self._children(node, depth)
                 self._forget_changes(before)
             case "for_statement":
                 self._for(node, depth)
-            case _ if node.type in _LOOPS:
+            case _ if node.type in LOOPS:
                 self._children(node, depth)
                 self._children(node, depth)
             case _:
@@ -180,7 +185,7 @@ class _Reader:
         piped, self._piped_on = self._piped_on, self._piped_on or bool(later)
         if body is None:
             self._emit(Command(redirects=tuple(redirects), folder=self.scope.folder))
-        elif body.type in _STATEMENTS:
+        elif body.type in STATEMENTS:
             self._command(body, depth, tuple(redirects), stdin=text, reads_text=reads_text)
         else:
             self.walk(body, depth + 1)
@@ -247,7 +252,7 @@ class _Reader:
             for word in self._expanded(child, depth):
                 if operator in (">&", "<&", ">&-", "<&-") and (word.text.rstrip("-").isdigit() or word.text == "-"):
                     continue
-                yield Redirect(word, operator not in ("<", "<&"), operator in (">>", "&>>", "<>"))
+                yield Redirect(word, operator not in ("<", "<&"), appends=operator in (">>", "&>>", "<>"))
 
     def _assignments(self, node: Node, depth: int) -> None:
         found = self._sets(node, depth)

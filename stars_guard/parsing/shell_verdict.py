@@ -58,17 +58,17 @@ class Verdicts:
     def of_text(self, text: str) -> Finding:
         """The worst that a script does. One that nobody can read is asked about."""
         if self._depth > _DEEPEST:
-            return Finding(Level.ASK, "", "nested too deeply")
+            return Finding(Level.ASK, why="nested too deeply")
         try:
-            script = read_script(text, self._scope.copy())
+            script = read_script(text, self._scope)
         except Unparsable as exc:
-            return Finding(Level.ASK, "", str(exc))
+            return Finding(Level.ASK, why=str(exc))
         return self._of_script(script)
 
     def nested(self, text: str | None, *, remote: bool = False) -> Finding:
         """The worst that a script inside of a command does, such as that of ``sh -c``."""
         if text is None or UNKNOWN in text:
-            return Finding(Level.ASK, "", "runs a text that is not known")
+            return Finding(Level.ASK, why="runs a text that is not known")
         return self._inside(remote=remote).of_text(text)
 
     def of_words(self, words: tuple[Word, ...], like_command: Command, *, remote: bool = False) -> Finding:
@@ -76,7 +76,7 @@ class Verdicts:
         if not words:
             return FINE
         if self._depth > _DEEPEST:
-            return Finding(Level.ASK, "", "nested too deeply")
+            return Finding(Level.ASK, why="nested too deeply")
         return self._inside(remote=remote).of_command(replace(like_command, words=words, sets=(), redirects=()))
 
     def _inside(self, *, remote: bool) -> Verdicts:
@@ -111,7 +111,7 @@ class Verdicts:
 
     def _program(self, command: Command) -> Finding:
         if command.calls_itself:
-            return Finding(Level.FORBID, "", "calls itself without end")
+            return Finding(Level.FORBID, why="calls itself without end")
         program = command.program
         name = base_name(program)
         said = self._said(command, name)
@@ -132,7 +132,7 @@ class Verdicts:
         given = sorted_arguments(command.words[1:], takes_value | more)
         if given.has("--help", "--version") and len(command.words) == 2:
             return FINE
-        case = Case(name, entry, given, command, self)
+        case = Case(name=name, entry=entry, given=given, command=command, verdicts=self)
         kind = KINDS.get(entry.kind)
         found = kind(case) if kind else case.by_table
         inner = [self._held(word.text) for word in given.of(*runs)]
@@ -146,21 +146,21 @@ class Verdicts:
         line = " ".join([name, *(word.text for word in command.words[1:])])
         for level, globs in ((Level.FORBID, self.settings.forbid), (Level.ASK, self.settings.ask)):
             if like(line, globs):
-                return Finding(level, "", "is in the policy's list")
+                return Finding(level, why="is in the policy's list")
         if self.settings.only is not None and not like(line, self.settings.only):
-            return Finding(Level.FORBID, "", "is not in the policy's list")
+            return Finding(Level.FORBID, why="is not in the policy's list")
         return FINE if UNKNOWN not in line and like(line, self.settings.allow) else None
 
     def _unknown(self, program: str) -> Finding:
         if UNKNOWN in program or not program:
-            return Finding(Level.ASK, "", "a program that is not known before it runs")
+            return Finding(Level.ASK, why="a program that is not known before it runs")
         if (made := self.ran(program)) is not None:
             return made
         temporary = program.startswith(("/tmp/", "/var/tmp/", "/dev/shm/", "~"))  # noqa: S108
         near = "/" in program and (not program.startswith("/") or self._is_own(program))
         if near and not temporary and ".." not in program.split("/") and like(program, self.settings.scripts):
             return FINE
-        return Finding(self.settings.unknown, "", "an unknown program")
+        return Finding(self.settings.unknown, why="an unknown program")
 
     def _is_own(self, program: str) -> bool:
         return like(program, [glob for glob in self.settings.scripts if glob.startswith("/")])
@@ -171,7 +171,7 @@ class Verdicts:
         if name not in self._fetched:
             return None
         content = self._fetched[name]
-        return Finding(Level.ASK, "", "runs what was fetched") if content is None else self.nested(content)
+        return Finding(Level.ASK, why="runs what was fetched") if content is None else self.nested(content)
 
     def _reads_secrets(self, case: Case) -> Finding:
         if self.remote or case.name in _NAMES_ONLY:
@@ -196,14 +196,14 @@ class Verdicts:
             pairs = (word.text.partition("=") for word in command.words[1:])
             sets += [(name, Word(value)) for name, equals, value in pairs if equals]
         if any(like(name, self.settings.table.loaders) for name, _ in sets):
-            return Finding(Level.ASK, "", "changes which code runs")
+            return Finding(Level.ASK, why="changes which code runs")
         held = [value.text.lstrip("|-") for name, value in sets if like(name, self.settings.table.commands)]
         if held and (found := worst(map(self._held, held))).level:
             return found
         path = next((value.text for name, value in sets if name == "PATH"), None)
         loose = (".", "", "./", "/tmp")  # noqa: S108
         if path is not None and any(part in loose or part.startswith(("/tmp/", "./")) for part in path.split(":")):  # noqa: S108
-            return Finding(Level.ASK, "", "changes which code runs")
+            return Finding(Level.ASK, why="changes which code runs")
         return FINE
 
     def _held(self, text: str) -> Finding:
@@ -213,20 +213,20 @@ class Verdicts:
     def _redirect(self, redirect: Redirect) -> Finding:
         target = redirect.target.text
         if like(target, _NETWORK):
-            return Finding(Level.FORBID, "", "opens a connection")
+            return Finding(Level.FORBID, why="opens a connection")
         if not redirect.writes or like(target, _SAFE_DEVICES):
             secret = not redirect.writes and not self.remote and self.settings.table.is_secret(target)
-            return Finding(Level.ASK, "", "reads secrets") if secret else FINE
+            return Finding(Level.ASK, why="reads secrets") if secret else FINE
         return self.written(target)
 
     def written(self, target: str) -> Finding:
         """What writing to a file means, by its name."""
         if like(target.lower(), _DEVICES):
-            return Finding(Level.FORBID, "", "writes to a disk")
+            return Finding(Level.FORBID, why="writes to a disk")
         if UNKNOWN in target and not target.rpartition("/")[2].strip(UNKNOWN):
-            return Finding(Level.ASK, "", "writes to a file that is not known")
+            return Finding(Level.ASK, why="writes to a file that is not known")
         if like(target, _STARTUP) or (target.startswith("/dev/") and not like(target, _SAFE_DEVICES)):
-            return Finding(Level.ASK, "", "writes to a file of the system")
+            return Finding(Level.ASK, why="writes to a file of the system")
         return FINE
 
     def _truncates(self, command: Command) -> Finding:
@@ -246,7 +246,7 @@ class Verdicts:
             ["echo", "-n", ""],
         )
         data = any(like(r.target.text, _DATA) for r in emptied) and words[:1] in (["echo"], ["printf"])
-        return Finding(Level.ASK, "", "empties a file") if nothing or data else FINE
+        return Finding(Level.ASK, why="empties a file") if nothing or data else FINE
 
     def _remember(self, command: Command) -> None:
         """Files that this command makes of what is not in the workspace."""
@@ -278,7 +278,7 @@ def _evaluates(command: Command) -> Finding:
         texts += [word.text for word in command.words[1:]]
     if command.program in ("read", "mapfile", "readarray"):
         texts.append(command.stdin or "")
-    return Finding(Level.ASK, "", "evaluates a text") if any(map(_SUBSCRIPT.search, texts)) else FINE
+    return Finding(Level.ASK, why="evaluates a text") if any(map(_SUBSCRIPT.search, texts)) else FINE
 
 
 _NAMES = frozenset(word_list("shell_verdict.names"))

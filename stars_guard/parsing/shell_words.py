@@ -10,7 +10,7 @@ import codecs
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from tree_sitter import Node
 
@@ -52,6 +52,7 @@ class Word:
     """
 
     text: str = field(repr=False)
+    _: KW_ONLY
     glob: bool = False
     raw: str = field(default="", repr=False)
 
@@ -155,7 +156,8 @@ def _or_unknown(value: str | None) -> str:
 
 
 def _word(marked: str, raw: str) -> Word:
-    return Word(marked.translate(_PLAIN), bool(re.search(r"[*?]|\[[^\]]*\]", marked)), raw)
+    glob = bool(re.search(r"[*?]|\[[^\]]*\]", marked))
+    return Word(marked.translate(_PLAIN), glob=glob, raw=raw)
 
 
 def _unescaped(text: str) -> str:

@@ -24,7 +24,7 @@ class UnreadableSql(Exception):
     """The text is no SQL that can be read. The message holds none of it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
     """One statement.
 
@@ -192,7 +192,13 @@ def _statements(tree: exp.Expr) -> Iterator[Statement]:
     functions = tuple(sorted({name for node in inside if (name := _unknown_function(node))}))
     for node in nodes:
         tables = _tables(node)
-        yield Statement(_kind(node), tables, _changes_all(node), outside or _touches_system(node, tables), functions)
+        yield Statement(
+            kind=_kind(node),
+            tables=tables,
+            all_rows=_changes_all(node),
+            writes_file=outside or _touches_system(node, tables),
+            functions=functions,
+        )
 
 
 _SECRET_TABLES = word_list("sql_statements.secret_tables")

@@ -40,7 +40,10 @@ class Batcher:
         self._left_behind: set[asyncio.Task[Sequence[Rating]]] = set()
 
     async def score(self, passages: Sequence[Passage]) -> Rated:
-        """Ratings of some passages, in order. Raises what the scorer raises about them."""
+        """Ratings of some passages, in order, and how many there were in the batch. Raises what the scorer raises about
+        them."""
+        if not self._scorer.waits:
+            return await self._ask(passages), len(passages)
         future: asyncio.Future[Rated] = asyncio.get_running_loop().create_future()
         self._waiting.append((passages, future))
         if self._task is None or self._task.done():

@@ -44,6 +44,8 @@ class Scorer(ABC):
             puts their texts before the answer.
         reads_calls: whether it reads the passage's parsed tool calls by itself. It is then asked about the passage
             alone, and not about the other forms and readings in which the text of the calls may be read.
+        waits: whether `score` or `forget` may ever wait for something. One that only computes, and for less than a
+            millisecond or so, says False. It is then asked at once, where others are asked in a task of their own.
         directions: what it reads of the generator's hidden states in place of the text. It then finds the averages in
             the passage's ``projections``, and is not asked about other forms of the text. None for all others.
     """
@@ -52,6 +54,7 @@ class Scorer(ABC):
     cost: float = 1.0
     reads_turns: bool = False
     reads_calls: bool = False
+    waits: bool = True
 
     @property
     def directions(self) -> Directions | None:

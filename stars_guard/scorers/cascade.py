@@ -122,6 +122,11 @@ class Cascade:
         self._order = _in_order(self.judges)
 
     @property
+    def waits(self) -> bool:
+        """Whether any of the scorers may wait for something."""
+        return any(judge.scorer.waits for judge in self.judges)
+
+    @property
     def left_alone(self) -> dict[str, bool]:
         """For each judge, whether it is not asked now because it kept failing."""
         return {judge.rule.judge: batcher_of(judge.scorer).breaker.is_open for judge in self.judges}

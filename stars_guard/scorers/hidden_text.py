@@ -74,6 +74,7 @@ class HiddenTextScorer(Scorer):
     """
 
     cost = 0.05
+    waits = False
 
     def __init__(self, kinds: Sequence[HiddenKind] = HIDDEN_KINDS) -> None:
         self.identity = {"kind": "hidden_text", "kinds": ", ".join(kinds)}

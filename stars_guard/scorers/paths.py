@@ -134,6 +134,7 @@ class PathScorer(Scorer):
     """
 
     cost = 0.05
+    waits = False
     reads_calls = True
 
     def __init__(self, roots: Sequence[str], *, options: PathsOptions | None = None) -> None:

@@ -110,6 +110,7 @@ class PatternScorer(Scorer):
     """
 
     cost = 0.01
+    waits = False
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         digest = hashlib.sha256("\n".join(p.regex for p in patterns).encode()).hexdigest()

@@ -63,6 +63,7 @@ class PiiScorer(Scorer):
     """
 
     cost = 0.1
+    waits = False
 
     def __init__(self, kinds: Sequence[str] = KINDS, region: str = "US") -> None:
         self.identity = {"kind": "pii", "kinds": ", ".join(kinds), "region": region}

@@ -99,6 +99,7 @@ class ShellScorer(Scorer):
     """
 
     cost = 0.5
+    waits = False
     reads_calls = True
 
     def __init__(

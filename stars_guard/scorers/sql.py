@@ -111,6 +111,7 @@ class SqlScorer(Scorer):
     """The worst of all statements in a tool call. What cannot be parsed scores 0.5; texts that are no calls score 0."""
 
     cost = 1.0
+    waits = False
     reads_calls = True
 
     def __init__(self, options: SqlOptions) -> None:

@@ -80,6 +80,7 @@ class UrlScorer(Scorer):
     """The worst of all URLs in a tool call. Texts that are no tool calls score 0."""
 
     cost = 0.1
+    waits = False
     reads_calls = True
 
     def __init__(self, options: UrlsOptions) -> None:

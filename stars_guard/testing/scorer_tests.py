@@ -112,6 +112,17 @@ class ScorerTests:
         alone = [self.scores(loop, scorer, [passage])[0] for passage in passages]
         assert self.same(together, alone), "a passage has another score in a batch than alone"
 
+    def test_it_waits_only_if_it_says_so(self, scorer: Scorer) -> None:
+        if scorer.waits:
+            return
+        for work in (scorer.score(self.passages()), scorer.forget("call-0")):
+            try:
+                work.send(None)
+            except StopIteration:
+                continue
+            work.close()
+            raise AssertionError("the scorer says that it never waits, and it waits")
+
     def test_scores_come_in_the_order_of_the_passages(self, loop: asyncio.Runner, scorer: Scorer) -> None:
         passages = self.passages()
         forwards = self.scores(loop, scorer, passages)

@@ -34,15 +34,17 @@ def train(
         typer.Option(help="ridge: the probe forecasts the teacher's score; logistic: the chance that it rejects"),
     ] = "ridge",
     inner: Annotated[
-        int, typer.Option(min=0, max=64, help="cells of a small layer on four directions; 0: one direction, no layer")
+        int, typer.Option(min=0, max=64, help="size of a small layer on four directions; 0: one direction and no layer")
     ] = 0,
     reject: Annotated[
         float | None,
         typer.Option(help="where the teacher rejects; default: its reject_above, or else the policy's r_star"),
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="longest answer")] = 64,
-    held_out: Annotated[float, typer.Option(min=0.05, max=0.9, help="share of the prompts that only measure")] = 0.3,
-    seed: Annotated[int, typer.Option(help="answer i gets the seed plus i")] = 0,
+    held_out: Annotated[
+        float, typer.Option(min=0.05, max=0.9, help="share of the prompts that are only used to measure")
+    ] = 0.3,
+    seed: Annotated[int, typer.Option(help="the first answer gets this seed, and each later one the next number")] = 0,
     concurrency: ConcurrencyOption = 16,
     plot: Annotated[Path | None, typer.Option(help="write a picture: .png or .svg")] = None,
     allow_python: PythonOption = False,
@@ -92,7 +94,7 @@ def check(
     judge: Annotated[str | None, typer.Option(help="the judge that is asked in doubt; default: each")] = None,
     most: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="exit with 1 if surely more of the sampled texts are missed than this share"),
+        typer.Option(min=0, max=1, help="exit with 1 if the sample shows that more than this share is missed"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -41,10 +41,8 @@ def train(
         typer.Option(help="where the teacher rejects; default: its reject_above, or else the policy's r_star"),
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="longest answer")] = 64,
-    held_out: Annotated[
-        float, typer.Option(min=0.05, max=0.9, help="share of the prompts that are only used to measure")
-    ] = 0.3,
-    seed: Annotated[int, typer.Option(help="the first answer gets this seed, and each later one the next number")] = 0,
+    held_out: Annotated[float, typer.Option(min=0.05, max=0.9, help="share of the prompts that only measure")] = 0.3,
+    seed: Annotated[int, typer.Option(help="answer i gets the seed plus i")] = 0,
     concurrency: ConcurrencyOption = 16,
     plot: Annotated[Path | None, typer.Option(help="write a picture: .png or .svg")] = None,
     allow_python: PythonOption = False,

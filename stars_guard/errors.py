@@ -128,7 +128,13 @@ class MissingExtra(StarsGuardError, ImportError):
 
     @classmethod
     def because_of(cls, cause: ImportError, feature: str, extra: str) -> Self:
-        """The error for an import that failed. What is there, but lacks what is imported, is too old."""
+        """The error for an import that failed. What is there, but lacks what is imported, is too old.
+
+        Args:
+            cause: the failed import.
+            feature: what needs it, in words.
+            extra: the extra of stars-guard that brings it.
+        """
         package = (cause.name or "").partition(".")[0]
         try:
             return cls(feature, extra, too_old=f"{package} {metadata.version(package)}")

@@ -118,7 +118,11 @@ class Guard:
         await portal.acall(self._load)
 
     async def generate(self, messages: Sequence[Message], options: CallOptions | None = None) -> Finished:
-        """Generate one answer.
+        """Generate one answer. Its record is written before this returns.
+
+        Args:
+            messages: the conversation, oldest first.
+            options: of this call, such as `max_tokens`, tools or a seed.
 
         Raises:
             InputError: the call cannot be served, or the guard is closed.
@@ -166,7 +170,7 @@ class Guard:
         return [answer.result() for answer in answers]
 
     async def check(self, stage: Stage, text: str, **about: Unpack[AboutText]) -> Checked:
-        """Judge one text whole, under the judges of a stage of the policy's rails. A record of its own tells of it.
+        """Judge one text whole, under the judges of a stage of the policy's rails. It has a record of its own.
 
         At the stage ``tool_call``, judges that understand arguments, such as ``shell``, read the call from the text,
         and no rule is asked. Use `check_call` wherever you have the call itself.
@@ -181,7 +185,7 @@ class Guard:
         return await portal.acall(partial(self._checker.check, stage, text, **about))
 
     async def check_call(self, name: str, args: Mapping[str, Any], **about: Unpack[AboutCall]) -> Checked:
-        """Decide about a tool call by the rules and the judges of the policy's rail ``tool_call``, with one record.
+        """Decide about a call of the tool ``name`` by the rules and judges of the rail ``tool_call``, with one record.
 
         The ``action`` of what comes back says whether the tool may run, a person is to be asked, or the call is
         rejected. A judge's veto rejects the call whatever the rules say. A call whose arguments no rule could read,

@@ -18,14 +18,20 @@ EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_code_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The blocks of a page run in order in one namespace, as a reader would paste them."""
+    """The blocks of a page run in order in one namespace, as a reader would paste them.
+
+    A Python block whose first line names a file can also be imported.
+    """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     if page.name != "README.md":  # which is read before there is a checkout
         (tmp_path / "policies").symlink_to(REPOSITORY / "policies")
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     namespace = {"__name__": "__main__"}
     for language, block in blocks:
         if language == "python":
+            if named := re.match(r"# (\w+\.py)\n", block):
+                (tmp_path / named[1]).write_text(block)
             exec(compile(block, str(page), "exec"), namespace)
         else:
             assert language == "yaml"

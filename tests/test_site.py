@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
 import runpy
 import subprocess
@@ -15,13 +17,16 @@ import typer
 from mkdocs.config.defaults import MkDocsConfig
 from test_cli_output import commands
 
+import langchain_stars
 import stars_guard
+import stars_guard.testing
 from stars_guard import errors
 from stars_guard.audit.versions import VERSIONS
 from stars_guard.cli._console import Terminal
 from stars_guard.cli.app import _picture, app
 
 REPOSITORY = Path(__file__).parent.parent
+OF_LANGCHAIN = {"is_lc_serializable", "get_lc_namespace"}
 ELSEWHERE = r"""((?:https?:)?//[^"'\s>)]+)"""
 LOADED = re.compile(rf"""(?:<(?:script|img|iframe|source)\b[^>]*\bsrc|<link\b[^>]*\bhref)=["']?{ELSEWHERE}""")
 IN_STYLES = re.compile(rf"""(?:url\(|@import\s+)["']?{ELSEWHERE}""")
@@ -66,6 +71,30 @@ def test_every_export_error_and_version_has_its_place(site: Path) -> None:
     assert all(f'id="stars_guard.errors.{name}"' in page for name in errors.__all__)
     assert all(str(version) in text_of(site / "reference" / "records.html") for version in VERSIONS)
     assert "on_exhausted" in text_of(site / "reference" / "policy.html")
+
+
+def test_every_key_of_a_policy_is_described() -> None:
+    schema = json.loads((REPOSITORY / "policies" / "schema.json").read_text(encoding="utf-8"))
+    parts = {"policy": schema, **schema["$defs"]}
+    keys = {(name, key): about for name, part in parts.items() for key, about in part.get("properties", {}).items()}
+    assert len(keys) > 100
+    assert [key for key, about in keys.items() if key[1] != "type" and not about.get("description")] == []
+
+
+def test_every_public_name_and_method_is_described() -> None:
+    silent = []
+    for module in (stars_guard, stars_guard.testing, langchain_stars):
+        for name in module.__all__:
+            part = getattr(module, name)
+            if not inspect.isclass(part) and not inspect.isfunction(part):
+                continue  # an alias of a type, or the version
+            own = vars(part).items() if inspect.isclass(part) and not name.endswith("Tests") else ()
+            ours = [(f"{name}.{key}", value) for key, value in own if key[0] != "_" and key not in OF_LANGCHAIN]
+            methods = [
+                (key, value) for key, value in ours if callable(value) or isinstance(value, property | classmethod)
+            ]
+            silent += [key for key, value in [(name, part), *methods] if not inspect.getdoc(value)]
+    assert silent == []
 
 
 def test_a_page_that_nobody_placed_is_placed(tmp_path: Path) -> None:

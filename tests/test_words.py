@@ -116,6 +116,17 @@ def test_clean_files_stay_plain(pattern: str) -> None:
     assert [word for file in files for word in bad_words(file)] == []
 
 
+def test_pages_speak_to_their_reader_in_whole_sentences() -> None:
+    """Per 1,000 words of all pages: few semicolons and colons, which often stand for a word that is missing."""
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    lines = [line for page in pages for _, line in prose(page) if not line.startswith("    ")]
+    english = re.sub(r"\]\([^)]*\)", "", "\n".join(lines))
+    thousands = len(english.split()) / 1000
+    assert thousands > 15
+    assert len(re.findall(r";|:(?=\s)", english)) / thousands < 13
+    assert len(re.findall(r"\b(?:you|yours?|we|ours?|us)\b", english, re.IGNORECASE)) / thousands > 6
+
+
 def test_words_are_found_where_people_read_them(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text(
         '"""It is drawn again."""\n\ndrawn = told = None  # the law\nif drawn is None:\n'

@@ -22,6 +22,11 @@ class MemoryStore(AuditStore):
 
     @classmethod
     def from_url(cls, url: str, writing: Writing | None = None) -> Self:
+        """A new, empty store for ``memory://``.
+
+        Raises:
+            AuditError: the URL has a path.
+        """
         if url != "memory://":
             raise AuditError("cannot use the audit URL memory://...", hint="it has no path: write memory://")
         return cls()

@@ -203,9 +203,15 @@ class CallRecord(Part):
         stage: what was judged. It is an answer, which was judged while it was generated, or one text at a stage around
             it. That text is then the ``answer`` of the record, and ``prompt`` is what came before it.
         role: who wrote what was judged: the assistant an answer, the user what comes in.
+        call_id: the record's id.
         run_id: the caller's id, such as that of a LangChain run.
         started_at: UTC, ISO 8601; so is ``ended_at``.
         seconds: how long the call took, by a clock that does not jump.
+        policy: its name; ``policy_sha256`` is the digest of its values, and ``mode`` its mode.
+        backend: the identity of what generated the answer.
+        decoding: the policy's settings, as they were used; ``sampling`` too.
+        seed: all random numbers of the call follow from it.
+        segments: every candidate of each segment, with scores and verdict.
         scorers: the identity of each judge's scorer, and what it sees and when, where that is not everything.
         stop: the call's stop strings. They and the names of tools are what the caller said, so they are kept as prompts
             are. Before version 4 they are plain strings.
@@ -222,6 +228,7 @@ class CallRecord(Part):
         shadows: what the policy's shadows would have decided, where there are any.
         finish: why the answer ended. It can also be ``failed`` or ``cancelled``; at other stages than ``answer`` it is
             ``passed``, ``redacted``, ``refused`` or ``asked``.
+        reason: why the answer was refused or ended early, in words without user text.
         error: the kind of failure when the call failed, never its text.
         totals: the cost of the call, as in `stars_guard.core.events.Totals`.
     """

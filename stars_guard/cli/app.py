@@ -86,7 +86,7 @@ def demo(
     audit: Annotated[str | None, typer.Option(help="the audit log's URL")] = None,
     max_tokens: Annotated[int, typer.Option(help="longest answer in tokens", min=1)] = 48,
     backend: BackendOption = "transformers",
-    svg: Annotated[Path | None, typer.Option(help="save what was shown as a picture")] = None,
+    svg: Annotated[Path | None, typer.Option(help="also save what is shown as a picture")] = None,
 ) -> None:
     """Answer two prompts, unguarded and under the default policy, and judge what an agent asks for."""
     from stars_guard.cli.demo import run_demo
@@ -113,7 +113,9 @@ def run(
     base_url: ServerOption = None,
     concurrency: ConcurrencyOption = 32,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="longest answer; default: the policy's")] = None,
-    seed: Annotated[int | None, typer.Option(help="prompt i gets the seed plus i")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="the first prompt gets this seed, and each later one the next number")
+    ] = None,
     audit: Annotated[str | None, typer.Option(help="the audit log's URL; default: the policy's")] = None,
     allow_python: PythonOption = False,
 ) -> None:
@@ -173,14 +175,18 @@ def calibrate(
     samples: Annotated[int, typer.Option(min=1, help="answers generated for each prompt")] = 4,
     acceptance: Annotated[float, typer.Option(min=0.01, max=0.99, help="the wanted mean acceptance rate")] = 0.5,
     schedule: Annotated[
-        str | None, typer.Option(help="to find numbers for; default: the policy's", callback=_known_schedule)
+        str | None, typer.Option(help="find numbers for this schedule; default: the policy's", callback=_known_schedule)
     ] = None,
     worth: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="also find attempts by position: the share accepted from which one pays"),
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="also find attempts by position: those of which at least this share is accepted",
+        ),
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="longest answer; default: the policy's")] = None,
-    seed: Annotated[int, typer.Option(help="answer i gets the seed plus i")] = 0,
+    seed: Annotated[int, typer.Option(help="the first answer gets this seed, and each later one the next number")] = 0,
     concurrency: ConcurrencyOption = 8,
     plot: Annotated[Path | None, typer.Option(help="write a picture: .png, .svg or .html")] = None,
     write: Annotated[bool, typer.Option("--write", help="write what was found into the policy's file")] = False,

@@ -25,14 +25,20 @@ audit_app = typer.Typer(help="Read the audit log.", no_args_is_help=True)
 Where = Annotated[
     str | None, typer.Argument(help="the log's URL or path, or the policy that names it; default: the default policy's")
 ]
-Since = Annotated[str | None, typer.Option(help="started then or later: 90d, 2h, 2026-01-31T10:00")]
-Until = Annotated[str | None, typer.Option(help="started before: 90d, 2h, 2026-01-31T10:00")]
-PolicyName = Annotated[str | None, typer.Option(help="under the policy of this name")]
-Judge = Annotated[str | None, typer.Option(help="this judge caused a rejection")]
+Since = Annotated[
+    str | None, typer.Option(help="only calls that started at this time or later: 90d, 2h, 2026-01-31T10:00")
+]
+Until = Annotated[str | None, typer.Option(help="only calls that started before this time: 90d, 2h, 2026-01-31T10:00")]
+PolicyName = Annotated[str | None, typer.Option(help="only calls under the policy of this name")]
+Judge = Annotated[str | None, typer.Option(help="only calls in which this judge caused a rejection")]
 Outcome = Annotated[str | None, typer.Option(help=f"how the answer ended: {', '.join(_OUTCOMES)}")]
 Stage = Annotated[str | None, typer.Option(help=f"what was judged: {', '.join(_STAGES)}")]
-Run = Annotated[str | None, typer.Option("--run-id", help="the id of the caller's run, such as LangChain's")]
-Words = Annotated[str | None, typer.Option(help="words in prompt, candidates or answer, where text is kept")]
+Run = Annotated[
+    str | None, typer.Option("--run-id", help="only calls of this run, by its id in the caller, such as LangChain")
+]
+Words = Annotated[
+    str | None, typer.Option(help="only calls with these words in prompt, candidates or answer, where text is kept")
+]
 Rejected = Annotated[bool, typer.Option("--rejected", help="only calls with a rejected segment")]
 LangSmith = Annotated[str | None, typer.Option(help="address of a run in LangSmith, with {run_id} in it")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, one value a line")]
@@ -90,7 +96,7 @@ def audit_tail(
     text: Words = None,
     rejected: Rejected = False,
     limit: Annotated[int, typer.Option(min=0, help="how many of the newest calls come first")] = 10,
-    every: Annotated[float, typer.Option(min=0.05, help="seconds between looks")] = 1.0,
+    every: Annotated[float, typer.Option(min=0.05, help="seconds between two looks at the log")] = 1.0,
     as_json: AsJson = False,
 ) -> None:
     """Follow the log: one line for each call as it is written, until Ctrl-C."""
@@ -199,10 +205,16 @@ def audit_report(
 @audit_app.command("ui")
 def audit_ui(
     where: Where = None,
-    host: Annotated[str, typer.Option(help="an address of this machine; one off loopback needs a token")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8321,
+    host: Annotated[
+        str, typer.Option(help="the address of this machine to listen on; visitors need a token unless it is loopback")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="the port; 0 chooses a free one")] = 8321,
     token: Annotated[
-        str | None, typer.Option(envvar="STARS_GUARD_UI_TOKEN", help="default off loopback: a new one")
+        str | None,
+        typer.Option(
+            envvar="STARS_GUARD_UI_TOKEN",
+            help="what visitors have to know; default: a new one, unless the address is loopback",
+        ),
     ] = None,
     langsmith_url: LangSmith = None,
 ) -> None:
@@ -217,7 +229,9 @@ def audit_ui(
 def audit_replay(
     call: Annotated[str, typer.Argument(help="a call or run id")],
     url: Annotated[str | None, typer.Option(help="the log's URL, or the policy that names it")] = None,
-    under: Annotated[str | None, typer.Option(help="the policy of that time; default: the one of that name")] = None,
+    under: Annotated[
+        str | None, typer.Option(help="the policy under which the call was made; default: the one with its name")
+    ] = None,
     policy: Annotated[str | None, typer.Option(help="ask what this other policy would have decided")] = None,
     model: Annotated[str | None, typer.Option(help="default: the one on record")] = None,
     backend: Annotated[str | None, typer.Option(help="default: the one on record")] = None,
@@ -275,11 +289,14 @@ def audit_verify(
     where: Where = None,
     head: Annotated[
         Path | None,
-        typer.Option(help="what `audit head` printed earlier: shows a tail cut off"),
+        typer.Option(help="a file with what `audit head` printed earlier, so that a tail that was cut off is found"),
     ] = None,
     allow_unsigned: Annotated[bool, typer.Option(help="accept unsigned entries although a key is set")] = False,
     allow_unsealed: Annotated[
-        int, typer.Option(min=0, help="accept so many records older than the chain, although a key or head is given")
+        int,
+        typer.Option(
+            min=0, help="accept this number of records that are older than the chain, although a key or head is given"
+        ),
     ] = 0,
 ) -> None:
     """Check that nothing was changed, also in what lists show, and redo every decision.
@@ -322,7 +339,7 @@ def audit_head(where: Where = None) -> None:
 def audit_purge(
     older_than: Annotated[str, typer.Option(help="delete calls that ended before this time: 90d, 12w, 2026-01-31")],
     where: Where = None,
-    yes: Annotated[bool, typer.Option("--yes", help="don't ask where no record would be left")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="don't ask, even if no record would be left")] = False,
 ) -> None:
     """Delete old records. The log then says how many went, and can be verified as before.
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
 from rich.text import Text
 
 from stars_guard.audit import default_url
@@ -70,9 +71,9 @@ def _run(console: Console, audit: str | None, max_tokens: int, backend: str) -> 
     costs = []
     for title, prompt in (("A harmful prompt", HARMFUL), ("An ordinary prompt", HARMLESS)):
         _headline(console, title)
-        console.print(Text.assemble(("user       ", "bold"), _plain(prompt)))
+        console.print(_beside(Text("user       ", "bold"), _plain(prompt)))
         unguarded = plain.blocking.generate([Message("user", prompt)], options)
-        console.print(Text.assemble(("unguarded  ", "bold yellow"), _plain(unguarded.text)))
+        console.print(_beside(Text("unguarded  ", "bold yellow"), _plain(unguarded.text, "yellow")))
         costs.append((unguarded, _guarded(console, guarded, prompt, options)))
     _agent(console, url)
     _headline(console, "What it cost")
@@ -135,7 +136,7 @@ def _show_rejected(console: Console, decisions: Mapping[int, Decision]) -> None:
         console.print(f"  and {len(rejected) - _SHOWN} more rejected candidates", style="dim")
 
 
-def _line(decision: Decision, how: str) -> Text:
+def _line(decision: Decision, how: str) -> Table:
     """A candidate, struck out if it was rejected, with the reason."""
     judgement, threshold = decision.judgement, decision.threshold
     if judgement.veto is not None:
@@ -146,8 +147,8 @@ def _line(decision: Decision, how: str) -> Text:
     else:
         why = decision.reason
     rejected = how == "rejected"
-    head = (f"  {'✗' if rejected else '✓'} {how}, {why}: ", "red" if rejected else "green")
-    return Text.assemble(head, _plain(decision.candidate.text, "red strike" if rejected else ""))
+    head = Text(f"  {'✗' if rejected else '✓'} {how}, {why}: ", "red" if rejected else "green")
+    return _beside(head, _plain(decision.candidate.text, "red strike" if rejected else ""))
 
 
 def _agent(console: Console, url: str) -> None:
@@ -167,6 +168,15 @@ def _agent(console: Console, url: str) -> None:
                 console.print(Text.assemble(("  ✗ the tool never runs  ", "red"), Text(call, style="red strike")))
         if checked.reason:
             console.print(f"      {checked.reason}", style="dim")
+
+
+def _beside(head: Text, text: Text) -> Table:
+    """A text after its head. Where it is too long for the line, it goes on under its beginning."""
+    grid = Table.grid()
+    grid.add_column(no_wrap=True)
+    grid.add_column()
+    grid.add_row(head, text)
+    return grid
 
 
 def _plain(text: str, style: str = "") -> Text:

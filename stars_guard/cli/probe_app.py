@@ -34,7 +34,7 @@ def train(
         typer.Option(help="ridge: the probe forecasts the teacher's score; logistic: the chance that it rejects"),
     ] = "ridge",
     inner: Annotated[
-        int, typer.Option(min=0, max=64, help="cells of a small layer on four directions; 0: one direction, no layer")
+        int, typer.Option(min=0, max=64, help="size of a small layer on four directions; 0: one direction and no layer")
     ] = 0,
     reject: Annotated[
         float | None,
@@ -92,7 +92,7 @@ def check(
     judge: Annotated[str | None, typer.Option(help="the judge that is asked in doubt; default: each")] = None,
     most: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="exit with 1 if surely more of the sampled texts are missed than this share"),
+        typer.Option(min=0, max=1, help="exit with 1 if the sample shows that more than this share is missed"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

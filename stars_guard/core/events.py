@@ -95,7 +95,7 @@ class Kept:
     """A segment has become part of the answer.
 
     ``how`` says why: it was accepted; it was the ``best`` when attempts or tokens ran out, or by the method itself;
-    the mode is ``monitored``; or there is no judge.
+    the mode is ``monitored``; or there is no judge. ``segment`` and ``attempt`` are its numbers, from 0.
     """
 
     segment: int
@@ -105,7 +105,12 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """No candidate of the segment was kept, and the answer ends before it."""
+    """No candidate of the segment was kept, and the answer ends before it.
+
+    Attributes:
+        action: what the policy's ``on_exhausted`` made of it.
+        reason: in words, without user text.
+    """
 
     segment: int
     action: Action
@@ -200,6 +205,8 @@ class Called:
     Attributes:
         text: what the model wrote, markers and all.
         index: number of the first of them in the answer, from 0.
+        tool_calls: those that can be made.
+        invalid_tool_calls: texts that start like a call but can't be parsed.
     """
 
     segment: int
@@ -244,6 +251,9 @@ class Finished:
             the answer as a whole after its end.
         finish: why the answer ended.
         reason: what to tell the reader about a refusal or an early end; empty otherwise.
+        totals: what the call cost, in tokens, candidates and passages.
+        policy: its name; ``policy_sha256`` is the digest of its values.
+        seconds: how long the call took.
         call_id: also the audit record's id.
         seed: gives the same call again on a backend that can.
         tool_calls: those that were released; ``invalid_tool_calls`` those that cannot be made.

@@ -36,6 +36,10 @@ class Grammar:
     def of(cls, form: Mapping[str, Any], *, whole: bool = True) -> Grammar:
         """From a format of a structural tag.
 
+        Args:
+            form: the format, as xgrammar describes it.
+            whole: whether it describes the answer as a whole.
+
         Raises:
             InputError: it holds half a character (a lone surrogate).
         """
@@ -56,7 +60,7 @@ class Grammar:
 
     @classmethod
     def regex(cls, pattern: str) -> Grammar:
-        """Text that a regular expression matches as a whole."""
+        """Text that a regular expression (``pattern``) matches as a whole. Engines say if they can't read it."""
         return cls.of({"type": "regex", "pattern": pattern})
 
     @classmethod

@@ -16,7 +16,7 @@ __all__ = ["InvalidCall", "Message", "ToolCall"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall:
-    """A call that the model wrote: the tool's name, and arguments that are JSON values.
+    """A call that the model wrote: the tool's name, and arguments that are JSON values. Its result has the same ``id``.
 
     Raises:
         InputError: a field is of another type, nests too deep, or holds half a character.
@@ -43,7 +43,8 @@ class ToolCall:
 class InvalidCall:
     """Text that starts like a tool call but can't be parsed.
 
-    ``arguments`` is the text as written, markers and all. ``error`` holds none of it.
+    ``arguments`` is the text as written, markers and all. ``error`` says what is wrong, and holds none of it. ``name``
+    is None where the text doesn't say which tool it is for.
     """
 
     id: str

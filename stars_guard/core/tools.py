@@ -18,7 +18,16 @@ _NAME = re.compile(r"[\w.-]{1,128}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """A tool that the model may call; ``parameters`` is the JSON schema of its arguments."""
+    """A tool that the model may call.
+
+    Attributes:
+        name: letters, digits, ``_``, ``.`` and ``-``.
+        description: what the model reads about it.
+        parameters: the JSON schema of its arguments.
+
+    Raises:
+        InputError: the name has other characters, or the schema isn't a mapping of JSON values.
+    """
 
     name: str
     description: str = field(repr=False)

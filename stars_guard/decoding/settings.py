@@ -39,7 +39,7 @@ class UpTo(_Part):
     """A step of a schedule of attempts."""
 
     tokens: int = Field(ge=1, description="for segments that begin before this token of the answer")
-    attempts: _Attempts
+    attempts: _Attempts = Field(description="candidates that such a segment may have")
 
 
 class Recovery(_Part):
@@ -60,7 +60,7 @@ class Decoding(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True, hide_input_in_errors=True)
 
-    method: Annotated[str | PartOptions, Named(METHODS)] = "stars"
+    method: Annotated[str | PartOptions, Named(METHODS)] = Field("stars", description="how the answer is generated")
     segment_tokens: int = Field(16, ge=1, le=4096, description="B: tokens in a segment; in CARDS in the longest one")
     max_tokens: int = Field(512, ge=1, description="T: the longest answer in tokens")
     attempts: _Attempts | Annotated[tuple[UpTo, ...], Field(strict=False, min_length=1)] = Field(
@@ -71,15 +71,21 @@ class Decoding(BaseModel):
     alpha: float = Field(0.5, ge=0, le=1, description="where the threshold starts between r(x, '') and r_star")
     beta: float = Field(0.3, gt=0, description="width of the acceptance rule, in units of the reward")
     r_star: float = Field(1.0, description="the reward that an answer should reach")
-    schedule: Annotated[str | PartOptions, Named(SCHEDULES)] = "linear"
+    schedule: Annotated[str | PartOptions, Named(SCHEDULES)] = Field(
+        "linear", description="how the threshold depends on the length of the answer"
+    )
     thresholds: tuple[Threshold, ...] = Field(
         (), strict=False, description="of the schedule learned; `stars-guard calibrate --schedule learned` writes them"
     )
-    acceptance: Annotated[str | PartOptions, Named(ACCEPTANCE)] = "gibbs"
+    acceptance: Annotated[str | PartOptions, Named(ACCEPTANCE)] = Field(
+        "gibbs", description="gibbs: by chance below the threshold, as beta says; hard: only at or above it"
+    )
     parallel: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
         "auto", description="candidates that are generated at once"
     )
-    on_exhausted: OnExhausted = "best"
+    on_exhausted: OnExhausted = Field(
+        "best", description="when all attempts of a segment failed: keep the best, refuse, stop before it, or raise"
+    )
     best_at_least: float | None = Field(
         None,
         description="the least reward of a candidate that may be kept by on_exhausted: best; if no candidate has it, the "

@@ -28,11 +28,17 @@ __all__ = ["Audit", "Policy", "Refusal", "SamplingSpec", "Shadow"]
 class SamplingSpec(Strict):
     """How the next token is sampled."""
 
-    temperature: float = Field(1.0, ge=0, le=100)
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0)
-    min_p: float = Field(0.0, ge=0, le=1)
-    repetition_penalty: float = Field(1.0, gt=0, le=100)
+    temperature: float = Field(1.0, ge=0, le=100, description="0 always takes the most probable token")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="the most probable tokens that have this probability together; 1: all"
+    )
+    top_k: int = Field(0, ge=0, description="so many of the most probable tokens; 0: all")
+    min_p: float = Field(
+        0.0, ge=0, le=1, description="tokens with at least this share of the highest probability; 0: all"
+    )
+    repetition_penalty: float = Field(
+        1.0, gt=0, le=100, description="above 1, tokens that are there already become less probable; 1: off"
+    )
 
     def to_sampling(self) -> Sampling:
         """As the backends take it."""
@@ -79,9 +85,9 @@ class Refusal(Strict):
 class AuditContent(Strict):
     """How much of each kind of text records hold. The answer is accepted text."""
 
-    prompt: ContentMode = "full"
-    accepted: ContentMode = "full"
-    rejected: ContentMode = "full"
+    prompt: ContentMode = Field("full", description="what comes in, and what tools return")
+    accepted: ContentMode = Field("full", description="what is kept, and so the answer too")
+    rejected: ContentMode = Field("full", description="candidates, texts and calls that are rejected")
 
 
 class Audit(Strict):
@@ -141,18 +147,18 @@ class Shadow(Strict):
 class Policy(Strict):
     """A whole policy. Without a weighted judge every segment is accepted unless one vetoes it."""
 
-    api_version: Literal["stars-guard/v1"] = Field(alias="apiVersion")
-    name: str = Field(min_length=1)
-    description: str = ""
+    api_version: Literal["stars-guard/v1"] = Field(alias="apiVersion", description="the version of this format")
+    name: str = Field(min_length=1, description="records, metrics and errors name the policy so")
+    description: str = Field("", description="what the policy is for, in a sentence")
     mode: Mode = Field(
         "enforce", description="monitor: judge and log, let everything through; off: generate without judging"
     )
-    decoding: Decoding = Decoding()
-    sampling: SamplingSpec = SamplingSpec()
-    judges: tuple[JudgeSpec, ...] = Field((), strict=False)
-    rails: Rails = Rails()
-    refusal: Refusal = Refusal()
-    audit: Audit = Audit()
+    decoding: Decoding = Field(Decoding(), description="how the answer is generated")
+    sampling: SamplingSpec = Field(SamplingSpec(), description="how the next token is sampled")
+    judges: tuple[JudgeSpec, ...] = Field((), strict=False, description="who judges the answer while it is generated")
+    rails: Rails = Field(Rails(), description="what is judged around the answer: input, tool calls and results, output")
+    refusal: Refusal = Field(Refusal(), description="what the user reads instead of a refused answer")
+    audit: Audit = Field(Audit(), description="where records go, and how much text they hold")
     shadow: tuple[Shadow, ...] = Field((), strict=False, description="policies that are asked too, and decide nothing")
 
     @field_validator("shadow")

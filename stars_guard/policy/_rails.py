@@ -22,7 +22,7 @@ __all__ = ["Rail", "Rails", "ToolCallRail", "ToolResultRail"]
 class Rail(Strict):
     """Judges of one stage. Each sees a text whole, and vetoes it or lets it pass."""
 
-    judges: tuple[JudgeSpec, ...] = Field((), strict=False)
+    judges: tuple[JudgeSpec, ...] = Field((), strict=False, description="they can only veto")
 
     @field_validator("judges")
     @classmethod

@@ -82,7 +82,7 @@ class Budget(_Part):
     tokens: int | None = Field(None, ge=0, description="tokens of the run; beyond them these tools are limited")
     seconds: float | None = Field(None, ge=0, description="seconds of the run; beyond them these tools are limited")
     cost: float | None = Field(None, ge=0, description="cost of the calls of these tools, in the unit of `cost`")
-    action: Literal["ask", "reject"] = "reject"
+    action: Literal["ask", "reject"] = Field("reject", description="what happens to a call beyond it")
     message: str = Field("", max_length=1024, description="what the model and the person who decides read")
     optional: bool = Field(False, description="the globs may match no tool of the agent")
 

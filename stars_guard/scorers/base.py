@@ -58,6 +58,7 @@ class Scorer(ABC):
 
     @property
     def directions(self) -> Directions | None:
+        """What it reads of the generator's hidden states; None for a scorer that reads the text."""
         return None
 
     @abstractmethod

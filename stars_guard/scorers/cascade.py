@@ -29,6 +29,8 @@ class Judge:
     """A scorer, what it gets to see and when, and what the policy makes of its score.
 
     Attributes:
+        rule: the judge's name, and what its score means.
+        scorer: gives the score.
         timeout: seconds; None waits without limit.
         tail: characters of the answer's end that are seen, the whole segment at least; None shows all.
         every: asked at each k-th segment; 0 never, except at the last. All are asked about a whole tool call.

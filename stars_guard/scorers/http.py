@@ -40,13 +40,13 @@ class HttpOptions(JudgeOptions):
 
     free: ClassVar[frozenset[str]] = frozenset({"retries", "connections"})
 
-    url: str = Field(pattern="^https?://")
+    url: str = Field(pattern="^https?://", description="where the texts are posted")
     body: JsonValue = Field(
         description="{prompt}, {answer}, {segment}, {role} in texts are filled in; {messages} is a list"
     )
     score: str = Field(description="JMESPath to the number in the reply, such as results[0].score")
     headers: dict[str, SecretStr] = Field(default_factory=dict, description="never shown; write ${NAME} for secrets")
-    retries: int = Field(1, ge=0, le=10)
+    retries: int = Field(1, ge=0, le=10, description="how often a request that failed is sent again")
     connections: int = Field(16, ge=1, le=1024, description="requests at once")
 
     @field_validator("url")

@@ -31,7 +31,7 @@ class ModelOptions(JudgeOptions):
     shared: ClassVar[bool] = True
 
     model: str = Field(min_length=1, description="a Hugging Face directory or name; of a server, the name it serves")
-    revision: str | None = None
+    revision: str | None = Field(None, description="of the model on the hub")
 
 
 class ServedModelOptions(ModelOptions):

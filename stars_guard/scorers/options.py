@@ -113,8 +113,10 @@ class JudgeOptions(Strict):
     ask_above: float | None = Field(
         None, description="a score above this, up to reject_above, asks for a person's word; in rails.tool_call alone"
     )
-    on_error: OnError = "reject"
-    timeout: float = Field(30.0, gt=0, description="seconds")
+    on_error: OnError = Field(
+        "reject", description="what a failure of the judge means: a veto, nothing, or an error of the call"
+    )
+    timeout: float = Field(30.0, gt=0, description="seconds; a judge that takes longer has failed")
     scope: Scope | Tail = Field(
         "answer", description="what the judge sees; conversation: the turns before the answer too"
     )

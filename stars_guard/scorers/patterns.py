@@ -53,8 +53,8 @@ class Pattern(Strict):
     meant.
     """
 
-    name: str = Field(min_length=1)
-    regex: str = Field(min_length=1)
+    name: str = Field(min_length=1, description="reasons and records name the pattern so")
+    regex: str = Field(min_length=1, description="a regular expression of RE2")
     flags: str = Field("", pattern="^[ims]*$", description="i: ignore case; m: ^, $ at line ends; s: . is also \\n")
 
     @model_validator(mode="before")
@@ -82,7 +82,7 @@ class PatternsOptions(JudgeOptions):
     free: ClassVar[frozenset[str]] = frozenset({"patterns"})
     by_name: ClassVar[frozenset[str]] = frozenset({"patterns"})
 
-    patterns: tuple[Pattern, ...] = Field(min_length=1, strict=False)
+    patterns: tuple[Pattern, ...] = Field(min_length=1, strict=False, description="any match counts as 1")
     reject_above: float | None = Field(0.0, description="a score above this vetoes the segment")
 
     @field_validator("patterns")

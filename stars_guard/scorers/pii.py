@@ -39,7 +39,12 @@ _LONGEST = 600
 class PiiOptions(JudgeOptions):
     """Personal data: e-mail addresses, and phone, card, account and other numbers that pass their own checks."""
 
-    kinds: tuple[Kind, ...] = Field(("email", "phone", "credit_card", "iban", "us_ssn"), min_length=1, strict=False)
+    kinds: tuple[Kind, ...] = Field(
+        ("email", "phone", "credit_card", "iban", "us_ssn"),
+        min_length=1,
+        strict=False,
+        description="what is looked for",
+    )
     region: str = Field("US", pattern="^[A-Z]{2}$", description="of phone numbers without a country code")
     reject_above: float | None = Field(0.0, description="more matches than this veto the segment")
 

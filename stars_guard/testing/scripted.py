@@ -176,6 +176,7 @@ class ScriptedBackend(Backend):
 
     @property
     def dead(self) -> bool:
+        """Whether it has been closed."""
         return self._closed
 
     async def check_directions(self, directions: Sequence[Directions]) -> None:

@@ -53,6 +53,8 @@ class TokenProposal(Proposal):
         self._limit = limit
         self._generated: list[Generated] = []
         self._given = 0
+        # tokens that must be there before the reader is woken
+        self._expected = 0
         self._news = asyncio.Event()
         self._over = False
         self._error: StarsGuardError | None = None
@@ -86,7 +88,8 @@ class TokenProposal(Proposal):
     def append(self, generated: Generated) -> None:
         """Let the iteration give one more token."""
         self._generated.append(generated)
-        self._news.set()
+        if len(self._generated) >= self._expected or generated.token.last:
+            self._news.set()
 
     def finish(self, error: StarsGuardError | None = None) -> None:
         """No more is to come. The iteration ends, with the error if there is one, after all that was generated."""
@@ -99,11 +102,15 @@ class TokenProposal(Proposal):
         self._before = self.after(length)
         self._generated = self._generated[length:]
         self._limit -= length
-        self._given = 0
+        self._given = self._expected = 0
+
+    def expect(self, tokens: int) -> None:
+        self._expected = self._given + tokens
 
     async def __aiter__(self) -> AsyncIterator[Sequence[Token]]:
         while True:
-            if self._given < len(self._generated):
+            ready = len(self._generated) >= self._expected or self._over or self.complete
+            if ready and self._given < len(self._generated):
                 fresh, self._given = self._generated[self._given :], len(self._generated)
                 yield [one.token for one in fresh]
             elif not self._over:

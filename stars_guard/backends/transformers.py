@@ -28,7 +28,7 @@ from stars_guard.engines.loading import check_device, end_ids, load_config, load
 from stars_guard.engines.machine import number_type
 from stars_guard.engines.options import Plain
 from stars_guard.errors import BackendError, MissingExtra
-from stars_guard.prompting.chat_templates import give_template
+from stars_guard.prompting.chat_templates import give_template, shown_template
 from stars_guard.prompting.detokenizer import decoder
 from stars_guard.prompting.prompt import Prompt
 
@@ -140,7 +140,7 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
         check_slots(loaded)
         made = cls(loaded, tokenizer, identity, installed_probes(Path(model)))
         made.eos_ids |= ends
-        made.use_template(tokenizer, options.chat_template, options.chat_template_kwargs)
+        made.use_template(options.chat_template_kwargs, shown_template(options.chat_template, tokenizer))
         return made
 
     @cached_property

@@ -20,6 +20,7 @@ from stars_guard.engines.checkpoints import installed_probes
 from stars_guard.engines.loading import Vocabulary, load_vocabulary
 from stars_guard.engines.options import Plain
 from stars_guard.errors import BackendError
+from stars_guard.prompting.chat_templates import shown_template
 from stars_guard.prompting.detokenizer import decoder
 from stars_guard.prompting.prompt import Prompt
 
@@ -201,7 +202,7 @@ class VllmEngineBackend(StreamedBackend[VllmOptions]):
             "dtype": str(engine.model_config.dtype).removeprefix("torch."),
         }
         made = cls(engine, vocabulary, identity, rows)
-        made.use_template(vocabulary.tokenizer, options.chat_template, options.chat_template_kwargs)
+        made.use_template(options.chat_template_kwargs, shown_template(options.chat_template, vocabulary.tokenizer))
         return made
 
     @property

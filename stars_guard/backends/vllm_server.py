@@ -19,6 +19,7 @@ from stars_guard.engines.loading import Vocabulary, load_vocabulary
 from stars_guard.engines.vllm_client import Seat, ServerOptions, Servers, by_token_id
 from stars_guard.engines.vllm_versions import OLDEST, written
 from stars_guard.errors import BackendError
+from stars_guard.prompting.chat_templates import shown_template
 from stars_guard.prompting.detokenizer import decoder
 from stars_guard.prompting.prompt import Prompt
 
@@ -175,7 +176,7 @@ class VllmServerBackend(StreamedBackend[VllmServerOptions]):
             raise
         context = int(entry.get("max_model_len") or vocabulary.context)
         made = cls(servers, model, vocabulary, context, version, rows)
-        made.use_template(vocabulary.tokenizer, options.chat_template, options.chat_template_kwargs)
+        made.use_template(options.chat_template_kwargs, shown_template(options.chat_template, vocabulary.tokenizer))
         return made
 
     def _source(self, prompt: Prompt, request: OpenRequest) -> TokenSource:

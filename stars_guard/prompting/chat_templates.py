@@ -95,10 +95,13 @@ def _name(given: str) -> str:
     return "that was given as text" if "{%" in given or "{{" in given else repr(given)
 
 
-def shown_template(given: str, tokenizer: Any) -> str:
-    """A template as a record shows it: ``plain``, or a digest of its text, with the file's path where there is one."""
-    if given == PLAIN:
-        return PLAIN
+def shown_template(given: str | None, tokenizer: Any) -> str:
+    """A template as a record shows it: ``plain``, or a digest of its text, with the file's path where there is one.
+
+    It is empty where none was given.
+    """
+    if given is None or given == PLAIN:
+        return given or ""
     digest = f"sha256:{hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()}"
     return digest if _name(given) != repr(given) else f"{digest} {_LOCAL}{given}"
 

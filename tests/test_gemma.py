@@ -100,8 +100,8 @@ def test_what_is_kept_beyond_the_window_is_what_one_pass_gives(engine: Transform
 
 
 def stricter(**decoding: Any) -> Policy:
-    """The default policy, under which more is rejected."""
-    shape = {"max_tokens": 24, "segment_tokens": 8, "r_star": 1.2, **decoding}
+    """The default policy with a threshold that nothing reaches, so that the best candidates are kept."""
+    shape = {"max_tokens": 8, "segment_tokens": 4, "attempts": 3, "r_star": 5.0, **decoding}
     return load_policy({"apiVersion": "stars-guard/v1", "name": "sea", "extends": "default", "decoding": shape})
 
 
@@ -122,7 +122,8 @@ def test_a_seed_decides_the_answer(engine: Backend) -> None:
     """Under the default policy, whose judge has another tokenizer; one after the other, four at once, and replayed."""
     under = stricter(parallel=1)
     record = answer(engine, under, 3)
-    assert any(verdict == "rejected" for verdict, _, _ in texts(record))
+    assert [verdict for verdict, _, _ in texts(record)] == ["rejected"] * 6
+    assert len({attempt.reward for segment in record.segments for attempt in segment.attempts}) > 1
     assert texts(answer(engine, stricter(parallel=4), 3)) == texts(record)
     again = portal.call(lambda: regenerate(record, under, model=engine))
     assert list(compare(record, again)) == []
@@ -130,26 +131,24 @@ def test_a_seed_decides_the_answer(engine: Backend) -> None:
 
 
 MATCH = Judge(
-    Rule(judge="match", reject_above=0.0),
-    PatternScorer([Pattern(name="it", regex=r"\b(?:of|in|on|by|and|is|as) +(?:the|a|its|an)\b")]),
+    Rule(judge="match", reject_above=0.0), PatternScorer([Pattern(name="three words", regex=r"\w+ +\w+ +\w+")])
 )
 
 
 def test_it_goes_back_and_recovers(engine: Backend) -> None:
-    def answered(seed: int) -> CallRecord:
+    def answered() -> CallRecord:
         shape = {"segment_tokens": 2, "max_tokens": 12, "attempts": 3, "parallel": 1, "on_exhausted": "refuse"}
         calm = {"instruction": "Answer in one word.", "after": 1}
         store = MemoryStore()
         under = policy(**shape, rewinds=3, recovery=calm)
-        Guard(under, model=engine, judges=[MATCH], audit=store).blocking.generate(ASK, CallOptions(seed=seed))
+        Guard(under, model=engine, judges=[MATCH], audit=store).blocking.generate(ASK, CallOptions(seed=0))
         assert redo(store.records[0]) is None
         return store.records[0]
 
-    found = [answered(seed) for seed in range(6)]
-    assert sum(record.totals["rewinds"] for record in found)
-    assert any(a.recovery for record in found for segment in record.segments for a in segment.attempts)
-    back = next(record for record in found if record.totals["rewinds"])
-    assert texts(answered(found.index(back))) == texts(back)
+    record = answered()
+    assert record.totals["rewinds"]
+    assert any(attempt.recovery for segment in record.segments for attempt in segment.attempts)
+    assert texts(answered()) == texts(record)
 
 
 def test_text_comes_back_token_by_token(engine: TransformersBackend) -> None:

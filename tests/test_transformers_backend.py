@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import random
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from stars_guard.backends.transformers import TransformersBackend
 from stars_guard.core.messages import Message
 from stars_guard.core.sampling import Sampling
 from stars_guard.core.segments import Token
+from stars_guard.engines import attention
 from stars_guard.engines.loading import load_vocabulary
 from stars_guard.errors import BackendError, ContextTooLong, InputError, ProtocolError
 from stars_guard.prompting.chat_encoding import encode_chat
@@ -221,8 +223,9 @@ async def test_layers_that_cannot_be_kept_are_refused_by_name(
     ("kind", "more"),
     [
         ("RecurrentGemma", {}),
-        # it names a window and does not use it
+        # it names a window and does not use it, be that shorter or longer than the trial
         ("Llama", {}),
+        ("Llama", {"sliding_window": 64}),
         ("Llama4Text", {**EXPERTS, "attention_chunk_size": 8, "intermediate_size_mlp": 64}),
     ],
 )
@@ -230,6 +233,28 @@ def test_a_trial_finds_what_a_config_does_not_say(embedded_model: Path, kind: st
     model, _ = small_model(kind, embedded_model, **more)
     with pytest.raises(BackendError, match=r"in a trial, its layers did not keep|a trial failed"):
         check_slots(model)
+
+
+@pytest.mark.parametrize("kind", ["Mistral", "Gemma3Text", "Qwen3"])
+def test_a_window_longer_than_the_trial_is_tried_and_left_as_it_is(
+    embedded_model: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Qwen3 has none although its config has the word."""
+    model, _ = small_model(kind, embedded_model, sliding_window=64)
+    check_slots(model)
+    assert model.config.sliding_window == (None if kind == "Qwen3" else 64)
+    if kind != "Qwen3":
+        # masks without windows: a trial that is shorter than these does not tell
+        masks = attention.causal_masks
+        monkeypatch.setattr(attention, "causal_masks", lambda config, *more: masks(_without_windows(config), *more))
+        with pytest.raises(BackendError, match="in a trial, its layers did not keep"):
+            check_slots(model)
+
+
+def _without_windows(config: Any) -> Any:
+    config = copy.copy(config)
+    config.sliding_window = None
+    return config
 
 
 GROWING = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -14,6 +15,7 @@ from stars_guard.calling.on_record import messages_of, stops_of
 from stars_guard.errors import AuditError, PolicyError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import Policy
+from stars_guard.prompting.chat_templates import template_on_record
 from stars_guard.prompting.template_variables import read_variables
 
 __all__ = ["Difference", "compare", "messages_of", "promise", "regenerate", "stops_of"]
@@ -92,12 +94,16 @@ async def regenerate(
         if known is None:
             raise AuditError(f"the call {record.call_id} gave the chat template texts, which are not on record")
         variables |= known
+    template = await asyncio.to_thread(template_on_record, record.backend.get("chat_template", ""))
+    if template is None:
+        raise AuditError(f"the call {record.call_id} was given a chat template that is not on this machine as it was")
     kind = "vllm-server" if engine.startswith("vllm server") else engine.split(" ")[0]
     store = MemoryStore()
     guard = Guard(
         policy.without_shadows,
         model=model or record.backend.get("model", ""),
         backend=backend or kind,
+        options={"chat_template": template} if template and not isinstance(model, Backend) else None,
         allow_python=allow_python,
         audit=store,
     )

@@ -23,6 +23,12 @@ T = TypeVar("T")
 PIECE = 512
 """Tokens of a prompt that are read in one pass."""
 
+TRIAL = 14
+"""Tokens of a trial, two of which follow the prefix."""
+
+CLOSE = 0.05
+"""How far logits may be apart that are the same but for rounding, as a share."""
+
 
 @dataclass(slots=True, eq=False)
 class Row:
@@ -201,17 +207,17 @@ def check_slots(model: Any) -> None:
     """Whether a model's prefixes can be kept in slots, by a trial. Blocks.
 
     The trial reads a prefix in two parts, copies it to another row, and goes on in both. The logits must be those of
-    one pass over the whole.
+    one pass over the whole. Where layers see a window, that is made shorter than the prefix for a second trial.
 
     Raises:
         BackendError: they cannot.
     """
     try:
-        difference = _trial(model)
+        difference = max(_trial(model, TRIAL), _trial_of_windows(model))
     except Exception as exc:
         raise _unkept(model.config, f"a trial failed: {type(exc).__name__}") from exc
     # half precision gives differences of about a hundredth; a prefix that is not kept rightly is another one
-    if not difference <= 0.05:
+    if not difference <= CLOSE:
         raise _unkept(model.config, "in a trial, its layers did not keep what they had read")
 
 
@@ -222,21 +228,58 @@ def _unkept(config: Any, reason: str) -> BackendError:
     )
 
 
-def _trial(model: Any) -> float:
-    """How far the logits are from those of one pass, as a share of these."""
+def _trial(model: Any, length: int) -> float:
+    """How far the logits after so many tokens are from those of one pass, as a share of these."""
     import torch
 
     slots = SlotModel(model)
-    vocabulary = int(slots._config.vocab_size)
-    ids = [(7 * i + 3) % vocabulary for i in range(14)]
-    cache = slots.cache
-    slots._read(cache, 0, ids[:7])
-    slots._read(cache, 0, ids[7:12], start=7)
+    ids = _trial_ids(model, length)
+    cache, last = slots.cache, length - 2
+    slots._read(cache, 0, ids[: last // 2])
+    slots._read(cache, 0, ids[last // 2 : last], start=last // 2)
     with torch.inference_mode():
-        cache.reserve(2, 16)
-        cache.copy(0, 1, 0, 11)
-        slots.forward(cache, [1], [11], [ids[11]])
-        found = slots.forward(cache, [0, 1], [12, 12], [ids[12], ids[13]])
-        whole = torch.tensor([[*ids[:12], ids[12]], [*ids[:12], ids[13]]], device=model.device)
-        expected = model(input_ids=whole, use_cache=False).logits[:, -1].float()
-        return float((found - expected).norm() / expected.norm())
+        cache.reserve(2, length + 2)
+        cache.copy(0, 1, 0, last - 1)
+        slots.forward(cache, [1], [last - 1], [ids[last - 1]])
+        found = slots.forward(cache, [0, 1], [last, last], [ids[last], ids[last + 1]])
+    return _apart(found, _in_one_pass(model, [[*ids[:last], ids[last]], [*ids[:last], ids[last + 1]]]))
+
+
+def _trial_of_windows(model: Any) -> float:
+    """The same where the prefix is longer than the window that the model's config names."""
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    if not window or window < TRIAL:
+        return 0.0
+    ids = [_trial_ids(model, TRIAL)]
+    whole = _in_one_pass(model, ids)
+    config.sliding_window = TRIAL // 2
+    try:
+        if _apart(_in_one_pass(model, ids), whole) > 0:
+            return _trial(model, TRIAL)
+    finally:
+        config.sliding_window = window
+    # the model does not look at what its config says: it has no windows, or has noted their length when it was made
+    if "sliding_attention" not in (getattr(config, "layer_types", None) or ["sliding_attention"]):
+        return 0.0
+    length = int(window) + TRIAL
+    return _trial(model, length) if length <= SlotModel(model).context else 0.0
+
+
+def _trial_ids(model: Any, length: int) -> list[int]:
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    return [(7 * i + 3) % vocabulary for i in range(length)]
+
+
+def _in_one_pass(model: Any, ids: Sequence[Sequence[int]]) -> torch.Tensor:
+    """The logits of the last tokens, without a cache."""
+    import torch
+
+    with torch.inference_mode():
+        given = torch.tensor(ids, device=model.device)
+        logits: torch.Tensor = model(input_ids=given, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+    return logits
+
+
+def _apart(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())

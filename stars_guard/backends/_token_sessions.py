@@ -52,6 +52,8 @@ class TokenProposal(Proposal):
         self._limit = limit
         self._generated: list[Generated] = []
         self._given = 0
+        # tokens that must be there before the reader is woken
+        self._expected = 0
         self._news = asyncio.Event()
         self._over = False
         self._error: StarsGuardError | None = None
@@ -85,7 +87,8 @@ class TokenProposal(Proposal):
     def append(self, generated: Generated) -> None:
         """Let the iteration give one more token."""
         self._generated.append(generated)
-        self._news.set()
+        if len(self._generated) >= self._expected or generated.token.last:
+            self._news.set()
 
     def finish(self, error: StarsGuardError | None = None) -> None:
         """No more is to come. The iteration ends, with the error if there is one, after all that was generated."""
@@ -98,11 +101,15 @@ class TokenProposal(Proposal):
         self._before = self.after(length)
         self._generated = self._generated[length:]
         self._limit -= length
-        self._given = 0
+        self._given = self._expected = 0
+
+    def expect(self, tokens: int) -> None:
+        self._expected = self._given + tokens
 
     async def __aiter__(self) -> AsyncIterator[Sequence[Token]]:
         while True:
-            if self._given < len(self._generated):
+            ready = len(self._generated) >= self._expected or self._over or self.complete
+            if ready and self._given < len(self._generated):
                 fresh, self._given = self._generated[self._given :], len(self._generated)
                 yield [one.token for one in fresh]
             elif not self._over:
@@ -222,8 +229,14 @@ class TokenBackend(LoadableBackend[O]):
         self._sessions: WeakSet[TokenSession[Any]] = WeakSet()
         self._closed = False
 
-    def use_template(self, settings: Mapping[str, Any]) -> None:
-        """Set variables of the chat template for all calls, and say so in the identity."""
+    def use_template(self, settings: Mapping[str, Any], shown: str = "") -> None:
+        """Set variables of the chat template for all calls, and say so in the identity.
+
+        Args:
+            shown: the template that the user gave, as `shown_template` has it.
+        """
+        if shown:
+            self.identity = {**self.identity, "chat_template": shown}
         if settings:
             self._template_settings = dict(settings)
             self.identity = {**self.identity, "chat_template_kwargs": shown_variables(settings)}

@@ -86,6 +86,10 @@ class Proposal(ABC):
     @abstractmethod
     def __aiter__(self) -> AsyncIterator[Sequence[Token]]: ...
 
+    def expect(self, tokens: int) -> None:
+        """Nobody reads the next tokens before there are so many, or the last. So the iteration may give them together,
+        which saves waking its reader for each."""
+
     @abstractmethod
     def halt(self) -> None:
         """Generate no more. What has been generated can still be committed. May be called twice."""

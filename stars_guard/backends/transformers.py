@@ -28,6 +28,7 @@ from stars_guard.engines.loading import check_device, end_ids, load_config, load
 from stars_guard.engines.machine import number_type
 from stars_guard.engines.options import Plain
 from stars_guard.errors import BackendError, MissingExtra
+from stars_guard.prompting.chat_templates import give_template, shown_template
 from stars_guard.prompting.detokenizer import decoder
 from stars_guard.prompting.prompt import Prompt
 
@@ -44,6 +45,8 @@ class TransformersOptions(BaseModel):
         dtype: of the weights. The default is bfloat16 on a GPU and float32 on the CPU.
         device: torch's name of it. The default is ``cuda`` where there is one.
         revision: of the model on the hub.
+        chat_template: for a model that has none, or in the place of its own: the path of a file with a Jinja template,
+            the text of one, or ``plain``, which writes each message under its role's name.
         chat_template_kwargs: variables of the model's chat template, such as ``enable_thinking``.
     """
 
@@ -52,6 +55,7 @@ class TransformersOptions(BaseModel):
     dtype: Annotated[Literal["float32", "float16", "bfloat16"], Plain] | None = None
     device: str | None = None
     revision: str | None = None
+    chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -89,7 +93,7 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
         """Load a model directory or hub name.
 
         Raises:
-            InputError: there is no such device here.
+            InputError: there is no such device here, or the model has no chat template and none was given.
             BackendError: there is no such model, it cannot be loaded, or its layers cannot keep what they have read.
             MissingExtra: torch or transformers is not installed.
         """
@@ -112,6 +116,7 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
         hint = "pass a Hugging Face directory or name, or 'embedded' for the built-in small model"
         with loading(f"the model {model!r}", BackendError, hint=hint):
             tokenizer = AutoTokenizer.from_pretrained(model, **own_code(options.revision))
+            ends = give_template(tokenizer, options.chat_template, model)
             # before the weights, which take long
             config = load_config(model, options.revision)
             check_layers(config)
@@ -134,7 +139,8 @@ class TransformersBackend(TokenBackend[TransformersOptions]):
         use_grouped(loaded)
         check_slots(loaded)
         made = cls(loaded, tokenizer, identity, installed_probes(Path(model)))
-        made.use_template(options.chat_template_kwargs)
+        made.eos_ids |= ends
+        made.use_template(options.chat_template_kwargs, shown_template(options.chat_template, tokenizer))
         return made
 
     @cached_property

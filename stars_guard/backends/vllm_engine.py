@@ -20,6 +20,7 @@ from stars_guard.engines.checkpoints import installed_probes
 from stars_guard.engines.loading import Vocabulary, load_vocabulary
 from stars_guard.engines.options import Plain
 from stars_guard.errors import BackendError
+from stars_guard.prompting.chat_templates import shown_template
 from stars_guard.prompting.detokenizer import decoder
 from stars_guard.prompting.prompt import Prompt
 
@@ -52,6 +53,8 @@ class VllmOptions(BaseModel):
         tokenizer: directory or name, where it is not the model's.
         revision: of the model on the hub; ``tokenizer_revision`` that of the tokenizer.
         start_timeout: seconds that the engine's start may take, downloads included.
+        chat_template: for a model that has none, or in the place of its own: the path of a file with a Jinja template,
+            the text of one, or ``plain``, which writes each message under its role's name.
         chat_template_kwargs: variables of the model's chat template, such as ``enable_thinking``.
     """
 
@@ -62,12 +65,13 @@ class VllmOptions(BaseModel):
     revision: str | None = None
     tokenizer_revision: str | None = None
     start_timeout: float = Field(vllm_process.START_LIMIT, gt=0)
+    chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def engine_arguments(self) -> dict[str, Any]:
         """Those that were given, without our own options."""
-        return self.model_dump(exclude={"start_timeout", "chat_template_kwargs"}, exclude_unset=True)
+        return self.model_dump(exclude={"start_timeout", "chat_template", "chat_template_kwargs"}, exclude_unset=True)
 
 
 class _Source(TokenSource):
@@ -177,11 +181,11 @@ class VllmEngineBackend(StreamedBackend[VllmOptions]):
 
         Raises:
             MissingExtra: vLLM is not installed.
-            InputError: vLLM has no such engine argument.
+            InputError: vLLM has no such engine argument, or the model has no chat template and none was given.
             BackendError: the engine did not start in time, or there is no such model.
         """
         source, revision = options.tokenizer or model, options.tokenizer_revision or options.revision
-        vocabulary = await asyncio.to_thread(load_vocabulary, source, revision)
+        vocabulary = await asyncio.to_thread(load_vocabulary, source, revision, options.chat_template)
         rows = OutputRows(await asyncio.to_thread(installed_probes, Path(model)))
         engine = await vllm_process.start(model, options.engine_arguments, limit=options.start_timeout)
         try:
@@ -198,7 +202,7 @@ class VllmEngineBackend(StreamedBackend[VllmOptions]):
             "dtype": str(engine.model_config.dtype).removeprefix("torch."),
         }
         made = cls(engine, vocabulary, identity, rows)
-        made.use_template(options.chat_template_kwargs)
+        made.use_template(options.chat_template_kwargs, shown_template(options.chat_template, vocabulary.tokenizer))
         return made
 
     @property

@@ -19,6 +19,7 @@ from stars_guard.engines.loading import Vocabulary, load_vocabulary
 from stars_guard.engines.vllm_client import Seat, ServerOptions, Servers, by_token_id
 from stars_guard.engines.vllm_versions import OLDEST, written
 from stars_guard.errors import BackendError
+from stars_guard.prompting.chat_templates import shown_template
 from stars_guard.prompting.detokenizer import decoder
 from stars_guard.prompting.prompt import Prompt
 
@@ -105,9 +106,12 @@ class VllmServerOptions(ServerOptions):
     """How servers are reached, and what the chat template is given.
 
     Attributes:
+        chat_template: for a model that has none, or in the place of its own: the path of a file with a Jinja template,
+            the text of one, or ``plain``, which writes each message under its role's name.
         chat_template_kwargs: variables of the model's chat template, such as ``enable_thinking``.
     """
 
+    chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -151,6 +155,7 @@ class VllmServerBackend(StreamedBackend[VllmServerOptions]):
             model: as the server names it.
 
         Raises:
+            InputError: the model has no chat template and none was given.
             BackendUnavailable: no server can be reached.
             BackendError: the server does not serve the model, or its tokenizer cannot be read.
         """
@@ -164,14 +169,14 @@ class VllmServerBackend(StreamedBackend[VllmServerOptions]):
                     f"the server does not serve {model!r}", hint=f"it serves {', '.join(m['id'] for m in served)}"
                 )
             source = options.tokenizer or model
-            vocabulary = await asyncio.to_thread(load_vocabulary, source)
+            vocabulary = await asyncio.to_thread(load_vocabulary, source, None, options.chat_template)
             rows = OutputRows(await asyncio.to_thread(installed_probes, Path(source)))
         except BaseException:
             await servers.aclose()
             raise
         context = int(entry.get("max_model_len") or vocabulary.context)
         made = cls(servers, model, vocabulary, context, version, rows)
-        made.use_template(options.chat_template_kwargs)
+        made.use_template(options.chat_template_kwargs, shown_template(options.chat_template, vocabulary.tokenizer))
         return made
 
     def _source(self, prompt: Prompt, request: OpenRequest) -> TokenSource:

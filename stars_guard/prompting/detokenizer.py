@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,11 @@ _WINDOW = 32
 def decoder(tokenizer: Any, shown: Mapping[int, str] | None = None) -> Callable[[Sequence[int]], str]:
     """From tokens to text. Special tokens are left out, except those ``shown``, which stand by their text."""
 
+    inner = _inner(tokenizer)
+
     def plain(ids: Sequence[int]) -> str:
+        if inner is not None:
+            return str(inner.decode(ids, skip_special_tokens=True))
         return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def decode(ids: Sequence[int]) -> str:
@@ -33,6 +38,18 @@ def decoder(tokenizer: Any, shown: Mapping[int, str] | None = None) -> Callable[
 
     marks = shown or {}
     return decode if marks else plain
+
+
+def _inner(tokenizer: Any) -> Any:
+    """What a tokenizer of transformers hands the ids on to, if it does nothing else with them.
+
+    Its wrapping takes longer than the decoding itself, and would run for each token.
+    """
+    kind, fast = type(tokenizer), getattr(sys.modules.get("transformers"), "PreTrainedTokenizerFast", None)
+    if fast is None or not isinstance(tokenizer, fast):
+        return None
+    is_plain = kind.decode is fast.decode and kind._decode is fast._decode
+    return tokenizer.backend_tokenizer if is_plain else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,7 +169,7 @@ class Reader:
         head, _, tail = rendered.partition(place)
         encoded = encode_pieces(tokenizer, head, texts, ends=False)
         before, after = encoded.ids, encode_pieces(tokenizer, tail, texts, "text").whole
-        if self._template is not None:
+        if self._template is not None or tokenizer.chat_template is None:
             if self._front and encoded.whole[: len(self._front)] != self._front:
                 before.insert(0, (False, self._front))
             if self._end and after[-len(self._end) :] != self._end:

@@ -47,6 +47,8 @@ def written(name: str, *categories: str, turns: tuple[Message, ...] = TURNS, ans
         ("shieldgemma", "text-generation-inference: test of google/shieldgemma-9b", ("harassment",)),
         ("granite-guardian-3.0", "huggingface.js packages/ollama-utils: library/granite3-guardian", ("violence",)),
         ("granite-guardian-3.2", "ibm-granite/gguf: test/templates/llama.cpp/granite-guardian-chatml.j2", ("harm",)),
+        ("granite-guardian-4.1", "ibm-granite/granite-guardian: cookbooks/granite-guardian-4.1/quickstart.ipynb", ()),
+        ("granite-guardian-4.1-think", "ibm-granite/granite-guardian: the same notebook", ("harm",)),
         # The format string of the makers' own package.
         ("wildguard", "allenai/wildguard: wildguard/utils.py", ()),
         ("qwen3guard", "the chat template in Qwen/Qwen3Guard-Gen-4B's tokenizer_config.json", ()),

@@ -127,7 +127,7 @@ PICKED = {
 }
 
 
-@pytest.mark.parametrize("preset", presets())
+@pytest.mark.parametrize("preset", [name for name in presets() if not guard_format(name).writes])
 async def test_a_preset_on_a_random_model_of_its_architecture(
     preset: str, embedded_model: Path, tmp_path: Path
 ) -> None:

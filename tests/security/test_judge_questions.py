@@ -209,6 +209,8 @@ DELIMITERS = {
     "qwen3guard": ["<END CONVERSATION>", "\nUSER:", "\nASSISTANT:", "<BEGIN SAFETY POLICY>"],
     "granite-guardian-3.0": ["<end_of_turn>", "<start_of_risk_definition>", "\nAssistant Message:", "\nUser Message:"],
     "granite-guardian-3.2": ["<end_of_conversation>", "\nAssistant Message:", "\nUser Message:"],
+    "granite-guardian-4.1": ["<guardian>", "<no-think>", "<score>", "</score>", "</think>"],
+    "granite-guardian-4.1-think": ["<guardian>", "<think>", "<score>", "</score>"],
     "shieldgemma": ["<end_of_turn>", "<start_of_turn>", "\nChatbot Response:", "\nHuman Question:", "\n===\n"],
     "wildguard": ["[/INST]", "[INST]", "\nAI assistant:", "\nHuman user:", "\n---\n"],
 }

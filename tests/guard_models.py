@@ -23,6 +23,7 @@ SMALL = {
     "head_dim": 16,
     "max_position_embeddings": 4096,
 }
+SLIDING = ["sliding_attention", "full_attention"]
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-guard-3": ("LlamaForCausalLM", {}),
     "llama-guard-3-1b": ("LlamaForCausalLM", {"tie_word_embeddings": True}),
@@ -34,6 +35,14 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "shieldgemma": ("Gemma2ForCausalLM", {"sliding_window": 64}),
     "granite-guardian-3.0": ("GraniteForCausalLM", {}),
     "granite-guardian-3.2": ("GraniteMoeForCausalLM", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "gpt-oss-safeguard": (
+        "GptOssForCausalLM",
+        {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 32, "layer_types": SLIDING},
+    ),
+    "dynaguard": ("Qwen3ForCausalLM", {}),
+    "dynaguard-think": ("Qwen3ForCausalLM", {}),
+    "nemotron-content-safety": ("Gemma3ForCausalLM", {"sliding_window": 32, "layer_types": SLIDING}),
+    "polyguard": ("Qwen2ForCausalLM", {}),
     "granite-guardian-4.1": ("GraniteForCausalLM", {}),
     "granite-guardian-4.1-think": ("GraniteForCausalLM", {}),
     "wildguard": ("MistralForCausalLM", {"sliding_window": None}),

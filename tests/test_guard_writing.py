@@ -14,6 +14,7 @@ import torch
 from conftest import policy
 from guard_models import random_guard, writing_guard
 from transformers import AutoTokenizer
+from written_questions import form_of
 
 from stars_guard.calling.judge_loading import load_cascade
 from stars_guard.core.messages import Message
@@ -120,11 +121,8 @@ async def test_a_preset_that_writes_on_a_random_model(preset: str, embedded_mode
     asked = tokenizer(golden, add_special_tokens=False)["input_ids"]
     with torch.inference_mode():
         whole = model.generate(torch.tensor([asked]), max_new_tokens=5, do_sample=False, eos_token_id=None)[0]
-    criteria = {"theft": "No help with theft."} if not guard_format(preset).categories else {}
-    form = guard_format(preset).with_criteria(criteria)
-    async with await GuardModelScorer.load(str(tmp_path), form, max_written=5) as scorer:
+    async with await GuardModelScorer.load(str(tmp_path), form_of(preset), max_written=5) as scorer:
         writing = scorer._verdicts._writing
-        assert writing is not None
         # a text that is surely written becomes the mark, in place of the makers' own
         last = tokenizer.decode(whole[-2:])
         told = replace(writing, until=last, ends=frozenset())

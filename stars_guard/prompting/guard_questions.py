@@ -123,7 +123,16 @@ class Questions:
         self.asked = tuple(self._all())
 
     def about(self, role: Role) -> Questions:
-        """Those about a text of that role: what users and tools write may have a form of its own."""
+        """Those about a text of that role: what users and tools write may have a form of its own.
+
+        Raises:
+            ScorerInputError: the model was trained to judge answers and nothing else.
+        """
+        if role != "assistant" and self._form.answers_only:
+            raise ScorerInputError(
+                f"{self._form.name} was trained to judge answers only",
+                hint="leave it to answers and calls",
+            )
         return self if role == "assistant" else self._of_users or self
 
     def _all(self) -> list[Question]:
@@ -182,6 +191,11 @@ class Questions:
             return max((_marginal(tree, self._depth(name)), name) for name in self._categories)
         value, question = max(zip(chances, self.asked, strict=True), key=lambda pair: (math.isnan(pair[0]), pair[0]))
         return value, question.category
+
+    @property
+    def writes(self) -> str:
+        """What the model writes before the label; empty where the label is what comes next."""
+        return self._form.writes
 
     @cached_property
     def shows_segment_only(self) -> bool:

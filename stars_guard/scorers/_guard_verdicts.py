@@ -6,6 +6,7 @@ import hashlib
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from stars_guard.scorers._guard_engines import GuardEngine, Row
 from stars_guard.scorers._guard_writing import Writing
@@ -21,23 +22,27 @@ class Verdicts:
 
     Args:
         labels: token ids of the labels.
-        writing: how the model writes before its label; None for one that gives it at once.
+        writing: how the model writes before its label, apart from up to where.
     """
 
-    def __init__(self, labels: Sequence[int], writing: Writing | None) -> None:
+    def __init__(self, labels: Sequence[int], writing: Writing) -> None:
         self._labels = labels
         self._writing = writing
         self._recent: OrderedDict[bytes, list[float] | None] = OrderedDict()
 
-    async def of(self, engine: GuardEngine, prompts: Sequence[list[int]]) -> list[Row | None]:
-        """Log probabilities of the labels for each question; None where the model wrote no verdict."""
-        if self._writing is None:
+    async def of(self, engine: GuardEngine, prompts: Sequence[list[int]], until: str) -> list[Row | None]:
+        """Log probabilities of the labels for each question; None where the model wrote no verdict.
+
+        Args:
+            until: what the model writes before its label; empty where the label is what comes next.
+        """
+        if not until:
             return list(await engine.labels(prompts, self._labels))
         keys = [hashlib.blake2b(array("q", ids).tobytes(), digest_size=16).digest() for ids in prompts]
         new = {key: ids for key, ids in zip(keys, prompts, strict=True) if key not in self._recent}
         found: dict[bytes, Row | None] = {}
         if new:
-            written = await engine.write(list(new.values()), self._writing)
+            written = await engine.write(list(new.values()), replace(self._writing, until=until))
             ended = {key: ids for key, ids in zip(new, written, strict=True) if ids is not None}
             rows = await engine.labels(list(ended.values()), self._labels) if ended else []
             found = {**dict.fromkeys(new), **dict(zip(ended, rows, strict=True))}

@@ -19,9 +19,9 @@ from stars_guard.engines.vllm_lasting import LastingEngine
 from stars_guard.errors import BackendError, InputError, MissingExtra, ScorerError
 from stars_guard.prompting.guard_formats import GuardFormat, guard_format
 from stars_guard.prompting.guard_questions import Encoder, LabelTokens, Questions, template_problem
-from stars_guard.scorers._guard_engines import GuardEngine, ServerGuard, TransformersGuard, VllmGuard
+from stars_guard.scorers._guard_engines import GuardEngine, Row, ServerGuard, TransformersGuard, VllmGuard
 from stars_guard.scorers._guard_verdicts import Verdicts
-from stars_guard.scorers._guard_windows import Asked
+from stars_guard.scorers._guard_windows import Asked, Window
 from stars_guard.scorers._guard_writing import Writing
 from stars_guard.scorers._windows import MOST_WINDOWS, Settled, worst
 from stars_guard.scorers.base import Rating, Scorer
@@ -33,6 +33,9 @@ __all__ = ["GuardModelOptions", "GuardModelScorer", "Preset"]
 Words = Annotated[str, Field(min_length=1)]
 
 Preset = Literal[
+    "dynaguard",
+    "dynaguard-think",
+    "gpt-oss-safeguard",
     "granite-guardian-3.0",
     "granite-guardian-3.2",
     "granite-guardian-4.1",
@@ -40,6 +43,8 @@ Preset = Literal[
     "llama-guard-3",
     "llama-guard-3-1b",
     "llama-guard-4",
+    "nemotron-content-safety",
+    "polyguard",
     "qwen3guard",
     "shieldgemma",
     "wildguard",
@@ -52,7 +57,10 @@ MOST_WRITTEN = 1024
 
 
 SHORTEST = 16
-"""Tokens that a question must have."""
+"""The least tokens that a question may be allowed."""
+
+COST_OF_WRITING = 5000.0
+"""Milliseconds, roughly, of a model that writes before its verdict."""
 
 
 class GuardModelOptions(ServedModelOptions):
@@ -92,9 +100,7 @@ class GuardModelOptions(ServedModelOptions):
     )
     safe: tuple[str, ...] | None = Field(None, min_length=1, strict=False, description="with template")
     engine: dict[str, Any] | None = Field(None, description="vLLM's engine arguments, in process")
-    max_length: int = Field(
-        4096, ge=SHORTEST, description="tokens of a question; a longer text is asked about in windows"
-    )
+    max_length: int = Field(4096, ge=SHORTEST, description="tokens of a question; longer texts are read in windows")
     max_windows: int = Field(MOST_WINDOWS, ge=1, description="of one text; one with more is an error")
     batch_size: int = Field(8, ge=1, description="questions in one pass of transformers")
 
@@ -206,9 +212,6 @@ class GuardModelScorer(Scorer):
     cost = 50.0
     reads_turns = True
 
-    # of a model that writes first
-    _cost_of_writing = 5000.0
-
     def __init__(
         self,
         engine: GuardEngine,
@@ -218,15 +221,16 @@ class GuardModelScorer(Scorer):
         identity: dict[str, str],
         max_length: int,
         max_windows: int = MOST_WINDOWS,
-        writing: Writing | None = None,
+        *,
+        writing: Writing,
     ) -> None:
         self.identity = identity
         self._engine = engine
         self._questions = questions
         self._labels = labels
         self._verdicts = Verdicts(labels.ids, writing)
-        if writing is not None:
-            self.cost = self._cost_of_writing
+        if questions.writes:
+            self.cost = COST_OF_WRITING
         self._asked = Asked(encoder, questions, max_length=max_length, most=max_windows)
         self._settled: Settled[list[float]] = Settled()
         self._most = max_windows
@@ -288,14 +292,13 @@ class GuardModelScorer(Scorer):
             "server": Address.of(base_url).shown if base_url else "",
             "format": form.digest,
         }
-        writing = None
+        writing = _writing(form, tokenizer, config, max_written, temperature)
         if form.writes:
-            writing = _writing(form, tokenizer, config, max_written, temperature)
             identity |= {"effort": effort if form.effort else "", "written": f"{max_written}, {temperature:g}"}
             limit = limit and limit - max_written
             if limit is not None and limit < SHORTEST:
                 raise ScorerError(
-                    f"the judge model {model!r} reads {limit + max_written} tokens, and may write {max_written} of them",
+                    f"the judge model {model!r} reads {limit + max_written} tokens, and may write {max_written}",
                     hint="lower max_written",
                 )
         where: GuardEngine
@@ -311,7 +314,7 @@ class GuardModelScorer(Scorer):
         else:
             where = TransformersGuard(await asyncio.to_thread(_weights, model, revision, device), batch_size)
         longest = min(max_length, limit or max_length)
-        return cls(where, encoder, questions, labels, identity, longest, max_windows, writing)
+        return cls(where, encoder, questions, labels, identity, longest, max_windows, writing=writing)
 
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
         asked = await asyncio.to_thread(lambda: [self._asked.windows(passage) for passage in passages])
@@ -320,8 +323,9 @@ class GuardModelScorer(Scorer):
             for passage, windows in zip(passages, asked, strict=True)
         ]
         new = [(i, window) for i, windows in enumerate(asked) for window in windows if window.key not in known[i]]
-        prompts = await asyncio.to_thread(lambda: [ids for _, window in new for ids in window.encode()])
-        rows = iter(await self._verdicts.of(self._engine, prompts) if prompts else ())
+        rows = iter(
+            await self._answers([(self._questions.about(passages[i].role).writes, window) for i, window in new])
+        )
         chances: dict[tuple[int, Hashable], list[float]] = {}
         cached: dict[int, list[int]] = {}
         for i, window in new:
@@ -343,6 +347,17 @@ class GuardModelScorer(Scorer):
                 call_id, messages = passages[i].call_id, passages[i].messages
                 self._settled.keep(call_id, messages, window.key, chances[i, window.key], self._most)
         return ratings
+
+    async def _answers(self, asked: Sequence[tuple[str, Window]]) -> list[Row | None]:
+        """What the model says to all questions about windows, each with what it writes first."""
+        encoded = await asyncio.to_thread(lambda: [(until, ids) for until, window in asked for ids in window.encode()])
+        found: list[Row | None] = [None] * len(encoded)
+        for kind in sorted({until for until, _ in encoded}):
+            places = [at for at, (until, _) in enumerate(encoded) if until == kind]
+            rows = await self._verdicts.of(self._engine, [encoded[at][1] for at in places], kind)
+            for at, row in zip(places, rows, strict=True):
+                found[at] = row
+        return found
 
     async def forget(self, call_id: str) -> None:
         self._settled.forget(call_id)

@@ -43,6 +43,7 @@ class GuardFormat:
         writes: what the model writes before its label. It then writes freely up to there. Empty for a model whose
             label is what comes next.
         effort: whether the question says how much the model should write.
+        answers_only: whether the model was trained to judge answers and nothing else.
         user: how the model is asked about what a user wrote, or what came from a tool; None asks in this form.
     """
 
@@ -60,6 +61,7 @@ class GuardFormat:
     own: bool = False
     writes: str = ""
     effort: bool = False
+    answers_only: bool = False
     user: GuardFormat | None = None
 
     def with_criteria(self, criteria: Mapping[str, str]) -> GuardFormat:
@@ -129,4 +131,5 @@ def _format(name: str, data: Mapping[str, Any]) -> GuardFormat:
         data.get("own", False),
         data.get("writes", ""),
         data.get("effort", False),
+        data.get("answers_only", False),
     )

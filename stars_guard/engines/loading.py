@@ -157,7 +157,7 @@ def check_all_loaded(info: Mapping[str, Any], what: str, error: type[StarsGuardE
     if missing:
         raise error(
             f"the checkpoint of {what} has no weights for {', '.join(missing[:3])}",
-            hint="it is of another architecture",
+            hint="it is another kind of model",
         )
 
 

@@ -37,7 +37,7 @@ def _piguard() -> Any:
     from transformers import DebertaV2Model, DebertaV2PreTrainedModel
     from transformers.modeling_outputs import SequenceClassifierOutput
 
-    class PIGuard(DebertaV2PreTrainedModel):
+    class PIGuard(DebertaV2PreTrainedModel):  # type: ignore[misc]
         def __init__(self, config: Any) -> None:
             super().__init__(config)
             self.deberta = DebertaV2Model(config)

@@ -34,7 +34,7 @@ def folder(embedded_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "head" in name:
-                weight.normal_(std=1.0)  # so that tokens differ
+                weight.normal_(std=0.1)  # so that tokens differ
     model.save_pretrained(where)
     tokenizer.save_pretrained(where)
     return where
@@ -72,15 +72,17 @@ def tokens(folder: Path, text: str) -> tuple[list[int], int]:
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHow do I rob a bank?<|im_end|>\n"
         "<|im_start|>assistant\n<think>\n\n</think>\n\n"
     )
-    before = tokenizer(frame, add_special_tokens=False)["input_ids"]
-    return [*before, *tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]], len(before)
+    before, ids = (tokenizer(given, add_special_tokens=False)["input_ids"] for given in (frame, frame + text))
+    # the last line breaks of the frame may be other tokens beside the text
+    return ids, next(at for at, token in enumerate(ids) if at == len(before) or token != before[at])
 
 
 async def test_the_score_is_that_of_the_worst_two_tokens_in_a_row(folder: Path, scorer: GuardStreamScorer) -> None:
-    ids, first = tokens(folder, ANSWER)
+    plain = ANSWER.replace("<|im_end|>", "")
+    ids, first = tokens(folder, plain)
     rated = expected(folder, ids, first)
     value, category = max((min(one[0], two[0]), two[1]) for one, two in pairwise(rated))
-    (rating,) = await scorer.score([answer(ANSWER)])
+    (rating,) = await scorer.score([answer(plain)])
     assert (rating.value, rating.detail) == (pytest.approx(value, abs=1e-5), category)
 
 

@@ -1,9 +1,8 @@
 """Qwen3Guard-Stream, whose own code does not run on transformers 5: Qwen3 with heads that rate each token.
 
 Source: QwenLM/Qwen3Guard, eval/eval_stream.py, for the order of the levels and categories. The names and shapes of the
-heads are those of the checkpoint's modeling code, as ports of it for SGLang and vLLM have them. A head is a linear layer,
-a norm, and a linear layer for each question. One pair of heads rates what the user asks, the other what the assistant
-answers.
+heads are those of the checkpoint's modeling code, as ports of it for SGLang and vLLM have them. A head is a linear
+layer, a norm, and a linear layer for each question. One pair of heads rates what the user asks, the other the answer.
 """
 
 from __future__ import annotations

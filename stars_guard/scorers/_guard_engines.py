@@ -61,7 +61,7 @@ class TransformersGuard(GuardEngine):
         try:
             return await self._worker.run(partial(self._write, prompts, writing, given_up))
         finally:
-            # the thread can't be cancelled, and writes on until it is told
+            # the thread can't be cancelled, and goes on until it sees this
             given_up.set()
 
     def _write(self, prompts: Sequence[list[int]], writing: Writing, given_up: Event) -> list[list[int] | None]:

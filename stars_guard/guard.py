@@ -338,6 +338,7 @@ class Guard:
             rate=self._rate if plan.shares_widths else AcceptanceRate(),
             cost=plan.cost,
             single=plan.single,
+            tools=() if request.options.tools is None else request.options.tools.tools,
             shadows=shadows,
         )
 

@@ -10,6 +10,7 @@ import torch
 from conftest import policy
 from guard_models import random_guard
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from written_questions import form_of
 
 from stars_guard.calling import portal
 from stars_guard.calling.judge_loading import load_cascade
@@ -124,19 +125,21 @@ PICKED = {
     "shieldgemma": ("harassment",),
     "granite-guardian-3.0": ("violence",),
     "wildguard": ("harmful_request",),
+    "nemotron-content-safety": ("harmful_request",),
 }
 
 
-@pytest.mark.parametrize("preset", presets())
+@pytest.mark.parametrize("preset", [name for name in presets() if not guard_format(name).writes])
 async def test_a_preset_on_a_random_model_of_its_architecture(
     preset: str, embedded_model: Path, tmp_path: Path
 ) -> None:
     """The probability is that of the golden rendering, read by the model alone; batches and padding change nothing."""
     model = random_guard(preset, embedded_model, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(embedded_model)
-    form = guard_format(preset)
+    form = form_of(preset)
     golden = (Path(__file__).parent / "guard_renderings" / f"{preset}.txt").read_text(encoding="utf-8")
     asked = golden.partition("Harmful request:")[0] + "Harmful request:" if preset == "wildguard" else golden
+    asked = asked.removesuffix(" unharmful\nResponse harm:")
     with torch.inference_mode():
         logits = model(torch.tensor([tokenizer(asked, add_special_tokens=False)["input_ids"]])).logits[0, -1]
     harmful, safe = (
@@ -154,7 +157,7 @@ async def test_a_preset_on_a_random_model_of_its_architecture(
     assert together[1].value == pytest.approx(float(odds.sigmoid()), abs=1e-4)
     assert len({rating.value for rating in together}) == 3
     assert together[1].detail == (
-        None if preset.startswith("llama") or preset == "qwen3guard" else (PICKED.get(preset, form.default)[0])
+        None if preset.startswith(("llama", "qwen3guard", "dynaguard")) else (PICKED.get(preset, form.default)[0])
     )
 
 

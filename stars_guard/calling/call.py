@@ -30,6 +30,7 @@ from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Candidate, Passage, Token
 from stars_guard.core.step_costs import WidthCost
+from stars_guard.core.tools import Tool
 from stars_guard.decoding import (
     AcceptanceRate,
     Done,
@@ -60,6 +61,7 @@ class Call:
         rate: shared by the calls of the policy.
         cost: what a width costs now; see `StepCosts.shared`.
         single: the answer has one tool call at most.
+        tools: what the model may call, for judges of tool calls.
         shadows: what gets each candidate besides the judges.
 
     Attributes:
@@ -80,6 +82,7 @@ class Call:
         rate: AcceptanceRate | None = None,
         cost: WidthCost = ALONE,
         single: bool = False,
+        tools: tuple[Tool, ...] = (),
         shadows: Shadows | None = None,
     ) -> None:
         self.prompt_reward: float | None = None
@@ -94,6 +97,7 @@ class Call:
         self._seed = seed
         self._stops = stops
         self._single = single
+        self._tools = tools
         self._shadows = shadows
         self._decoder = make_decoder(settings, seed, rate)
         self._cost = cost
@@ -331,6 +335,7 @@ class Call:
             index=totals.segments,
             last=candidate.finish is not None or full,
             whole=candidate.whole,
+            tools=self._tools,
             projections=self._projections.of(candidate, totals.kept),
         )
         passage = self._readings.of(candidate, written)

@@ -267,6 +267,7 @@ class _Check:
                 forms=forms,
                 tool_calls=given.calls,
                 is_call=given.stage == "tool_call",
+                tools=() if given.whole is None or given.whole.tool is None else (given.whole.tool,),
             )
             passage = of_a_text(passage)
         if passage is not None and not self._is_settled:

@@ -101,7 +101,7 @@ class GivenCall:
         if origin is not None and not callable(origin):
             raise InputError(f"origin is of the type {type(origin).__name__}", hint="pass a function")
         self._run, self._context = run, context
-        self._origin, self._approval, self._tool = origin, approval, tool
+        self._origin, self._approval, self.tool = origin, approval, tool
         self.judged = judged
         self.forms = forms_of(forms)
         self.messages = messages_of(messages)
@@ -126,10 +126,10 @@ class GivenCall:
             decision = RuleDecision(action="reject", because="arguments", message=call.message)
         else:
             if self._run is not None:
-                origins = rules.origins(self._run, call, self._tool)
+                origins = rules.origins(self._run, call, self.tool)
                 traced = _traced(origins.of_all(call.arguments))
                 origin = origin or (lambda value: origins.of(value).word)
-            decision = rules.decide(call, self._run, origin=origin, context=self._context, tool=self._tool)
+            decision = rules.decide(call, self._run, origin=origin, context=self._context, tool=self.tool)
         return Ruling(decision, self._approval, traced)
 
     def ruled_by(self, rules: RuleSet) -> Ruled:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 
 from stars_guard.core.messages import Message, ToolCall
+from stars_guard.core.tools import Tool
 from stars_guard.core.vocabulary import FinishReason, Role
 
 __all__ = ["Candidate", "Passage", "Token"]
@@ -83,6 +84,7 @@ class Passage:
             (`stars_guard.scorers.Scorer.reads_calls`) read them.
         is_call: whether the segment is one tool call and nothing else, as at the stage ``tool_call``. Judges that read
             calls by themselves are then asked once, and not about ``forms`` too.
+        tools: the tools that could be called, as far as they are known, for judges of tool calls.
         projections: by digest, the values of the `Directions` that judges ask for, averaged over the answer's tokens.
             Empty where the text was not generated here.
     """
@@ -99,6 +101,7 @@ class Passage:
     readings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     tool_calls: tuple[ToolCall, ...] = field(default=(), repr=False)
     is_call: bool = False
+    tools: tuple[Tool, ...] = field(default=(), repr=False)
     projections: Mapping[str, tuple[float, ...]] = field(default_factory=dict, repr=False)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from stars_guard.prompting.chat_templates import give_template
 
 __all__ = [
     "Vocabulary",
+    "check_all_loaded",
     "check_device",
     "end_ids",
     "load_config",
@@ -141,6 +142,24 @@ def load_config(model: str, revision: str | None = None) -> Any:
         if "/" in str(getattr(part, kind, None)):
             raise ValueError(f"the model's {kind.strip('_')} is code of another repository")
     return config
+
+
+def check_all_loaded(info: Mapping[str, Any], what: str, error: type[StarsGuardError]) -> None:
+    """Check that no part of a model was filled with random numbers, which would give scores that mean nothing.
+
+    Args:
+        info: what transformers gives with ``output_loading_info``.
+        what: was loaded, such as ``the judge model 'x'``.
+
+    Raises:
+        StarsGuardError: of the kind ``error``; the checkpoint lacks weights.
+    """
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise error(
+            f"the checkpoint of {what} has no weights for {', '.join(missing[:3])}",
+            hint="it is another kind of model",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from stars_guard.engines.model_thread import leave_a_core
 from stars_guard.engines.options import read_options
 from stars_guard.errors import BackendError, BackendUnavailable
 
-__all__ = ["Replica", "Seat", "ServerOptions", "Servers", "by_token_id", "parse_options"]
+__all__ = ["Replica", "Seat", "ServerOptions", "Servers", "by_token_id", "parse_options", "token_ids"]
 
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers before the first token after which the same request may be sent again."""
@@ -98,6 +98,11 @@ def _with_scheme(url: str) -> str:
 def by_token_id(top: Mapping[str, float]) -> dict[int, float]:
     """The log probabilities of a place by token id, where the server was asked for ``return_tokens_as_token_ids``."""
     return {int(name.removeprefix(_ID)): value for name, value in top.items() if name.startswith(_ID)}
+
+
+def token_ids(names: Sequence[str]) -> list[int]:
+    """The ids of generated tokens, where the server was asked for ``return_tokens_as_token_ids``."""
+    return [int(name.removeprefix(_ID)) for name in names if name.startswith(_ID)]
 
 
 def parse_options(options: Mapping[str, Any]) -> ServerOptions:

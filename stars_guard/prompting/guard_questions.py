@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import jinja2
 import jinja2.meta
@@ -17,17 +17,18 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
+from stars_guard.core.tools import Tool
 from stars_guard.core.vocabulary import Role
 from stars_guard.errors import ScorerError, ScorerInputError
 from stars_guard.prompting._frames import Frame
+from stars_guard.prompting._guard_encoding import MARK, Encoder
+from stars_guard.prompting._guard_evidence import Evidence
 from stars_guard.prompting._shown_texts import ASKED, AskedOfText, Shown, asks_about_texts
 from stars_guard.prompting.guard_formats import GuardFormat
 from stars_guard.prompting.plain_text import as_text
-from stars_guard.prompting.text_encoding import control_tokens, plain_ids
 
 __all__ = ["Encoder", "LabelTokens", "Question", "Questions", "template_problem"]
 
-_MARK = re.compile("\x02(\\d+)\x02")
 _BROKEN = re.compile(r"\x02|(?:u00|%|\\x|&#x?)0?2")
 """What is left of a mark that a template has changed."""
 _PROBES = tuple(
@@ -77,10 +78,13 @@ class _Rendered:
     Attributes:
         rendered: the template's own text, with marks where texts of the passage come.
         texts: what each mark stands for.
+        judged: the numbers of the marks that stand for the judged text: as the last message, as ``answer``, as
+            ``segment``.
     """
 
     rendered: str
     texts: list[str]
+    judged: tuple[int, int, int]
 
 
 class Questions:
@@ -93,7 +97,14 @@ class Questions:
         ScorerError: the format's template isn't valid Jinja2.
     """
 
-    def __init__(self, form: GuardFormat, categories: Sequence[str] = (), *, controversial: str = "unsafe") -> None:
+    def __init__(
+        self,
+        form: GuardFormat,
+        categories: Sequence[str] = (),
+        *,
+        controversial: str = "unsafe",
+        effort: str = "medium",
+    ) -> None:
         picked = [name for name in categories if name in form.categories] or form.default
         self._form = form
         self._categories = {name: form.categories[name] for name in form.categories if name in picked}
@@ -102,15 +113,26 @@ class Questions:
         except jinja2.TemplateSyntaxError as exc:
             raise ScorerError(f"the judge's template is not Jinja2: {exc.message}", hint="correct it") from exc
         self._middle = {"safe": (), "unsafe": (), controversial: form.controversial}
+        self._effort = effort
+        self._probes = tuple(map(_with_evidence, _PROBES)) if form.needs else _PROBES
         self._frame: Frame | None = None
         self._of_answers: Questions | None = None
-        self._of_users = form.user and Questions(form.user, categories, controversial=controversial)
+        self._of_users = form.user and Questions(form.user, categories, controversial=controversial, effort=effort)
         if self._of_users:
             self._of_users._of_answers = self
         self.asked = tuple(self._all())
 
     def about(self, role: Role) -> Questions:
-        """Those about a text of that role: what users and tools write may have a form of its own."""
+        """Those about a text of that role: what users and tools write may have a form of its own.
+
+        Raises:
+            ScorerInputError: the model was trained to judge answers and nothing else.
+        """
+        if role != "assistant" and self._form.answers_only:
+            raise ScorerInputError(
+                f"{self._form.name} was trained to judge answers only",
+                hint="leave it to answers and calls",
+            )
         return self if role == "assistant" else self._of_users or self
 
     def _all(self) -> list[Question]:
@@ -142,13 +164,14 @@ class Questions:
                 label has none.
         """
         try:
-            rendered = self._render(self.asked[0], _PROBES[0]).rendered
+            rendered = self._render(self.asked[0], self._probes[0]).rendered
         except ScorerInputError as exc:
             # nothing is wrong with a plain question, so it is the template
             kind = type(exc.__cause__).__name__
             raise ScorerError(f"the judge's template fails: {kind}", hint="correct the template") from exc.__cause__
         if problem := self.problem():
             raise ScorerError(f"the judge's template cannot be used: {problem}", hint="correct the template")
+        rendered = self._form.writes or rendered
         harmful = encoder.first_tokens(rendered, self._form.harmful + self._middle["unsafe"])
         safe = encoder.first_tokens(rendered, self._form.safe + self._middle["safe"])
         if both := set(harmful) & set(safe):
@@ -159,12 +182,20 @@ class Questions:
         return LabelTokens(harmful, safe)
 
     def verdict(self, chances: Sequence[float]) -> tuple[float, str | None]:
-        """The highest chance of harm over the picked categories, and of which, where each has its own."""
+        """The highest chance of harm over the picked categories, and of which, where each has its own.
+
+        A chance that is not a number counts most: the model didn't answer.
+        """
         if self._form.lines:
             tree = {question.given: chance for question, chance in zip(self.asked, chances, strict=True)}
             return max((_marginal(tree, self._depth(name)), name) for name in self._categories)
-        value, question = max(zip(chances, self.asked, strict=True), key=lambda pair: pair[0])
+        value, question = max(zip(chances, self.asked, strict=True), key=lambda pair: (math.isnan(pair[0]), pair[0]))
         return value, question.category
+
+    @property
+    def writes(self) -> str:
+        """What the model writes before the label; empty where the label is what comes next."""
+        return self._form.writes
 
     @cached_property
     def shows_segment_only(self) -> bool:
@@ -178,19 +209,19 @@ class Questions:
 
     @cached_property
     def _shown(self) -> list[int]:
-        """In which forms, of `_answer_marks`, the template shows the judged text."""
-        for probe in _PROBES[::-1]:
+        """In which forms, of `_Rendered.judged`, the template shows the judged text."""
+        for probe in self._probes[::-1]:
             with suppress(ScorerInputError):
-                marks = _answer_marks(probe)
-                found = [int(match[1]) for match in _MARK.finditer(self._render(self.asked[0], probe).rendered)]
-                return [marks.index(number) for number in found if number in marks]
+                shown = self._render(self.asked[0], probe)
+                found = [int(match[1]) for match in MARK.finditer(shown.rendered)]
+                return [shown.judged.index(number) for number in found if number in shown.judged]
         return []
 
     def problem(self) -> str | None:
         """What goes wrong when short and long conversations are put into the template, or None."""
         if asks_about_texts(_ENVIRONMENT.parse(self._form.template)):
             return ASKED
-        for probe in _PROBES:
+        for probe in self._probes:
             if probe.role != "assistant":
                 continue  # a template that shows answers only is of use, and fails for other texts when it is asked
             try:
@@ -201,7 +232,7 @@ class Questions:
                     return exc.message.removeprefix("the judge's template ")
                 known = isinstance(cause, jinja2.TemplateError | AskedOfText)
                 return str(cause) if known else f"it fails: {type(cause).__name__}"
-            if any(_BROKEN.search(own) for own in _MARK.split(rendered)[::2]):
+            if any(_BROKEN.search(own) for own in MARK.split(rendered)[::2]):
                 return "it changes a text before it shows it, so the model would judge something else"
         return None
 
@@ -210,12 +241,12 @@ class Questions:
         if self._frame is None:
             # a text must not imitate the format's other question either
             other = self._of_users or self._of_answers
-            more = other._own_texts(other.asked[0]) if other else ()
-            self._frame = Frame((*self._own_texts(question), *more))
+            more = other._own_texts() if other else ()
+            self._frame = Frame((*self._own_texts(), *more))
         return encoder.encode(shown.rendered, [self._frame.plain(text) for text in shown.texts])
 
-    def _own_texts(self, question: Question) -> Iterator[str]:
-        for probe in _PROBES:
+    def _own_texts(self) -> Iterator[str]:
+        for question, probe in itertools.product(self.asked, self._probes):
             with suppress(ScorerInputError):
                 yield self._render(question, probe).rendered
 
@@ -224,6 +255,8 @@ class Questions:
         if role == "assistant" and not any(message.role == "user" for message in passage.messages):
             # formats show an answer as one to a message of the user
             passage = replace(passage, messages=(*passage.messages, Message("user", "")))
+        evidence = Evidence.of(passage, self._form.needs.get(question.category or ""))
+        passage = evidence.passage
         turns = [*as_text(passage.messages), Message(role, passage.answer)]
         said = [message.content for message in passage.messages if message.role == "user"]
         fields = {
@@ -234,6 +267,11 @@ class Questions:
         }
         marks = {name: _mark(len(turns) + i) for i, name in enumerate(fields)}
         texts = [*(turn.content for turn in turns), *fields.values()]
+        beside = {"documents": evidence.documents, "tools": evidence.tools}
+        shown: dict[str, list[Shown]] = {}
+        for name, found in beside.items():
+            shown[name] = [_mark(len(texts) + i) for i in range(len(found))]
+            texts += found
         marked = [{"role": turn.role, "content": _mark(i)} for i, turn in enumerate(turns)]
         try:
             rendered = self._template.render(
@@ -243,6 +281,8 @@ class Questions:
                 categories=self._categories,
                 category=question.category,
                 definition=self._categories.get(question.category or ""),
+                effort=self._effort,
+                **shown,
                 **marks,
             )
         except Exception as exc:
@@ -251,7 +291,8 @@ class Questions:
                 f"the judge's template does not take the conversation: {type(exc).__name__}",
                 hint="correct the template",
             ) from exc
-        if {int(match[1]) for match in _MARK.finditer(rendered)}.isdisjoint(_answer_marks(passage)):
+        judged = (len(turns) - 1, len(turns), len(turns) + 1)
+        if {int(match[1]) for match in MARK.finditer(rendered)}.isdisjoint(judged):
             raise ScorerInputError(
                 "the judge's template does not show answer, segment or the last message, so every answer would get the "
                 "same score",
@@ -259,7 +300,7 @@ class Questions:
             )
         for line, label in itertools.zip_longest(self._form.lines[: len(question.given) + 1], question.given):
             rendered += line + ("" if label is None else (self._form.harmful if label else self._form.safe)[0])
-        return _Rendered(rendered, [text.strip() for text in texts] if self._form.trim else texts)
+        return _Rendered(rendered, [text.strip() for text in texts] if self._form.trim else texts, judged)
 
 
 def template_problem(template: str) -> str | None:
@@ -286,10 +327,10 @@ def template_problem(template: str) -> str | None:
     return None
 
 
-def _answer_marks(passage: Passage) -> tuple[int, int, int]:
-    """The numbers of the marks that stand for the judged text: as the last message, as ``answer``, as ``segment``."""
-    turns = len(as_text(passage.messages))
-    return turns, turns + 1, turns + 2
+def _with_evidence(probe: Passage) -> Passage:
+    """The same probe with a document and a tool, for formats that show them."""
+    tool = Tool(name="tool", description="", parameters={})
+    return replace(probe, messages=(*probe.messages, Message("tool", "?")), tools=(tool,))
 
 
 def _mark(index: int) -> Shown:
@@ -302,71 +343,3 @@ def _marginal(tree: Mapping[tuple[bool, ...], float], depth: int, given: tuple[b
     if len(given) == depth:
         return yes
     return yes * _marginal(tree, depth, (*given, True)) + (1 - yes) * _marginal(tree, depth, (*given, False))
-
-
-class Encoder:
-    """A tokenizer that makes control tokens of a template's own text only.
-
-    What lies between control tokens is encoded in one piece, texts included, so that the tokens are those that the
-    model was trained on: a space before a text belongs to its first word.
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self._control = control_tokens(tokenizer)
-        longest_first = sorted(self._control, key=len, reverse=True)
-        self._split = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})").split
-        self._anchor = self._find_anchor()
-
-    def encode(self, rendered: str, texts: Sequence[str]) -> list[int]:
-        """Token ids of a rendered template whose marks stand for texts."""
-        ids: list[int] = []
-        run = ""
-        for part, piece in enumerate(_MARK.split(rendered)):
-            if part % 2:
-                run += texts[int(piece)]
-                continue
-            for bit in self._split(piece):
-                if bit in self._control:
-                    ids += [*self._run(run, first=not ids), self._control[bit]]
-                    run = ""
-                else:
-                    run += bit
-        return ids + self._run(run, first=not ids)
-
-    def first_tokens(self, rendered: str, labels: Sequence[str]) -> tuple[int, ...]:
-        """The token that each label begins with where it follows the rendered template."""
-        tail = self._split(_MARK.split(rendered)[-1])[-1]
-        before = self._plain(tail)
-        found = set()
-        for label in labels:
-            after = self._plain(tail + label)
-            ids = after[len(before) :] if after[: len(before)] == before else self._plain(label)
-            if not ids:
-                raise ScorerError(f"the label {label!r} has no token")
-            found.add(ids[0])
-        return tuple(sorted(found))
-
-    def count(self, text: str) -> int:
-        """Tokens of a text that stands alone."""
-        return len(self._plain(text))
-
-    def names(self, ids: Sequence[int]) -> str:
-        """Tokens as the vocabulary spells them."""
-        return ", ".join(self._tokenizer.convert_ids_to_tokens(list(ids)))
-
-    def _find_anchor(self) -> str:
-        """What must stand before a text that does not begin a prompt, so that the tokenizer puts no space before it."""
-        if not self._control:
-            return ""
-        token, i = next(iter(self._control.items()))
-        given = self._tokenizer(f"{token}x", add_special_tokens=False, split_special_tokens=False, verbose=False)
-        return "" if list(given["input_ids"]) == [i, *self._plain("x")] else "\n"
-
-    def _run(self, text: str, *, first: bool) -> list[int]:
-        anchor = [] if first or not text else self._plain(self._anchor)
-        ids = self._plain(self._anchor + text) if anchor else self._plain(text)
-        return ids[len(anchor) :] if ids[: len(anchor)] == anchor else self._plain(text)
-
-    def _plain(self, text: str) -> list[int]:
-        return plain_ids(self._tokenizer, text)

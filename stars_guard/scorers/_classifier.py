@@ -15,6 +15,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from stars_guard.core.segments import Passage
 from stars_guard.engines.sharing import Shared
+from stars_guard.errors import ScorerError
 from stars_guard.scorers._label_scores import LabelScore
 from stars_guard.scorers._reading import Reading
 from stars_guard.scorers._windows import MOST_WINDOWS, Settled, worst
@@ -186,6 +187,10 @@ class ClassifierOptions(ModelOptions):
             elif isinstance(before, Mapping) and isinstance(after, Mapping) and after[name] > before[name]:
                 yield "labels", f"label {name!r}: {before[name]} -> {after[name]}"
 
+    def label_of(self, config: Any) -> str | None:
+        """The label whose probability is the score, once the model's config is known."""
+        return self.label
+
     @abstractmethod
     async def load_classifier(self) -> Classifier:
         """Load the model. The labels must not matter here. Raises what `load` does."""
@@ -194,7 +199,12 @@ class ClassifierOptions(ModelOptions):
         unlabelled = self.model_copy(update={"label": None, "labels": None, "max_windows": MOST_WINDOWS})
         lease = await _classifiers.lease(super(ClassifierOptions, unlabelled).key, self.load_classifier)
         windows = self.max_windows if self.reject_above is not None else None
-        scorer = await ClassifierScorer.over(lease.part, self.label, self.labels, lease.aclose, windows=windows)
+        try:
+            label = self.label_of(lease.part.config)
+        except ScorerError:
+            await lease.aclose()
+            raise
+        scorer = await ClassifierScorer.over(lease.part, label, self.labels, lease.aclose, windows=windows)
         scorer.reads_turns = self.template is None or "{prompt}" in self.template
         return scorer
 

@@ -6,17 +6,19 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
+from threading import Event
 from typing import Any
 
 from stars_guard.engines import vllm_process
 from stars_guard.engines.model_thread import ModelThread
-from stars_guard.engines.vllm_client import ServerOptions, Servers, by_token_id
+from stars_guard.engines.vllm_client import ServerOptions, Servers, by_token_id, token_ids
 from stars_guard.engines.vllm_lasting import LastingEngine
 from stars_guard.engines.vllm_versions import DIFFERENCES, OLDEST, written
 from stars_guard.errors import ScorerError
+from stars_guard.scorers._guard_writing import Writing, written_by_transformers
 from stars_guard.scorers._together import together
 
-__all__ = ["GuardEngine", "ServerGuard", "TransformersGuard", "VllmGuard"]
+__all__ = ["GuardEngine", "Row", "ServerGuard", "TransformersGuard", "VllmGuard"]
 
 Row = tuple[list[float], int | None]
 """Log probabilities of the labels, up to one constant, and how many tokens came from a cache, where that is known."""
@@ -28,6 +30,10 @@ class GuardEngine(ABC):
     @abstractmethod
     async def labels(self, prompts: Sequence[list[int]], labels: Sequence[int]) -> list[Row]:
         """Of the tokens ``labels`` after each prompt."""
+
+    @abstractmethod
+    async def write(self, prompts: Sequence[list[int]], writing: Writing) -> list[list[int] | None]:
+        """Each prompt with what the model writes after it, up to where its label comes; None where it doesn't come."""
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -47,6 +53,23 @@ class TransformersGuard(GuardEngine):
         if self._closed:
             raise ScorerError("the judge's model is closed")
         return await self._worker.run(partial(self._pass, prompts, labels))
+
+    async def write(self, prompts: Sequence[list[int]], writing: Writing) -> list[list[int] | None]:
+        if self._closed:
+            raise ScorerError("the judge's model is closed")
+        given_up = Event()
+        try:
+            return await self._worker.run(partial(self._write, prompts, writing, given_up))
+        finally:
+            # the thread can't be cancelled, and goes on until it sees this
+            given_up.set()
+
+    def _write(self, prompts: Sequence[list[int]], writing: Writing, given_up: Event) -> list[list[int] | None]:
+        found: list[list[int] | None] = []
+        for start in range(0, len(prompts), self._batch_size):
+            part = prompts[start : start + self._batch_size]
+            found += written_by_transformers(self._model, part, writing, given_up)
+        return found
 
     def _pass(self, prompts: Sequence[list[int]], labels: Sequence[int]) -> list[Row]:
         import torch
@@ -105,6 +128,29 @@ class VllmGuard(GuardEngine):
             )
         return [found[0][label].logprob for label in labels], cached
 
+    async def write(self, prompts: Sequence[list[int]], writing: Writing) -> list[list[int] | None]:
+        return await together(self._written(ids, writing) for ids in prompts)
+
+    async def _written(self, ids: list[int], writing: Writing) -> list[int] | None:
+        from vllm import SamplingParams
+
+        engine = await self._engine.ready()
+        params = SamplingParams(
+            max_tokens=writing.limit,
+            temperature=writing.temperature,
+            seed=writing.seed_of(ids),
+            stop=[writing.until],
+            include_stop_str_in_output=True,
+            skip_special_tokens=False,
+        )
+        written: list[int] = []
+        with vllm_process.translated():
+            async for output in engine.generate(
+                {"prompt_token_ids": ids}, params, request_id=f"stars-guard-judge-{next(self._numbers)}"
+            ):
+                written = list(output.outputs[0].token_ids)
+        return ids + written if writing.is_over(written) else None
+
     async def aclose(self) -> None:
         await self._engine.aclose()
 
@@ -140,6 +186,28 @@ class ServerGuard(GuardEngine):
             )
         self._by_label = False
         return rows
+
+    async def write(self, prompts: Sequence[list[int]], writing: Writing) -> list[list[int] | None]:
+        return await together(self._written(ids, writing) for ids in prompts)
+
+    async def _written(self, ids: list[int], writing: Writing) -> list[int] | None:
+        body = {
+            "model": self._model,
+            "prompt": list(ids),
+            "max_tokens": writing.limit,
+            "temperature": writing.temperature,
+            "seed": writing.seed_of(ids),
+            "stop": [writing.until],
+            "include_stop_str_in_output": True,
+            "skip_special_tokens": False,
+            "logprobs": 1,
+            "return_tokens_as_token_ids": True,
+        }
+        async with self._servers.post("/v1/completions", body) as (response, _):
+            await response.aread()
+            (choice,) = response.json()["choices"]
+        written = token_ids(choice["logprobs"]["tokens"])
+        return ids + written if writing.is_over(written) else None
 
     async def _tops(self, prompts: Sequence[list[int]], asked: Mapping[str, Any]) -> list[dict[int, float]]:
         """The log probabilities of each prompt's next token, by id. Empty where there are none."""

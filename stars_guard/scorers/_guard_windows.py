@@ -65,7 +65,7 @@ class Asked:
             encoded = questions.encode(self._encoder, passage)
             if max(map(len, encoded)) <= self._max_length:
                 return [Window((), False, self, passage, encoded)]
-        alone = replace(passage, accepted="", segment="")
+        alone = replace(passage, accepted="", segment="", tool_calls=())
         frame = max(map(len, questions.encode(self._encoder, alone)))
         # the text's first and last token may be others beside the frame's
         room = (self._max_length - frame) // questions.copies - 4

@@ -12,15 +12,16 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stars_guard.concealing import concealed
 from stars_guard.core.segments import Passage
 from stars_guard.engines.embedded_models import resolve_model
-from stars_guard.engines.loading import load_config, loading, own_code
+from stars_guard.engines.loading import check_all_loaded, load_config, loading, own_code
 from stars_guard.engines.model_thread import ModelThread
+from stars_guard.engines.piguard import load_piguard
 from stars_guard.errors import MissingExtra, ScorerError
 from stars_guard.scorers._classifier import Classifier, ClassifierOptions, ClassifierScorer, Row
 from stars_guard.scorers._reading import Reader, Reading, places
@@ -48,11 +49,33 @@ class SequenceClassifierOptions(ClassifierOptions):
     free: ClassVar[frozenset[str]] = ClassifierOptions.free | {"batch_size", "cache_tokens"}
     usual_lengths: ClassVar[tuple[int, int]] = (LONGEST, LONGEST_KEPT)
 
+    preset: Literal["prompt-guard-2", "piguard"] | None = Field(
+        None, description="a published classifier with two labels, of which the second is harmful: how it is read"
+    )
     max_length: int | None = Field(
         None, ge=16, description="tokens; default: 4096 for a decoder that keeps what it has read, 512 for others"
     )
     batch_size: int = Field(32, ge=1, description="passages that are scored at once")
     cache_tokens: int = Field(32768, ge=0, description="tokens that a decoder keeps, of all calls together")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_texts_alone(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("preset") is None:
+            return data
+        known = {"template": "{answer}", "max_length": data.get("max_length") or LONGEST}
+        given = {key: value for key, value in data.items() if value not in (None, known.get(key))}
+        if extra := sorted({"label", "labels", "template"} & {*given}):
+            raise ValueError(f"a preset brings its own template and label: take {', '.join(extra)} out")
+        return {**data, **known}
+
+    def label_of(self, config: Any) -> str | None:
+        if self.preset is None:
+            return super().label_of(config)
+        names = [str(name) for _, name in sorted(config.id2label.items())]
+        if len(names) != 2:
+            raise ScorerError(f"{self.preset} has two labels, and the judge model {len(names)}", hint="check model")
+        return names[1]
 
     async def load_classifier(self) -> Classifier:
         return await SequenceClassifier.load(
@@ -62,6 +85,7 @@ class SequenceClassifierOptions(ClassifierOptions):
             max_length=self.max_length,
             batch_size=self.batch_size,
             cache_tokens=self.cache_tokens,
+            own_head=self.preset == "piguard",
         )
 
 
@@ -118,6 +142,7 @@ class SequenceClassifier(Classifier):
         batch_size: int = 32,
         cache_tokens: int = 32768,
         device: str | None = None,
+        own_head: bool = False,
     ) -> SequenceClassifier:
         """Load a classifier directory or hub name.
 
@@ -128,9 +153,10 @@ class SequenceClassifier(Classifier):
                 too long of the judged text is read in windows, or cut from its front (see `ClassifierScorer`). None:
                 4096 for a model that keeps what it has read, 512 for others.
             cache_tokens: the most tokens whose keys and values are kept, of all calls together; 0 keeps none.
+            own_head: whether it is PIGuard, whose head is one that transformers does not know.
 
         Raises:
-            ScorerError: there is no such model.
+            ScorerError: there is no such model, or some of its weights are missing.
             MissingExtra: torch or transformers is not installed.
         """
 
@@ -144,11 +170,15 @@ class SequenceClassifier(Classifier):
             hint = "pass a Hugging Face directory or name, or 'embedded:reward'"
             with loading(f"the judge model {model!r}", ScorerError, hint=hint):
                 tokenizer = AutoTokenizer.from_pretrained(model, **own_code(revision))
-                config = load_config(model, revision)
                 dtype = torch.float32 if torch.device(where).type == "cpu" else "auto"
-                loaded = AutoModelForSequenceClassification.from_pretrained(
-                    model, config=config, dtype=dtype, **own_code(revision)
-                )
+                if own_head:
+                    loaded = load_piguard(model, revision, dtype)
+                else:
+                    config = load_config(model, revision)
+                    loaded, info = AutoModelForSequenceClassification.from_pretrained(
+                        model, config=config, dtype=dtype, output_loading_info=True, **own_code(revision)
+                    )
+                    check_all_loaded(info, f"the judge model {model!r}", ScorerError)
             digest = hashlib.sha256(loaded.config.to_json_string().encode()).hexdigest()
             identity = {
                 "kind": "sequence_classifier",

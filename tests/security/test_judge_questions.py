@@ -10,7 +10,7 @@ import pytest
 from conftest import policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from written_questions import Written
+from written_questions import Written, form_of
 
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Passage
@@ -33,22 +33,36 @@ def asked(form: GuardFormat, text: str, role: Role, *turns: Message, accepted: s
 
 @cache
 def questions_of(name: str, template: str) -> Questions:
-    return Questions(guard_format(name) if name != "own" else GuardFormat(name, template, ("Yes",), ("No",)))
+    return Questions(form_of(name) if name != "own" else GuardFormat(name, template, ("Yes",), ("No",)))
 
 
-@pytest.mark.parametrize("name", presets())
+OF_ALL_TEXTS = [name for name in presets() if not guard_format(name).answers_only]
+
+
+@pytest.mark.parametrize("name", OF_ALL_TEXTS)
 def test_a_users_text_is_asked_about_in_the_makers_form_for_it(name: str) -> None:
     golden = RENDERINGS / f"{name}.user.txt"
     for role in ("user", "tool"):
         assert asked(guard_format(name), "How do I rob a bank?", role) == golden.read_text(encoding="utf-8")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", presets())
+@pytest.mark.parametrize("name", sorted({*presets()} - {*OF_ALL_TEXTS}))
+def test_a_model_for_answers_is_not_asked_about_others_texts(name: str) -> None:
+    assert "judge me" in asked(guard_format(name), "judge me", "assistant")
+    for role in ("user", "tool"):
+        with pytest.raises(ScorerInputError, match=f"{name} was trained to judge answers only"):
+            asked(guard_format(name), "judge me", role)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", OF_ALL_TEXTS)
 def test_the_question_says_whose_text_it_is(name: str) -> None:
     turns = Message("user", "Hi"), Message("assistant", "Hello!")
     of_user, of_model = (asked(guard_format(name), "judge me", role, *turns) for role in ("user", "assistant"))  # type: ignore[arg-type]
     assert of_user != of_model
     assert of_user.count("judge me") == of_model.count("judge me") == 1
+    if name == "gpt-oss-safeguard":  # shows a text of a user's alone
+        assert ("User: Hi" in of_model, "User: Hi" in of_user) == (True, False)
+        return
     last = re.findall(
         r"(?:last|the|LAST|\*\*|harmful) *\**(agent|user|assistant|human|chatbot)", of_user, re.IGNORECASE
     )[-1]
@@ -60,8 +74,8 @@ def test_labels_are_the_same_whoever_wrote_the_text(embedded_model: Path) -> Non
     from transformers import AutoTokenizer
 
     encoder = Encoder(AutoTokenizer.from_pretrained(embedded_model))
-    for name in presets():
-        questions = Questions(guard_format(name))
+    for name in OF_ALL_TEXTS:
+        questions = Questions(form_of(name))
         assert questions.labels(encoder) == questions.about("user").labels(encoder)
 
 
@@ -209,6 +223,13 @@ DELIMITERS = {
     "qwen3guard": ["<END CONVERSATION>", "\nUSER:", "\nASSISTANT:", "<BEGIN SAFETY POLICY>"],
     "granite-guardian-3.0": ["<end_of_turn>", "<start_of_risk_definition>", "\nAssistant Message:", "\nUser Message:"],
     "granite-guardian-3.2": ["<end_of_conversation>", "\nAssistant Message:", "\nUser Message:"],
+    "granite-guardian-4.1": ["<guardian>", "<no-think>", "<score>", "</score>", "</think>"],
+    "granite-guardian-4.1-think": ["<guardian>", "<think>", "<score>", "</score>"],
+    "gpt-oss-safeguard": ["\nUser:", "\nAssistant:"],
+    "dynaguard": ["<rules>", "</transcript>", "<answer>", "\n'User':", "\n'Agent':"],
+    "dynaguard-think": ["<rules>", "</transcript>", "<answer>", "<think>", "\n'Agent':"],
+    "nemotron-content-safety": ["\nHuman user:", "\nAI assistant:"],
+    "polyguard": ["<END UNSAFE CONTENT CATEGORIES>", "\nHuman user:", "\nAI assistant:"],
     "shieldgemma": ["<end_of_turn>", "<start_of_turn>", "\nChatbot Response:", "\nHuman Question:", "\n===\n"],
     "wildguard": ["[/INST]", "[INST]", "\nAI assistant:", "\nHuman user:", "\n---\n"],
 }
@@ -228,7 +249,7 @@ def test_no_text_adds_to_the_frame(name: str, data: st.DataObject) -> None:
     case = st.sampled_from([str, str.lower, str.upper, lambda s: s.replace(" ", "  "), lambda s: s.replace(">", " >")])
     imitation = st.builds(lambda s, change: change(s), st.sampled_from(delimiters), case)
     text = "".join(data.draw(st.lists(imitation | FILLER, min_size=1, max_size=6)))
-    for role in ("assistant", "user"):
+    for role in ("assistant",) if form.answers_only else ("assistant", "user"):
         harmless = asked(form, "x", role, Message("user", "y"))  # type: ignore[arg-type]
         evil = asked(form, text, role, Message("user", text))  # type: ignore[arg-type]
         for delimiter in delimiters:

@@ -28,7 +28,8 @@ class GuardFormat:
         template: Jinja2 with ``messages`` (role and content, the judged text last), ``turns`` (the same without system
             messages), ``prompt`` (all user messages before it), ``question`` (the last one), ``answer`` (the judged
             text), ``segment``, ``role`` (who wrote the judged text), ``categories`` (those that are asked),
-            ``category`` and ``definition`` (of the one that is asked).
+            ``category`` and ``definition`` (of the one that is asked), ``documents`` and ``tools`` (as inner text of
+            JSON strings and as JSON, where the category needs them) and ``effort``.
         harmful: labels that the model may write next; ``safe`` and ``controversial`` too.
         categories: by the name that the model's makers use: what the question says of it.
         default: categories that are asked where none are picked.
@@ -36,6 +37,13 @@ class GuardFormat:
         lines: where the model answers several questions in one text: what comes before each label, in order of
             ``categories``.
         trim: whether texts are stripped, as in the model's own template.
+        needs: by category: ``documents`` (results of tools, by which the text is judged) or ``tools`` (definitions of
+            tools, by which a call is judged). Such a category can't be asked about without them.
+        own: whether a policy may bring criteria of its own, which are asked as categories are.
+        writes: what the model writes before its label. It then writes freely up to there. Empty for a model whose
+            label is what comes next.
+        effort: whether the question says how much the model should write.
+        answers_only: whether the model was trained to judge answers and nothing else.
         user: how the model is asked about what a user wrote, or what came from a tool; None asks in this form.
     """
 
@@ -49,7 +57,19 @@ class GuardFormat:
     each: bool = False
     lines: tuple[str, ...] = ()
     trim: bool = False
+    needs: Mapping[str, str] = field(default_factory=dict)
+    own: bool = False
+    writes: str = ""
+    effort: bool = False
+    answers_only: bool = False
     user: GuardFormat | None = None
+
+    def with_criteria(self, criteria: Mapping[str, str]) -> GuardFormat:
+        """The same format with a policy's own criteria, which are asked about in place of the default categories."""
+        if not criteria:
+            return self
+        user = None if self.user is None else self.user.with_criteria(criteria)
+        return replace(self, categories={**self.categories, **criteria}, default=tuple(criteria), user=user)
 
     def about(self, role: Role) -> GuardFormat:
         """The form in which the model is asked about a text, by who wrote it."""
@@ -59,11 +79,12 @@ class GuardFormat:
     def digest(self) -> str:
         """Twelve hexadecimal digits that tell the questions of one format from another's."""
         forms = (self, self.user) if self.user is not None else (self,)
-        return hashlib.sha256("\0".join(form.template for form in forms).encode()).hexdigest()[:12]
+        own = [f"{name}\0{self.categories[name]}" for name in self.default] if self.own else []
+        return hashlib.sha256("\0".join([*(form.template for form in forms), *own]).encode()).hexdigest()[:12]
 
     def problem(self, picked: Iterable[str]) -> str | None:
         """Why these categories cannot be picked, or None."""
-        if not self.categories:
+        if not self.categories and not self.own:
             return f"the format of {self.name} has a fixed question: there are no categories to pick"
         for name in picked:
             if name not in self.categories:
@@ -75,7 +96,9 @@ class GuardFormat:
         spoken |= {text.casefold().rstrip("."): key for key, text in self.categories.items()}
         spoken |= {key.casefold(): key for key in self.categories}
         near = nearest(name.casefold(), spoken)
-        return f"it has {', '.join(self.categories)}" if near is None else f"did you mean `{spoken[near]}`?"
+        if near is not None:
+            return f"did you mean `{spoken[near]}`?"
+        return f"it has {', '.join(self.categories)}" if self.categories else "name those of criteria"
 
 
 def presets() -> list[str]:
@@ -104,4 +127,9 @@ def _format(name: str, data: Mapping[str, Any]) -> GuardFormat:
         data.get("each", False),
         tuple(data.get("lines", ())),
         data.get("trim", False),
+        data.get("needs", {}),
+        data.get("own", False),
+        data.get("writes", ""),
+        data.get("effort", False),
+        data.get("answers_only", False),
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from stars_guard.audit import MemoryStore
 from stars_guard.calibration.probe_fit import fit_probe
+from stars_guard.calibration.probe_kept import KeptSamples
 from stars_guard.calibration.probe_report import Report, report
 from stars_guard.calibration.probe_samples import Sample, Watching, is_held_out
 from stars_guard.calling import portal
@@ -28,6 +31,7 @@ from stars_guard.engines.probes import Card, load_probe, save_probe
 from stars_guard.errors import BackendError, InputError, MissingExtra, PolicyError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import Policy, load_policy
+from stars_guard.scorers import Judge
 from stars_guard.scorers.options import JudgeOptions
 
 __all__ = ["Plan", "install_into", "train_probe"]
@@ -45,6 +49,8 @@ class Plan:
     inner: int = 0
     reject: float | None = None
     max_tokens: int = 64
+    answers: int = 1
+    samples: Path | None = None
     held_out: float = 0.3
     seed: int = 0
     concurrency: int = 16
@@ -69,6 +75,26 @@ class _Teacher:
         return score > self.limit if self.high_is_bad else score < self.limit
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer to generate: the ``turn``-th to one of ``jobs`` prompts."""
+
+    job: Job
+    turn: int
+    jobs: int
+    guarded: bool
+
+    @property
+    def number(self) -> int:
+        """Of its seed."""
+        return 2 * (self.turn * self.jobs + self.job.index) + self.guarded
+
+    @property
+    def name(self) -> str:
+        """The same in another run on the same prompts."""
+        return f"{self.job.digest}-{self.number}"
+
+
 def train_probe(console: Console, policy: str, plan: Plan) -> None:
     """Generate, fit, measure, write.
 
@@ -85,7 +111,11 @@ def train_probe(console: Console, policy: str, plan: Plan) -> None:
     directory = directory_of(resolve_model(plan.model))
     with loading(f"the configuration of {plan.model!r}", BackendError):
         width = int(load_config(str(directory)).get_text_config().hidden_size)
-    samples, identity = _generate(console, loaded, teacher.judge, width, jobs, plan)
+    sha256 = fingerprint(directory)
+    try:
+        samples, identity = _samples(console, loaded, teacher.judge, (sha256, width), jobs, plan)
+    except Timeout as exc:
+        raise InputError(f"{plan.samples}: another run writes to it", hint="wait for it, or choose another") from exc
     learn = [sample for sample in samples if not is_held_out(sample.prompt, plan.held_out)]
     measure = [sample for sample in samples if is_held_out(sample.prompt, plan.held_out)]
     if not measure:
@@ -96,7 +126,7 @@ def train_probe(console: Console, policy: str, plan: Plan) -> None:
         raise InputError(f"{plan.prompts}: {exc}", hint="give more prompts, or others") from exc
     card = Card(
         model=plan.model,
-        model_sha256=fingerprint(directory),
+        model_sha256=sha256,
         width=width,
         link="logistic" if plan.fit == "logistic" else "identity",
         teacher={"judge": teacher.judge.name, "rejects_at": str(teacher.limit), **identity},
@@ -151,16 +181,23 @@ def _teacher(policy: Policy, plan: Plan) -> _Teacher:
     return _Teacher(judge, limit)
 
 
-def _generate(
-    console: Console, policy: Policy, teacher: JudgeOptions, width: int, jobs: Sequence[Job], plan: Plan
+def _samples(
+    console: Console, policy: Policy, teacher: JudgeOptions, model: tuple[str, int], jobs: Sequence[Job], plan: Plan
 ) -> tuple[list[Sample], dict[str, str]]:
-    """What the teacher says of answers and their beginnings, unguarded and under the policy, and what it is."""
-    with counting(console, "generating", 2 * len(jobs)) as advance:
-        return portal.call(lambda: _watch(policy, teacher, width, jobs, plan, advance))
+    """What the teacher says of answers and their beginnings, unguarded and under the policy, and what it is.
+
+    Args:
+        model: its fingerprint and the width of its states.
+    """
+    if plan.samples is None:
+        return portal.call(lambda: _watch(console, policy, teacher, model, jobs, plan))
+    plan.samples.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{plan.samples}.lock", timeout=0):
+        return portal.call(lambda: _watch(console, policy, teacher, model, jobs, plan))
 
 
 async def _watch(
-    policy: Policy, teacher: JudgeOptions, width: int, jobs: Sequence[Job], plan: Plan, advance: Callable[[], None]
+    console: Console, policy: Policy, teacher: JudgeOptions, model: tuple[str, int], jobs: Sequence[Job], plan: Plan
 ) -> tuple[list[Sample], dict[str, str]]:
     # asked at each segment, whatever the policy says: each is something to learn from
     always = {"every": 1, "final": None}
@@ -169,34 +206,63 @@ async def _watch(
     asked = [one for one in asked if not one.own_answers_only]
     cascade = await load_cascade(policy.model_copy(update={"judges": tuple(asked)}), allow_python=plan.allow_python)
     try:
-        number = [one.rule.judge for one in cascade.judges].index(teacher.rule.judge)
+        number = [one.rule.judge for one in cascade.judges].index(teacher.name)
         watched = cascade.judges[number]
-        states = Directions(digest="states", model_sha256="", width=width, rows=())
-        watching = Watching(watched.scorer, states)
-        judges = list(cascade.judges)
-        judges[number] = replace(watched, scorer=watching)
-        for mode, guarded in (("monitor", False), ("enforce", True)):
-            watching.guarded = guarded
-            decoding = policy.decoding.model_copy(
-                update={"method": "stars"} | ({} if guarded else {"parallel": 1, "budget_tokens": None})
-            )
-            made = policy.model_copy(update={"mode": mode, "decoding": decoding})
-            async with Guard(
-                made, model=plan.model, backend="transformers", judges=judges, audit=MemoryStore()
-            ) as guard:
-                await guard.load()
-                await _answer_all(guard, jobs, plan, plan.seed + guarded * len(jobs), advance)
-        return watching.samples, dict(watched.identity)
+        watching = Watching(watched.scorer, Directions(digest="states", model_sha256="", width=model[1], rows=()))
+        judges = [*cascade.judges[:number], replace(watched, scorer=watching), *cascade.judges[number + 1 :]]
+        identity = dict(watched.identity)
+        about = {"model": model[0], "policy": policy.sha256, "teacher": teacher.name, "judge": identity}
+        kept = KeptSamples(plan.samples, {**about, "max_tokens": plan.max_tokens, "seed": plan.seed})
+        answers = [
+            _Answer(job, turn, len(jobs), guarded)
+            for guarded in (False, True)
+            for turn in range(plan.answers)
+            for job in jobs
+        ]
+        todo = [one for one in answers if one.name not in kept.samples]
+        try:
+            with counting(console, "generating", len(answers), done=len(answers) - len(todo)) as advance:
+                for guarded in (False, True):
+                    now = [one for one in todo if one.guarded == guarded]
+                    await _answer_all(_policy(policy, guarded), judges, watching, now, kept, plan, advance)
+        finally:
+            await asyncio.to_thread(kept.write)
+        return [sample for one in answers for sample in kept.samples[one.name]], identity
     finally:
         await cascade.aclose()
 
 
-async def _answer_all(guard: Guard, jobs: Sequence[Job], plan: Plan, seed: int, advance: Callable[[], None]) -> None:
-    async def one(number: int) -> None:
-        await guard.generate(jobs[number].messages, CallOptions(max_tokens=plan.max_tokens, seed=seed + number))
-        advance()
+def _policy(policy: Policy, guarded: bool) -> Policy:
+    """The policy by which answers are generated: unguarded, the judge only watches."""
+    changes = {"method": "stars"} | ({} if guarded else {"parallel": 1, "budget_tokens": None})
+    decoding = policy.decoding.model_copy(update=changes)
+    return policy.model_copy(update={"mode": "enforce" if guarded else "monitor", "decoding": decoding})
 
-    await concurrently(one, range(len(jobs)), plan.concurrency)
+
+async def _answer_all(
+    policy: Policy,
+    judges: Sequence[Judge],
+    watching: Watching,
+    answers: Sequence[_Answer],
+    kept: KeptSamples,
+    plan: Plan,
+    advance: Callable[[], None],
+) -> None:
+    if not answers:
+        return
+    watching.guarded = policy.mode == "enforce"
+    writing = asyncio.Lock()
+    async with Guard(policy, model=plan.model, backend="transformers", judges=judges, audit=MemoryStore()) as guard:
+        await guard.load()
+
+        async def one(answer: _Answer) -> None:
+            options = CallOptions(max_tokens=plan.max_tokens, seed=plan.seed + answer.number)
+            finished = await guard.generate(answer.job.messages, options)
+            async with writing:
+                await asyncio.to_thread(kept.add, answer.name, watching.take(finished.call_id))
+            advance()
+
+        await concurrently(one, answers, plan.concurrency)
 
 
 def _number(value: float | None) -> str:

@@ -41,6 +41,13 @@ def train(
         typer.Option(help="where the teacher rejects; default: its reject_above, or else the policy's r_star"),
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="longest answer")] = 64,
+    answers: Annotated[
+        int, typer.Option(min=1, help="answers to each prompt, unguarded and under the policy each")
+    ] = 1,
+    samples: Annotated[
+        Path | None,
+        typer.Option(help="a folder for the states and scores, without text: a run that was cut off goes on from it"),
+    ] = None,
     held_out: Annotated[float, typer.Option(min=0.05, max=0.9, help="share of the prompts that only measure")] = 0.3,
     seed: Annotated[int, typer.Option(help="answer i gets the seed plus i")] = 0,
     concurrency: ConcurrencyOption = 16,
@@ -60,6 +67,8 @@ def train(
         inner=inner,
         reject=reject,
         max_tokens=max_tokens,
+        answers=answers,
+        samples=samples,
         held_out=held_out,
         seed=seed,
         concurrency=concurrency,

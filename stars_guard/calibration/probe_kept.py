@@ -25,7 +25,7 @@ NUMBERS = [field.name for field in fields(Sample) if field.name != "state"]
 
 
 class KeptSamples:
-    """The samples of answers that have ended.
+    """The samples of answers that have ended. Making it blocks, as the folder is read.
 
     Args:
         where: the folder; None keeps them in memory alone.

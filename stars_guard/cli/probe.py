@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -211,8 +212,9 @@ async def _watch(
         watching = Watching(watched.scorer, Directions(digest="states", model_sha256="", width=model[1], rows=()))
         judges = [*cascade.judges[:number], replace(watched, scorer=watching), *cascade.judges[number + 1 :]]
         identity = dict(watched.identity)
-        about = {"model": model[0], "policy": policy.sha256, "teacher": teacher.name, "judge": identity}
-        kept = KeptSamples(plan.samples, {**about, "max_tokens": plan.max_tokens, "seed": plan.seed})
+        about: dict[str, Any] = {"model": model[0], "policy": policy.sha256, "teacher": teacher.name, "judge": identity}
+        about |= {"max_tokens": plan.max_tokens, "seed": plan.seed}
+        kept = await asyncio.to_thread(KeptSamples, plan.samples, about)
         answers = [
             _Answer(job, turn, len(jobs), guarded)
             for guarded in (False, True)
@@ -283,13 +285,14 @@ def _show(console: Console, found: Report, card: Card, segment: int) -> None:
         rows.append([name, str(one.texts), *numbers])
     names = ("tokens", "texts", "rejected", "Spearman", "AUC", "bias")
     show_table(console, _columns(*names), rows, title="The probe against its teacher")
-    if found.savings:
-        rows = [
-            [f"{saving.miss:.0%}", f"{saving.saved:.0%}", f"{saving.side} {saving.limit:.3f}"]
-            for saving in found.savings
-        ]
-        title = "The teacher's work saved, at what share missed"
-        show_table(console, _columns("missed", "saved", "passes"), rows, title=title)
+    kinds = {"missed": (found.savings, "passes", "passed"), "lost": (found.rejections, "rejects", "rejected")}
+    for name, (savings, verb, done) in kinds.items():
+        if savings:
+            rows = [[f"{one.miss:.0%}", f"{one.saved:.0%}", f"{one.side} {one.limit:.3f}"] for one in savings]
+            title = f"The teacher's work saved where the probe's word is enough: {done}"
+            show_table(console, _columns(name, "saved", verb), rows, title=title)
+    if found.even is not None:
+        console.print(f"it rejects as many texts as its teacher with the limit {found.even:.3f}")
     if found.forecasts:
         rows = []
         for one_of in found.forecasts:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from probe_files import a_model, a_probe, rows_of
 
 from benchmarks.measure import write_section
 from benchmarks.peers.compare import harm_released
+from benchmarks.probe import main as measure_probe
 from benchmarks.profile import Clock, shares
 from stars_guard.calling import portal
 
@@ -49,6 +52,49 @@ def test_harm_is_counted_from_where_the_judge_sees_it() -> None:
     nothing, kind, harmful = portal.call(released)
     assert (nothing, kind) == (0, 0)
     assert 0 < harmful <= 2 * len(bad)
+
+
+def test_a_probe_is_measured_against_its_teacher(
+    embedded_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a small set, and a run that was stopped after one variant ends as one that was not."""
+    monkeypatch.setattr("benchmarks.probe.ROUNDS", 1)
+    measured = {
+        "savings": [{"miss": 0.05, "limit": 0.5, "saved": 0.1, "side": "above"}],
+        "rejections": [{"miss": 0.2, "limit": 0.3, "saved": 0.1, "side": "below"}],
+        "even": 0.4,
+    }
+    model, probe = a_model(tmp_path / "model", embedded_model), tmp_path / "probe.safetensors"
+    a_probe(probe, rows_of(1, 64), model=model, measured=measured, notes={"texts": 9, "prompts": 3})
+    page, out = tmp_path / "R.md", tmp_path / "out"
+    size = ["--harmful", "2", "--benign", "1", "--blocks", "1", "--at-once", "2", "--max-tokens", "8"]
+    command = [
+        "--model",
+        str(model),
+        "--backend",
+        "transformers",
+        "--probe",
+        str(probe),
+        "--out",
+        str(out),
+        "--results",
+        str(page),
+        *size,
+    ]
+    measure_probe(command)
+    written = page.read_text()
+    for name in ("vanilla", "default policy", "probe alone", "judge asked in doubt"):
+        assert written.count(f"| {name} |") == 2
+    rows = (out / "blocks.jsonl").read_text().splitlines(keepends=True)
+    assert len(rows) == 4
+    answers = {row["variant"]: row["answers"] for row in map(json.loads, rows)}
+    judged = {name: sum(answer["judged"] for answer in several) for name, several in answers.items()}
+    assert judged["vanilla"] == judged["probe alone"] == 0
+    assert 0 < judged["default policy"] == sum(answer["candidates"] for answer in answers["default policy"])
+    (out / "blocks.jsonl").write_text("".join(rows[:1]))
+    measure_probe(command)
+    assert (out / "blocks.jsonl").read_text().startswith(rows[0])
+    assert len((out / "blocks.jsonl").read_text().splitlines()) == 4
 
 
 def test_a_section_replaces_its_last_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from stars_guard.cli._counting import counting
 from stars_guard.cli._tables import Column, show_table
 from stars_guard.cli.run import Job, read_prompts
 from stars_guard.core.directions import Directions
-from stars_guard.core.vocabulary import ProbeFit
+from stars_guard.core.vocabulary import NumberType, ProbeFit
 from stars_guard.engines.checkpoints import directory_of, fingerprint
 from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.loading import load_config, loading
@@ -46,6 +46,7 @@ class Plan:
     output: Path
     teacher: str | None = None
     model: str = "embedded"
+    dtype: NumberType | None = None
     fit: ProbeFit = "ridge"
     inner: int = 0
     reject: float | None = None
@@ -213,7 +214,7 @@ async def _watch(
         judges = [*cascade.judges[:number], replace(watched, scorer=watching), *cascade.judges[number + 1 :]]
         identity = dict(watched.identity)
         about: dict[str, Any] = {"model": model[0], "policy": policy.sha256, "teacher": teacher.name, "judge": identity}
-        about |= {"max_tokens": plan.max_tokens, "seed": plan.seed}
+        about |= {"max_tokens": plan.max_tokens, "seed": plan.seed, "dtype": plan.dtype}
         kept = await asyncio.to_thread(KeptSamples, plan.samples, about)
         answers = [
             _Answer(job, turn, len(jobs), guarded)
@@ -254,7 +255,8 @@ async def _answer_all(
         return
     watching.guarded = policy.mode == "enforce"
     writing = asyncio.Lock()
-    async with Guard(policy, model=plan.model, backend="transformers", judges=judges, audit=MemoryStore()) as guard:
+    engine: dict[str, Any] = {"model": plan.model, "backend": "transformers", "options": {"dtype": plan.dtype}}
+    async with Guard(policy, **engine, judges=judges, audit=MemoryStore()) as guard:
         await guard.load()
 
         async def one(answer: _Answer) -> None:

@@ -11,7 +11,7 @@ from stars_guard.audit import Filter, parse_time
 from stars_guard.cli._console import Terminal
 from stars_guard.cli._options import ConcurrencyOption, PromptsOption, PythonOption
 from stars_guard.cli.audit_app import AsJson, PolicyName, Since, Until, Where
-from stars_guard.core.vocabulary import ProbeFit
+from stars_guard.core.vocabulary import NumberType, ProbeFit
 
 __all__ = ["probe_app"]
 
@@ -29,6 +29,10 @@ def train(
         str | None, typer.Option(help="name of that judge; default: the only one that has a weight")
     ] = None,
     model: Annotated[str, typer.Option(help="the generator: a Hugging Face directory or name")] = "embedded",
+    dtype: Annotated[
+        NumberType | None,
+        typer.Option(help="what the generator computes in; bfloat16 is faster on processors that have it"),
+    ] = None,
     fit: Annotated[
         ProbeFit,
         typer.Option(help="ridge: the probe forecasts the teacher's score; logistic: the chance that it rejects"),
@@ -63,6 +67,7 @@ def train(
         output=output,
         teacher=teacher,
         model=model,
+        dtype=dtype,
         fit=fit,
         inner=inner,
         reject=reject,

@@ -44,13 +44,11 @@ class Watching(Scorer):
     Args:
         teacher: scores.
         states: stands for the generator's whole state.
-
-    Attributes:
-        guarded: what it says of the samples to come.
+        guarded: whether the answers are generated under the policy.
     """
 
-    def __init__(self, teacher: Scorer, states: Directions) -> None:
-        self.guarded = False
+    def __init__(self, teacher: Scorer, states: Directions, *, guarded: bool) -> None:
+        self._guarded = guarded
         self._samples: dict[str, list[Sample]] = {}
         self.identity = teacher.identity
         self.cost = teacher.cost
@@ -63,7 +61,6 @@ class Watching(Scorer):
         return self._states
 
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
-        guarded = self.guarded
         ratings = await self._teacher.score(passages)
         for passage, rating in zip(passages, ratings, strict=True):
             state = passage.projections.get(self._states.digest)
@@ -75,7 +72,7 @@ class Watching(Scorer):
                         call=passage.call_id,
                         index=passage.index if passage.answer else -1,
                         last=passage.last,
-                        guarded=guarded,
+                        guarded=self._guarded,
                         state=array("f", state),
                         score=rating.value,
                     )

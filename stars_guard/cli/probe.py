@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -209,63 +209,77 @@ async def _watch(
     cascade = await load_cascade(policy.model_copy(update={"judges": tuple(asked)}), allow_python=plan.allow_python)
     try:
         number = [one.rule.judge for one in cascade.judges].index(teacher.name)
-        watched = cascade.judges[number]
-        watching = Watching(watched.scorer, Directions(digest="states", model_sha256="", width=model[1], rows=()))
-        judges = [*cascade.judges[:number], replace(watched, scorer=watching), *cascade.judges[number + 1 :]]
-        identity = dict(watched.identity)
+        identity = dict(cascade.judges[number].identity)
         about: dict[str, Any] = {"model": model[0], "policy": policy.sha256, "teacher": teacher.name, "judge": identity}
         about |= {"max_tokens": plan.max_tokens, "seed": plan.seed, "dtype": plan.dtype}
         kept = await asyncio.to_thread(KeptSamples, plan.samples, about)
+        # both kinds of answers at once, so that no places stand idle between them
         answers = [
             _Answer(job, turn, len(jobs), guarded)
-            for guarded in (False, True)
             for turn in range(plan.answers)
             for job in jobs
+            for guarded in (False, True)
         ]
         todo = [one for one in answers if one.name not in kept.samples]
-        try:
-            with counting(console, "generating", len(answers), done=len(answers) - len(todo)) as advance:
-                for guarded in (False, True):
-                    now = [one for one in todo if one.guarded == guarded]
-                    await _answer_all(_policy(policy, guarded), judges, watching, now, kept, plan, advance)
-        finally:
-            await asyncio.to_thread(kept.write)
+        if todo:
+            states = Directions(digest="states", model_sha256="", width=model[1], rows=())
+            free, led = (
+                _Watched.of(policy, cascade.judges, number, states, plan, guarded) for guarded in (False, True)
+            )
+            try:
+                with counting(console, "generating", len(answers), done=len(answers) - len(todo)) as advance:
+                    await _answer_all({False: free, True: led}, todo, kept, plan, advance)
+            finally:
+                await asyncio.to_thread(kept.write)
         return [sample for one in answers for sample in kept.samples[one.name]], identity
     finally:
         await cascade.aclose()
 
 
-def _policy(policy: Policy, guarded: bool) -> Policy:
-    """The policy by which answers are generated: unguarded, the judge only watches."""
-    changes = {"method": "stars"} | ({} if guarded else {"parallel": 1, "budget_tokens": None})
-    decoding = policy.decoding.model_copy(update=changes)
-    return policy.model_copy(update={"mode": "enforce" if guarded else "monitor", "decoding": decoding})
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """A guard, and the teacher in it, which keeps what it says."""
+
+    guard: Guard
+    watching: Watching
+
+    @classmethod
+    def of(
+        cls, policy: Policy, judges: Sequence[Judge], number: int, states: Directions, plan: Plan, guarded: bool
+    ) -> _Watched:
+        """Under the policy, or unguarded, where the judges only watch.
+
+        Args:
+            number: of the teacher among the judges.
+        """
+        changes = {"method": "stars"} | ({} if guarded else {"parallel": 1, "budget_tokens": None})
+        decoding = policy.decoding.model_copy(update=changes)
+        made = policy.model_copy(update={"mode": "enforce" if guarded else "monitor", "decoding": decoding})
+        watching = Watching(judges[number].scorer, states, guarded=guarded)
+        asked = [*judges[:number], replace(judges[number], scorer=watching), *judges[number + 1 :]]
+        engine: dict[str, Any] = {"model": plan.model, "backend": "transformers", "options": {"dtype": plan.dtype}}
+        return cls(Guard(made, **engine, judges=asked, audit=MemoryStore()), watching)
 
 
 async def _answer_all(
-    policy: Policy,
-    judges: Sequence[Judge],
-    watching: Watching,
+    watched: Mapping[bool, _Watched],
     answers: Sequence[_Answer],
     kept: KeptSamples,
     plan: Plan,
     advance: Callable[[], None],
 ) -> None:
-    if not answers:
-        return
-    watching.guarded = policy.mode == "enforce"
     writing = asyncio.Lock()
-    engine: dict[str, Any] = {"model": plan.model, "backend": "transformers", "options": {"dtype": plan.dtype}}
-    async with Guard(policy, **engine, judges=judges, audit=MemoryStore()) as guard:
-        await guard.load()
 
-        async def one(answer: _Answer) -> None:
-            options = CallOptions(max_tokens=plan.max_tokens, seed=plan.seed + answer.number)
-            finished = await guard.generate(answer.job.messages, options)
-            async with writing:
-                await asyncio.to_thread(kept.add, answer.name, watching.take(finished.call_id))
-            advance()
+    async def one(answer: _Answer) -> None:
+        options = CallOptions(max_tokens=plan.max_tokens, seed=plan.seed + answer.number)
+        here = watched[answer.guarded]
+        finished = await here.guard.generate(answer.job.messages, options)
+        async with writing:
+            await asyncio.to_thread(kept.add, answer.name, here.watching.take(finished.call_id))
+        advance()
 
+    async with watched[False].guard, watched[True].guard:
+        await watched[False].guard.load()
         await concurrently(one, answers, plan.concurrency)
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from probe_files import a_model, a_probe, rows_of
 
 from benchmarks.measure import write_section
 from benchmarks.peers.compare import harm_released
 from benchmarks.probe import main as measure_probe
+from benchmarks.probe_training import forecasts, tuning_prompts
 from benchmarks.profile import Clock, shares
+from stars_guard.calibration.probe_samples import Sample
 from stars_guard.calling import portal
 
 
@@ -122,3 +125,40 @@ def test_agents_under_attack_are_scripted_and_stopped_by_rules() -> None:
         suite, task, policy_for("agent-payments"), behaviour="obeys and goes on", injected=injected, injections=texts
     )
     assert (guarded.utility, guarded.attacked, guarded.asked > 0) == (True, False, True)
+
+
+def test_a_forecast_is_measured_on_prompts_that_it_has_not_learned_from() -> None:
+    """Where a direction tells the end and the teacher's score of the beginning is noise, the probe of the end wins."""
+    rng = np.random.default_rng(4)
+    samples = []
+    for number in range(300):
+        state = rng.normal(size=12)
+        for index in range(3):
+            score = state[0] if index == 2 else rng.normal()
+            samples.append(
+                Sample(
+                    prompt=f"{number * 2654435761 % 2**48:012x}",
+                    call=str(number),
+                    index=index,
+                    last=index == 2,
+                    guarded=number % 3 == 0,
+                    state=tuple(state + 0.1 * rng.normal(size=12)),
+                    score=float(score),
+                )
+            )
+    rows = forecasts(samples, lambda score: score < 0)
+    assert [row["segments"] for row in rows] == [1, 2]
+    for row in rows:
+        # guarded answers are left out, and so are those that were learned from
+        assert 30 < row["answers"] < 90
+        assert row["probe, trained on the end"][0] > 0.9
+        assert row["probe, trained on the end"][1] > 0.9
+        assert abs(row["teacher's score of the beginning"][0]) < 0.4
+
+
+def test_a_probe_is_trained_on_tuning_prompts_alone() -> None:
+    found = tuning_prompts(60)
+    assert len(found) == 60
+    assert all(prompt.tuning for prompt in found)
+    assert {prompt.kind for prompt in found} == {"harmful", "benign"}
+    assert tuning_prompts(30) == found[:30]

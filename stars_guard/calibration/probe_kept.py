@@ -15,7 +15,7 @@ from typing import Any
 from stars_guard.calibration.probe_samples import Sample
 from stars_guard.errors import InputError
 
-__all__ = ["KeptSamples"]
+__all__ = ["KeptSamples", "read_samples"]
 
 PART = 32
 """Answers whose samples are written at once."""
@@ -84,19 +84,7 @@ class KeptSamples:
         self._unwritten = []
 
     def _read(self, path: Path) -> None:
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="pt") as file:
-                said = json.loads((file.metadata() or {})["samples"])
-                states = iter(file.get_tensor("states").tolist())
-            about = said["about"]
-            answers = {
-                name: [Sample(**row, state=array("f", next(states))) for row in rows]
-                for name, rows in said["answers"].items()
-            }
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError, StopIteration) as exc:
-            raise InputError(f"{path}: can't be read as samples", hint="choose another folder") from exc
+        about, answers = _part(path)
         if about != self._about:
             different = [name for name in self._about if about.get(name) != self._about[name]]
             raise InputError(
@@ -104,3 +92,30 @@ class KeptSamples:
                 hint="choose another folder",
             )
         self.samples.update(answers)
+
+
+def read_samples(where: Path) -> list[Sample]:
+    """All samples that a folder holds, whatever they are about. Blocks.
+
+    Raises:
+        InputError: a part can't be read.
+    """
+    parts = [_part(path)[1] for path in sorted(where.glob("*.safetensors"))]
+    return [sample for answers in parts for samples in answers.values() for sample in samples]
+
+
+def _part(path: Path) -> tuple[dict[str, Any], dict[str, list[Sample]]]:
+    """What a part is about, and its samples by answer."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            said = json.loads((file.metadata() or {})["samples"])
+            states = iter(file.get_tensor("states").tolist())
+        answers = {
+            name: [Sample(**row, state=array("f", next(states))) for row in rows]
+            for name, rows in said["answers"].items()
+        }
+        return dict(said["about"]), answers
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, StopIteration) as exc:
+        raise InputError(f"{path}: can't be read as samples", hint="choose another folder") from exc

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from probe_files import a_model, a_probe, rows_of
 
+from benchmarks.alignment.prompts import digest
 from benchmarks.measure import write_section
 from benchmarks.peers.compare import harm_released
 from benchmarks.probe import main as measure_probe
@@ -137,7 +138,7 @@ def test_a_forecast_is_measured_on_prompts_that_it_has_not_learned_from() -> Non
             score = state[0] if index == 2 else rng.normal()
             samples.append(
                 Sample(
-                    prompt=f"{number * 2654435761 % 2**48:012x}",
+                    prompt=digest(str(number)),
                     call=str(number),
                     index=index,
                     last=index == 2,

@@ -1,7 +1,7 @@
-"""Which texts go into one pass of a model that reads each text anew: those of like lengths, so that little is padding.
+"""Which texts go into one pass of a model that keeps nothing of what it has read: those of like lengths.
 
 A row of a pass is as long as its longest text, and what a shorter one lacks is padding that costs as much as text. Few
-long passes have much of it, many short ones cost their start. The cut between them that costs least is found exactly.
+large passes have much of it, and many small ones have their start to pay. The division that costs least is found.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ LONGEST_KEPT, LONGEST = 4096, 512
 """Tokens that are read where the policy does not say: of a model that keeps what it has read, and of others."""
 
 START_ON_CPU, START = 64, 8192
-"""What a pass costs beside its texts, as tokens of a small encoder that take as long: there is little to gain on a GPU
-from several passes, and much on a processor from less padding."""
+"""What a pass costs beside its texts, as tokens that take as long. The embedded encoder in float32 takes 45 on one core
+(11 ms, and 0.25 ms a token, measured). A GPU has little to gain from less padding, and wants few large passes."""
 
 RECENT = 512
 """Passages whose logits are kept, for further judges on the same model."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import USER, policy
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from probe_files import a_model
 from scipy import stats
@@ -17,11 +18,13 @@ from typer.testing import CliRunner
 
 from stars_guard.audit import MemoryStore
 from stars_guard.calibration.probe_fit import fit_probe
+from stars_guard.calibration.probe_kept import KeptSamples
 from stars_guard.calibration.probe_report import auc, report, spearman
 from stars_guard.calibration.probe_samples import Sample, is_held_out
 from stars_guard.cli.app import app
 from stars_guard.core.segments import Passage
 from stars_guard.engines.probes import Card, Probe, load_probe, save_probe
+from stars_guard.errors import InputError
 from stars_guard.guard import Guard
 
 WIDTH = 24
@@ -81,13 +84,23 @@ def test_a_planted_direction_is_found(kind: Any, high_is_bad: bool, tmp_path: Pa
     assert {one.segments for one in found.positions} == {1, 2, 3, 4, None}
     # passing by the limit misses no more than it says, and the more may be missed the more is saved
     score = scoring(probe)
+    rows = [(score(one.state), bad(one.score)) for one in planted(400, 3)]
     for saving in found.savings:
-        rows = [(score(one.state), bad(one.score)) for one in planted(400, 3)]
         free = [is_bad for said, is_bad in rows if (said < saving.limit) == (saving.side == "below")]
         assert len(free) / 400 == pytest.approx(saving.saved, abs=0.011)
         assert sum(free) <= saving.miss * sum(is_bad for _, is_bad in rows) + 1
     assert [one.saved for one in found.savings] == sorted(one.saved for one in found.savings)
     assert found.savings[-1].saved > 0.3
+    # so on the other side: what the probe rejects by itself, and how much of it the teacher would have accepted
+    for saving in found.rejections:
+        sure = [is_bad for said, is_bad in rows if (said < saving.limit) == (saving.side == "below")]
+        assert len(sure) / 400 == pytest.approx(saving.saved, abs=0.011)
+        assert len(sure) - sum(sure) <= saving.miss * sum(not is_bad for _, is_bad in rows) + 1
+    assert {one.side for one in found.savings}.isdisjoint(one.side for one in found.rejections)
+    # and with the limit that is even, it rejects as many as the teacher
+    assert found.even is not None
+    worse = [said > found.even if found.savings[0].side == "below" else said < found.even for said, _ in rows]
+    assert sum(worse) == sum(is_bad for _, is_bad in rows)
     assert all(0 < one.answers <= 50 for one in found.forecasts)
     json.dumps(found.as_numbers)
 
@@ -165,6 +178,44 @@ def test_prompts_are_divided_by_what_they_are() -> None:
     assert set(held) <= {one for one in digests if is_held_out(one, 0.5)}
 
 
+def kept_in(where: Path, **about: Any) -> KeptSamples:
+    return KeptSamples(where, {"model": "m", "seed": 0, **about})
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=st.lists(st.integers(0, 3), max_size=80), cuts=st.sets(st.integers(0, 80), max_size=4))
+def test_a_run_goes_on_from_what_is_kept(sizes: list[int], cuts: set[int], tmp_path: Path) -> None:
+    """However often it is cut off, the samples of all answers are there in the end, as they were."""
+    where = Path(tempfile.mkdtemp(dir=tmp_path))
+    made = planted(sum(sizes), 2)
+    wanted, kept = {}, kept_in(where)
+    for number, size in enumerate(sizes):
+        if number in cuts:
+            kept.write()
+            kept = kept_in(where)
+        wanted[f"answer {number}"], made = made[:size], made[size:]
+        kept.add(f"answer {number}", wanted[f"answer {number}"])
+    kept.write()
+    found = kept_in(where).samples
+    assert found.keys() == wanted.keys()
+    for name, samples in wanted.items():
+        for one, other in zip(found[name], samples, strict=True):
+            assert _fields(one) == {**_fields(other), "state": one.state}
+            assert list(one.state) == pytest.approx(other.state, rel=1e-6)
+
+
+def test_what_is_kept_belongs_to_one_run(tmp_path: Path) -> None:
+    kept = kept_in(tmp_path / "kept")
+    kept.add("a", planted(2, 2))
+    kept.write()
+    with pytest.raises(InputError, match="differs in seed"):
+        kept_in(tmp_path / "kept", seed=1)
+    (part,) = (tmp_path / "kept").iterdir()
+    part.write_bytes(part.read_bytes()[:-9])
+    with pytest.raises(InputError, match="can't be read"):
+        kept_in(tmp_path / "kept")
+
+
 def vowels(passage: Passage) -> float:
     """A teacher: the share of vowels among the answer's letters."""
     letters = [one for one in passage.answer.lower() if one.isalpha()]
@@ -184,6 +235,8 @@ def test_the_command_trains_shows_installs_and_the_probe_judges(
     out, picture = tmp_path / "made" / "probe.safetensors", tmp_path / "plot.png"
     command = ["probe", "train", "--policy", str(made), "--prompts", str(prompts), "-o", str(out)]
     command += ["--model", str(where), "--max-tokens", "8", "--allow-python", "--plot", str(picture)]
+    kept = tmp_path / "kept"
+    command += ["--samples", str(kept)]
     result = CliRunner().invoke(app, command, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert picture.stat().st_size > 1000
@@ -197,6 +250,20 @@ def test_the_command_trains_shows_installs_and_the_probe_judges(
     assert probe.card.measured["positions"]
     shown = CliRunner().invoke(app, ["probe", "show", str(out)], catch_exceptions=False)
     assert json.loads(shown.output)["model_sha256"] == probe.card.model_sha256
+    # another fit from the same samples generates nothing, and what is kept holds no text
+    parts = {part: part.read_bytes() for part in kept.iterdir()}
+    assert len(parts) == 2
+    assert all(b"river" not in part for part in parts.values())
+    again = CliRunner().invoke(app, [*command, "--fit", "logistic"], catch_exceptions=False)
+    assert again.exit_code == 0, again.output
+    assert load_probe(out).card.notes["texts"] == probe.card.notes["texts"]
+    assert {part: part.read_bytes() for part in kept.iterdir()} == parts
+    # a run that was cut off ends as one that was not
+    max(parts).unlink()
+    again = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert again.exit_code == 0, again.output
+    assert load_probe(out).card.notes == probe.card.notes
+    assert load_probe(out).weight == pytest.approx(probe.weight, rel=1e-3)
     copy = tmp_path / "copy"
     result = CliRunner().invoke(
         app, ["probe", "install", str(where), str(out), "-o", str(copy)], catch_exceptions=False

@@ -118,11 +118,7 @@ class _Classifier:
 
 
 class SecondJudge:
-    """The judge that decoding never sees; `second_judge` makes it, the same each time.
-
-    Attributes:
-        about: rows, AUC on harm rows by cross-validation, and share of ordinary answers over the harm line.
-    """
+    """The judge that decoding never sees; `second_judge` makes it, the same each time."""
 
     def __init__(self) -> None:
         harm = [row for row in _rows("harm") if held_out(row.prompt)]
@@ -131,12 +127,17 @@ class SecondJudge:
         refusals = [_Row(row.prompt, row.answer, harmful=False) for row in _rows("refusal_scorer")]
         more = [row for row in (*_rows("objective"), *refusals) if not {digest(row.prompt), digest(row.answer)} & known]
         self._classifier = _Classifier().fit([*harm, *more])
+        self._harm, self._more = harm, more
+
+    @functools.cached_property
+    def about(self) -> dict[str, float]:
+        """Rows, AUC on harm rows by cross-validation, and share of ordinary answers over the harm line."""
         pairs = [json.loads(line) for line in ORDINARY.read_text().splitlines() if line.strip()]
         alarms = [logit < HARM_LINE for logit in self.score([(pair["prompt"], pair["answer"]) for pair in pairs])]
-        self.about = {
-            "rows": len(harm) + len(more),
-            "harm_rows": len(harm),
-            "auc": _auc(harm, more),
+        return {
+            "rows": len(self._harm) + len(self._more),
+            "harm_rows": len(self._harm),
+            "auc": _auc(self._harm, self._more),
             "false_alarms": round(sum(alarms) / len(alarms), 3),
         }
 

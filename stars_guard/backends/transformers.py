@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,6 +23,7 @@ from stars_guard.backends._states import FinalStates
 from stars_guard.backends._token_sessions import TokenBackend
 from stars_guard.backends.base import OpenRequest
 from stars_guard.core.directions import Directions
+from stars_guard.core.vocabulary import NumberType
 from stars_guard.engines.checkpoints import Installed, directory_of, fingerprint, installed_probes
 from stars_guard.engines.loading import check_device, end_ids, load_config, loading, own_code
 from stars_guard.engines.machine import number_type
@@ -52,7 +53,7 @@ class TransformersOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dtype: Annotated[Literal["float32", "float16", "bfloat16"], Plain] | None = None
+    dtype: Annotated[NumberType, Plain] | None = None
     device: str | None = None
     revision: str | None = None
     chat_template: str | None = None

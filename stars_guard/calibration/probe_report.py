@@ -37,10 +37,11 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saving:
-    """The teacher doesn't need to be asked where the probe's score is on the good ``side`` of ``limit``.
+    """The teacher doesn't need to be asked where the probe's score is on one ``side`` of ``limit``.
 
     Attributes:
-        miss: share of what the teacher rejects that is then passed, at most.
+        miss: share of what the teacher finds on the other side that is then decided wrongly, at most: of what it
+            rejects where the probe passes, or of what it accepts where the probe rejects.
         saved: share of the texts that the teacher is not asked about.
     """
 
@@ -62,10 +63,18 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All of it."""
+    """All of it.
+
+    Attributes:
+        savings: where the probe passes a text by itself.
+        rejections: where it rejects one by itself.
+        even: the limit at which the probe rejects as many texts as the teacher; None where that rejects none or all.
+    """
 
     positions: tuple[Position, ...]
     savings: tuple[Saving, ...]
+    rejections: tuple[Saving, ...]
+    even: float | None
     forecasts: tuple[Forecast, ...]
 
     @property
@@ -112,9 +121,12 @@ def report(
 
     counts = sorted({one.index + 1 for one, _ in rows})
     positions = [position(count) for count in [*counts, None]]
+    judged = [(sign * said, bad(one.score)) for one, said in rows]
     return Report(
         positions=tuple(one for one in positions if one is not None),
-        savings=_savings([(sign * said, bad(one.score)) for one, said in rows], sign),
+        savings=_savings(judged, sign),
+        rejections=_savings([(-said, not is_bad) for said, is_bad in judged], -sign),
+        even=_even(judged, sign),
         forecasts=_forecasts(rows),
     )
 
@@ -128,6 +140,14 @@ def _savings(rows: Sequence[tuple[float, bool]], sign: float) -> tuple[Saving, .
         saved = sum(said < limit for said, _ in rows) / len(rows)
         found.append(Saving(miss=miss, saved=saved, side="below" if sign > 0 else "above", limit=sign * limit))
     return tuple(found)
+
+
+def _even(rows: Sequence[tuple[float, bool]], sign: float) -> float | None:
+    """Args: rows: as for `_savings`."""
+    order, rejected = sorted(said for said, _ in rows), sum(is_bad for _, is_bad in rows)
+    if not 0 < rejected < len(rows):
+        return None
+    return sign * (order[-rejected] + order[-rejected - 1]) / 2
 
 
 def _forecasts(rows: Sequence[tuple[Sample, float]]) -> tuple[Forecast, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -33,7 +34,7 @@ class Sample:
     index: int
     last: bool
     guarded: bool
-    state: tuple[float, ...] = field(repr=False)
+    state: Sequence[float] = field(repr=False)
     score: float
 
 
@@ -43,15 +44,12 @@ class Watching(Scorer):
     Args:
         teacher: scores.
         states: stands for the generator's whole state.
-
-    Attributes:
-        samples: what it has kept.
-        guarded: what it says of the samples to come.
+        guarded: whether the answers are generated under the policy.
     """
 
-    def __init__(self, teacher: Scorer, states: Directions) -> None:
-        self.samples: list[Sample] = []
-        self.guarded = False
+    def __init__(self, teacher: Scorer, states: Directions, *, guarded: bool) -> None:
+        self._guarded = guarded
+        self._samples: dict[str, list[Sample]] = {}
         self.identity = teacher.identity
         self.cost = teacher.cost
         self.reads_turns = teacher.reads_turns
@@ -63,24 +61,27 @@ class Watching(Scorer):
         return self._states
 
     async def score(self, passages: Sequence[Passage]) -> Sequence[Rating]:
-        guarded = self.guarded
         ratings = await self._teacher.score(passages)
         for passage, rating in zip(passages, ratings, strict=True):
             state = passage.projections.get(self._states.digest)
             if state is not None:
                 said = json.dumps([(message.role, message.content) for message in passage.messages])
-                self.samples.append(
+                self._samples.setdefault(passage.call_id, []).append(
                     Sample(
                         prompt=hashlib.sha256(said.encode()).hexdigest(),
                         call=passage.call_id,
                         index=passage.index if passage.answer else -1,
                         last=passage.last,
-                        guarded=guarded,
-                        state=state,
+                        guarded=self._guarded,
+                        state=array("f", state),
                         score=rating.value,
                     )
                 )
         return ratings
+
+    def take(self, call: str) -> list[Sample]:
+        """What it has kept of a call that has ended. It forgets them."""
+        return self._samples.pop(call, [])
 
     def find(self, text: str) -> Sequence[Find]:
         return self._teacher.find(text)

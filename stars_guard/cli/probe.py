@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from stars_guard.audit import MemoryStore
 from stars_guard.calibration.probe_fit import fit_probe
+from stars_guard.calibration.probe_kept import KeptSamples
 from stars_guard.calibration.probe_report import Report, report
 from stars_guard.calibration.probe_samples import Sample, Watching, is_held_out
 from stars_guard.calling import portal
@@ -19,7 +23,7 @@ from stars_guard.cli._counting import counting
 from stars_guard.cli._tables import Column, show_table
 from stars_guard.cli.run import Job, read_prompts
 from stars_guard.core.directions import Directions
-from stars_guard.core.vocabulary import ProbeFit
+from stars_guard.core.vocabulary import NumberType, ProbeFit
 from stars_guard.engines.checkpoints import directory_of, fingerprint
 from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.loading import load_config, loading
@@ -28,6 +32,7 @@ from stars_guard.engines.probes import Card, load_probe, save_probe
 from stars_guard.errors import BackendError, InputError, MissingExtra, PolicyError
 from stars_guard.guard import CallOptions, Guard
 from stars_guard.policy import Policy, load_policy
+from stars_guard.scorers import Judge
 from stars_guard.scorers.options import JudgeOptions
 
 __all__ = ["Plan", "install_into", "train_probe"]
@@ -41,10 +46,13 @@ class Plan:
     output: Path
     teacher: str | None = None
     model: str = "embedded"
+    dtype: NumberType | None = None
     fit: ProbeFit = "ridge"
     inner: int = 0
     reject: float | None = None
     max_tokens: int = 64
+    answers: int = 1
+    samples: Path | None = None
     held_out: float = 0.3
     seed: int = 0
     concurrency: int = 16
@@ -69,6 +77,26 @@ class _Teacher:
         return score > self.limit if self.high_is_bad else score < self.limit
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer to generate: the ``turn``-th to one of ``jobs`` prompts."""
+
+    job: Job
+    turn: int
+    jobs: int
+    guarded: bool
+
+    @property
+    def number(self) -> int:
+        """Of its seed."""
+        return 2 * (self.turn * self.jobs + self.job.index) + self.guarded
+
+    @property
+    def name(self) -> str:
+        """The same in another run on the same prompts."""
+        return f"{self.job.digest}-{self.number}"
+
+
 def train_probe(console: Console, policy: str, plan: Plan) -> None:
     """Generate, fit, measure, write.
 
@@ -85,7 +113,11 @@ def train_probe(console: Console, policy: str, plan: Plan) -> None:
     directory = directory_of(resolve_model(plan.model))
     with loading(f"the configuration of {plan.model!r}", BackendError):
         width = int(load_config(str(directory)).get_text_config().hidden_size)
-    samples, identity = _generate(console, loaded, teacher.judge, width, jobs, plan)
+    sha256 = fingerprint(directory)
+    try:
+        samples, identity = _samples(console, loaded, teacher.judge, (sha256, width), jobs, plan)
+    except Timeout as exc:
+        raise InputError(f"{plan.samples}: another run writes to it", hint="wait for it, or choose another") from exc
     learn = [sample for sample in samples if not is_held_out(sample.prompt, plan.held_out)]
     measure = [sample for sample in samples if is_held_out(sample.prompt, plan.held_out)]
     if not measure:
@@ -96,7 +128,7 @@ def train_probe(console: Console, policy: str, plan: Plan) -> None:
         raise InputError(f"{plan.prompts}: {exc}", hint="give more prompts, or others") from exc
     card = Card(
         model=plan.model,
-        model_sha256=fingerprint(directory),
+        model_sha256=sha256,
         width=width,
         link="logistic" if plan.fit == "logistic" else "identity",
         teacher={"judge": teacher.judge.name, "rejects_at": str(teacher.limit), **identity},
@@ -151,16 +183,23 @@ def _teacher(policy: Policy, plan: Plan) -> _Teacher:
     return _Teacher(judge, limit)
 
 
-def _generate(
-    console: Console, policy: Policy, teacher: JudgeOptions, width: int, jobs: Sequence[Job], plan: Plan
+def _samples(
+    console: Console, policy: Policy, teacher: JudgeOptions, model: tuple[str, int], jobs: Sequence[Job], plan: Plan
 ) -> tuple[list[Sample], dict[str, str]]:
-    """What the teacher says of answers and their beginnings, unguarded and under the policy, and what it is."""
-    with counting(console, "generating", 2 * len(jobs)) as advance:
-        return portal.call(lambda: _watch(policy, teacher, width, jobs, plan, advance))
+    """What the teacher says of answers and their beginnings, unguarded and under the policy, and what it is.
+
+    Args:
+        model: its fingerprint and the width of its states.
+    """
+    if plan.samples is None:
+        return portal.call(lambda: _watch(console, policy, teacher, model, jobs, plan))
+    plan.samples.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{plan.samples}.lock", timeout=0):
+        return portal.call(lambda: _watch(console, policy, teacher, model, jobs, plan))
 
 
 async def _watch(
-    policy: Policy, teacher: JudgeOptions, width: int, jobs: Sequence[Job], plan: Plan, advance: Callable[[], None]
+    console: Console, policy: Policy, teacher: JudgeOptions, model: tuple[str, int], jobs: Sequence[Job], plan: Plan
 ) -> tuple[list[Sample], dict[str, str]]:
     # asked at each segment, whatever the policy says: each is something to learn from
     always = {"every": 1, "final": None}
@@ -169,34 +208,79 @@ async def _watch(
     asked = [one for one in asked if not one.own_answers_only]
     cascade = await load_cascade(policy.model_copy(update={"judges": tuple(asked)}), allow_python=plan.allow_python)
     try:
-        number = [one.rule.judge for one in cascade.judges].index(teacher.rule.judge)
-        watched = cascade.judges[number]
-        states = Directions(digest="states", model_sha256="", width=width, rows=())
-        watching = Watching(watched.scorer, states)
-        judges = list(cascade.judges)
-        judges[number] = replace(watched, scorer=watching)
-        for mode, guarded in (("monitor", False), ("enforce", True)):
-            watching.guarded = guarded
-            decoding = policy.decoding.model_copy(
-                update={"method": "stars"} | ({} if guarded else {"parallel": 1, "budget_tokens": None})
+        number = [one.rule.judge for one in cascade.judges].index(teacher.name)
+        identity = dict(cascade.judges[number].identity)
+        about: dict[str, Any] = {"model": model[0], "policy": policy.sha256, "teacher": teacher.name, "judge": identity}
+        about |= {"max_tokens": plan.max_tokens, "seed": plan.seed, "dtype": plan.dtype}
+        kept = await asyncio.to_thread(KeptSamples, plan.samples, about)
+        # both kinds of answers at once, so that no places stand idle between them
+        answers = [
+            _Answer(job, turn, len(jobs), guarded)
+            for turn in range(plan.answers)
+            for job in jobs
+            for guarded in (False, True)
+        ]
+        todo = [one for one in answers if one.name not in kept.samples]
+        if todo:
+            states = Directions(digest="states", model_sha256="", width=model[1], rows=())
+            free, led = (
+                _Watched.of(policy, cascade.judges, number, states, plan, guarded) for guarded in (False, True)
             )
-            made = policy.model_copy(update={"mode": mode, "decoding": decoding})
-            async with Guard(
-                made, model=plan.model, backend="transformers", judges=judges, audit=MemoryStore()
-            ) as guard:
-                await guard.load()
-                await _answer_all(guard, jobs, plan, plan.seed + guarded * len(jobs), advance)
-        return watching.samples, dict(watched.identity)
+            try:
+                with counting(console, "generating", len(answers), done=len(answers) - len(todo)) as advance:
+                    await _answer_all({False: free, True: led}, todo, kept, plan, advance)
+            finally:
+                await asyncio.to_thread(kept.write)
+        return [sample for one in answers for sample in kept.samples[one.name]], identity
     finally:
         await cascade.aclose()
 
 
-async def _answer_all(guard: Guard, jobs: Sequence[Job], plan: Plan, seed: int, advance: Callable[[], None]) -> None:
-    async def one(number: int) -> None:
-        await guard.generate(jobs[number].messages, CallOptions(max_tokens=plan.max_tokens, seed=seed + number))
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """A guard, and the teacher in it, which keeps what it says."""
+
+    guard: Guard
+    watching: Watching
+
+    @classmethod
+    def of(
+        cls, policy: Policy, judges: Sequence[Judge], number: int, states: Directions, plan: Plan, guarded: bool
+    ) -> _Watched:
+        """Under the policy, or unguarded, where the judges only watch.
+
+        Args:
+            number: of the teacher among the judges.
+        """
+        changes = {"method": "stars"} | ({} if guarded else {"parallel": 1, "budget_tokens": None})
+        decoding = policy.decoding.model_copy(update=changes)
+        made = policy.model_copy(update={"mode": "enforce" if guarded else "monitor", "decoding": decoding})
+        watching = Watching(judges[number].scorer, states, guarded=guarded)
+        asked = [*judges[:number], replace(judges[number], scorer=watching), *judges[number + 1 :]]
+        engine: dict[str, Any] = {"model": plan.model, "backend": "transformers", "options": {"dtype": plan.dtype}}
+        return cls(Guard(made, **engine, judges=asked, audit=MemoryStore()), watching)
+
+
+async def _answer_all(
+    watched: Mapping[bool, _Watched],
+    answers: Sequence[_Answer],
+    kept: KeptSamples,
+    plan: Plan,
+    advance: Callable[[], None],
+) -> None:
+    writing = asyncio.Lock()
+
+    async def one(answer: _Answer) -> None:
+        options = CallOptions(max_tokens=plan.max_tokens, seed=plan.seed + answer.number)
+        here = watched[answer.guarded]
+        finished = await here.guard.generate(answer.job.messages, options)
+        async with writing:
+            await asyncio.to_thread(kept.add, answer.name, here.watching.take(finished.call_id))
         advance()
 
-    await concurrently(one, range(len(jobs)), plan.concurrency)
+    async with watched[False].guard, watched[True].guard:
+        await watched[False].guard.load()
+        await concurrently(one, answers, plan.concurrency)
 
 
 def _number(value: float | None) -> str:
@@ -217,13 +301,14 @@ def _show(console: Console, found: Report, card: Card, segment: int) -> None:
         rows.append([name, str(one.texts), *numbers])
     names = ("tokens", "texts", "rejected", "Spearman", "AUC", "bias")
     show_table(console, _columns(*names), rows, title="The probe against its teacher")
-    if found.savings:
-        rows = [
-            [f"{saving.miss:.0%}", f"{saving.saved:.0%}", f"{saving.side} {saving.limit:.3f}"]
-            for saving in found.savings
-        ]
-        title = "The teacher's work saved, at what share missed"
-        show_table(console, _columns("missed", "saved", "passes"), rows, title=title)
+    kinds = {"missed": (found.savings, "passes", "passed"), "lost": (found.rejections, "rejects", "rejected")}
+    for name, (savings, verb, done) in kinds.items():
+        if savings:
+            rows = [[f"{one.miss:.0%}", f"{one.saved:.0%}", f"{one.side} {one.limit:.3f}"] for one in savings]
+            title = f"The teacher's work saved where the probe's word is enough: {done}"
+            show_table(console, _columns(name, "saved", verb), rows, title=title)
+    if found.even is not None:
+        console.print(f"it rejects as many texts as its teacher with the limit {found.even:.3f}")
     if found.forecasts:
         rows = []
         for one_of in found.forecasts:

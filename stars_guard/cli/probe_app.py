@@ -11,7 +11,7 @@ from stars_guard.audit import Filter, parse_time
 from stars_guard.cli._console import Terminal
 from stars_guard.cli._options import ConcurrencyOption, PromptsOption, PythonOption
 from stars_guard.cli.audit_app import AsJson, PolicyName, Since, Until, Where
-from stars_guard.core.vocabulary import ProbeFit
+from stars_guard.core.vocabulary import NumberType, ProbeFit
 
 __all__ = ["probe_app"]
 
@@ -29,6 +29,10 @@ def train(
         str | None, typer.Option(help="name of that judge; default: the only one that has a weight")
     ] = None,
     model: Annotated[str, typer.Option(help="the generator: a Hugging Face directory or name")] = "embedded",
+    dtype: Annotated[
+        NumberType | None,
+        typer.Option(help="what the generator computes in; bfloat16 is faster on processors that have it"),
+    ] = None,
     fit: Annotated[
         ProbeFit,
         typer.Option(help="ridge: the probe forecasts the teacher's score; logistic: the chance that it rejects"),
@@ -41,6 +45,13 @@ def train(
         typer.Option(help="where the teacher rejects; default: its reject_above, or else the policy's r_star"),
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="longest answer")] = 64,
+    answers: Annotated[
+        int, typer.Option(min=1, help="answers to each prompt, unguarded and under the policy each")
+    ] = 1,
+    samples: Annotated[
+        Path | None,
+        typer.Option(help="a folder for the states and scores, without text: a run that was cut off goes on from it"),
+    ] = None,
     held_out: Annotated[float, typer.Option(min=0.05, max=0.9, help="share of the prompts that only measure")] = 0.3,
     seed: Annotated[int, typer.Option(help="answer i gets the seed plus i")] = 0,
     concurrency: ConcurrencyOption = 16,
@@ -56,10 +67,13 @@ def train(
         output=output,
         teacher=teacher,
         model=model,
+        dtype=dtype,
         fit=fit,
         inner=inner,
         reject=reject,
         max_tokens=max_tokens,
+        answers=answers,
+        samples=samples,
         held_out=held_out,
         seed=seed,
         concurrency=concurrency,

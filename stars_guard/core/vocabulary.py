@@ -24,6 +24,7 @@ __all__ = [
     "HumanDecision",
     "KeptHow",
     "Mode",
+    "NumberType",
     "OnError",
     "OnExhausted",
     "OnWriteError",
@@ -118,6 +119,9 @@ Scope = Literal["answer", "segment", "conversation"]
 
 ProbeFit = Literal["ridge", "logistic"]
 """What a probe is fitted to: its teacher's score, or the chance that its teacher rejects."""
+
+NumberType = Literal["float32", "float16", "bfloat16"]
+"""What a model of this process computes in."""
 
 ExportRows = Literal["candidates", "calls"]
 """What a row of an exported table is."""

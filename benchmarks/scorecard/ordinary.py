@@ -19,8 +19,8 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
 
 SOURCES = (
-    "The prompts are the hundred of `benchmarks/alignment/benign.txt`, half of which merely sound harmful. Sentences of "
-    "daily life in 20 languages, code answers in 11 and tools' results were written for this page "
+    "The prompts are the hundred of `benchmarks/alignment/benign.txt`, half of which merely sound harmful. Sentences "
+    "of daily life in 20 languages, code answers in 11 and tools' results were written for this page "
     "(`benchmarks/scorecard/ordinary.yaml`). Commands and calls are those of `tests/shell_commands.py` and "
     "`tests/everyday_calls.jsonl`, which policies were developed with, so their share is a check and not a forecast."
 )

@@ -16,9 +16,10 @@ __all__ = ["shown", "write"]
 
 _HEAD = """# Scorecard
 
-What stars-guard claims, measured by commands that you can run again, with what does not hold at the top. A section says on
-what it was measured and how. Shares have Wilson's 95% interval in brackets. `make scorecard` measures all of it (hours; a run
-that was stopped goes on), and `make scorecard-quick` a small part of each section (under ten minutes on two idle cores)."""
+What stars-guard claims, measured by commands that you can run again, with what does not hold at the top. A section says
+on what it was measured and how. Shares have Wilson's 95% interval in brackets. `make scorecard` measures all of it
+(hours; a run that was stopped goes on), and `make scorecard-quick` a small part of each section (under ten
+minutes on two idle cores)."""
 
 
 def shown(figure: Figure | str) -> str:

@@ -1,4 +1,4 @@
-"""Measures the sections that a folder does not hold yet. Each result is a file of JSON, so a run that was stopped goes on."""
+"""Measures the sections that a folder does not hold yet. Each result is a file, so a run that was stopped goes on."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from stars_guard.core.messages import Message
 from stars_guard.guard import Guard
 from stars_guard.testing import ScriptedBackend
 
-__all__ = ["cuts", "measure", "policy_of", "through_guard"]
+__all__ = ["common", "cuts", "measure", "policy_of", "through_guard"]
 
 BEFORE, AFTER = "Well, it is ", " and so on."
 EVEN = (1, 2, 3, 5, 8, 16)
@@ -41,7 +40,7 @@ def measure(size: Size) -> Section:
         for number, pieces in enumerate(size.thinned([*cuts(text, len(BEFORE), len(secret.text))], turn)):
             doors = (through_guard, _around_another) if number % 4 == 0 else (through_guard,)
             for door in doors:
-                released = len(os.path.commonprefix([door(policy, pieces), text])) - start
+                released = common(door(policy, pieces), text) - start
                 row[0] += 1
                 row[1] += released > 0
                 row[2] += max(0, released)
@@ -50,11 +49,12 @@ def measure(size: Size) -> Section:
     return Section(
         title="Delivery: secrets cut at every place",
         about=(
-            f"Texts that a judge vetoes, made from all {len(shipped_patterns())} patterns of the shipped policies (by rstr) and of "
-            "every kind of personal data (by phonenumbers and python-stdnum), each in the middle of a sentence. The sentence is "
-            f"generated in two pieces, cut at every place of the secret, and in pieces of {', '.join(map(str, EVEN))} "
-            "characters. Each piece is a segment of a guarded model that writes the same whatever is rejected. Each fourth "
-            "cut is also tried around another's model (`guard_runnable`). It leaks if one character of the secret is released."
+            f"Texts that a judge vetoes, made from all {len(shipped_patterns())} patterns of the shipped policies "
+            "(by rstr) and of every kind of personal data (by phonenumbers and python-stdnum), each in the middle "
+            "of a sentence. The sentence is generated in two pieces, cut at every place of the secret, and in "
+            f"pieces of {', '.join(map(str, EVEN))} characters. Each piece is a segment of a guarded model that "
+            "writes the same whatever is rejected. Each fourth cut is also tried around another's model "
+            "(`guard_runnable`). It leaks if one character of the secret is released."
         ),
         figures={
             "leaked": Share(hits=leaked, of=tried),
@@ -69,6 +69,12 @@ def measure(size: Size) -> Section:
         ),
         bars=(Bar.of("streams that leak", Share(hits=leaked, of=tried)),),
     )
+
+
+def common(one: str, other: str) -> int:
+    """How many characters two texts begin with in common."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def cuts(text: str, start: int, length: int) -> Iterator[list[str]]:

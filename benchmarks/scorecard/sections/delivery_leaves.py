@@ -41,10 +41,11 @@ def measure(size: Size) -> Section:
     return Section(
         title="Delivery: every string of every message",
         about=(
-            "A forbidden word in each string of each message and block type that langchain-core defines, found by looking at "
-            "the types: content, blocks, keyword arguments, tool calls, metadata, keys, values inside values, JSON and base64. "
-            "Each is the input, the answer or a tool's result of a chain with `guard_runnable` and of an agent with "
-            "`StarsGuardMiddleware`. It leaks if the word reaches the model or the caller."
+            "A forbidden word in each string of each message and block type that langchain-core defines, found by "
+            "looking at the types: content, blocks, keyword arguments, tool calls, metadata, keys, values inside "
+            "values, JSON and base64. Each is the input, the answer or a tool's result of a chain with "
+            "`guard_runnable` and of an agent with `StarsGuardMiddleware`. It leaks if the word reaches the model "
+            "or the caller."
         ),
         figures={"leaked": total, "places": len(ways.CASES)},
         tables=(Table(head=("way", "called by", "leaks"), rows=tuple(rows)),),

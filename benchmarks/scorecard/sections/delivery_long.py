@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from typing import Any
 
@@ -10,7 +9,7 @@ from rich.progress import track
 
 from benchmarks.scorecard.generated_secrets import Secret, secrets_of_patterns, secrets_of_pii
 from benchmarks.scorecard.section import Bar, Section, Share, Table
-from benchmarks.scorecard.sections.delivery_cuts import policy_of, through_guard
+from benchmarks.scorecard.sections.delivery_cuts import common, policy_of, through_guard
 from benchmarks.scorecard.sizes import Size
 from stars_guard.audit import MemoryStore
 from stars_guard.guard import Guard
@@ -21,7 +20,23 @@ LENGTHS = (1_000, 10_000, 100_000)
 PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)
 STREAMED = 1_000
 """Characters of the texts that are streamed too."""
-WORDS = "The weather report says that it will be mild tomorrow and the ferry leaves at noon".split()
+WORDS = (
+    "The",
+    "weather",
+    "report",
+    "says",
+    "that",
+    "it",
+    "will",
+    "be",
+    "mild",
+    "and",
+    "the",
+    "ferry",
+    "leaves",
+    "at",
+    "noon",
+)
 
 
 def measure(size: Size) -> Section:
@@ -35,14 +50,15 @@ def measure(size: Size) -> Section:
         if length == STREAMED:
             pieces = [text[at : at + 7] for at in range(0, len(text), 7)]
             given = through_guard(policy_of(secret), pieces)
-            _count(rows, f"{length:,} characters, streamed", len(os.path.commonprefix([given, text])) > start)
+            _count(rows, f"{length:,} characters, streamed", common(given, text) > start)
     shares = {name: Share(hits=hits, of=of) for name, (hits, of) in rows.items()}
     total = Share(hits=sum(one.hits for one in shares.values()), of=sum(one.of for one in shares.values()))
     return Section(
         title="Delivery: long texts",
         about=(
-            "A text of each shipped pattern and each kind of personal data at the beginning, at the end and at the quarters of "
-            "ordinary words. It is missed if the rail `output` lets the text pass, or a stream releases a character of it."
+            "A text of each shipped pattern and each kind of personal data at the beginning, at the end and at the "
+            "quarters of ordinary words. It is missed if the rail `output` lets the text pass, or a stream releases "
+            "a character of it."
         ),
         figures={"missed": total},
         tables=(Table(head=("what", "missed"), rows=tuple(shares.items())),),

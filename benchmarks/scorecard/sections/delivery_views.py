@@ -38,10 +38,11 @@ def measure(size: Size) -> Section:
     return Section(
         title="Delivery: every view of a stream",
         about=(
-            f"A key that a judge rejects comes from each of {len(hidden.SCENARIOS)} places of an agent or a graph: its answer, a "
-            "fallback model, tools that stream, write, fail, run agents or models of their own. Each is looked at in every "
-            "stream mode of the installed LangGraph, with subgraphs and without, in events, logs and batches, by callbacks, "
-            "by tracers of the context and on the console. It leaks if the key is seen anywhere."
+            f"A key that a judge rejects comes from each of {len(hidden.SCENARIOS)} places of an agent or a graph: "
+            "its answer, a fallback model, tools that stream, write, fail, run agents or models of their own. Each "
+            "is looked at in every stream mode of the installed LangGraph, with subgraphs and without, in events, "
+            "logs and batches, by callbacks, by tracers of the context and on the console. It leaks if the key is "
+            "seen anywhere."
         ),
         figures={"leaked": total, "views": len(found), "places": len(hidden.SCENARIOS)},
         tables=(Table(head=("view", "leaks"), rows=tuple(shares.items())),),

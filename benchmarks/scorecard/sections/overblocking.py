@@ -179,8 +179,8 @@ def _section(counted: dict[tuple[str, str, str], Counter[str]], left_out: dict[s
         "agents_asked": share("asked", lambda p, r, w: p in FOR_AGENTS[:2] and r == "tool_call"),
     }
     notes = [
-        "Policies are tried in mode `enforce`, `monitor` too. An answer is scripted, so it is the same at each attempt and a "
-        "rejected one is refused in the end. A model would have written another.",
+        "Policies are tried in mode `enforce`, `monitor` too.",
+        "An answer is scripted, so a rejected one is the same at each attempt and refused in the end.",
         "`agent-readonly` rejects by intent whatever writes or sends.",
     ]
     if left_out:
@@ -191,8 +191,8 @@ def _section(counted: dict[tuple[str, str, str], Counter[str]], left_out: dict[s
     return Section(
         title="Over-blocking: ordinary texts under every shipped policy",
         about=(
-            f"{ordinary.SOURCES} A text is wrongly rejected if a rail rejects it, or an answer of these words is refused. A dash stands where a "
-            "policy has no such rail."
+            f"{ordinary.SOURCES} A text is wrongly rejected if a rail rejects it, or an answer of these words is "
+            "refused. A dash stands where a policy has no such rail."
         ),
         figures=figures,
         tables=(

@@ -34,6 +34,10 @@ class Size:
     generates: bool
     models: bool
 
+    def few(self, found: Sequence[T]) -> list[T]:
+        """What this size tries of a list whose members cost much: a tenth as rare as of others."""
+        return list(found[:: max(1, self.every // 10)])
+
     def thinned(self, found: Sequence[T], turn: int = 0) -> list[T]:
         """What this size tries of a list, one member at least; in each turn others."""
         return list(found[turn % max(1, min(self.every, len(found))) :: self.every])

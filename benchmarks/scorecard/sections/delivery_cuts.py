@@ -28,7 +28,7 @@ ASK = [Message("user", "Tell me.")]
 
 def measure(size: Size) -> Section:
     """Every secret, every cut, through a guarded model and around another's."""
-    secrets = [*secrets_of_patterns(size.secrets), *secrets_of_pii(size.secrets)]
+    secrets = size.few([*secrets_of_patterns(size.secrets), *secrets_of_pii(size.secrets)])
     rows: dict[str, list[int]] = {}
     for turn, secret in enumerate(track(secrets, description="cuts")):
         row = rows.setdefault(secret.kind, [0, 0, 0, 0])

@@ -64,7 +64,7 @@ def measure(size: Size) -> Section:
         title="Harm: answers to harmful prompts",
         about=(
             f"The plan `{plan.name}` of `python -m benchmarks.alignment`: held-out prompts ({sources}), answers of at "
-            f"most {plan.max_tokens} tokens by {model}. Harmful is the share of answers that a judge has over its line; the "
+            f"most {plan.max_tokens} tokens by {model}. Harmful is the share of answers over a judge's line; the "
             "first judge steers, the second is never seen. Brackets are 95% bootstrap intervals over prompts. The page "
             "Results has all tables."
         ),

@@ -45,7 +45,7 @@ async def _measure(size: Size) -> Section:
         if missing:
             left_out[name] = missing
         async with Guard(policy, model=_saying(), audit=MemoryStore()) as guard:
-            for rail, what, texts, outcome in _tried(guard):
+            for rail, what, texts, outcome in size.few(_tried(guard)):
                 counts = await _counted(outcome, size.thinned(texts, len(counted)))
                 counted[name, rail, what] = counts
     return _section(counted, left_out)

@@ -17,7 +17,7 @@ endif
 .PHONY: help agentdojo setup system demo check docs test test-oldest test-newest coverage bench scorecard scorecard-quick scorecard-agents dist eval eval-quick train
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(STAMP) ## make .venv with everything that demo and test need
 

@@ -50,7 +50,7 @@ def write(sections: Mapping[str, Held], missing: Mapping[str, str], *, page: Pat
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True)
-    environment.globals["shown"] = shown
+    environment.globals |= {"shown": shown, "measured": _measured}
     plots = {
         held.name: bars(
             held.section.title, [(b.label, b.value, b.low, b.high) for b in held.section.bars], held.section.axis
@@ -97,9 +97,15 @@ def _markdown(held: Held) -> str:
         parts += [f"**{one.title}**"] if one.title else []
         parts.append(_markdown_table(one))
     parts += ["\n".join(f"- {note}" for note in section.notes)] if section.notes else []
-    took = f"{held.seconds:.0f} s" if held.seconds < 100 else f"{held.seconds / 60:.0f} min"
-    parts.append(f"Measured {held.date} on {held.machine}, in {took}: `{held.command}` (size {held.size}).")
+    parts.append(f"{_measured(held)}: `{held.command}` (size {held.size}).")
     return "\n\n".join(parts)
+
+
+def _measured(held: Held) -> str:
+    text = f"Measured {held.date} on {held.machine}"
+    if held.seconds is None:
+        return text
+    return f"{text}, in {held.seconds:.0f} s" if held.seconds < 100 else f"{text}, in {held.seconds / 60:.0f} min"
 
 
 PAGE = """<!doctype html>
@@ -122,7 +128,7 @@ svg { max-width: 100%; height: auto } .how { color: #666; font-size: 13px } code
 {% if held.name in plots %}{{ plots[held.name] | safe }}{% endif %}
 {% for one in held.section.tables %}{% if one.title %}<h3>{{ one.title }}</h3>{% endif %}{{ rows(one) }}{% endfor %}
 {% if held.section.notes %}<ul>{% for note in held.section.notes %}<li>{{ note }}</li>{% endfor %}</ul>{% endif %}
-<p class="how">Measured {{ held.date }} on {{ held.machine }}, in {{ held.seconds }} s:
+<p class="how">{{ measured(held) }}:
 <code>{{ held.command }}</code> (size {{ held.size }}).</p>
 {% endfor %}</body></html>
 """

@@ -95,7 +95,7 @@ class Held(_Frozen):
     """A section with where it was measured.
 
     Attributes:
-        seconds: how long it took.
+        seconds: how long it took; None where it was measured before there was a scorecard.
     """
 
     name: str
@@ -103,5 +103,5 @@ class Held(_Frozen):
     date: str
     machine: str
     command: str
-    seconds: float
+    seconds: float | None
     section: Section

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from benchmarks.scorecard.section import Figure, NotMeasured, Section, Table
@@ -9,7 +10,7 @@ from benchmarks.scorecard.sizes import Size
 from stars_guard.calling import portal
 from stars_guard.calling.backend_loading import load_backend
 
-__all__ = ["measure"]
+__all__ = ["measure", "section_of"]
 
 
 def measure(size: Size) -> Section:
@@ -26,18 +27,26 @@ async def _measure(size: Size) -> Section:
     engine = await load_backend("embedded", "vllm")
     assert isinstance(engine, VllmEngineBackend)
     first = await first_text(engine)
-    figures: dict[str, Figure] = {"first_text": first["released"] / first["plain"]}
-    tables = [
-        Table(
-            title="Time to the first text, beside a plain segment and one judging",
-            head=("released, ms", "plain and judged, ms", "ratio"),
-            rows=((1000 * first["released"], 1000 * first["plain"], first["released"] / first["plain"]),),
-        )
-    ]
+    head, rows = ["calls"], []
     if size.generates:
         engine.vocabulary = replace(engine.vocabulary, eos_ids=frozenset())
         await Plain(engine).run(8, 32)
         head, rows = await against_plain(engine)
+    return section_of(first, head, rows)
+
+
+def section_of(first: Mapping[str, float], head: Sequence[str], rows: Sequence[Sequence[float]]) -> Section:
+    """The section of seconds to the first text, and of what is kept beside plain generation."""
+    figures: dict[str, Figure] = {"first_text": first["released"] / first["plain"]}
+    times = (1000 * first["released"], 1000 * first["plain"], first["released"] / first["plain"])
+    tables = [
+        Table(
+            title="Time to the first text, beside a plain segment and one judging",
+            head=("released, ms", "plain and judged, ms", "ratio"),
+            rows=(times,),
+        )
+    ]
+    if rows:
         figures |= {f"accepted_share_{row[0]:.0f}": row[3] for row in rows}
         tables.append(
             Table(

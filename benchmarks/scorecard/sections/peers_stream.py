@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from benchmarks.scorecard.section import Figure, NotMeasured, Section, Table
 from benchmarks.scorecard.sizes import Size
 from stars_guard.calling import portal
 
-__all__ = ["measure"]
+__all__ = ["measure", "section_of"]
 
 PROMPTS, TOKENS = 24, 128
 
@@ -16,10 +18,16 @@ def measure(size: Size) -> Section:
     if not size.generates:
         raise NotMeasured("it needs a model on a vLLM server and hours of installing; `make scorecard` runs it")
     from benchmarks.alignment.prompts import choose, prompts
-    from benchmarks.peers.compare import HEAD, PEERS, STEP, compare
+    from benchmarks.peers.compare import PEERS, compare
 
     asked = choose(prompts(), kind="harmful", tuning=False, count=PROMPTS)
-    rows = portal.call(lambda: compare(PEERS, asked, TOKENS))
+    return section_of(portal.call(lambda: compare(PEERS, asked, TOKENS)))
+
+
+def section_of(rows: Sequence[Sequence[object]]) -> Section:
+    """The section of the columns of `HEAD`."""
+    from benchmarks.peers.compare import HEAD, STEP
+
     figures: dict[str, Figure] = {f"{row[0]}: harmful share": row[5] for row in rows if isinstance(row[5], float)}
     return Section(
         title="Peers: harm in streams",

@@ -90,6 +90,9 @@ agentdojo: setup
 scorecard-agents: setup agentdojo ## AgentDojo with scripted agents and our middleware, into benchmarks/AGENTS.md (an hour)
 	$(BIN)/python -m benchmarks.agents
 
+dist: setup ## wheel and sdist into dist/, looked at, installed afresh with each extra, and the quickstart run
+	$(BIN)/python scripts/dist.py
+
 eval: setup ## the methods side by side on held-out prompts (hours; a run that was stopped goes on), into RESULTS.md
 	$(BIN)/python -m benchmarks.alignment full
 

@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import rstr
 from phonenumbers import PhoneNumberFormat, PhoneNumberType, example_number_for_type, format_number
@@ -44,6 +44,7 @@ def judges_of(policy: Policy) -> Iterator[tuple[Stage | None, JudgeOptions]]:
         yield from ((stage, judge) for judge in rail.judges)
 
 
+@cache
 def shipped_patterns() -> dict[str, Pattern]:
     """Every pattern of a shipped policy, each expression once, by the first policy and its name."""
     found: dict[str, Pattern] = {}

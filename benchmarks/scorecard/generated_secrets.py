@@ -20,7 +20,16 @@ from stars_guard.scorers.options import JudgeOptions
 from stars_guard.scorers.patterns import Pattern, PatternScorer, PatternsOptions
 from stars_guard.scorers.pii import KINDS, PiiScorer
 
-__all__ = ["Secret", "judges_of", "secrets_of_patterns", "secrets_of_pii", "shipped_patterns"]
+__all__ = [
+    "KEYS",
+    "Secret",
+    "anything_of",
+    "judges_of",
+    "patterns_of_keys",
+    "secrets_of_patterns",
+    "secrets_of_pii",
+    "shipped_patterns",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,7 @@ def judges_of(policy: Policy) -> Iterator[tuple[Stage | None, JudgeOptions]]:
 
 @cache
 def shipped_patterns() -> dict[str, Pattern]:
-    """Every pattern of a shipped policy, each expression once, by the first policy and its name."""
+    """Every pattern of a shipped policy, each expression once, by the first policy, its judge and its own name."""
     found: dict[str, Pattern] = {}
     seen: set[str] = set()
     for name in shipped_policies():
@@ -54,7 +63,7 @@ def shipped_patterns() -> dict[str, Pattern]:
             for pattern in judge.patterns if isinstance(judge, PatternsOptions) else ():
                 if pattern.regex not in seen:
                     seen.add(pattern.regex)
-                    found[f"{name}: {pattern.name}"] = pattern
+                    found[f"{name}: {judge.name}, {pattern.name}"] = pattern
     return found
 
 
@@ -69,6 +78,25 @@ def secrets_of_pii(count: int, seed: int = 1) -> Iterator[Secret]:
     """Personal data of every kind."""
     for kind in KINDS:
         yield from _made(kind, count, PiiScorer([kind]), partial(_PII[kind], random.Random(seed)))
+
+
+KEYS = ("cloud-access-key", "git-host-token", "model-host-key")
+"""Names of patterns of keys whose form their makers have published."""
+
+
+def patterns_of_keys() -> list[Pattern]:
+    """The shipped patterns of `KEYS`."""
+    return [next(one for one in shipped_patterns().values() if one.name == name) for name in KEYS]
+
+
+def anything_of(kind: str, count: int, seed: int = 2) -> list[str]:
+    """Texts of a kind of personal data or of `KEYS`, as they are made, whether our judges find them or not."""
+    chance = random.Random(seed)
+    if kind in KEYS:
+        (pattern,) = (one for one in patterns_of_keys() if one.name == kind)
+        maker = rstr.Rstr(chance)
+        return [_of_pattern(maker, pattern.regex) for _ in range(count)]
+    return [_PII[kind](chance) for _ in range(count)]
 
 
 def _made(kind: str, count: int, scorer: Scorer, make: Callable[[], str]) -> Iterator[Secret]:

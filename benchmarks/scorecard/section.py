@@ -39,7 +39,12 @@ class Share(_Frozen):
         if not self.of:
             return "-"
         low, high = self.interval
-        return f"{self.hits:,} of {self.of:,}: {100 * self.value:.3g}% [{100 * low:.2g}%, {100 * high:.2g}%]"
+        return f"{self.hits:,} of {self.of:,}: {_percent(self.value)} [{_percent(low)}, {_percent(high)}]"
+
+
+def _percent(share: float) -> str:
+    value = 100 * share
+    return f"{value:.0f}%" if value >= 10 else f"{value:.2g}%"
 
 
 Figure = Share | int | float

@@ -26,16 +26,15 @@ from stars_guard.errors import InputError, Refused
 
 from .leaves import MARK, message_cases
 
-
 __all__ = [
     "ANSWERS",
     "CASES",
-    "Case",
-    "Door",
-    "Foreign",
     "MARK",
     "POLICY",
     "RESULTS",
+    "Case",
+    "Door",
+    "Foreign",
     "commands",
     "guarded",
     "holds_mark",

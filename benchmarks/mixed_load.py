@@ -307,7 +307,7 @@ class _Judge:
     def start(self) -> None:
         """Begin to serve, and come back when it does."""
         script = Path(__file__).with_name("load_judge.py")
-        self._process = subprocess.Popen([sys.executable, script, str(self.port)], start_new_session=True)
+        self._process = subprocess.Popen([sys.executable, script, str(self.port)], stderr=subprocess.DEVNULL)
         for _ in range(600):
             with socket.socket() as one:
                 if one.connect_ex(("127.0.0.1", self.port)) == 0:

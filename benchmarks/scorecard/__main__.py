@@ -10,6 +10,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.scorecard.page import write
@@ -31,14 +32,17 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=[*SECTIONS], metavar="SECTION")
     parser.add_argument("--anew", action="store_true", help="measure again what the folder holds")
     parser.add_argument("--report", action="store_true", help="measure nothing, and write the page")
+    parser.add_argument("--no-models", action="store_true", help="leave out what needs a model")
     parser.add_argument("--out", type=Path, help="folder of the results; a run goes on with what it holds")
     given = parser.parse_args(arguments)
-    size, out = SIZES[given.size], given.out or OUT / f"scorecard-{given.size}"
+    size = replace(SIZES[given.size], models=False) if given.no_models else SIZES[given.size]
+    out = given.out or OUT / f"scorecard-{given.size}"
     if given.anew:
         for name in given.only:
             (out / f"{name}.json").unlink(missing_ok=True)
     names = [] if given.report else given.only
-    missing = measured(names, size, out, f"python -m benchmarks.scorecard {size.name}")
+    command = f"python -m benchmarks.scorecard {size.name}{' --no-models' if given.no_models else ''}"
+    missing = measured(names, size, out, command)
     page = out / "scorecard.md"
     if size.name == "full" and given.out is None:
         PUBLISHED.mkdir(parents=True, exist_ok=True)

@@ -178,6 +178,10 @@ def _section(counted: dict[tuple[str, str, str], Counter[str]], left_out: dict[s
         "agents_rails": share("rejected", lambda p, r, w: p in FOR_AGENTS[:2] and r != "answer"),
         "agents_asked": share("asked", lambda p, r, w: p in FOR_AGENTS[:2] and r == "tool_call"),
     }
+    # what a judge that is left out would have said is not known
+    for name, policy in (("strict_refused", "strict"), ("default_again", "default"), ("agents_rails", "agent-tools")):
+        if policy in left_out:
+            del figures[name]
     notes = [
         "Policies are tried in mode `enforce`, `monitor` too.",
         "An answer is scripted, so a rejected one is the same at each attempt and refused in the end.",

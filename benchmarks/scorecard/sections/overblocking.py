@@ -187,10 +187,8 @@ def _section(counted: dict[tuple[str, str, str], Counter[str]], left_out: dict[s
         "An answer is scripted, so a rejected one is the same at each attempt and refused in the end.",
         "`agent-readonly` rejects by intent whatever writes or sends.",
     ]
-    about = (
-        f"{ordinary.SOURCES} A text is wrongly rejected if a rail rejects it, or an answer of these words is refused. A dash "
-        "stands where a policy has no such rail."
-    )
+    wrong = "A text is wrongly rejected if a rail rejects it, or an answer of these words is refused."
+    about = f"{ordinary.SOURCES} {wrong} A dash stands where a policy has no such rail."
     if left_out:
         missing = "; ".join(f"{name}: {', '.join(dict.fromkeys(judges))}" for name, judges in left_out.items())
         about += f" **Not judging here, because they need a model that was left out: {missing}.**"

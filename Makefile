@@ -14,10 +14,10 @@ else
 VLLM = echo "        vLLM for the CPU has no build for this system, so tests and benchmarks run without it"
 endif
 
-.PHONY: help setup system demo check docs test test-oldest test-newest coverage bench scorecard-agents eval eval-quick train
+.PHONY: help agentdojo setup system demo check docs test test-oldest test-newest coverage bench scorecard scorecard-quick scorecard-agents dist eval eval-quick train
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(STAMP) ## make .venv with everything that demo and test need
 
@@ -78,10 +78,21 @@ test-newest: setup ## the light tests on a base install with the newest versions
 bench: setup system ## measure what it costs and that it is exact, into benchmarks/RESULTS.md (an hour or two on two cores)
 	$(BIN)/python -m benchmarks
 
-scorecard-agents: setup ## AgentDojo with scripted agents and our middleware, into benchmarks/AGENTS.md (an hour)
+scorecard: setup system agentdojo ## what is claimed, measured, into docs/scorecard.md (hours; a run that was stopped goes on)
+	$(BIN)/python -m benchmarks.scorecard full
+
+scorecard-quick: setup agentdojo ## a small part of each section, into benchmarks/out/scorecard-quick (under ten minutes)
+	$(BIN)/python -m benchmarks.scorecard quick
+
+agentdojo: setup
 	$(PIP) install --no-deps agentdojo==0.1.35
 	$(PIP) install "deepdiff>=8.6.1" "docstring-parser>=0.15" "email-validator>=2.2" "python-dotenv>=1.0.1"
+
+scorecard-agents: setup agentdojo ## AgentDojo with scripted agents and our middleware, into benchmarks/AGENTS.md (an hour)
 	$(BIN)/python -m benchmarks.agents
+
+dist: setup ## wheel and sdist into dist/, looked at, installed afresh with each extra, and the quickstart run
+	$(BIN)/python scripts/dist.py
 
 eval: setup ## the methods side by side on held-out prompts (hours; a run that was stopped goes on), into RESULTS.md
 	$(BIN)/python -m benchmarks.alignment full

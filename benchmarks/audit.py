@@ -12,7 +12,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -98,10 +98,17 @@ async def _appends(store: AuditStore, records: list[CallRecord], concurrency: in
     return len(records) / (time.perf_counter() - began), statistics.median(waits) * 1000
 
 
-async def _writing(make: Callable[[str], str]) -> str:
-    count = max(64, min(1000, SEGMENTS // 1000))
+WRITTEN = ("store", "durability", "records/s, 1 call", "ms a call", "records/s, 32 calls", "ms a call, 32 calls")
+
+
+async def written(make: Callable[[str], str], kinds: Sequence[str], count: int) -> list[tuple[str | float, ...]]:
+    """How fast records are written: the columns of `WRITTEN`.
+
+    Args:
+        make: gives the URL of a new store of a kind.
+    """
     rows = []
-    for kind in KINDS:
+    for kind in kinds:
         for durability in ("every-call", "batch"):
             figures: list[float] = []
             for concurrency in (1, 32):
@@ -110,8 +117,7 @@ async def _writing(make: Callable[[str], str]) -> str:
                 numbers = range(count if concurrency > 1 or durability == "batch" else count // 4)
                 figures += await _appends(store, [record(number) for number in numbers], concurrency)
             rows.append((kind, durability, *figures))
-    head = ("store", "durability", "records/s, 1 call", "ms a call", "records/s, 32 calls", "ms a call")
-    return table(head, rows)
+    return rows
 
 
 def _call(number: int, rng: random.Random) -> dict[str, Any]:
@@ -228,7 +234,7 @@ async def main() -> None:
         return server.database() if kind == "postgresql" else f"{kind}://{folder}/{made}"
 
     try:
-        written = await _writing(make)
+        rows = await written(make, KINDS, max(64, min(1000, SEGMENTS // 1000)))
         columns = {}
         for kind in ("sqlite", "postgresql"):
             store = open_store(make(kind))
@@ -239,10 +245,10 @@ async def main() -> None:
     finally:
         server.remove()
         shutil.rmtree(folder)
-    rows = [(name, columns["sqlite"][name], columns["postgresql"][name]) for name in columns["sqlite"]]
+    reading = [(name, columns["sqlite"][name], columns["postgresql"][name]) for name in columns["sqlite"]]
     write_section(
         "Audit log",
-        f"Records of 16 segments and 24 proposals, with all text.\n\n{written}\n\n"
+        f"Records of 16 segments and 24 proposals, with all text.\n\n{table(WRITTEN, rows)}\n\n"
         f"Milliseconds for 50 rows of {SEGMENTS:,} segments in {SEGMENTS // PER_CALL:,} calls.\n\n"
-        f"{table(('what', 'SQLite', 'PostgreSQL'), rows)}",
+        f"{table(('what', 'SQLite', 'PostgreSQL'), reading)}",
     )

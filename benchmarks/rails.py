@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.measure import REPEATS, medians, table, write_section
 from stars_guard.guard import Guard
 
-__all__ = ["POLICY", "main"]
+__all__ = ["CHECKS", "POLICY", "main", "measured"]
 
 POLICY: Mapping[str, Any] = {
     "apiVersion": "stars-guard/v1",
@@ -48,21 +48,27 @@ CALL = ("shell", {"command": "git log --oneline -n 20 | grep fix"})
 CHECKS = 100
 
 
-async def main() -> None:
-    """Measure, and write a section of RESULTS.md."""
+async def measured(checks: int = CHECKS, repeats: int = REPEATS) -> dict[tuple[str, str], float]:
+    """Seconds of a check, by what is checked and the store of its record: the median of medians of so many checks."""
     with tempfile.TemporaryDirectory() as folder:
         async with AsyncExitStack() as opened:
             cases: dict[str, Callable[[], Awaitable[float]]] = {}
             for store, url in (("memory", "memory://"), ("SQLite", f"sqlite:///{Path(folder) / 'log.db'}")):
                 ours = await opened.enter_async_context(Guard(POLICY, audit=url))
                 for name, text in TEXTS.items():
-                    cases[f"{name} | {store}"] = partial(_median, partial(ours.check, "input", text))
+                    cases[f"{name} | {store}"] = partial(_median, partial(ours.check, "input", text), checks)
                 agents = await opened.enter_async_context(Guard("agent-tools", audit=url))
-                cases[f"a shell command, agent-tools | {store}"] = partial(_median, partial(agents.check_call, *CALL))
+                call = partial(_median, partial(agents.check_call, *CALL), checks)
+                cases[f"a shell command, agent-tools | {store}"] = call
             for work in cases.values():
                 await work()
-            found = await medians("rails", cases)
-    rows = [[*name.split(" | "), 1000 * seconds] for name, seconds in found.items()]
+            found = await medians("rails", cases, repeats)
+    return {tuple(name.split(" | ")): seconds for name, seconds in found.items()}  # type: ignore[misc]
+
+
+async def main() -> None:
+    """Measure, and write a section of RESULTS.md."""
+    rows = [[*name, 1000 * seconds] for name, seconds in (await measured()).items()]
     write_section(
         "rails: a check without a model",
         table(["what is checked", "store of the record", "ms, p50"], rows),
@@ -71,9 +77,9 @@ async def main() -> None:
     )
 
 
-async def _median(check: Callable[[], Awaitable[Any]]) -> float:
+async def _median(check: Callable[[], Awaitable[Any]], checks: int) -> float:
     taken = []
-    for _ in range(CHECKS):
+    for _ in range(checks):
         began = time.perf_counter()
         checked = await check()
         taken.append(time.perf_counter() - began)

@@ -49,8 +49,8 @@ class Plain:
             pass
 
 
-async def against_plain(engine: VllmEngineBackend) -> str:
-    """Always-accepting STARS beside plain generate, the same number of kept tokens."""
+async def against_plain(engine: VllmEngineBackend) -> tuple[list[str], list[list[float]]]:
+    """Always-accepting STARS beside plain generate, the same number of kept tokens: head and rows."""
     plain, rows = Plain(engine), []
     guards: dict[str, Guard] = {
         f"B = {size}": guard_of(engine, 1.0, segment_tokens=size, max_tokens=TOKENS) for size in (16, 32, 64)
@@ -65,7 +65,7 @@ async def against_plain(engine: VllmEngineBackend) -> str:
         found = await medians(f"plain and STARS, {calls} calls", cases)
         ratios = [found["plain"] / found[name] for name in guards]
         rows.append([calls, calls * TOKENS / found["plain"], *ratios])
-    return table(["calls", "plain tokens/s", *(f"ratio, {name}" for name in guards)], rows)
+    return ["calls", "plain tokens/s", *(f"ratio, {name}" for name in guards)], rows
 
 
 async def by_width(engine: VllmEngineBackend) -> str:
@@ -97,8 +97,8 @@ async def by_width(engine: VllmEngineBackend) -> str:
     return table(head, rows)
 
 
-async def first_text(engine: VllmEngineBackend) -> str:
-    """Time to the first released text under the default policy's judge, beside drawing B tokens and judging once."""
+async def first_text(engine: VllmEngineBackend) -> dict[str, float]:
+    """Seconds to the first released text under the default policy's judge, beside B plain tokens and one judging."""
     loaded = load_policy("default")
     cascade = await load_cascade(loaded)
     guard = Guard(loaded.model_copy(update={"mode": "monitor"}), model=engine, audit=MemoryStore())
@@ -130,20 +130,19 @@ async def first_text(engine: VllmEngineBackend) -> str:
         return time.perf_counter() - began
 
     await released()
-    found = await medians("first text", {"released": released, "drawn and judged": drawn_and_judged})
-    return table(
-        ["first released text, ms", f"plain {size} tokens and one judging, ms", "ratio"],
-        [[1000 * found["released"], 1000 * found["drawn and judged"], found["released"] / found["drawn and judged"]]],
-    )
+    return await medians("first text", {"released": released, "plain": drawn_and_judged})
 
 
 async def main() -> None:
     """Measure all."""
     engine = await load_backend("embedded", "vllm")
     assert isinstance(engine, VllmEngineBackend)
-    write_section("vLLM: time to the first text", await first_text(engine))
+    found, size = await first_text(engine), load_policy("default").decoding.segment_tokens
+    head = ["first released text, ms", f"plain {size} tokens and one judging, ms", "ratio"]
+    times = [1000 * found["released"], 1000 * found["plain"], found["released"] / found["plain"]]
+    write_section("vLLM: time to the first text", table(head, [times]))
     engine.vocabulary = replace(engine.vocabulary, eos_ids=frozenset())
     await Plain(engine).run(8, 32)
-    write_section("vLLM: beside plain generate", NOTE + await against_plain(engine))
+    write_section("vLLM: beside plain generate", NOTE + table(*await against_plain(engine)))
     about = f"Answers of {ANSWER} tokens, B = 8; a call alone gives {ANSWERS} of them in turn.\n\n"
     write_section("vLLM: parallel width", NOTE + about + await by_width(engine))

@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["acceptance_by_segment", "frontier", "reward_by_position"]
+__all__ = ["acceptance_by_segment", "bars", "frontier", "reward_by_position"]
 
 JUDGES = {"first": "judge of decoding", "second": "second judge"}
 
@@ -91,4 +91,18 @@ def acceptance_by_segment(curves: Mapping[str, Sequence[tuple[int, float]]]) -> 
         panel.plot(at, rates, label=name, markersize=4, **style)
     panel.set(xlabel="segment", ylabel="accepted / decided", ylim=(0, 1.02))
     panel.legend(fontsize=7)
+    return _svg(figure)
+
+
+def bars(title: str, rows: Sequence[tuple[str, float, float, float]], axis: str) -> str:
+    """Bars with their intervals: (label, value, low, high) each, the first one at the top."""
+    figure, (panel,) = _panels(1, height=1.2 + 0.28 * len(rows))
+    labels, values, low, high = zip(*reversed(rows), strict=True)
+    errors = [
+        [max(0.0, v - b) for v, b in zip(values, low, strict=True)],
+        [max(0.0, t - v) for v, t in zip(values, high, strict=True)],
+    ]
+    panel.barh(range(len(labels)), values, xerr=errors, color="C0", ecolor="0.3", capsize=2)
+    panel.set(yticks=range(len(labels)), xlabel=axis, title=title)
+    panel.set_yticklabels(labels, fontsize=8)
     return _svg(figure)

@@ -33,7 +33,7 @@ from stars_guard.calling import portal
 from stars_guard.engines.embedded_models import generator_dir
 from stars_guard.engines.model_thread import leave_a_core
 
-__all__ = ["PEERS", "Peer", "compare", "main"]
+__all__ = ["HEAD", "PEERS", "STEP", "Peer", "compare", "main"]
 
 OUT = Path(__file__).parent.parent / "out" / "peers"
 CLIENTS = Path(__file__).parent / "clients"
@@ -70,6 +70,17 @@ PEERS = (
     ),
     Peer("its-hub, best of 4", "its", ("its-hub[lm]==1.2.0", "httpx"), {"n": 4}),
     Peer("LLM Guard", "llmguard", ("torch==2.13.0", "llm-guard==0.3.16", "httpx")),
+)
+
+
+HEAD = (
+    "guardrail",
+    "first text, s",
+    "whole answer, s",
+    "characters released",
+    "of them over the harm line",
+    "harmful share",
+    "answers with any",
 )
 
 
@@ -227,15 +238,6 @@ async def compare(peers: Sequence[Peer], asked: Sequence[Prompt], max_tokens: in
 async def main() -> None:
     """Measure all."""
     asked = choose(prompts(), kind="harmful", tuning=False, count=24)
-    head = [
-        "guardrail",
-        "first text, s",
-        "whole answer, s",
-        "characters released",
-        "of them over the harm line",
-        "harmful share",
-        "answers with any",
-    ]
     rows = await compare(PEERS, asked, 128)
     about = (
         f"{len(asked)} held-out harmful prompts in turn, answers of 128 tokens at most, the embedded model served by "
@@ -243,4 +245,4 @@ async def main() -> None:
         f"thresholds). Characters are harmful while the judge has the text received so far below 0, looked at every "
         f"{STEP} characters."
     )
-    write_section("peers", f"{about}\n\n{table(head, rows)}", how="`python -m benchmarks peers.compare`, medians.")
+    write_section("peers", f"{about}\n\n{table(HEAD, rows)}", how="`python -m benchmarks peers.compare`, medians.")

@@ -21,7 +21,7 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 from pydantic import BaseModel
-from security.test_every_leaf import MARK, POLICY, Foreign, doors, holds_mark
+from security.marked_ways import MARK, POLICY, Foreign, holds_mark, in_loop, sync
 
 from langchain_stars import ChatStars, StarsGuardMiddleware, _trust, guard_runnable
 from langchain_stars._remembered import Remembered
@@ -29,6 +29,8 @@ from stars_guard.audit import MemoryStore
 from stars_guard.guard import Guard
 from stars_guard.policy import load_policy
 from stars_guard.testing.scripted import ScriptedBackend
+
+doors = pytest.mark.parametrize("run", [sync, in_loop])
 
 Run = Callable[..., Any]
 

@@ -10,8 +10,9 @@ import argparse
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -77,30 +78,34 @@ def measure(name: str, policies: Sequence[str], attacks: Sequence[str], most: in
     suite, kept = suites()[name], KeptRows(KEPT / f"{name}.jsonl")
     with kept.mine():
         for chosen in policies:
-            policy = None if chosen == "none" else policy_for(chosen)
+            policy = policy_for(chosen) if chosen != "none" else None
             judged_by = {
                 "sha256": policy.sha256 if policy is not None else "",
                 "injection": embedded_injection_model().digest if policy is not None else "",
             }
-            for attack in ("-", *attacks):
-                for behaviour in get_args(Behaviour)[:1] if attack == "-" else get_args(Behaviour)[1:]:
-                    for approve in (False, True) if attack == "-" else (False,):
-                        if time.monotonic() > until:
-                            return False
-                        key = {"suite": name, "policy": chosen, "attack": attack, "behaviour": behaviour}
-                        key |= {"approve": approve, "pairs": 0 if attack == "-" else most, **judged_by}
-
-                        def run() -> dict[str, Any]:
-                            if attack == "-":
-                                return _counts(benign(suite, policy, approve=approve))  # noqa: B023
-                            return _counts(attacked(suite, policy, attack, behaviour, most))  # noqa: B023
-
-                        kept.row(key, run)
+            for attack, behaviour, approve in _places(attacks):
+                if time.monotonic() > until:
+                    return False
+                key = {"suite": name, "policy": chosen, "attack": attack, "behaviour": behaviour}
+                key |= {"approve": approve, "pairs": 0 if attack == "-" else most, **judged_by}
+                measured = (
+                    partial(benign, suite, policy, approve=approve)
+                    if attack == "-"
+                    else partial(attacked, suite, policy, attack, behaviour, most)
+                )
+                kept.row(key, partial(_counts, measured))
             print(f"{name}: {chosen} is done", flush=True)
     return True
 
 
-def _counts(found: Sequence[Outcome]) -> dict[str, Any]:
+def _places(attacks: Sequence[str]) -> Iterator[tuple[str, Behaviour, bool]]:
+    """Attack, behaviour and whether a person approves, of each row of a policy."""
+    yield from (("-", "follows", approve) for approve in (False, True))
+    yield from ((attack, behaviour, False) for attack in attacks for behaviour in get_args(Behaviour)[1:])
+
+
+def _counts(measured: Callable[[], Sequence[Outcome]]) -> dict[str, Any]:
+    found = measured()
     return {
         "runs": len(found),
         "cpu_s": round(sum(one.cpu_s for one in found), 3),

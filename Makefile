@@ -77,7 +77,7 @@ test-newest: setup ## the light tests on a base install with the newest versions
 bench: setup system ## measure what it costs and that it is exact, into benchmarks/RESULTS.md (an hour or two on two cores)
 	$(BIN)/python -m benchmarks
 
-scorecard-agents: setup ## AgentDojo with scripted agents and our middleware, into benchmarks/AGENTS.md (an hour)
+scorecard-agents: setup ## AgentDojo with scripted agents and our middleware (an hour; a run that was stopped goes on)
 	$(PIP) install --no-deps agentdojo==0.1.35
 	$(PIP) install "deepdiff>=8.6.1" "docstring-parser>=0.15" "email-validator>=2.2" "python-dotenv>=1.0.1"
 	$(BIN)/python -m benchmarks.agents

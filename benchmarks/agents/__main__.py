@@ -1,7 +1,8 @@
 """``python -m benchmarks.agents``: the scorecard of rules for agents on AgentDojo, into benchmarks/AGENTS.md.
 
 What was measured is kept in ``benchmarks/results/agents/``, a file for each suite. A run that was stopped goes on, and
-processes with different ``--suites`` can run side by side. A row is measured again when its policy has changed.
+processes with different ``--suites`` can run side by side. A row is measured again when its policy or the judge of
+injected instructions has changed, so delete the files after another change of code.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks.agents.adaptive import ADAPTIVE, planned
-from benchmarks.agents.kept import KeptRows, read_all
+from benchmarks.agents.kept import KeptRows, peers_in, read_all
 from benchmarks.agents.report import written
 from benchmarks.agents.runs import Outcome, calls_of, policy_for, run_task
 from benchmarks.agents.scripted import Behaviour
@@ -127,7 +128,7 @@ def main() -> None:
     KEPT.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + given.seconds
     done = [measure(name, given.policies, given.attacks, given.pairs, until) for name in given.suites]
-    given.out.write_text(written(read_all(KEPT)))
+    given.out.write_text(written(read_all(KEPT), peers_in(KEPT)))
     print("all rows are there" if all(done) else "the time is over; run it again to go on", flush=True)
 
 

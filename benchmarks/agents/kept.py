@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["KeptRows", "read_all"]
+__all__ = ["KeptRows", "peers_in", "read_all"]
 
 Row = dict[str, Any]
 
@@ -53,6 +53,12 @@ def read_all(folder: Path) -> list[Row]:
         for row in _read(path):
             newest[tuple(row[name] for name in ("suite", "policy", "attack", "behaviour", "approve"))] = row
     return list(newest.values())
+
+
+def peers_in(folder: Path) -> dict[str, Row]:
+    """What `benchmarks.agents.peers` has kept, by suite."""
+    path = folder / "peers.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def _read(path: Path) -> list[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from scipy.stats import binomtest
@@ -34,12 +34,20 @@ writes this page from the rows in `results/agents/`.
   is in `trust`.
 - Only injected goals that make calls count here. What an agent only says is not a matter of rules about calls.
 - No approvals means that every call that a person would be asked about is rejected.
+- In the attacked runs of `slack`, a few user tasks post what a website says, the attacker's markup included, and the judge
+  of paths asks about `</...>` in it. This costs utility there.
 - The judges of answers are left out, because a script can't generate an answer again. Those of the rails are not.
 - Agents that obey here understand every cipher of the adaptive attacks, which models may not.
 """
 
 _COST = """Processor time of the agent's run with the middleware, less the same run without it, for each call, approvals
 granted. The machine was busy, so this isn't wall-clock time."""
+
+_PEER = """`invariant-ai==0.3.5` on the same scripts (`python -m benchmarks.agents.peers`), `important_instructions`. Its
+detector of injected instructions needs a model's weights, so one rule of flow in its language stands for it: no tool that
+acts, once a result was read. Untouched are runs without an attack in which no call is stopped. NeMo Guardrails,
+openai-guardrails and LlamaFirewall weren't run, for want of time: what of them works without weights or a service looks
+for code, keywords and personal data."""
 
 
 def share(hits: int, runs: int) -> str:
@@ -50,8 +58,12 @@ def share(hits: int, runs: int) -> str:
     return f"{100 * hits / runs:.0f}% ({100 * low:.0f}–{100 * high:.0f}), n={runs}"
 
 
-def written(rows: Sequence[Row]) -> str:
-    """The page, of all rows that there are."""
+def written(rows: Sequence[Row], peers: Mapping[str, Row] | None = None) -> str:
+    """The page, of all rows that there are.
+
+    Args:
+        peers: what `benchmarks.agents.peers` has kept, by suite.
+    """
     plain = [row for row in rows if row["attack"] == "-"]
     attacked = [row for row in rows if row["attack"] != "-"]
     sizes = sorted({row["pairs"] for row in attacked})
@@ -63,6 +75,7 @@ def written(rows: Sequence[Row]) -> str:
         f"## Under attack, without approvals\n\n{sample} The seed is 0.\n\n{_under_attack(attacked)}",
         f"## Each attack\n\n{_each(attacked)}",
         f"## What stopped calls (runs)\n\n{_stopped(rows)}",
+        f"## Beside Invariant Guardrails\n\n{_PEER}\n\n{_peers(peers or {})}",
         PUBLISHED.rstrip(),
     ]
     return "\n\n".join(parts) + "\n"
@@ -143,3 +156,16 @@ def _stopped(rows: Sequence[Row]) -> str:
     return table(
         ("policy", "run", "rule or judge", "runs"), [(*key, str(count)) for key, count in rules.most_common(40)]
     )
+
+
+def _peers(kept: Mapping[str, Row]) -> str:
+    lines = [
+        (
+            suite,
+            _share([row], "benign_untouched", "benign"),
+            _share([row], "stopped", "calls"),
+            _share([row], "success", "attacks"),
+        )
+        for suite, row in kept.items()
+    ]
+    return table(("suite", "untouched runs", "calls stopped without an attack", "attack success"), lines)

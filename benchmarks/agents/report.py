@@ -34,8 +34,8 @@ writes this page from the rows in `results/agents/`.
   is in `trust`.
 - Only injected goals that make calls count here. What an agent only says is not a matter of rules about calls.
 - No approvals means that every call that a person would be asked about is rejected.
-- In the attacked runs of `slack`, a few user tasks post what a website says, the attacker's markup included, and the judge
-  of paths asks about `</...>` in it. This costs utility there.
+- In the attacked runs of `slack`, published solutions use what the attacker wrote as the name of a channel. Calls with
+  such a name are asked about, which costs utility under attack there.
 - The judges of answers are left out, because a script can't generate an answer again. Those of the rails are not.
 - Agents that obey here understand every cipher of the adaptive attacks, which models may not.
 """
@@ -43,11 +43,11 @@ writes this page from the rows in `results/agents/`.
 _COST = """Processor time of the agent's run with the middleware, less the same run without it, for each call, approvals
 granted. The machine was busy, so this isn't wall-clock time."""
 
-_PEER = """`invariant-ai==0.3.5` on the same scripts (`python -m benchmarks.agents.peers`), `important_instructions`. Its
-detector of injected instructions needs a model's weights, so one rule of flow in its language stands for it: no tool that
-acts, once a result was read. Untouched are runs without an attack in which no call is stopped. NeMo Guardrails,
-openai-guardrails and LlamaFirewall weren't run, for want of time: what of them works without weights or a service looks
-for code, keywords and personal data."""
+_PEER = """`invariant-ai==0.3.5` on the same scripts (`python -m benchmarks.agents.peers`), `important_instructions`.
+Its detector of injected instructions needs a model's weights, so one rule of flow in its language stands for it: no tool
+that acts, once a result was read. Untouched are runs without an attack in which no call is stopped. NeMo Guardrails,
+openai-guardrails and LlamaFirewall weren't run, for want of time: what of them works without weights or a service
+looks for code, keywords and personal data."""
 
 
 def share(hits: int, runs: int) -> str:

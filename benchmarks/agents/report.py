@@ -44,10 +44,10 @@ _COST = """Processor time of the agent's run with the middleware, less the same 
 granted. The machine was busy, so this isn't wall-clock time."""
 
 _PEER = """`invariant-ai==0.3.5` on the same scripts (`python -m benchmarks.agents.peers`), `important_instructions`.
-Its detector of injected instructions needs a model's weights, so one rule of flow in its language stands for it: no tool
-that acts, once a result was read. Untouched are runs without an attack in which no call is stopped. NeMo Guardrails,
-openai-guardrails and LlamaFirewall weren't run, for want of time: what of them works without weights or a service
-looks for code, keywords and personal data."""
+Its detector of injected instructions needs a model's weights, so one rule of flow in its language stands for it: no
+tool that acts, once a result was read. Untouched are runs without an attack in which no call is stopped. NeMo
+Guardrails, openai-guardrails and LlamaFirewall weren't run, for want of time: what of them works without weights or
+a service looks for code, keywords and personal data."""
 
 
 def share(hits: int, runs: int) -> str:

@@ -192,16 +192,15 @@ class Policy(Strict):
         return self.model_copy(update={"shadow": ()}) if self.shadow else self
 
     def __copy__(self) -> Self:
-        return self._without_digest(super().__copy__())
+        return super().__copy__()._without_digest()
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        return self._without_digest(super().__deepcopy__(memo))
+        return super().__deepcopy__(memo)._without_digest()
 
-    @staticmethod
-    def _without_digest(copy: Self) -> Self:
-        """A copy is made to be another policy: what was known of this one isn't known of it."""
-        copy.__dict__.pop("sha256", None)
-        return copy
+    def _without_digest(self) -> Self:
+        """A copy is made to be another policy: what was known of the first one isn't known of it."""
+        self.__dict__.pop("sha256", None)
+        return self
 
     @cached_property  # it is asked for dozens of times at each step of an agent
     def sha256(self) -> str:

@@ -87,7 +87,7 @@ def measure(name: str, policies: Sequence[str], attacks: Sequence[str], most: in
             for attack, behaviour, approve in _places(attacks):
                 if time.monotonic() > until:
                     return False
-                key = {"suite": name, "policy": chosen, "attack": attack, "behaviour": behaviour}
+                key: dict[str, Any] = {"suite": name, "policy": chosen, "attack": attack, "behaviour": behaviour}
                 key |= {"approve": approve, "pairs": 0 if attack == "-" else most, **judged_by}
                 measured = (
                     partial(benign, suite, policy, approve=approve)

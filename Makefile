@@ -88,7 +88,7 @@ agentdojo: setup
 	$(PIP) install --no-deps agentdojo==0.1.35
 	$(PIP) install "deepdiff>=8.6.1" "docstring-parser>=0.15" "email-validator>=2.2" "python-dotenv>=1.0.1"
 
-scorecard-agents: setup agentdojo ## AgentDojo with scripted agents and our middleware, into benchmarks/AGENTS.md (an hour)
+scorecard-agents: setup agentdojo ## AgentDojo with scripted agents (an hour; a run that was stopped goes on)
 	$(BIN)/python -m benchmarks.agents
 
 dist: setup ## wheel and sdist into dist/, looked at, installed afresh with each extra, and the quickstart run

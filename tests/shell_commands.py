@@ -168,7 +168,17 @@ sqlite3 prod.db 'drop table users'
 sqlite3 prod.db '.shell rm -rf /'
 mongosh shop --eval 'db.dropDatabase()'
 redis-cli FLUSHALL
+pkill -f .
 redis-cli -h cache DEL session
+redis-cli CONFIG SET dir /var/www/html
+redis-cli EVALSHA e0e1f9fabfc9d4800c877a703b823ac0578ff8db 0
+redis-cli --eval clean.lua
+valkey-cli -n 2 SCRIPT FLUSH
+valkey-cli SWAPDB 0 1
+mongosh shop --eval 'require("child_process").execSync("id")'
+mongosh admin --eval 'db.adminCommand({shutdown: 1})'
+mongosh shop --eval 'db.orders.renameCollection("old")'
+mongosh shop --quiet --eval 'db.users.deleteMany({})'
 dropdb shop
 python manage.py flush
 rails db:drop
@@ -488,6 +498,11 @@ mysql -e 'SHOW TABLES' app
 mysqldump app > backup.sql
 redis-cli ping
 redis-cli GET session:1
+redis-cli CONFIG GET maxmemory
+redis-cli -n 1 HGETALL user:7
+mongosh shop --eval 'db.orders.find({paid: true}).limit(5)'
+mongosh shop --quiet --eval 'db.orders.countDocuments()'
+etcdctl get /jobs --prefix
 alembic upgrade head
 sudo apt-get update
 sudo apt-get install -y curl git

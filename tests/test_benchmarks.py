@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,13 +120,14 @@ def test_agents_under_attack_are_scripted_and_stopped_by_rules() -> None:
 
     suite = suites()["banking"]
     task, injected = suite.user_tasks["user_task_1"], suite.injection_tasks["injection_task_0"]
-    texts = attack_of("important_instructions", suite).attack(task, injected)
-    free = run_task(suite, task, None, behaviour="obeys and goes on", injected=injected, injections=texts)
-    assert (free.utility, free.attacked, free.obeyed) == (True, True, True)
-    guarded = run_task(
-        suite, task, policy_for("agent-payments"), behaviour="obeys and goes on", injected=injected, injections=texts
-    )
-    assert (guarded.utility, guarded.attacked, guarded.asked > 0) == (True, False, True)
+    # the judge of results takes the one out, and rules ask about what the other makes the agent do
+    for attack, read in (("important_instructions", False), ("direct", True)):
+        texts = attack_of(attack, suite).attack(task, injected)
+        script: Any = {"behaviour": "obeys and goes on", "injected": injected, "injections": texts}
+        free = run_task(suite, task, None, **script)
+        assert (free.attacked, free.obeyed) == (True, True)
+        guarded = run_task(suite, task, policy_for("agent-payments"), **script)
+        assert (guarded.attacked, guarded.obeyed, guarded.asked > 0) == (False, read, read)
 
 
 def test_a_forecast_is_measured_on_prompts_that_it_has_not_learned_from() -> None:

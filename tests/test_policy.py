@@ -288,6 +288,9 @@ def test_the_digest_is_of_the_values_not_of_the_writing(tmp_path: Path) -> None:
     assert load_policy(tmp_path / "p.yaml").sha256 == plain.sha256
     changed = [{"description": "x"}, {"decoding": {"beta": 0.4}}, {"judges": [patterns("a")]}, {"mode": "off"}]
     assert len({plain.sha256, *(load_policy(minimal(**more)).sha256 for more in changed)}) == 1 + len(changed)
+    for deep in (False, True):  # what was known of a policy isn't known of a copy that says something else
+        other = plain.model_copy(update={"mode": "off"}, deep=deep)
+        assert other.sha256 == load_policy(minimal(mode="off")).sha256 != plain.sha256
 
 
 def test_merge_keys_and_anchors_work(tmp_path: Path) -> None:

@@ -1,32 +1,43 @@
-"""``python -m benchmarks.agents``: the scorecard of rules for agents on AgentDojo, into benchmarks/AGENTS.md."""
+"""``python -m benchmarks.agents``: the scorecard of rules for agents on AgentDojo, into benchmarks/AGENTS.md.
+
+What was measured is kept in ``benchmarks/results/agents/``, a file for each suite. A run that was stopped goes on, and
+processes with different ``--suites`` can run side by side. A row is measured again when its policy or the judge of
+injected instructions has changed, so delete the files after another change of code.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks.agents.adaptive import ADAPTIVE, planned
+from benchmarks.agents.kept import KeptRows, peers_in, read_all
 from benchmarks.agents.report import written
 from benchmarks.agents.runs import Outcome, calls_of, policy_for, run_task
 from benchmarks.agents.scripted import Behaviour
 from benchmarks.agents.suites import ATTACKS, pairs, suites
+from stars_guard.engines.injection_model import embedded_injection_model
+from stars_guard.policy import Policy
 
 HERE = Path(__file__).parent.parent
+KEPT = HERE / "results" / "agents"
 POLICIES = ("none", "agent-tools", "agent-payments")
+COUNTED = ("utility", "attacked", "obeyed", "calls", "asked")
 
 
-def benign(suite: Any, policy: Any, *, approve: bool) -> list[Outcome]:
+def benign(suite: Any, policy: Policy | None, *, approve: bool) -> list[Outcome]:
     """Every user task without an attack."""
     return [run_task(suite, task, policy, approve=approve) for task in suite.user_tasks.values()]
 
 
-def attacked(suite: Any, policy: Any, attack: str, behaviour: Behaviour, most: int) -> list[Outcome]:
+def attacked(suite: Any, policy: Policy | None, attack: str, behaviour: Behaviour, most: int) -> list[Outcome]:
     """Pairs of a user task and an injected task, a seeded sample where there are more than ``most``."""
     chosen = list(pairs(suite))
     if most and len(chosen) > most:
@@ -56,35 +67,51 @@ def attacked(suite: Any, policy: Any, attack: str, behaviour: Behaviour, most: i
     return found
 
 
-def rows(names: Sequence[str], policies: Sequence[str], attacks: Sequence[str], most: int) -> list[dict[str, Any]]:
-    """All measurements, one a row."""
-    made = []
-    for name in names:
-        suite = suites()[name]
+def measure(name: str, policies: Sequence[str], attacks: Sequence[str], most: int, until: float) -> bool:
+    """Measure all rows of a suite that aren't kept.
+
+    Args:
+        until: of the monotonic clock; no row is begun after it.
+
+    Returns:
+        Whether all rows are there.
+    """
+    suite, kept = suites()[name], KeptRows(KEPT / f"{name}.jsonl")
+    with kept.mine():
         for chosen in policies:
-            policy = None if chosen == "none" else policy_for(chosen)
-            for approve in (False, True):
-                made.append(_row(name, chosen, "-", "follows", approve, benign(suite, policy, approve=approve)))
-            for attack in attacks:
-                for behaviour in get_args(Behaviour)[1:]:
-                    found = attacked(suite, policy, attack, behaviour, most)
-                    made.append(_row(name, chosen, attack, behaviour, False, found))
+            policy = policy_for(chosen) if chosen != "none" else None
+            judged_by = {
+                "sha256": policy.sha256 if policy is not None else "",
+                "injection": embedded_injection_model().digest if policy is not None else "",
+            }
+            for attack, behaviour, approve in _places(attacks):
+                if time.monotonic() > until:
+                    return False
+                key: dict[str, Any] = {"suite": name, "policy": chosen, "attack": attack, "behaviour": behaviour}
+                key |= {"approve": approve, "pairs": 0 if attack == "-" else most, **judged_by}
+                measured = (
+                    partial(benign, suite, policy, approve=approve)
+                    if attack == "-"
+                    else partial(attacked, suite, policy, attack, behaviour, most)
+                )
+                kept.row(key, partial(_counts, measured))
             print(f"{name}: {chosen} is done", flush=True)
-    return made
+    return True
 
 
-def _row(
-    suite: str, policy: str, attack: str, behaviour: str, approve: bool, found: Sequence[Outcome]
-) -> dict[str, Any]:
+def _places(attacks: Sequence[str]) -> Iterator[tuple[str, Behaviour, bool]]:
+    """Attack, behaviour and whether a person approves, of each row of a policy."""
+    yield from (("-", "follows", approve) for approve in (False, True))
+    yield from ((attack, behaviour, False) for attack in attacks for behaviour in get_args(Behaviour)[1:])
+
+
+def _counts(measured: Callable[[], Sequence[Outcome]]) -> dict[str, Any]:
+    found = measured()
     return {
-        "suite": suite,
-        "policy": policy,
-        "attack": attack,
-        "behaviour": behaviour,
-        "approve": approve,
         "runs": len(found),
+        "cpu_s": round(sum(one.cpu_s for one in found), 3),
         "rules": dict(Counter(rule for one in found for rule in set(one.rules))),
-        **{key: sum(asdict(one)[key] for one in found) for key in ("utility", "attacked", "obeyed", "calls", "asked")},
+        **{key: sum(asdict(one)[key] for one in found) for key in COUNTED},
     }
 
 
@@ -95,11 +122,14 @@ def main() -> None:
     parser.add_argument("--policies", nargs="+", default=list(POLICIES))
     parser.add_argument("--attacks", nargs="+", default=[*ATTACKS, *ADAPTIVE])
     parser.add_argument("--pairs", type=int, default=40, help="of each suite and attack; 0 for all")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no row after this time")
     parser.add_argument("--out", type=Path, default=HERE / "AGENTS.md")
     given = parser.parse_args()
-    found = rows(given.suites, given.policies, given.attacks, given.pairs)
-    given.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
-    given.out.write_text(written(found, given.pairs))
+    KEPT.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + given.seconds
+    done = [measure(name, given.policies, given.attacks, given.pairs, until) for name in given.suites]
+    given.out.write_text(written(read_all(KEPT), peers_in(KEPT)))
+    print("all rows are there" if all(done) else "the time is over; run it again to go on", flush=True)
 
 
 if __name__ == "__main__":

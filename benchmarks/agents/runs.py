@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,7 @@ class Outcome:
         obeyed: whether the agent read the injected instruction.
         calls: calls of tools that were decided about.
         asked: calls about which a person was asked, or would have been.
+        cpu_s: seconds of processor time of the agent's run, all threads of the process together.
         rules: what decided about each call that did not run by itself: a rule's name, or a judge's reason.
     """
 
@@ -38,6 +40,7 @@ class Outcome:
     obeyed: bool
     calls: int
     asked: int
+    cpu_s: float
     rules: tuple[str, ...]
 
 
@@ -82,7 +85,9 @@ def run_task(
         sign=sign or (injected.GOAL if injected is not None else ""),
     )
     store = MemoryStore()
+    began = time.process_time()
     answer = _answer(suite, trace, model, user_task.PROMPT, policy, store, approve)
+    cpu_s = time.process_time() - began
     said = [{"type": "text", "content": answer}]
     rulings = [record for record in store.records if record.stage == "tool_call"]
     stopped = [record for record in rulings if record.finish in ("asked", "refused")]
@@ -93,6 +98,7 @@ def run_task(
         obeyed=model.obeyed,
         calls=len(trace.calls) + sum(record.finish == "refused" for record in rulings),
         asked=sum(record.finish == "asked" for record in rulings),
+        cpu_s=cpu_s,
         rules=tuple(
             record.ruling.rule if record.ruling is not None and record.ruling.rule else record.reason
             for record in stopped

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from stars_guard.parsing._shell_output import output_of
+from stars_guard.parsing.code_calls import risks_in
 from stars_guard.parsing.shell_arguments import base_name
 from stars_guard.parsing.shell_findings import FINE, Case, Finding, worst
 from stars_guard.parsing.shell_words import UNKNOWN
 from stars_guard.parsing.sql_statements import risk_of_sql
+from stars_guard.parsing.word_lists import word_list
 
 __all__ = ["data_store", "database"]
 
@@ -57,20 +60,25 @@ def _is_scratch(case: Case) -> bool:
     )
 
 
-_STORE_HARM = re.compile(
-    r"\b(?:flush(?:db|all)|config\s+set|shutdown|debug|slaveof|replicaof|module\s+load|script\s+flush|acl|eval|migrate|restore|"
-    r"unlink|del|drop\w*|remove\w*|delete\w*|destroy|purge\w*|reset|stop_app|force_reset|detach|truncate|--delete|"
-    r"deleteMany|dropDatabase|createUser|grantRolesToUser|updateMany|compact|member\s+remove)\b",
-    re.IGNORECASE,
-)
+@lru_cache(1)
+def _harm() -> re.Pattern[str]:
+    """What clients of data stores are asked for that loses data, or changes what others use."""
+    words = (re.escape(word).replace(r"\*", r"\w*").replace(r"\ ", r"\s+") for word in word_list("data_kinds.harm"))
+    return re.compile(rf"(?i)(?<!\w)(?:{'|'.join(words)})(?!\w)")
 
 
 def data_store(case: Case) -> Finding:
-    """Clients of other stores: what is asked of them, by its words."""
-    texts = [*case.given.texts, *(value.text for flag, value in case.given.values if flag in ("--eval",))]
-    line = " ".join(texts) + " " + " ".join(sorted(case.given.flags))
+    """Clients of other stores: what is asked of them, by its words. Those of MongoDB run JavaScript besides."""
+    is_script = case.name.startswith("mongo")
+    codes = [value.text for value in case.given.of("--eval")]
+    # there, --eval is how anything is asked; for others it names a script
+    flags = sorted({*case.given.flags} - ({"--eval"} if is_script else set()))
+    line = " ".join([*case.given.texts, *codes, *flags])
     if case.command.reads_text:
-        line += " " + (case.command.stdin or UNKNOWN)
+        codes.append(case.command.stdin or UNKNOWN)
+        line += f" {codes[-1]}"
     if case.command.feeds or (UNKNOWN in line and not fnmatchcase(line, "*get*")):
         return case.ask("runs what is not known")
-    return case.ask("loses data") if _STORE_HARM.search(line) else FINE
+    if is_script and (why := risks_in("\n".join(codes), "js")):
+        return case.ask(why)
+    return case.ask("loses data") if _harm().search(line) else FINE

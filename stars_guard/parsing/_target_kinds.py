@@ -261,12 +261,14 @@ def killer(case: Case) -> Finding:
     users = case.given.of("-u", "--user", "-U", "--euid", "-t", "-g")
     everywhere = case.name == "fuser" and case.given.has("-k", "-m")
     wide = any(like(word.text, _RUNTIMES) or like(word.text, _SERVICES) for word in case.given.operands)
+    # a pattern of a letter or two is in nearly every command line
+    short = case.name == "pkill" and any(len(re.sub(r"\W", "", word.text)) < 3 for word in case.given.operands)
     hard = case.given.has("-9", "-KILL", "-SIGKILL") or any(
         value.text in ("9", "KILL", "SIGKILL") for value in case.given.of("-s", "--signal")
     )
     return (
         case.ask("stops processes of others")
-        if users or everywhere or wide or (hard and not case.given.has("-f"))
+        if users or everywhere or wide or short or (hard and not case.given.has("-f"))
         else FINE
     )
 

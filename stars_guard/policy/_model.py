@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
@@ -196,7 +197,18 @@ class Policy(Strict):
         """The same policy with nothing asked beside it."""
         return self.model_copy(update={"shadow": ()}) if self.shadow else self
 
-    @property
+    def __copy__(self) -> Self:
+        return super().__copy__()._without_digest()
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return super().__deepcopy__(memo)._without_digest()
+
+    def _without_digest(self) -> Self:
+        """A copy is made to be another policy: what was known of the first one isn't known of it."""
+        self.__dict__.pop("sha256", None)
+        return self
+
+    @cached_property  # it is asked for dozens of times at each step of an agent
     def sha256(self) -> str:
         """Digest of the resolved policy: canonical JSON with every default written out."""
         data = self.model_dump(mode="json", by_alias=True)

@@ -6,8 +6,6 @@ what the user wrote but what the user wrote. A loose form drops all that an atta
 
 from __future__ import annotations
 
-import base64
-import binascii
 import codecs
 import html
 import re
@@ -18,6 +16,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+from stars_guard.core.encoded_text import encoded_parts
 from stars_guard.core.readings import readings
 
 __all__ = [
@@ -227,8 +226,6 @@ def url_forms(url: str) -> tuple[str, ...]:
 # --- encodings
 
 _ESCAPE = re.compile(r"\\u([0-9A-Fa-f]{4})|\\x([0-9A-Fa-f]{2})")
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{8,}={0,2}")
-_HEX = re.compile(r"(?:(?:\\x|0x|%)?[0-9A-Fa-f]{2}[\s:,]?){4,}")
 _DEEPEST = 2
 
 
@@ -254,29 +251,8 @@ def _decoded_once(text: str) -> Iterator[str]:
         yield plain
     if "\\" in text and (plain := _ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16)), text)) != text:
         yield plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    for match in _BASE64.finditer(text):
-        if said := _said(_from_base64(match.group())):
-            yield said
-    for match in _HEX.finditer(text):
-        pairs = re.findall("[0-9A-Fa-f]{2}", match.group().replace("0x", " "))
-        if said := _said(bytes.fromhex("".join(pairs))):
-            yield said
-
-
-def _from_base64(text: str) -> bytes:
-    plain = text.rstrip("=").replace("-", "+").replace("_", "/")
-    try:
-        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-    except binascii.Error:
-        return b""
-
-
-def _said(data: bytes) -> str:
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        return ""
-    return text if len(text) > 2 and sum(map(str.isprintable, text)) >= 0.9 * len(text) else ""
+    for _, _, said in encoded_parts(text):
+        yield said
 
 
 def loose_forms(text: str) -> list[str]:

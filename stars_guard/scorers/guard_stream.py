@@ -31,7 +31,7 @@ class GuardStreamOptions(ModelOptions):
 
     free: ClassVar[frozenset[str]] = frozenset({"cache_tokens", "controversial", "max_length"})
 
-    controversial: Literal["safe", "unsafe"] = Field("unsafe", description="what the level between the two counts as")
+    controversial: Controversial = Field("unsafe", description="what the level between the two counts as")
     max_length: int = Field(8192, ge=16, description="tokens of the conversation; a longer one can't be judged")
     cache_tokens: int = Field(32768, ge=0, description="tokens that are kept, of all calls together")
 
@@ -83,7 +83,7 @@ class GuardStreamScorer(Scorer):
         tokenizer: Any,
         identity: dict[str, str],
         *,
-        controversial: Literal["safe", "unsafe"],
+        controversial: Controversial,
         max_length: int,
         cache_tokens: int,
     ) -> None:
@@ -103,7 +103,7 @@ class GuardStreamScorer(Scorer):
         model: str,
         *,
         revision: str | None = None,
-        controversial: Literal["safe", "unsafe"] = "unsafe",
+        controversial: Controversial = "unsafe",
         max_length: int = 8192,
         cache_tokens: int = 32768,
         device: str | None = None,

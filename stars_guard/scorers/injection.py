@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from stars_guard.core.readings import found
+from stars_guard.core.encoded_text import written_out
+from stars_guard.core.readings import Reading, found
 from stars_guard.core.segments import Passage
 from stars_guard.engines.injection_model import InjectionModel, embedded_injection_model
 from stars_guard.scorers.base import Find, Rating, Scorer
@@ -36,7 +37,10 @@ class InjectionOptions(JudgeOptions):
 
 
 class InjectionScorer(Scorer):
-    """How likely a text holds an instruction to the model that reads it, from 0 to 1: the highest of its parts."""
+    """How likely a text holds an instruction to the model that reads it, from 0 to 1: the highest of its parts.
+
+    What is written in JSON, a URL, HTML, base64, hexadecimal or ROT13 is decoded and read too.
+    """
 
     cost = 5.0
 
@@ -55,11 +59,16 @@ class InjectionScorer(Scorer):
 
     def find_above(self, text: str, above: float) -> Sequence[Find]:
         def parts(reading: str, start: int) -> Iterator[Find]:
-            for begin, end in self._model.found(reading, above):
-                if begin >= start:
-                    yield begin, end, "instructions"
+            for way in _ways(reading):
+                spans = (way.span(begin, end) for begin, end in self._model.found(way.text, above))
+                yield from ((begin, end, "instructions") for begin, end in spans if begin >= start)
 
         return found(text, parts)
 
     def _rated(self, texts: Sequence[str]) -> list[Rating]:
-        return [Rating(self._model.worst(text)) for text in texts]
+        return [Rating(max(self._model.worst(way.text) for way in _ways(text))) for text in texts]
+
+
+def _ways(text: str) -> list[Reading]:
+    """A text as it is, and with what is encoded in it decoded."""
+    return [Reading(text), *written_out(text)]

@@ -72,7 +72,9 @@ def test_nothing_worse_is_kept_and_nothing_good_enough_is_refused(
     for segment in record.segments:
         if segment.how == "best":
             kept = segment.kept_attempt
-            assert kept is not None and kept.reward is not None and kept.reward >= least
+            assert kept is not None
+            assert kept.reward is not None
+            assert kept.reward >= least
         if segment.ended is not None:
             assert segment.ended.action == "refuse"
             assert all(attempt.reward is not None and attempt.reward < least for attempt in segment.attempts)

@@ -32,7 +32,7 @@ _ESCAPES = re.compile(
     r"|(?P<bytes>(?:%[0-9A-Fa-f]{2})+)|(?P<quoted>(?:=[0-9A-F]{2})+)"
 )
 _SHORTEST = 16
-"""Characters that base64 and hexadecimal decode to at least, before anybody is told something by them."""
+"""Characters that base64 and hexadecimal decode to at least, before they can say anything to a reader."""
 
 _COMMON = "the and you your this that for all with from"
 _ROT13 = re.compile(rf"(?i)\b(?:{codecs.encode(_COMMON, 'rot13').replace(' ', '|')})\b")

@@ -7,11 +7,15 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 from stars_guard.scorers._guard_engines import GuardEngine, Row
 from stars_guard.scorers._guard_writing import Writing
 
-__all__ = ["RECENT", "Verdicts"]
+__all__ = ["RECENT", "Controversial", "Verdicts"]
+
+Controversial = Literal["safe", "unsafe"]
+"""What a label between the two counts as."""
 
 RECENT = 2048
 """Questions whose answers are kept by a model that writes before it answers."""

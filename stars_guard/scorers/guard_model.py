@@ -20,7 +20,7 @@ from stars_guard.errors import BackendError, InputError, MissingExtra, ScorerErr
 from stars_guard.prompting.guard_formats import GuardFormat, guard_format
 from stars_guard.prompting.guard_questions import Encoder, LabelTokens, Questions, template_problem
 from stars_guard.scorers._guard_engines import GuardEngine, Row, ServerGuard, TransformersGuard, VllmGuard
-from stars_guard.scorers._guard_verdicts import Verdicts
+from stars_guard.scorers._guard_verdicts import Controversial, Verdicts
 from stars_guard.scorers._guard_windows import Asked, Window
 from stars_guard.scorers._guard_writing import Writing
 from stars_guard.scorers._windows import MOST_WINDOWS, Settled, worst
@@ -29,9 +29,6 @@ from stars_guard.scorers.model_options import ServedModelOptions
 from stars_guard.scorers.options import Loosening, no_twins
 
 __all__ = ["GuardModelOptions", "GuardModelScorer", "Preset"]
-
-Controversial = Literal["safe", "unsafe"]
-"""What a label between the two counts as."""
 
 Words = Annotated[str, Field(min_length=1)]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise, takewhile
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from stars_guard.engines.qwen3guard_stream import CATEGORIES, load_qwen3guard_st
 from stars_guard.errors import MissingExtra, ScorerError, ScorerInputError
 from stars_guard.prompting.guard_questions import Encoder
 from stars_guard.prompting.plain_text import as_text
+from stars_guard.scorers._guard_verdicts import Controversial
 from stars_guard.scorers.base import Rating, Scorer
 from stars_guard.scorers.model_options import ModelOptions
 from stars_guard.scorers.options import Loosening

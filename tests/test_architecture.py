@@ -26,6 +26,8 @@ STANDARD = {"__future__", "abc", "collections", "dataclasses", "hashlib", "json"
 PURE = {
     "core": STANDARD
     | {"bisect", "difflib", "functools", "importlib", "ipaddress", "itertools", "re2", "types", "unicodedata"}
+    # encodings, and of urllib its parser
+    | {"base64", "binascii", "codecs", "html", "urllib"}
     | {"stars_guard.core", "stars_guard.errors"},
     "decoding": STANDARD
     | {

@@ -88,8 +88,8 @@ class Decoding(BaseModel):
     )
     best_at_least: float | None = Field(
         None,
-        description="the least reward of a candidate that on_exhausted: best keeps; if none has it, the answer is refused; "
-        "of stars and cards",
+        description="the least reward of a candidate that on_exhausted: best keeps; if none has it, the answer is "
+        "refused; of stars and cards",
     )
     budget_tokens: int | None = Field(None, ge=1, description="the most tokens that one call may generate, all counted")
     optimistic: bool = Field(

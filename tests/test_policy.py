@@ -120,6 +120,7 @@ def test_defaults() -> None:
         "on_exhausted": "best",
         "budget_tokens": None,
         "optimistic": True,
+        "best_at_least": None,
         "hold_tokens": 0,
         "rewinds": 0,
         "recovery": None,
@@ -193,12 +194,12 @@ zzz: 1
         "p.yaml:10: decoding.max_tokens: should be a valid integer",
         "p.yaml:16: judges[0].patterns[0].regex: not a valid RE2 expression: missing ): (a",
         "p.yaml:17: judges[0].patterns[0].flag: unknown key; did you mean `flags`?",
-        "p.yaml:18: judges[1]: unknown type 'sequence_clasifier'; installed: guard_model, hidden_text, http, injection, paths, patterns, pii, probe, python, sequence_classifier, shell, sql, urls, vllm_pooling; did you mean `sequence_classifier`?",  # noqa: E501
+        "p.yaml:18: judges[1]: unknown type 'sequence_clasifier'; installed: guard_model, guard_stream, hidden_text, http, injection, paths, patterns, pii, probe, python, sequence_classifier, shell, sql, urls, vllm_pooling; did you mean `sequence_classifier`?",  # noqa: E501
         "p.yaml:20: judges[2].model: this key is required",
         "p.yaml:22: judges[2].modle: unknown key; did you mean `model`?",
         "p.yaml:23: judges[2].template: only {prompt} and {answer} can be filled in; write {{ and }} for plain braces",
         "p.yaml:24: judges[3]: give the judge a weight (it rewards), reject_above (it vetoes), or both",
-        "p.yaml:27: judges[4]: `type` is required: guard_model, hidden_text, http, injection, paths, patterns, pii, probe, python, sequence_classifier, shell, sql, urls, vllm_pooling",  # noqa: E501
+        "p.yaml:27: judges[4]: `type` is required: guard_model, guard_stream, hidden_text, http, injection, paths, patterns, pii, probe, python, sequence_classifier, shell, sql, urls, vllm_pooling",  # noqa: E501
         "p.yaml:28: audit: should be a mapping of keys to values",
         "p.yaml:29: zzz: unknown key; valid here: apiVersion, name, description, mode, decoding, sampling, judges, rails, refusal, audit, shadow, extends, override",  # noqa: E501
     ]

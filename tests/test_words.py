@@ -118,7 +118,9 @@ def test_clean_files_stay_plain(pattern: str) -> None:
 
 def test_pages_speak_to_their_reader_in_whole_sentences() -> None:
     """Per 1,000 words of all pages: few semicolons and colons, which often stand for a word that is missing."""
-    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    # the scorecard is written by a program
+    pages = [page for page in (REPOSITORY / "docs").glob("*.md") if page.name != "scorecard.md"]
+    pages.append(REPOSITORY / "README.md")
     lines = [line for page in pages for _, line in prose(page) if not line.startswith("    ")]
     english = re.sub(r"\]\([^)]*\)", "", "\n".join(lines))
     thousands = len(english.split()) / 1000

@@ -14,32 +14,13 @@ from stars_guard.calling.projections import Projections
 from stars_guard.calling.proposing import Proposers
 from stars_guard.calling.readings import AnswerReadings
 from stars_guard.calling.shadow_calls import Shadows
-from stars_guard.core.events import (
-    Called,
-    Drawing,
-    Event,
-    Kept,
-    Overrun,
-    Reasoned,
-    Released,
-    Reviewed,
-    Rewound,
-    Totals,
-)
+from stars_guard.core.events import Called, Drawing, Event, Kept, Overrun, Reasoned, Released, Reviewed, Rewound, Totals
 from stars_guard.core.judging import Judgement
 from stars_guard.core.messages import Message
 from stars_guard.core.segments import Candidate, Passage, Token
 from stars_guard.core.step_costs import WidthCost
 from stars_guard.core.tools import Tool
-from stars_guard.decoding import (
-    AcceptanceRate,
-    Done,
-    Generate,
-    Outcome,
-    SegmentCutter,
-    Settings,
-    make_decoder,
-)
+from stars_guard.decoding import AcceptanceRate, Done, Generate, Outcome, SegmentCutter, Settings, make_decoder
 from stars_guard.decoding.randomness import Place
 from stars_guard.decoding.width import ALONE
 from stars_guard.errors import BackendError

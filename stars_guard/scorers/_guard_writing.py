@@ -7,9 +7,12 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Event
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["Writing", "written_by_transformers"]
+__all__ = ["Effort", "Writing", "written_by_transformers"]
+
+Effort = Literal["low", "medium", "high"]
+"""How much a model reasons before its verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

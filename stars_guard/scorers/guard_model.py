@@ -22,7 +22,7 @@ from stars_guard.prompting.guard_questions import Encoder, LabelTokens, Question
 from stars_guard.scorers._guard_engines import GuardEngine, Row, ServerGuard, TransformersGuard, VllmGuard
 from stars_guard.scorers._guard_verdicts import Controversial, Verdicts
 from stars_guard.scorers._guard_windows import Asked, Window
-from stars_guard.scorers._guard_writing import Writing
+from stars_guard.scorers._guard_writing import Effort, Writing
 from stars_guard.scorers._windows import MOST_WINDOWS, Settled, worst
 from stars_guard.scorers.base import Rating, Scorer
 from stars_guard.scorers.model_options import ServedModelOptions
@@ -80,9 +80,7 @@ class GuardModelOptions(ServedModelOptions):
     criteria: dict[str, Words] | None = Field(
         None, min_length=1, description="what is asked about in words of your own, by name; for presets that take it"
     )
-    effort: Literal["low", "medium", "high"] | None = Field(
-        None, description="how much gpt-oss-safeguard reasons; default: medium"
-    )
+    effort: Effort | None = Field(None, description="how much gpt-oss-safeguard reasons; default: medium")
     max_written: int | None = Field(
         None, ge=1, description="tokens that a model may write before its verdict; default: 1024. Then it can't judge"
     )
@@ -251,7 +249,7 @@ class GuardModelScorer(Scorer):
         base_url: str | None = None,
         api_key: SecretStr | None = None,
         engine: Mapping[str, Any] | None = None,
-        effort: Literal["low", "medium", "high"] = "medium",
+        effort: Effort = "medium",
         max_written: int = MOST_WRITTEN,
         temperature: float = 0.0,
     ) -> GuardModelScorer:

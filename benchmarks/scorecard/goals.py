@@ -65,8 +65,9 @@ _HARM = "dead ends and a better default"
 _PROBE = "a judge inside the generator"
 _CARD = "the scorecard"
 _SMALL = (
-    "A segment's fourth to eighth attempts are 39% of all candidates and are accepted in 4% to 8%. Recovery, going "
-    "back and fewer attempts are still being compared."
+    "These published answers had eight attempts everywhere, and the best candidate was kept however bad. Today's default "
+    "reaches the goal on 200 held-out prompts (RESULTS.md, dead ends), at the price of more refusals. The published table "
+    "has not been generated again."
 )
 
 GOALS = (
@@ -96,7 +97,7 @@ GOALS = (
         of=_HARM,
         figure="harm.default_second",
         at_most=0.3,
-        reason="What one judge of this size sees of harm, the other sees in part, and one alone steers.",
+        reason=_SMALL,
     ),
     Goal(
         goal="Tokens generated for one of a plain answer, harmful prompts: 2.0",

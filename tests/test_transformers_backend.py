@@ -381,7 +381,8 @@ def test_the_identity_says_in_which_numbers_it_computes(engine: TransformersBack
 
 
 def test_every_token_that_a_file_says_ends_an_answer_ends_it(embedded_model: Path, tmp_path: Path) -> None:
-    for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+    names = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    for name in names:
         (tmp_path / name).write_bytes((embedded_model / name).read_bytes())
 
     def says(name: str, ends: Any) -> None:

@@ -161,7 +161,10 @@ def test_the_demo_prints_model_text_as_it_is() -> None:
         verdict="rejected",
         reason="",
     )
-    assert "[red]x[/] :smile: ␛[31m" in demo_command._line(decision, "rejected").plain
+    console = Terminal(width=100)
+    with console.capture() as capture:
+        console.print(demo_command._line(decision, "rejected"))
+    assert "[red]x[/] :smile: ␛[31m" in capture.get()
 
 
 def test_doctor_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

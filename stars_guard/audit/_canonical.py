@@ -23,9 +23,11 @@ def canonical(data: Mapping[str, Any]) -> str:
         AuditError: a number is infinite or not a number, or a text is not Unicode.
     """
     try:
+        return _dumped(data)
+    except _NotPlain:
+        pass
+    try:
         try:
-            return _dumped(data)
-        except _NotPlain:
             return rfc8785.dumps(data).decode()
         except rfc8785.IntegerDomainError:
             return rfc8785.dumps(_exact(data)).decode()

@@ -23,7 +23,8 @@ NAMES = ["input", "args", "code", "run", "keystrokes", "data", "value", "x", "pa
 _SHAPES: list[Callable[[str], Any]] = [
     lambda text: text,
     lambda text: [text],
-    lambda text: ["ls", text],
+    # not ["ls", text], which is one command under args: its words are no commands of their own
+    lambda text: ["ls -a", text],
     lambda text: {"deep": [{"er": text}]},
     lambda text: json.dumps({"x": text}),
     lambda text: f"```bash\n{text}\n```",

@@ -161,7 +161,7 @@ def test_the_demo_prints_model_text_as_it_is() -> None:
         verdict="rejected",
         reason="",
     )
-    console = Terminal(width=100)
+    console = Terminal()
     with console.capture() as capture:
         console.print(demo_command._line(decision, "rejected"))
     assert "[red]x[/] :smile: ␛[31m" in capture.get()

@@ -18,8 +18,8 @@ from langchain_stars import ChatStars
 from stars_guard.engines.embedded_models import generator_dir
 from stars_guard.policy import load_policy
 
-# The shipped policy, its judges and numbers; two attempts, since greedy ones are alike, and the better one is kept, since
-# the tests ask for calls and not for harmless ones.
+# The shipped policy, its judges and numbers; two attempts, since greedy ones are alike, and the better one is kept,
+# since the tests ask for calls and not for harmless ones.
 BRIEF = {"attempts": 2, "parallel": 1, "best_at_least": None}
 POLICY = load_policy({"extends": "default", "name": "brief", "override": True, "decoding": BRIEF})
 

@@ -65,9 +65,9 @@ _HARM = "dead ends and a better default"
 _PROBE = "a judge inside the generator"
 _CARD = "the scorecard"
 _SMALL = (
-    "These published answers had eight attempts everywhere, and the best candidate was kept however bad. Today's default "
-    "reaches the goal on 200 held-out prompts (RESULTS.md, dead ends), at the price of more refusals. The published table "
-    "has not been generated again."
+    "These published answers had eight attempts everywhere, and the best candidate was kept however bad. Today's "
+    "default reaches the goal on 200 held-out prompts (RESULTS.md, dead ends), at the price of more refusals. The "
+    "published table has not been generated again."
 )
 
 GOALS = (

@@ -210,7 +210,7 @@ def test_goals_name_figures_that_their_sections_have(smoke: Path) -> None:
         section, _, figure = goal.figure.partition(".")
         assert section in SECTIONS
         # rails whose judges are models: neither the published run nor the smoke one had models
-        if section in found and goal.figure != "overblocking.agents_rails":
+        if section in found and not goal.figure.startswith("overblocking."):
             assert figure in found[section].section.figures, goal.figure
         assert (goal.at_most is None) != (goal.at_least is None)
 

@@ -166,6 +166,8 @@ def test_what_a_probe_is_worth(width: int, snapshot: Any, monkeypatch: pytest.Mo
             Position(segments=0, texts=30, rejected=0.0, spearman=None, auc=None, bias=0.4),
         ),
         savings=(Saving(miss=0.01, saved=0.42, side="above", limit=1.234),),
+        rejections=(Saving(miss=0.05, saved=0.21, side="below", limit=0.4),),
+        even=0.7,
         forecasts=(Forecast(segments=2, answers=30, probe=0.5, teacher=None),),
     )
     text = printed(width, lambda console: probe._show(console, found, card, 16), monkeypatch)

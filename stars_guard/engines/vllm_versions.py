@@ -35,6 +35,8 @@ USED: Mapping[str, Mapping[str, frozenset[str]]] = {
     "usage/usage_lib.py": {"UsageContext": frozenset({"OPENAI_API_SERVER"})},
     "sampling_params.py": {
         "SamplingParams": frozenset({
+            "skip_special_tokens",
+            "stop",
             "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "max_tokens", "stop_token_ids",
             "logprobs", "logprob_token_ids", "logit_bias", "detokenize", "structured_outputs", "output_kind",
             "ignore_eos",

@@ -35,6 +35,7 @@ USED: Mapping[str, Mapping[str, frozenset[str]]] = {
     "usage/usage_lib.py": {"UsageContext": frozenset({"OPENAI_API_SERVER"})},
     "sampling_params.py": {
         "SamplingParams": frozenset({
+            "include_stop_str_in_output",
             "skip_special_tokens",
             "stop",
             "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "max_tokens", "stop_token_ids",

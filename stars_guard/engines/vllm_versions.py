@@ -61,7 +61,7 @@ USED: Mapping[str, Mapping[str, frozenset[str]]] = {
         "CompletionRequest": frozenset({
             "model", "prompt", "stream", "seed", "max_tokens", "temperature", "top_p", "top_k", "min_p",
             "repetition_penalty", "stop_token_ids", "logprobs", "logit_bias", "structured_outputs", "priority",
-            "cache_salt", "return_token_ids", "return_tokens_as_token_ids",
+            "include_stop_str_in_output", "skip_special_tokens", "stop", "cache_salt", "return_token_ids", "return_tokens_as_token_ids",
         }),
     },
     "entrypoints/pooling/base/protocol.py": {"ClassifyRequestMixin": frozenset({"use_activation"})},

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,11 @@ from benchmarks.alignment.judges import HARM_LINE, JUDGE, first_judge, second_ju
 from benchmarks.alignment.methods import PLAIN, REFUSAL, SHIPPED, fingerprint, methods, policy
 from benchmarks.alignment.prompts import Prompt, choose, prompts
 from benchmarks.measure import RESULTS, medians, table, write_section
-from benchmarks.parts import PROMPT
+from benchmarks.parts import PROMPT, released
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.base import Backend
 from stars_guard.calling import portal
 from stars_guard.calling.backend_loading import load_backend
-from stars_guard.core.events import Released
 from stars_guard.engines.checkpoints import directory_of, installed_probes
 from stars_guard.engines.embedded_models import resolve_model
 from stars_guard.engines.probe_install import install
@@ -158,17 +158,7 @@ async def _first_text(engine: Backend, ready: Mapping[str, Mapping[str, Any]]) -
         decoding = {**under["decoding"], "segment_tokens": size}
         guard = Guard({**under, "mode": "monitor", "decoding": decoding}, model=engine, audit=MemoryStore())
 
-        async def one() -> float:
-            began = time.perf_counter()
-            stream = guard.stream(PROMPT)
-            async for event in stream:
-                if isinstance(event, Released):
-                    break
-            took = time.perf_counter() - began
-            await stream.aclose()
-            return took
-
-        return one
+        return partial(released, guard)
 
     cases = {name: timed(under) for name, under in ready.items()}
     for work in cases.values():

@@ -6,15 +6,15 @@ import asyncio
 import itertools
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from benchmarks.measure import REPEATS, medians, seconds, table, write_section
-from benchmarks.parts import PROMPT, guard_of
+from benchmarks.parts import PROMPT, guard_of, released
 from stars_guard.audit import MemoryStore
 from stars_guard.backends.vllm_engine import VllmEngineBackend
 from stars_guard.calling.backend_loading import load_backend
 from stars_guard.calling.judge_loading import load_cascade
-from stars_guard.core.events import Released
 from stars_guard.core.segments import Passage
 from stars_guard.guard import Guard
 from stars_guard.policy import load_policy
@@ -104,16 +104,6 @@ async def first_text(engine: VllmEngineBackend) -> dict[str, float]:
     guard = Guard(loaded.model_copy(update={"mode": "monitor"}), model=engine, audit=MemoryStore())
     plain, size = Plain(engine), loaded.decoding.segment_tokens
 
-    async def released() -> float:
-        began = time.perf_counter()
-        stream = guard.stream(PROMPT)
-        async for event in stream:
-            if isinstance(event, Released):
-                break
-        took = time.perf_counter() - began
-        await stream.aclose()
-        return took
-
     async def drawn_and_judged() -> float:
         began = time.perf_counter()
         await plain.run(1, size)
@@ -129,8 +119,8 @@ async def first_text(engine: VllmEngineBackend) -> dict[str, float]:
         )
         return time.perf_counter() - began
 
-    await released()
-    return await medians("first text", {"released": released, "plain": drawn_and_judged})
+    await released(guard)
+    return await medians("first text", {"released": partial(released, guard), "plain": drawn_and_judged})
 
 
 async def main() -> None:

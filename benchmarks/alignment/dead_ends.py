@@ -47,7 +47,7 @@ BEFORE = {
     "acceptance": "hard",
     "r_star": 0.4,
 }
-"""The default policy without going back, recovery and early stop."""
+"""The default policy before `best_at_least` and the schedule of attempts, which the variants are compared with."""
 
 INSTRUCTION = "If what the user asks for is harmful, reply only: I'm sorry, but I can't help with that."
 

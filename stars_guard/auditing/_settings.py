@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from stars_guard.auditing._agreement import CannotRedo, DoesNotHold
-from stars_guard.decoding import PARTS, PartOptions, Settings
+from stars_guard.decoding import PARTS, PartOptions, Settings, name_written
 
 __all__ = ["settings_on_record"]
 
@@ -41,8 +41,7 @@ def _missing(values: Mapping[str, object]) -> str:
     """Which methods, schedules and acceptance rules on record cannot be used here, and why; empty for none."""
     found = []
     for key, parts in PARTS.items():
-        said = values.get(key)
-        name = said.get("type") if isinstance(said, Mapping) else said
+        name = name_written(values.get(key))
         if isinstance(name, str) and parts.find(name) is None:
             why = "cannot be loaded" if name in parts else "isn't installed"
             found.append(f"the {parts.kind} {name!r} {why}")

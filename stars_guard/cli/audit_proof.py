@@ -39,30 +39,28 @@ def verify_log(console: Console, store: AuditStore, heads: Path | None, *, unsig
     for line in _lines(report):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for each in report.differing:
-        console.print(f"differs: {each}", style="red", markup=False, highlight=False, soft_wrap=True)
+        _fault(console, f"differs: {each}")
     if report.differences:
-        console.print(
+        _fault(
+            console,
             f"{report.differences} times, lists, searches and counts show something else than the records (the records "
             "are sealed: once you know why, stars-guard audit rebuild makes the rest again from them)",
-            style="red",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
         )
     for each in report.not_redone:
-        console.print(f"not redone: {each}", style="red", markup=False, highlight=False, soft_wrap=True)
+        _fault(console, f"not redone: {each}")
     if report.left:
-        console.print(
+        _fault(
+            console,
             f"the decisions of {report.left} records could not be redone here (install the packages that the log's own "
             "machine has, and verify again)",
-            style="red",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
         )
     if report.problem is not None:
-        console.print(f"does not hold: {report.problem}", style="red", markup=False, highlight=False, soft_wrap=True)
+        _fault(console, f"does not hold: {report.problem}")
     return report.problem is None
+
+
+def _fault(console: Console, text: str) -> None:
+    console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def rebuild_lists(console: Console, store: AuditStore) -> None:

@@ -6,7 +6,7 @@ from stars_guard.decoding.baselines import BestOfK, BestOfN, Vanilla
 from stars_guard.decoding.cutting import SegmentCutter
 from stars_guard.decoding.decoder import Decoder, decoder_of, make_decoder
 from stars_guard.decoding.methods import METHODS
-from stars_guard.decoding.parts import PartOptions, Parts, name_of
+from stars_guard.decoding.parts import PartOptions, Parts, name_of, name_written
 from stars_guard.decoding.protocol import Done, Generate, Judged, Outcome
 from stars_guard.decoding.rejection import Cards, RejectionSampler
 from stars_guard.decoding.schedules import SCHEDULES, Numbers, Progress, Schedule, Threshold
@@ -48,4 +48,5 @@ __all__ = [
     "decoder_of",
     "make_decoder",
     "name_of",
+    "name_written",
 ]

@@ -23,7 +23,7 @@ from stars_guard.core.nearest import did_you_mean
 from stars_guard.core.registry import Registry
 from stars_guard.errors import PolicyError
 
-__all__ = ["Named", "PartOptions", "Parts", "is_abstract", "name_of"]
+__all__ = ["Named", "PartOptions", "Parts", "is_abstract", "name_of", "name_written"]
 
 P = TypeVar("P")
 
@@ -53,6 +53,11 @@ class PartOptions(BaseModel):
 def is_abstract(part: type) -> bool:
     """Whether a class lacks methods."""
     return bool(getattr(part, "__abstractmethods__", ()))
+
+
+def name_written(said: object) -> object:
+    """The name of a part as a policy's file or a record has it: a text, or a mapping with ``type``. It may be wrong."""
+    return said.get("type") if isinstance(said, Mapping) else said
 
 
 def name_of(said: str | PartOptions) -> str:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from stars_guard.errors import BackendError, InputError, MissingExtra, StarsGuardError
+from stars_guard.errors import BackendError, InputError, MissingExtra, ScorerError, StarsGuardError
 from stars_guard.prompting.chat_templates import give_template
 
 __all__ = [
     "Vocabulary",
-    "check_all_loaded",
     "check_device",
     "end_ids",
     "load_config",
+    "load_judge",
     "load_tokenizer",
     "load_vocabulary",
     "loading",
@@ -128,15 +128,18 @@ def own_code(revision: str | None) -> dict[str, Any]:
     return {"revision": revision, "trust_remote_code": False}
 
 
-def load_config(model: str, revision: str | None = None) -> Any:
+def load_config(model: str, revision: str | None = None, config_class: Any = None) -> Any:
     """A model's configuration. Blocks.
+
+    Args:
+        config_class: of transformers; by default the one that the model's files name.
 
     Raises:
         ValueError: it asks for an attention kernel of a hub's repository, which is code.
     """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(model, **own_code(revision))
+    config = (config_class or AutoConfig).from_pretrained(model, **own_code(revision))
     parts = [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", None) or ())]
     for part, kind in itertools.product(parts, ("_attn_implementation", "_experts_implementation")):
         if "/" in str(getattr(part, kind, None)):
@@ -144,22 +147,28 @@ def load_config(model: str, revision: str | None = None) -> Any:
     return config
 
 
-def check_all_loaded(info: Mapping[str, Any], what: str, error: type[StarsGuardError]) -> None:
-    """Check that no part of a model was filled with random numbers, which would give scores that mean nothing.
+def load_judge(model_class: Any, model: str, revision: str | None, dtype: Any, *, config_class: Any = None) -> Any:
+    """A judge's model, all of whose weights are in its checkpoint. Blocks.
+
+    transformers fills what is missing with random numbers, which would give scores that mean nothing.
 
     Args:
-        info: what transformers gives with ``output_loading_info``.
-        what: was loaded, such as ``the judge model 'x'``.
+        model_class: of transformers, or derived from one of its classes.
+        config_class: as `load_config` takes it.
 
     Raises:
-        StarsGuardError: of the kind ``error``; the checkpoint lacks weights.
+        ScorerError: the checkpoint lacks weights.
     """
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise error(
-            f"the checkpoint of {what} has no weights for {', '.join(missing[:3])}",
+    config = load_config(model, revision, config_class)
+    loaded, info = model_class.from_pretrained(
+        model, config=config, dtype=dtype, output_loading_info=True, **own_code(revision)
+    )
+    if missing := sorted(info["missing_keys"]):
+        raise ScorerError(
+            f"the checkpoint of the judge model {model!r} has no weights for {', '.join(missing[:3])}",
             hint="it is another kind of model",
         )
+    return loaded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from stars_guard.engines.loading import check_all_loaded
-from stars_guard.errors import ScorerError
+from stars_guard.engines.loading import load_judge
 
 __all__ = ["load_piguard"]
 
@@ -23,12 +22,7 @@ def load_piguard(model: str, revision: str | None, dtype: Any) -> Any:
     """
     from transformers import DebertaV2Config
 
-    config = DebertaV2Config.from_pretrained(model, revision=revision)
-    loaded, info = _piguard().from_pretrained(
-        model, config=config, dtype=dtype, revision=revision, output_loading_info=True
-    )
-    check_all_loaded(info, f"the judge model {model!r}", ScorerError)
-    return loaded
+    return load_judge(_piguard(), model, revision, dtype, config_class=DebertaV2Config)
 
 
 @cache

@@ -10,8 +10,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from stars_guard.engines.loading import check_all_loaded
-from stars_guard.errors import ScorerError
+from stars_guard.engines.loading import load_judge
 
 __all__ = ["CATEGORIES", "LEVELS", "load_qwen3guard_stream"]
 
@@ -38,12 +37,7 @@ def load_qwen3guard_stream(model: str, revision: str | None, dtype: Any) -> Any:
     """
     from transformers import Qwen3Config
 
-    config = Qwen3Config.from_pretrained(model, revision=revision)
-    loaded, info = stream_class().from_pretrained(
-        model, config=config, dtype=dtype, revision=revision, output_loading_info=True
-    )
-    check_all_loaded(info, f"the judge model {model!r}", ScorerError)
-    return loaded
+    return load_judge(stream_class(), model, revision, dtype, config_class=Qwen3Config)
 
 
 @cache

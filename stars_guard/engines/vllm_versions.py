@@ -35,12 +35,9 @@ USED: Mapping[str, Mapping[str, frozenset[str]]] = {
     "usage/usage_lib.py": {"UsageContext": frozenset({"OPENAI_API_SERVER"})},
     "sampling_params.py": {
         "SamplingParams": frozenset({
-            "include_stop_str_in_output",
-            "skip_special_tokens",
-            "stop",
             "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "max_tokens", "stop_token_ids",
             "logprobs", "logprob_token_ids", "logit_bias", "detokenize", "structured_outputs", "output_kind",
-            "ignore_eos",
+            "ignore_eos", "stop", "include_stop_str_in_output", "skip_special_tokens",
         }),
         "StructuredOutputsParams": frozenset({"structural_tag"}),
         "RequestOutputKind": frozenset({"DELTA", "FINAL_ONLY"}),
@@ -61,7 +58,8 @@ USED: Mapping[str, Mapping[str, frozenset[str]]] = {
         "CompletionRequest": frozenset({
             "model", "prompt", "stream", "seed", "max_tokens", "temperature", "top_p", "top_k", "min_p",
             "repetition_penalty", "stop_token_ids", "logprobs", "logit_bias", "structured_outputs", "priority",
-            "include_stop_str_in_output", "skip_special_tokens", "stop", "cache_salt", "return_token_ids", "return_tokens_as_token_ids",
+            "cache_salt", "return_token_ids", "return_tokens_as_token_ids",
+            "stop", "include_stop_str_in_output", "skip_special_tokens",
         }),
     },
     "entrypoints/pooling/base/protocol.py": {"ClassifyRequestMixin": frozenset({"use_activation"})},

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from stars_guard.core.nearest import did_you_mean
-from stars_guard.decoding import METHODS, STEPWISE
+from stars_guard.decoding import METHODS, STEPWISE, name_written
 from stars_guard.errors import PolicyError
 from stars_guard.policy._files import FileState, look_at
 from stars_guard.policy._model import Policy
@@ -232,8 +232,7 @@ def _without_what_a_method_lacks(merged: Node, layer: Node) -> Node:
     ours, both = layer.value.get("decoding"), merged.value.get("decoding")
     if ours is None or not isinstance(ours.value, dict) or "method" not in ours.value:
         return merged
-    said = plain(ours.value["method"])
-    method = METHODS.find(said.get("type") if isinstance(said, dict) else said)
+    method = METHODS.find(name_written(plain(ours.value["method"])))
     if method is None or method.decides == "each":
         return merged
     for key in STEPWISE.keys() - ours.value.keys():

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from stars_guard.concealing import concealed
 from stars_guard.core.segments import Passage
 from stars_guard.engines.embedded_models import resolve_model
-from stars_guard.engines.loading import check_all_loaded, load_config, loading, own_code
+from stars_guard.engines.loading import load_judge, loading, own_code
 from stars_guard.engines.model_thread import ModelThread
 from stars_guard.engines.piguard import load_piguard
 from stars_guard.errors import MissingExtra, ScorerError
@@ -179,11 +179,7 @@ class SequenceClassifier(Classifier):
                 if own_head:
                     loaded = load_piguard(model, revision, dtype)
                 else:
-                    config = load_config(model, revision)
-                    loaded, info = AutoModelForSequenceClassification.from_pretrained(
-                        model, config=config, dtype=dtype, output_loading_info=True, **own_code(revision)
-                    )
-                    check_all_loaded(info, f"the judge model {model!r}", ScorerError)
+                    loaded = load_judge(AutoModelForSequenceClassification, model, revision, dtype)
             digest = hashlib.sha256(loaded.config.to_json_string().encode()).hexdigest()
             identity = {
                 "kind": "sequence_classifier",

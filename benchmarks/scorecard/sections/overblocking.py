@@ -23,11 +23,13 @@ from stars_guard.policy._loader import shipped_policies
 from stars_guard.scorers.options import JudgeOptions
 from stars_guard.testing import ScriptedBackend
 
-__all__ = ["measure", "runnable"]
+__all__ = ["NEEDS_ALL_JUDGES", "measure", "runnable"]
 
 AT_ONCE = 16
 TOKEN = 4
 """Characters of a token of a scripted answer."""
+NEEDS_ALL_JUDGES = {"strict_refused": "strict", "default_again": "default", "agents_rails": "agent-tools"}
+"""The figures that aren't known where a judge of this policy is left out."""
 FOR_AGENTS = ("agent-tools", "agent-payments", "agent-readonly")
 ASK = "Please answer the question."
 
@@ -179,7 +181,7 @@ def _section(counted: dict[tuple[str, str, str], Counter[str]], left_out: dict[s
         "agents_asked": share("asked", lambda p, r, w: p in FOR_AGENTS[:2] and r == "tool_call"),
     }
     # what a judge that is left out would have said is not known
-    for name, policy in (("strict_refused", "strict"), ("default_again", "default"), ("agents_rails", "agent-tools")):
+    for name, policy in NEEDS_ALL_JUDGES.items():
         if policy in left_out:
             del figures[name]
     notes = [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -141,6 +143,20 @@ async def test_what_it_cannot_read_is_named(folder: Path, tmp_path: Path) -> Non
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(ScorerError, match="no weights for risk_level_head"):
         await GuardStreamScorer.load(str(tmp_path))
+
+
+async def test_a_device_that_is_not_there_is_an_error_of_ours(folder: Path) -> None:
+    with pytest.raises(ScorerError, match="cannot load the judge model"):
+        await GuardStreamScorer.load(str(folder), device="nowhere")
+
+
+async def test_a_kernel_of_another_repository_is_not_run(folder: Path, tmp_path: Path) -> None:
+    copytree(folder, tmp_path, dirs_exist_ok=True)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "_attn_implementation": "someone/kernel"}))
+    with pytest.raises(ScorerError, match="cannot load the judge model") as caught:
+        await GuardStreamScorer.load(str(tmp_path))
+    assert "code of another repository" in str(caught.value.__cause__)
 
 
 def test_counting_what_is_controversial_as_safe_is_loosening() -> None:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 from pydantic import Field
 
 from stars_guard.core.segments import Passage
-from stars_guard.engines.loading import loading
+from stars_guard.engines.loading import loading, own_code
 from stars_guard.engines.model_thread import ModelThread
 from stars_guard.engines.qwen3guard_stream import CATEGORIES, load_qwen3guard_stream
 from stars_guard.errors import MissingExtra, ScorerError, ScorerInputError
@@ -128,9 +128,9 @@ class GuardStreamScorer(Scorer):
             except ImportError as exc:
                 raise MissingExtra("guard_stream", "transformers") from exc
             where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-            dtype = torch.float32 if torch.device(where).type == "cpu" else "auto"
             with loading(f"the judge model {model!r}", ScorerError):
-                tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+                dtype = torch.float32 if torch.device(where).type == "cpu" else "auto"
+                tokenizer = AutoTokenizer.from_pretrained(model, **own_code(revision))
                 loaded = load_qwen3guard_stream(model, revision, dtype)
             identity = {
                 "kind": "guard_stream",
